@@ -1,0 +1,118 @@
+// Command nfproxy turns Kubernetes Services into nftables: it is a service proxy that needs nothing of the node but the
+// kernel. See README.md and docs/architecture.md.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/urfave/cli/v2"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// version is set by the linker: -ldflags "-X main.version=v1.2.3".
+var version = "unknown"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := newApp(os.Stdout, os.Stderr).RunContext(ctx, os.Args); err != nil {
+		fmt.Fprintln(os.Stderr, "nfproxy:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+// newApp is the command line. Output goes to stdout; what went wrong and the log go to stderr.
+func newApp(stdout, stderr io.Writer) *cli.App {
+	return &cli.App{
+		Name:            "nfproxy",
+		Usage:           "the service proxy for Linux that has nftables and nothing else",
+		HideVersion:     true,
+		HideHelpCommand: true,
+		Writer:          stdout,
+		ErrWriter:       stderr,
+		// Errors are returned to main, which prints them once.
+		ExitErrHandler: func(*cli.Context, error) {},
+		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
+		CommandNotFound: func(c *cli.Context, name string) {
+			fmt.Fprintf(c.App.ErrWriter, "nfproxy: there is no command %q; nfproxy --help lists them\n", name)
+			cli.OsExiter(1)
+		},
+		Commands: []*cli.Command{runCommand(), dumpCommand(), cleanupCommand(), demoCommand(), versionCommand()},
+	}
+}
+
+func versionCommand() *cli.Command {
+	return &cli.Command{
+		Name:   "version",
+		Usage:  "print the version, the schema of the tables and the Go version",
+		Before: noArguments,
+		Action: func(c *cli.Context) error {
+			_, err := fmt.Fprintf(c.App.Writer, "nfproxy %s, schema %d, %s %s/%s\n",
+				version, render.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+}
+
+func cleanupCommand() *cli.Command {
+	return &cli.Command{
+		Name:        "cleanup",
+		Usage:       "remove nfproxy's tables from this network namespace",
+		Description: "Connections that are open go on. New ones to Services find nobody who translates them.",
+		Before:      noArguments,
+		Action: func(c *cli.Context) error {
+			k, err := openKernel()
+			if err != nil {
+				return err
+			}
+			defer k.Close()
+			return cleanup(k, c.App.Writer)
+		},
+	}
+}
+
+// cleanup is a diff against nothing.
+func cleanup(k *kernel.Conn, w io.Writer) error {
+	have, _, err := k.Read(render.Tables()...)
+	if err != nil {
+		return err
+	}
+	if err := k.Apply(nft.Diff(have, nil), 0); err != nil {
+		return err
+	}
+	for _, t := range have {
+		fmt.Fprintf(w, "removed table %s\n", t.TableID)
+	}
+	if len(have) == 0 {
+		fmt.Fprintln(w, "there was nothing to remove")
+	}
+	return nil
+}
+
+// openKernel opens nf_tables. What most often goes wrong is said in one sentence.
+func openKernel() (*kernel.Conn, error) {
+	k, err := kernel.Open()
+	if errors.Is(err, os.ErrPermission) {
+		return nil, errors.New("nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability")
+	}
+	return k, err
+}
+
+// noArguments refuses arguments after the flags: mostly they are a flag without its dashes.
+func noArguments(c *cli.Context) error {
+	if c.Args().Present() {
+		return fmt.Errorf("%s takes no argument %q", c.Command.Name, c.Args().First())
+	}
+	return nil
+}

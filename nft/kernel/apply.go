@@ -1,0 +1,180 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// ErrMoved is Apply's error when somebody changed the ruleset after the generation given.
+var ErrMoved = errors.New("the ruleset has changed since it was read")
+
+// ChangeError is what the kernel did not like about a batch. Nothing of the batch was applied.
+type ChangeError struct {
+	// Change is the change at fault; for elements the one element where the kernel named it. Its Op is 0 where the
+	// kernel refused the batch as a whole.
+	Change nft.Change
+	// Others is how many more errors the kernel reported.
+	Others int
+	// Text is the kernel's own explanation, often empty.
+	Text string
+	Err  error
+}
+
+// Error names the change, the object and the cause.
+func (e *ChangeError) Error() string {
+	text := "commit"
+	if e.Change.Op != 0 {
+		text = e.Change.String()
+	}
+	if e.Text != "" {
+		text += ": " + e.Text
+	}
+	text += ": " + e.Err.Error()
+	if e.Others > 0 {
+		text += fmt.Sprintf(" (and %d more)", e.Others)
+	}
+	return text
+}
+
+// Unwrap returns the system call's error.
+func (e *ChangeError) Unwrap() error { return e.Err }
+
+// Apply carries the changes out in one transaction, whatever tables they are about: all of them, or none. Nothing is
+// sent when there are none. Elements that are replaced keep their counters.
+//
+// With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
+// *ChangeError and ErrMoved means that the state is unknown and has to be read again.
+func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
+	if len(changes) == 0 {
+		return nil
+	}
+	changes, err := c.keepCounters(changes)
+	if err != nil {
+		return err
+	}
+	b := &batch{message: message{buf: c.out.buf[:0]}, first: c.seq + 1}
+	b.boundary(unix.NFNL_MSG_BATCH_BEGIN, generation)
+	for i, ch := range changes {
+		if err := b.change(i, ch); err != nil {
+			return err
+		}
+	}
+	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
+	c.seq = b.first + uint32(len(b.origins))
+	if cap(b.buf) < 1<<20 { // else it is a first load's, and not needed again
+		c.out.buf = b.buf
+	}
+	return c.commit(b, changes)
+}
+
+// commit sends the batch. The kernel answers only what it refuses, and has done so when send returns
+// (netlink_unicast_kernel in net/netlink/af_netlink.c).
+func (c *Conn) commit(b *batch, changes []nft.Change) error {
+	if err := c.makeRoom(len(b.buf)); err != nil {
+		return err
+	}
+	if err := c.send(b.buf); err != nil {
+		return fmt.Errorf("send batch of %d bytes: %w", len(b.buf), err)
+	}
+	var all []refusal
+	for {
+		datagram, err := c.receive(false)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnknown, err)
+		}
+		if datagram == nil {
+			break
+		}
+		for _, r := range refusals(datagram) {
+			if r.seq >= b.first {
+				all = append(all, r)
+			}
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return b.explain(all, changes)
+}
+
+// sendRoom is what the kernel wants to be free beside a datagram (netlink_sendmsg in net/netlink/af_netlink.c).
+const sendRoom = 32
+
+// makeRoom lets the socket take a datagram of n bytes.
+func (c *Conn) makeRoom(n int) error {
+	have, err := c.sendBuffer()
+	if err != nil || n+sendRoom <= have {
+		return err
+	}
+	if err := c.nl.SetWriteBuffer(n + sendRoom); err != nil { // the kernel doubles it
+		return fmt.Errorf("set netlink send buffer: %w", err)
+	}
+	have, err = c.sendBuffer()
+	if err == nil && n+sendRoom > have {
+		return fmt.Errorf("a batch of %d bytes needs CAP_NET_ADMIN outside of user namespaces, or a larger net.core.wmem_max: %w",
+			n, unix.EMSGSIZE)
+	}
+	return err
+}
+
+func (c *Conn) sendBuffer() (n int, err error) {
+	cerr := c.raw.Control(func(fd uintptr) {
+		n, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
+	})
+	if err := errors.Join(err, cerr); err != nil {
+		return 0, os.NewSyscallError("getsockopt", err)
+	}
+	return n, nil
+}
+
+// explain turns the kernel's refusals into an error about the first.
+func (b *batch) explain(all []refusal, changes []nft.Change) error {
+	r := all[0]
+	e := &ChangeError{Others: len(all) - 1, Text: r.text, Err: r.errno}
+	if r.errno == unix.ERESTART {
+		return ErrMoved
+	}
+	if r.seq == b.first {
+		e.Err = hint(r.errno)
+		return e
+	}
+	o := b.origins[r.seq-b.first-1]
+	e.Change = changes[o.change]
+	if list, ok := e.Change.Object.(nft.Elements); ok && r.offset > 0 {
+		if i := b.element(o, r.offset); i >= 0 && i < len(list.List) {
+			e.Change.Object = nft.Elements{Set: list.Set, List: list.List[i : i+1]}
+		}
+	}
+	return e
+}
+
+// hint adds to the kernel's errno what it usually means for a whole batch.
+func hint(errno syscall.Errno) error {
+	if errno == unix.EPERM {
+		return fmt.Errorf("CAP_NET_ADMIN is missing: %w", os.ErrPermission)
+	}
+	return errno
+}
+
+func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
+	exprs, err := encodeRule(f, r)
+	if err != nil {
+		return nil, err
+	}
+	var m message
+	for _, e := range exprs {
+		data, err := expr.Marshal(familyNumber(f), e)
+		if err != nil {
+			return nil, err
+		}
+		m.bytes(unix.NFTA_LIST_ELEM|nestedFlag, data)
+	}
+	return m.buf, nil
+}

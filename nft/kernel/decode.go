@@ -1,0 +1,159 @@
+package kernel
+
+import (
+	"fmt"
+	"reflect"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// decodeRule finds the rule that encodes to the expressions. A rule of others is nft.Opaque.
+//
+// It reads the shape alone (which loads, which lookup, which end) and leaves the rest to encodeRule: only a rule whose
+// encoding is exactly what the kernel has is taken for ours.
+func decodeRule(f nft.Family, exprs []expr.Any) nft.Rule {
+	r := guessRule(f, exprs)
+	if r.Do != nil {
+		if again, err := encodeRule(f, r); err == nil && reflect.DeepEqual(again, exprs) {
+			return r
+		}
+	}
+	return nft.Rule{Do: nft.Opaque{Text: describe(exprs)}}
+}
+
+func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
+	var key []nft.Field // loaded and not looked up yet
+	for i, e := range exprs {
+		last := i == len(exprs)-1
+		switch e := e.(type) {
+		case *expr.Payload, *expr.Meta, *expr.Numgen, *expr.Ct:
+			key = append(key, fieldOf(f, e))
+		case *expr.Lookup:
+			switch {
+			case e.IsDestRegSet && last:
+				r.Do = nft.VerdictMap{Key: key, Map: e.SetName}
+			case e.IsDestRegSet:
+				r.Do = nft.DNAT{Key: key, Map: e.SetName}
+			default:
+				r.Match = append(r.Match, nft.In{Key: key, Set: e.SetName, Not: e.Invert})
+			}
+			key = nil
+		case *expr.Cmp:
+			if len(e.Data) == 1 {
+				r.Match = append(r.Match, nft.OfProtocol{Protocol: nft.Protocol(e.Data[0])})
+			} else {
+				r.Match = append(r.Match, nft.Translated{})
+			}
+			key = nil
+		case *expr.Verdict:
+			r.Do = nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
+		case *expr.Reject:
+			r.Do = nft.Reject{TCPReset: e.Type == unix.NFT_REJECT_TCP_RST}
+		case *expr.Masq:
+			r.Do = nft.Masquerade{}
+		}
+	}
+	return r
+}
+
+// fieldOf is the field that an expression loads; the zero Field if none of ours.
+func fieldOf(f nft.Family, e expr.Any) nft.Field {
+	if n, ok := e.(*expr.Numgen); ok {
+		return nft.Field{Kind: nft.RandomNumber, Mod: n.Modulus}
+	}
+	for k := nft.SourceAddr; k <= nft.OriginalDestinationAddr; k++ {
+		ours, _, err := load(f, nft.Field{Kind: k}, loadedTo(e))
+		if err == nil && reflect.DeepEqual(ours, e) {
+			return nft.Field{Kind: k}
+		}
+	}
+	return nft.Field{}
+}
+
+func loadedTo(e expr.Any) uint32 {
+	switch e := e.(type) {
+	case *expr.Payload:
+		return e.DestRegister
+	case *expr.Meta:
+		return e.Register
+	case *expr.Ct:
+		return e.Register
+	}
+	return 0
+}
+
+// describe names the expressions of a rule that is not ours.
+func describe(exprs []expr.Any) string {
+	names := make([]string, len(exprs))
+	for i, e := range exprs {
+		if u, ok := e.(unknownExpr); ok {
+			names[i] = u.name
+			continue
+		}
+		names[i] = strings.ToLower(strings.TrimPrefix(fmt.Sprintf("%T", e), "*expr."))
+	}
+	return "foreign rule: " + strings.Join(names, ", ")
+}
+
+// unknownExpr is an expression the library does not know.
+type unknownExpr struct {
+	expr.Any
+	name string
+}
+
+// decodeExprs reads a rule's expressions (NFTA_RULE_EXPRESSIONS).
+func decodeExprs(f nft.Family, list []byte) []expr.Any {
+	var exprs []expr.Any
+	for _, elem := range attributes(list) {
+		var name string
+		var data []byte
+		for kind, b := range attributes(elem) {
+			switch kind {
+			case unix.NFTA_EXPR_NAME:
+				name = cstring(b)
+			case unix.NFTA_EXPR_DATA:
+				data = b
+			}
+		}
+		exprs = append(exprs, decodeExpr(f, name, data))
+	}
+	return exprs
+}
+
+func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
+	var e expr.Any
+	switch name {
+	case "payload":
+		e = &expr.Payload{}
+	case "meta":
+		e = &expr.Meta{}
+	case "numgen":
+		e = &expr.Numgen{}
+	case "ct":
+		e = &expr.Ct{}
+	case "lookup":
+		e = &expr.Lookup{}
+	case "cmp":
+		e = &expr.Cmp{}
+	case "bitwise":
+		e = &expr.Bitwise{}
+	case "immediate":
+		e = &expr.Verdict{}
+	case "nat":
+		e = &expr.NAT{}
+	case "reject":
+		e = &expr.Reject{}
+	case "masq":
+		e = &expr.Masq{}
+	default:
+		return unknownExpr{name: name}
+	}
+	if err := expr.Unmarshal(familyNumber(f), data, e); err != nil {
+		return unknownExpr{name: name}
+	}
+	return e
+}

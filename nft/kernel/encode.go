@@ -1,0 +1,126 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// encodeRule compiles a rule to expressions, in the very form in which the kernel gives them back.
+func encodeRule(f nft.Family, r nft.Rule) ([]expr.Any, error) {
+	var exprs []expr.Any
+	for _, m := range r.Match {
+		e, err := encodeMatch(f, m)
+		if err != nil {
+			return nil, err
+		}
+		exprs = append(exprs, e...)
+	}
+	e, err := encodeAction(f, r.Do)
+	if err != nil {
+		return nil, err
+	}
+	return append(exprs, e...), nil
+}
+
+func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
+	const reg = unix.NFT_REG_1
+	switch m := m.(type) {
+	case nft.In:
+		key, err := loadKey(f, m.Key)
+		return append(key, &expr.Lookup{SourceRegister: reg, SetName: m.Set, Invert: m.Not}), err
+	case nft.OfProtocol:
+		return []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{byte(m.Protocol)}},
+		}, nil
+	case nft.Translated:
+		return []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
+			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(ipsDstNAT), Xor: native(0)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(ipsDstNAT)},
+		}, nil
+	}
+	return nil, fmt.Errorf("no expression for %T", m)
+}
+
+// ipsDstNAT is IPS_DST_NAT of include/uapi/linux/netfilter/nf_conntrack_common.h.
+const ipsDstNAT = 1 << 5
+
+func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
+	const reg = unix.NFT_REG_1
+	switch a := a.(type) {
+	case nft.Verdict:
+		code, err := verdictCode(a.Kind)
+		return []expr.Any{&expr.Verdict{Kind: expr.VerdictKind(code), Chain: a.Chain}}, err
+	case nft.VerdictMap:
+		key, err := loadKey(f, a.Key)
+		return append(key, &expr.Lookup{SourceRegister: reg, SetName: a.Map,
+			DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true}), err
+	case nft.DNAT:
+		key, err := loadKey(f, a.Key)
+		port := register(padded(addrLen(f)))
+		return append(key,
+			&expr.Lookup{SourceRegister: reg, SetName: a.Map, DestRegister: reg, IsDestRegSet: true},
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(familyNumber(f)), RegAddrMin: reg, RegAddrMax: reg,
+				RegProtoMin: port, RegProtoMax: port, Specified: true}), err
+	case nft.Reject:
+		return []expr.Any{encodeReject(f, a)}, nil
+	case nft.Masquerade:
+		return []expr.Any{&expr.Masq{FullyRandom: true}}, nil
+	}
+	return nil, fmt.Errorf("no expression for %T", a)
+}
+
+func encodeReject(f nft.Family, r nft.Reject) *expr.Reject {
+	if r.TCPReset {
+		return &expr.Reject{Type: unix.NFT_REJECT_TCP_RST}
+	}
+	code := uint8(3) // ICMP_PORT_UNREACH
+	if f == nft.IPv6 {
+		code = 4 // ICMPV6_PORT_UNREACH
+	}
+	return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}
+}
+
+// verdictCode is the number of a verdict: NF_ACCEPT and NF_DROP, or one of enum nft_verdicts.
+func verdictCode(k nft.VerdictKind) (int32, error) {
+	switch k {
+	case nft.Accept:
+		return 1, nil
+	case nft.Drop:
+		return 0, nil
+	case nft.Return:
+		return unix.NFT_RETURN, nil
+	case nft.Jump:
+		return unix.NFT_JUMP, nil
+	case nft.Goto:
+		return unix.NFT_GOTO, nil
+	}
+	return 0, fmt.Errorf("no code for verdict %d", k)
+}
+
+// verdictOf is verdictCode's inverse. A verdict we never write keeps its number, above those of ours.
+func verdictOf(code int32) nft.VerdictKind {
+	for k := nft.Accept; k <= nft.Goto; k++ {
+		if c, _ := verdictCode(k); c == code {
+			return k
+		}
+	}
+	return nft.VerdictKind(0x80 | uint8(code))
+}
+
+func familyNumber(f nft.Family) uint8 {
+	if f == nft.IPv6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -1,0 +1,78 @@
+package kernel
+
+import (
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// register is the number of the register at an offset, in the form the kernel reports it: 16 byte registers where the
+// offset allows, 4 byte ones elsewhere (nft_dump_register in net/netfilter/nf_tables_api.c).
+func register(offset uint32) uint32 {
+	if offset%16 == 0 {
+		return unix.NFT_REG_1 + offset/16
+	}
+	return unix.NFT_REG32_00 + offset/4
+}
+
+// padded is the room that n bytes take in registers and in keys.
+func padded(n uint32) uint32 { return (n + 3) &^ 3 }
+
+// load is the expression that puts a field into a register, and its size in bytes.
+func load(f nft.Family, field nft.Field, reg uint32) (expr.Any, uint32, error) {
+	network := func(v4, v6 uint32) (expr.Any, uint32, error) {
+		n := addrLen(f)
+		at := v4
+		if f == nft.IPv6 {
+			at = v6
+		}
+		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: at, Len: n}, n, nil
+	}
+	switch field.Kind {
+	case nft.SourceAddr: // RFC 791 section 3.1, RFC 8200 section 3
+		return network(12, 8)
+	case nft.DestinationAddr:
+		return network(16, 24)
+	case nft.L4Protocol:
+		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, 1, nil
+	case nft.DestinationPort: // the same place in TCP, UDP and SCTP
+		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, 2, nil
+	case nft.RandomNumber:
+		return &expr.Numgen{Register: reg, Modulus: field.Mod, Type: unix.NFT_NG_RANDOM}, 4, nil
+	case nft.OriginalDestinationAddr:
+		return &expr.Ct{Key: originalDestination(f), Register: reg, Direction: expr.CtDirOriginal}, addrLen(f), nil
+	}
+	return nil, 0, fmt.Errorf("no expression loads field %d", field.Kind)
+}
+
+func originalDestination(f nft.Family) expr.CtKey {
+	if f == nft.IPv6 {
+		return expr.CtKeyDSTIP6
+	}
+	return expr.CtKeyDSTIP
+}
+
+func addrLen(f nft.Family) uint32 {
+	if f == nft.IPv6 {
+		return 16
+	}
+	return 4
+}
+
+// loadKey puts the fields side by side, from the first register on.
+func loadKey(f nft.Family, key []nft.Field) ([]expr.Any, error) {
+	var exprs []expr.Any
+	offset := uint32(0)
+	for _, field := range key {
+		e, n, err := load(f, field, register(offset))
+		if err != nil {
+			return nil, err
+		}
+		exprs = append(exprs, e)
+		offset += padded(n)
+	}
+	return exprs, nil
+}

@@ -1,0 +1,109 @@
+package nft
+
+// Rule is matches that must all hold, evaluated in order, and then one action.
+type Rule struct {
+	Match []Match
+	Do    Action
+}
+
+// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated.
+type Match interface{ match() }
+
+// Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
+// Opaque.
+type Action interface{ action() }
+
+// Field is a part of a packet, or of its connection, that is looked up in a set.
+type Field struct {
+	Kind FieldKind
+	// Mod is the modulus of RandomNumber: it draws from 0 to Mod-1.
+	Mod uint32
+}
+
+// FieldKind is the kind of a Field.
+type FieldKind uint8
+
+// The kinds of fields.
+const (
+	SourceAddr FieldKind = iota + 1
+	DestinationAddr
+	L4Protocol
+	DestinationPort
+	// RandomNumber is a number drawn anew for every lookup (numgen random).
+	RandomNumber
+	// OriginalDestinationAddr is where the connection's first packet was sent, before any translation.
+	OriginalDestinationAddr
+)
+
+// In holds when the fields, as one key, are in a set; with Not, when they are not.
+type In struct {
+	Key []Field
+	Set string
+	Not bool
+}
+
+// OfProtocol holds for packets of one layer 4 protocol.
+type OfProtocol struct {
+	Protocol Protocol
+}
+
+// Translated holds when the connection's destination was translated (ct status dnat).
+type Translated struct{}
+
+// VerdictMap looks the fields up in a verdict map and does what it says. Without an element the next rule follows.
+type VerdictMap struct {
+	Key []Field
+	Map string
+}
+
+// DNAT looks the fields up in a map and sends the connection to the address and port found there. Without an element
+// the next rule follows.
+type DNAT struct {
+	Key []Field
+	Map string
+}
+
+// Reject ends the connection with an answer: a TCP reset, for TCP alone, or ICMP port unreachable. Rejecting from
+// prerouting needs Linux 5.9 (nft_reject_validate in net/netfilter/nft_reject.c).
+type Reject struct {
+	TCPReset bool
+}
+
+// Masquerade replaces the source by the address of the outgoing interface, the port chosen at random
+// (NF_NAT_RANGE_PROTO_RANDOM_FULLY).
+type Masquerade struct{}
+
+// Opaque is a rule this package has no words for: one that another program wrote into our table. It can be printed as
+// a comment and told apart, never traced or written.
+type Opaque struct {
+	Text string
+}
+
+func (In) match()         {}
+func (OfProtocol) match() {}
+func (Translated) match() {}
+
+func (Verdict) action()    {}
+func (VerdictMap) action() {}
+func (DNAT) action()       {}
+func (Reject) action()     {}
+func (Masquerade) action() {}
+func (Opaque) action()     {}
+
+// references returns the names of the sets the rule looks up and of the chain it goes to.
+func (r Rule) references() (sets []string, chain string) {
+	for _, m := range r.Match {
+		if in, ok := m.(In); ok {
+			sets = append(sets, in.Set)
+		}
+	}
+	switch a := r.Do.(type) {
+	case VerdictMap:
+		sets = append(sets, a.Map)
+	case DNAT:
+		sets = append(sets, a.Map)
+	case Verdict:
+		chain = a.Chain
+	}
+	return sets, chain
+}

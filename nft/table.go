@@ -1,0 +1,222 @@
+package nft
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Family is the address family of a table.
+type Family uint8
+
+// The families of our tables. An inet table would need two dispatch rules and gains nothing: the keys of its sets have
+// one family anyway.
+const (
+	IPv4 Family = iota + 1
+	IPv6
+)
+
+// String returns nft's name of the family.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "ip6"
+	}
+	return "ip"
+}
+
+// AddrType is the type of the family's addresses.
+func (f Family) AddrType() Type {
+	if f == IPv6 {
+		return IPv6Addr
+	}
+	return IPv4Addr
+}
+
+// TableID names a table.
+type TableID struct {
+	Family Family
+	Name   string
+}
+
+// String returns "ip name".
+func (t TableID) String() string { return t.Family.String() + " " + t.Name }
+
+// Table is one table.
+type Table struct {
+	TableID
+	Comment string
+	Sets    []*Set
+	Chains  []*Chain
+}
+
+// Set is a set or, with Data, a map: its declaration, and its elements where it stands for a whole state. Elements of
+// a Fragment point to a Set for its declaration alone.
+type Set struct {
+	Table TableID
+	Name  string
+	// Key has one type, or several for a concatenation.
+	Key []Type
+	// Data is nil for a set, {VerdictType} for a verdict map.
+	Data []Type
+	// Interval: keys are intervals.
+	Interval bool
+	// Dynamic: packets add elements. Diff leaves those alone.
+	Dynamic bool
+	// Timeout is how long a Dynamic element stays. 0: for ever.
+	Timeout time.Duration
+	// Counter: every element counts the packets that found it. In a nat chain these are connections.
+	Counter bool
+	// Elements in order of Key.
+	Elements []Element
+}
+
+// Element is one element of a Set.
+type Element struct {
+	Key     Value
+	Data    Value
+	Comment string
+	// Counter is what the kernel counted, nil where it was not asked or does not count.
+	Counter *Counter
+}
+
+// Counter is what an element counted.
+type Counter struct {
+	Packets, Bytes uint64
+}
+
+// Hook is where a base chain sees packets.
+type Hook uint8
+
+// The hooks of our base chains; NoHook is that of a chain other chains go to, OtherHook one that we never use.
+const (
+	NoHook Hook = iota
+	Prerouting
+	Output
+	Postrouting
+	OtherHook
+)
+
+// String returns nft's name of the hook.
+func (h Hook) String() string {
+	return [...]string{"none", "prerouting", "output", "postrouting", "other"}[h]
+}
+
+// Chain is a chain with its rules. With a Hook it is a base chain of type nat, policy accept: such a chain sees the
+// first packet of a connection and no other (nf_nat_inet_fn in net/netfilter/nf_nat_core.c).
+type Chain struct {
+	Table    TableID
+	Name     string
+	Hook     Hook
+	Priority int32
+	Rules    []Rule
+}
+
+// Set returns the table's set of that name, nil if there is none.
+func (t *Table) Set(name string) *Set {
+	i := slices.IndexFunc(t.Sets, func(s *Set) bool { return s.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return t.Sets[i]
+}
+
+// Chain returns the table's chain of that name, nil if there is none.
+func (t *Table) Chain(name string) *Chain {
+	i := slices.IndexFunc(t.Chains, func(c *Chain) bool { return c.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return t.Chains[i]
+}
+
+// Lookup returns the element with that key, or in an interval set the one whose interval holds it.
+func (s *Set) Lookup(key Value) (Element, bool) {
+	at := func(e Element, k Value) int { return cmp.Compare(e.Key, k) }
+	if !s.Interval {
+		i, ok := slices.BinarySearchFunc(s.Elements, key, at)
+		if !ok {
+			return Element{}, false
+		}
+		return s.Elements[i], true
+	}
+	for _, e := range s.Elements {
+		first, last := e.Key[:len(e.Key)/2], e.Key[len(e.Key)/2:]
+		if s.within(key, first, last) {
+			return e, true
+		}
+	}
+	return Element{}, false
+}
+
+// within says whether each field of key lies between those of first and last.
+func (s *Set) within(key, first, last Value) bool {
+	k, f, l := key.Fields(s.Key), first.Fields(s.Key), last.Fields(s.Key)
+	if k == nil || f == nil || l == nil {
+		return false
+	}
+	for i := range k {
+		if k[i] < f[i] || k[i] > l[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// Sort puts the elements in order of their keys.
+func (s *Set) Sort() {
+	slices.SortFunc(s.Elements, func(a, b Element) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+// Validate returns an error that names the first reference which does not resolve: a set a rule looks up, a chain a
+// rule or an element goes to, an element whose key or data does not fit its set.
+func (t *Table) Validate() error {
+	for _, c := range t.Chains {
+		for i, r := range c.Rules {
+			if err := t.validateRule(r); err != nil {
+				return fmt.Errorf("table %s, chain %s, rule %d: %w", t.TableID, c.Name, i+1, err)
+			}
+		}
+	}
+	for _, s := range t.Sets {
+		for _, e := range s.Elements {
+			if err := t.validateElement(s, e); err != nil {
+				return fmt.Errorf("table %s, set %s: %w", t.TableID, s.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (t *Table) validateRule(r Rule) error {
+	sets, chain := r.references()
+	for _, name := range sets {
+		if t.Set(name) == nil {
+			return fmt.Errorf("no set %q", name)
+		}
+	}
+	if chain != "" && t.Chain(chain) == nil {
+		return fmt.Errorf("no chain %q", chain)
+	}
+	return nil
+}
+
+func (t *Table) validateElement(s *Set, e Element) error {
+	key := e.Key
+	if s.Interval {
+		key = key[:len(key)/2]
+	}
+	if key.Fields(s.Key) == nil {
+		return fmt.Errorf("element %s does not fit the key", s.elementText(e))
+	}
+	if (s.Data == nil) != (e.Data == "") || s.Data != nil && e.Data.Fields(s.Data) == nil {
+		return fmt.Errorf("element %s does not fit the data", s.elementText(e))
+	}
+	if v := e.Data.Verdict(); s.IsVerdictMap() && v.Chain != "" && t.Chain(v.Chain) == nil {
+		return fmt.Errorf("element %s: no chain %q", s.elementText(e), v.Chain)
+	}
+	return nil
+}
+
+// IsVerdictMap says whether the set's data are verdicts.
+func (s *Set) IsVerdictMap() bool { return len(s.Data) == 1 && s.Data[0] == VerdictType }

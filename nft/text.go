@@ -1,0 +1,218 @@
+package nft
+
+import (
+	"fmt"
+	"strings"
+)
+
+// String prints the table in nft's syntax. Equal tables give equal bytes, and nft -f loads them.
+func (t *Table) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "table %s {\n", t.TableID)
+	if t.Comment != "" {
+		fmt.Fprintf(&b, "\tcomment %q\n", t.Comment)
+	}
+	for _, s := range t.Sets {
+		b.WriteByte('\n')
+		s.print(&b)
+	}
+	for _, c := range t.Chains {
+		b.WriteByte('\n')
+		c.print(&b)
+	}
+	b.WriteString("}\n")
+	return b.String()
+}
+
+func (s *Set) print(b *strings.Builder) {
+	fmt.Fprintf(b, "\t%s %s {\n", s.keyword(), s.Name)
+	for _, line := range s.declaration() {
+		fmt.Fprintf(b, "\t\t%s\n", line)
+	}
+	if len(s.Elements) > 0 {
+		b.WriteString("\t\telements = {\n")
+		for i, e := range s.Elements {
+			b.WriteString("\t\t\t" + s.elementText(e))
+			if i < len(s.Elements)-1 {
+				b.WriteByte(',')
+			}
+			b.WriteByte('\n')
+		}
+		b.WriteString("\t\t}\n")
+	}
+	b.WriteString("\t}\n")
+}
+
+// keyword is how nft calls the set.
+func (s *Set) keyword() string {
+	if s.Data != nil {
+		return "map"
+	}
+	return "set"
+}
+
+// declaration is what stands in the set's block besides its elements, a line each.
+func (s *Set) declaration() []string {
+	lines := []string{s.typeText()}
+	var flags []string
+	if s.Interval {
+		flags = append(flags, "interval")
+	}
+	if s.Dynamic {
+		flags = append(flags, "dynamic")
+	}
+	if s.Timeout > 0 {
+		flags = append(flags, "timeout")
+	}
+	if flags != nil {
+		lines = append(lines, "flags "+strings.Join(flags, ","))
+	}
+	if s.Timeout > 0 {
+		lines = append(lines, fmt.Sprintf("timeout %ds", int64(s.Timeout.Seconds())))
+	}
+	if s.Counter {
+		lines = append(lines, "counter")
+	}
+	return lines
+}
+
+// typeText is the set's type; a type without a name, SlotNumber, makes nft want expressions in place of types.
+func (s *Set) typeText() string {
+	keyword, name := "type", Type.name
+	for _, t := range s.Key {
+		if t == SlotNumber {
+			keyword, name = "typeof", Type.expression
+		}
+	}
+	text := keyword + " " + joinTypes(s.Key, name)
+	if s.Data != nil {
+		text += " : " + joinTypes(s.Data, name)
+	}
+	return text
+}
+
+func joinTypes(types []Type, name func(Type) string) string {
+	names := make([]string, len(types))
+	for i, t := range types {
+		names[i] = name(t)
+	}
+	return strings.Join(names, " . ")
+}
+
+// name is nft's name of the type.
+func (t Type) name() string {
+	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "verdict"}[t]
+}
+
+// expression is one of that type, for typeof. nft keeps it with the set and derives from it how to print elements.
+func (t Type) expression() string {
+	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "verdict"}[t]
+}
+
+func (s *Set) elementText(e Element) string {
+	text := s.keyText(e)
+	if e.Counter != nil {
+		text += fmt.Sprintf(" counter packets %d bytes %d", e.Counter.Packets, e.Counter.Bytes)
+	}
+	if e.Comment != "" {
+		text += fmt.Sprintf(" comment %q", e.Comment)
+	}
+	if s.Data != nil {
+		text += " : " + e.Data.text(s.Data)
+	}
+	return text
+}
+
+func (s *Set) keyText(e Element) string {
+	if s.Interval {
+		return e.Key.intervalText(s.Key)
+	}
+	return e.Key.text(s.Key)
+}
+
+func (c *Chain) print(b *strings.Builder) {
+	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if c.Hook != NoHook {
+		fmt.Fprintf(b, "\t\t%s\n", c.hookText())
+	}
+	for _, r := range c.Rules {
+		fmt.Fprintf(b, "\t\t%s\n", r.Text(c.Table.Family))
+	}
+	b.WriteString("\t}\n")
+}
+
+// hookText prints the priority as a number: nft 1.0.6 knows no name for that of a nat chain at output.
+func (c *Chain) hookText() string {
+	return fmt.Sprintf("type nat hook %s priority %d; policy accept;", c.Hook, c.Priority)
+}
+
+// Text prints the rule as nft writes it in a table of that family.
+func (r Rule) Text(f Family) string {
+	var parts []string
+	for _, m := range r.Match {
+		parts = append(parts, matchText(f, m))
+	}
+	return strings.Join(append(parts, actionText(f, r.Do)), " ")
+}
+
+func matchText(f Family, m Match) string {
+	switch m := m.(type) {
+	case In:
+		if m.Not {
+			return keyText(f, m.Key) + " != @" + m.Set
+		}
+		return keyText(f, m.Key) + " @" + m.Set
+	case OfProtocol:
+		return "meta l4proto " + m.Protocol.String()
+	case Translated:
+		return "ct status & dnat == dnat"
+	}
+	return fmt.Sprintf("# no text for %T", m)
+}
+
+func actionText(f Family, a Action) string {
+	switch a := a.(type) {
+	case Verdict:
+		return a.String()
+	case VerdictMap:
+		return keyText(f, a.Key) + " vmap @" + a.Map
+	case DNAT:
+		return fmt.Sprintf("dnat %s to %s map @%s", f, keyText(f, a.Key), a.Map)
+	case Reject:
+		if a.TCPReset {
+			return "reject with tcp reset"
+		}
+		return "reject"
+	case Masquerade:
+		return "masquerade fully-random"
+	case Opaque:
+		return "# " + a.Text
+	}
+	return fmt.Sprintf("# no text for %T", a)
+}
+
+func keyText(f Family, key []Field) string {
+	parts := make([]string, len(key))
+	for i, field := range key {
+		parts[i] = field.text(f)
+	}
+	return strings.Join(parts, " . ")
+}
+
+func (field Field) text(f Family) string {
+	switch field.Kind {
+	case SourceAddr:
+		return f.String() + " saddr"
+	case DestinationAddr:
+		return f.String() + " daddr"
+	case L4Protocol:
+		return "meta l4proto"
+	case DestinationPort:
+		return "th dport"
+	case RandomNumber:
+		return fmt.Sprintf("numgen random mod %d", field.Mod)
+	case OriginalDestinationAddr:
+		return fmt.Sprintf("ct original %s daddr", f)
+	}
+	return fmt.Sprintf("# no text for field %d", field.Kind)
+}

@@ -1,0 +1,225 @@
+package nft
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Packet is the first packet of a connection.
+type Packet struct {
+	// Hook is where it comes in: Prerouting from elsewhere, Output from this machine.
+	Hook                Hook
+	Protocol            Protocol
+	Source, Destination netip.AddrPort
+	// Draw stands for the random numbers: a RandomNumber of modulus n gives Draw mod n.
+	Draw uint32
+}
+
+// Outcome is how a packet's way through a table ended.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Accepted Outcome = iota
+	Dropped
+	// Reset: answered with a TCP reset.
+	Reset
+	// Unreachable: answered with ICMP port unreachable.
+	Unreachable
+)
+
+// String returns one word for the outcome.
+func (o Outcome) String() string {
+	return [...]string{"accepted", "dropped", "reset", "unreachable"}[o]
+}
+
+// Path is the way of a packet through a table.
+type Path struct {
+	Steps   []Step
+	Outcome Outcome
+	// Destination is where the packet goes, after translation.
+	Destination netip.AddrPort
+	// Masqueraded: its source is replaced by an address of this machine.
+	Masqueraded bool
+	// Choices is how many numbers the random draw had that decided the destination, 0 if there was none. Each draw
+	// from 0 to Choices-1 is equally likely.
+	Choices uint32
+}
+
+// Step is one rule whose matches held.
+type Step struct {
+	Chain string
+	Rule  string
+	// Result says what came of it: a verdict, the address a lookup gave, or that it gave none.
+	Result string
+}
+
+// Trace follows a packet through the table: the base chains of its hook, then, unless it ended there, those at
+// postrouting. It reads nothing but the table and the packet.
+func Trace(t *Table, p Packet) Path {
+	tr := tracer{table: t, packet: p, path: Path{Destination: p.Destination}}
+	for _, hook := range []Hook{p.Hook, Postrouting} {
+		for _, c := range t.baseChains(hook) {
+			if tr.chain(c) != Drop {
+				continue
+			}
+			if tr.path.Outcome == Accepted { // else a reject said more
+				tr.path.Outcome = Dropped
+			}
+			return tr.path
+		}
+	}
+	return tr.path
+}
+
+// baseChains returns the chains at a hook in the order packets see them.
+func (t *Table) baseChains(h Hook) []*Chain {
+	var chains []*Chain
+	for _, c := range t.Chains {
+		if c.Hook == h {
+			chains = append(chains, c)
+		}
+	}
+	slices.SortStableFunc(chains, func(a, b *Chain) int { return cmp.Compare(a.Priority, b.Priority) })
+	return chains
+}
+
+type tracer struct {
+	table  *Table
+	packet Packet
+	path   Path
+}
+
+// pass means that a rule does not decide and the next one follows.
+const pass VerdictKind = 0
+
+// chain evaluates a chain and those it leads to: Accept or Drop where that is decided, Return at its end.
+func (tr *tracer) chain(c *Chain) VerdictKind {
+	for _, r := range c.Rules {
+		if !tr.matches(r.Match) {
+			continue
+		}
+		v, result := tr.do(r.Do)
+		tr.path.Steps = append(tr.path.Steps, Step{c.Name, r.Text(c.Table.Family), result})
+		switch kind := tr.follow(v); {
+		case kind == Accept || kind == Drop || kind == Return:
+			return kind
+		case v.Kind == Goto: // what follows a goto is never seen
+			return Return
+		}
+	}
+	return Return
+}
+
+// follow goes where a verdict leads. What returns from a jumped-to chain lets the rules after it go on.
+func (tr *tracer) follow(v Verdict) VerdictKind {
+	if v.Kind != Jump && v.Kind != Goto {
+		return v.Kind
+	}
+	next := tr.table.Chain(v.Chain)
+	if next == nil {
+		return pass
+	}
+	if kind := tr.chain(next); kind != Return {
+		return kind
+	}
+	return pass
+}
+
+func (tr *tracer) matches(matches []Match) bool {
+	for _, m := range matches {
+		if !tr.match(m) {
+			return false
+		}
+	}
+	return true
+}
+
+func (tr *tracer) match(m Match) bool {
+	switch m := m.(type) {
+	case In:
+		_, found := tr.lookup(m.Key, m.Set)
+		return found != m.Not
+	case OfProtocol:
+		return tr.packet.Protocol == m.Protocol
+	case Translated:
+		return tr.path.Destination != tr.packet.Destination
+	}
+	return false
+}
+
+// do carries an action out: the verdict that follows from it, and the words for it.
+func (tr *tracer) do(a Action) (Verdict, string) {
+	switch a := a.(type) {
+	case Verdict:
+		return a, a.String()
+	case VerdictMap:
+		e, found := tr.lookup(a.Key, a.Map)
+		if !found {
+			return Verdict{}, "no element"
+		}
+		return e.Data.Verdict(), e.Data.Verdict().String()
+	case DNAT:
+		return tr.dnat(a)
+	case Reject:
+		tr.path.Outcome = Unreachable
+		if a.TCPReset {
+			tr.path.Outcome = Reset
+		}
+		return Verdict{Kind: Drop}, tr.path.Outcome.String()
+	case Masquerade:
+		tr.path.Masqueraded = true
+		return Verdict{Kind: Accept}, "masqueraded"
+	}
+	return Verdict{}, fmt.Sprintf("cannot be traced: %T", a)
+}
+
+func (tr *tracer) dnat(a DNAT) (Verdict, string) {
+	e, found := tr.lookup(a.Key, a.Map)
+	if !found {
+		return Verdict{}, "no element"
+	}
+	to := e.Data.Fields(tr.table.Set(a.Map).Data)
+	if len(to) != 2 {
+		return Verdict{}, "no address and port"
+	}
+	tr.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
+	for _, f := range a.Key {
+		if f.Kind == RandomNumber {
+			tr.path.Choices = f.Mod
+		}
+	}
+	return Verdict{Kind: Accept}, "to " + tr.path.Destination.String()
+}
+
+func (tr *tracer) lookup(key []Field, set string) (Element, bool) {
+	s := tr.table.Set(set)
+	if s == nil {
+		return Element{}, false
+	}
+	var k Value
+	for _, f := range key {
+		k += tr.field(f)
+	}
+	return s.Lookup(k)
+}
+
+func (tr *tracer) field(f Field) Value {
+	switch f.Kind {
+	case SourceAddr:
+		return Addr(tr.packet.Source.Addr())
+	case DestinationAddr:
+		return Addr(tr.path.Destination.Addr())
+	case OriginalDestinationAddr:
+		return Addr(tr.packet.Destination.Addr())
+	case L4Protocol:
+		return Proto(tr.packet.Protocol)
+	case DestinationPort:
+		return Port(tr.path.Destination.Port())
+	case RandomNumber:
+		return Slot(uint16(tr.packet.Draw % max(f.Mod, 1)))
+	}
+	return ""
+}

@@ -1,0 +1,150 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"nfproxy/nft"
+)
+
+// Description is what tables do, in the words of Services. Its JSON form is what `nfproxy dump -o json` prints; what
+// the tables do not tell is left out of it, never guessed.
+type Description struct {
+	Tables   []DescribedTable   `json:"tables"`
+	Services []DescribedService `json:"services"`
+}
+
+// DescribedTable is one table. Schema is 0 if its comment does not say.
+type DescribedTable struct {
+	Family string `json:"family"`
+	Schema int    `json:"schema"`
+}
+
+// DescribedService is one port of a Service.
+type DescribedService struct {
+	Namespace string              `json:"namespace"`
+	Name      string              `json:"name"`
+	Port      string              `json:"port,omitempty"`
+	Protocol  string              `json:"protocol"`
+	Frontends []DescribedFrontend `json:"frontends"`
+}
+
+// DescribedFrontend is an address and port a Service is reached at, and where its connections go.
+type DescribedFrontend struct {
+	Address         netip.Addr          `json:"address"`
+	Port            uint16              `json:"port"`
+	Kind            string              `json:"kind,omitempty"`
+	Action          string              `json:"action"`
+	AffinitySeconds int                 `json:"affinitySeconds"`
+	Connections     *uint64             `json:"connections,omitempty"`
+	Endpoints       []DescribedEndpoint `json:"endpoints"`
+}
+
+// DescribedEndpoint is one endpoint of a frontend.
+type DescribedEndpoint struct {
+	Address     netip.Addr `json:"address"`
+	Port        uint16     `json:"port"`
+	Local       bool       `json:"local"`
+	Connections *uint64    `json:"connections,omitempty"`
+}
+
+// Describe reads tables of our schema, as they are in a kernel, back.
+func Describe(tables []*nft.Table) Description {
+	d := Description{Tables: []DescribedTable{}, Services: []DescribedService{}}
+	services := make(map[describedKey]*DescribedService)
+	for _, t := range tables {
+		dt := DescribedTable{Family: t.Family.String()}
+		fmt.Sscanf(t.Comment, "nfproxy schema %d", &dt.Schema)
+		d.Tables = append(d.Tables, dt)
+		describeTable(t, services)
+	}
+	for _, s := range services {
+		slices.SortFunc(s.Frontends, func(a, b DescribedFrontend) int {
+			return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Port, b.Port))
+		})
+		d.Services = append(d.Services, *s)
+	}
+	slices.SortFunc(d.Services, func(a, b DescribedService) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
+			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+	})
+	return d
+}
+
+// describedKey tells the ports of Services apart.
+type describedKey struct{ namespace, name, port, protocol string }
+
+func describeTable(t *nft.Table, services map[describedKey]*DescribedService) {
+	sc := schemaOf(t.Family)
+	frontends := t.Set(sc.services.Name)
+	if frontends == nil {
+		return
+	}
+	for _, e := range frontends.Elements {
+		fields := e.Key.Fields(frontends.Key)
+		name, port, ok := parseLabel(e.Comment)
+		if !ok || len(fields) != 3 {
+			continue
+		}
+		key := describedKey{name.Namespace, name.Name, port, strings.ToUpper(fields[1].Proto().String())}
+		s := services[key]
+		if s == nil {
+			s = &DescribedService{key.namespace, key.name, key.port, key.protocol, nil}
+			services[key] = s
+		}
+		s.Frontends = append(s.Frontends, describeFrontend(t, e, fields[0], fields[2]))
+	}
+}
+
+func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) DescribedFrontend {
+	sc := schemaOf(t.Family)
+	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Action: describeAction(e.Data.Verdict()),
+		Endpoints: []DescribedEndpoint{}}
+	if holds(t, sc.clusterIPs, addr) {
+		f.Kind = "ClusterIP"
+	}
+	if e.Counter != nil {
+		f.Connections = &e.Counter.Packets
+	}
+	endpoints := t.Set(sc.endpoints.Name)
+	if endpoints == nil || f.Action != "balance" {
+		return f
+	}
+	for _, slot := range slotsOf(endpoints.Elements, e.Key) {
+		to := slot.Data.Fields(endpoints.Data)
+		if len(to) != 2 {
+			continue
+		}
+		d := DescribedEndpoint{Address: to[0].Addr(), Port: to[1].Uint16(), Local: holds(t, sc.hairpin, to[0]+to[0])}
+		if slot.Counter != nil {
+			d.Connections = &slot.Counter.Packets
+		}
+		f.Endpoints = append(f.Endpoints, d)
+	}
+	return f
+}
+
+func describeAction(v nft.Verdict) string {
+	if _, ok := balancedEndpoints(v); ok {
+		return "balance"
+	}
+	switch v {
+	case nft.GotoChain(refuseChain):
+		return "refuse"
+	case nft.Verdict{Kind: nft.Drop}:
+		return "drop"
+	}
+	return v.String()
+}
+
+func holds(t *nft.Table, declaration *nft.Set, key nft.Value) bool {
+	s := t.Set(declaration.Name)
+	if s == nil {
+		return false
+	}
+	_, ok := s.Lookup(key)
+	return ok
+}

@@ -1,0 +1,262 @@
+package render
+
+import (
+	"maps"
+	"slices"
+
+	"nfproxy/nft"
+)
+
+// Ruleset is what the tables should be: the skeleton and the fragments of all Services. It keeps the fragments, not the
+// Services, and knows what of them is installed, so that a changed Service costs what changed and nothing else.
+//
+// A Ruleset starts with Reconcile, which compares everything with the tables as they are. After that Update notes what
+// changed and Changes gives it out. When applying changes went wrong, what is installed is unknown: Reconcile again.
+type Ruleset struct {
+	node     Node
+	skeleton []*nft.Table
+	services map[ServiceName]*installation
+	claims   claims
+	shared   map[sharedKey]int
+	balanced map[balancer]bool
+	live     bool // Reconcile has been called
+	edit     nft.Edit
+	pending  []nft.Change // of chains and of the skeleton: they come before the elements that need them
+}
+
+// installation is one Service's part of the tables.
+type installation struct {
+	claim     claim
+	fragment  nft.Fragment // all that the Service is to have
+	installed nft.Fragment // what it has: without frontends that belong to others, and in the slots they took
+}
+
+// sharedKey names an element that several Services can have: one of a set, not of a map.
+type sharedKey struct {
+	set *nft.Set
+	key nft.Value
+}
+
+// balancer is a load balancing chain by the number of its endpoints.
+type balancer struct {
+	family    nft.Family
+	endpoints int
+}
+
+// NewRuleset returns a Ruleset without Services.
+func NewRuleset(n Node) *Ruleset {
+	return &Ruleset{
+		node:     n,
+		skeleton: Skeleton(n),
+		services: make(map[ServiceName]*installation),
+		claims:   newClaims(),
+		shared:   make(map[sharedKey]int),
+		balanced: make(map[balancer]bool),
+	}
+}
+
+// Update takes over what changed and returns the conflicts that it brought: frontends that two Services claim.
+func (r *Ruleset) Update(u Update) []Conflict {
+	if !u.Node.equal(r.node) {
+		skeleton := Skeleton(u.Node)
+		if r.live {
+			r.pending = append(r.pending, nft.Diff(r.skeleton, skeleton)...)
+		}
+		r.node, r.skeleton = u.Node, skeleton
+	}
+	touched := make(map[ServiceName]bool)
+	for _, name := range u.Removed {
+		r.set(claim{name: name}, nil, touched)
+	}
+	var conflicts []Conflict
+	for _, s := range u.Services {
+		c := claim{s.ServiceName, s.Created}
+		conflicts = append(conflicts, r.set(c, Fragment(r.node, s), touched)...)
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.compare) {
+		r.install(name)
+	}
+	return conflicts
+}
+
+// set gives a Service another fragment, nil to remove it, and notes whose installation is touched by that.
+func (r *Ruleset) set(c claim, f nft.Fragment, touched map[ServiceName]bool) []Conflict {
+	inst := r.services[c.name]
+	if inst == nil {
+		inst = &installation{}
+		r.services[c.name] = inst
+	}
+	gained, lost := frontends(f), frontends(inst.fragment)
+	if inst.claim.created.Equal(c.created) {
+		gained, lost = without(gained, lost), without(lost, gained)
+	}
+	for _, key := range lost {
+		if heir, ok := r.claims.release(key, inst.claim); ok {
+			touched[heir.name] = true
+		}
+	}
+	var conflicts []Conflict
+	for _, key := range gained {
+		if other, contested := r.claims.assert(key, c); contested {
+			conflict := newConflict(key, c, other)
+			touched[conflict.Loser] = true
+			conflicts = append(conflicts, conflict)
+		}
+	}
+	inst.claim, inst.fragment = c, f
+	touched[c.name] = true
+	return conflicts
+}
+
+// install notes the changes that turn what a Service has into what it is to have.
+func (r *Ruleset) install(name ServiceName) {
+	inst := r.services[name]
+	want := r.owned(inst)
+	if r.live {
+		want = keepSlots(inst.installed, want)
+		inst.installed.Diff(want, r.record)
+	}
+	inst.installed = want
+	if inst.fragment == nil {
+		delete(r.services, name)
+	}
+}
+
+// owned is the Service's fragment without the frontends that other Services own.
+func (r *Ruleset) owned(inst *installation) nft.Fragment {
+	loses := func(m nft.Member) bool {
+		key := frontendOf(m)
+		return key != "" && r.claims.owner(key) != inst.claim.name
+	}
+	if !slices.ContainsFunc(inst.fragment, loses) {
+		return inst.fragment
+	}
+	return slices.DeleteFunc(slices.Clone(inst.fragment), loses)
+}
+
+// record notes one change of one element. An element that several Services have comes with the first and goes with the
+// last of them.
+func (r *Ruleset) record(op nft.Op, m nft.Member) {
+	if m.Set.Data == nil {
+		key := sharedKey{m.Set, m.Key}
+		before := r.shared[key]
+		r.share(key, op)
+		if before > 0 && r.shared[key] > 0 {
+			return
+		}
+	}
+	if m.Set.IsVerdictMap() && op != nft.Delete {
+		r.balance(m)
+	}
+	r.edit.Record(op, m.Set, m.Element)
+}
+
+func (r *Ruleset) share(key sharedKey, op nft.Op) {
+	switch op {
+	case nft.Add:
+		r.shared[key]++
+	case nft.Delete:
+		if r.shared[key]--; r.shared[key] == 0 {
+			delete(r.shared, key)
+		}
+	}
+}
+
+// balance makes sure that the chain exists which a frontend's verdict goes to. Chains that nothing goes to any more
+// stay until the next Reconcile: deleting them would make every change of an endpoint count one of chains.
+func (r *Ruleset) balance(m nft.Member) {
+	n, ok := balancedEndpoints(m.Data.Verdict())
+	b := balancer{m.Set.Table.Family, n}
+	if !ok || r.balanced[b] {
+		return
+	}
+	r.balanced[b] = true
+	c := schemaOf(b.family).loadBalancer(n)
+	r.pending = append(r.pending, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
+}
+
+// balancers lists the endpoint counts of a family's load balancing chains, in order.
+func (r *Ruleset) balancers(f nft.Family) []int {
+	var counts []int
+	for b := range r.balanced {
+		if b.family == f {
+			counts = append(counts, b.endpoints)
+		}
+	}
+	slices.Sort(counts)
+	return counts
+}
+
+// Changes returns what has to be applied since the last call, nothing if nothing changed.
+func (r *Ruleset) Changes() []nft.Change {
+	changes := append(r.pending, r.edit.Changes()...)
+	r.pending = nil
+	return changes
+}
+
+// Reconcile returns what turns the tables have into those wanted. Endpoints keep the slots they have there.
+func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
+	r.live = true
+	r.edit, r.pending = nft.Edit{}, nil
+	clear(r.shared)
+	clear(r.balanced)
+	for _, inst := range r.services {
+		want := r.owned(inst)
+		inst.installed = keepSlots(slotsIn(have, want), want)
+		for _, m := range inst.installed {
+			if m.Set.Data == nil {
+				r.share(sharedKey{m.Set, m.Key}, nft.Add)
+			}
+			if m.Set.IsVerdictMap() {
+				r.balance(m)
+			}
+		}
+	}
+	r.pending = nil
+	return nft.Diff(have, r.Tables())
+}
+
+// slotsIn returns the slots that the tables have for the frontends of a fragment.
+func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
+	var found nft.Fragment
+	for _, m := range f {
+		if !m.Set.IsVerdictMap() {
+			continue
+		}
+		sc := schemaOf(m.Set.Table.Family)
+		for _, t := range tables {
+			if t.TableID != sc.table || t.Set(sc.endpoints.Name) == nil {
+				continue
+			}
+			for _, e := range slotsOf(t.Set(sc.endpoints.Name).Elements, frontendOf(m)) {
+				found = append(found, nft.Member{Set: sc.endpoints, Element: e})
+			}
+		}
+	}
+	return found
+}
+
+// Tables returns the tables as they should be, whole.
+func (r *Ruleset) Tables() []*nft.Table {
+	tables := Skeleton(r.node)
+	sets := make(map[*nft.Set]*nft.Set) // from declarations to the tables' own
+	for _, t := range tables {
+		sc := schemaOf(t.Family)
+		for _, s := range []*nft.Set{sc.services, sc.endpoints, sc.clusterIPs, sc.hairpin} {
+			sets[s] = t.Set(s.Name)
+		}
+		for _, n := range r.balancers(t.Family) {
+			t.Chains = append(t.Chains, sc.loadBalancer(n))
+		}
+	}
+	for _, inst := range r.services {
+		for _, m := range inst.installed {
+			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)
+		}
+	}
+	for _, s := range sets {
+		s.Sort()
+		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
+	}
+	return tables
+}

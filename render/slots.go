@@ -1,0 +1,111 @@
+package render
+
+import (
+	"slices"
+	"strings"
+
+	"nfproxy/nft"
+)
+
+// keepSlots returns the fragment wanted with its endpoints in the slots they have in the fragment installed, so that an
+// endpoint more or less changes one or two elements however many there are. Endpoints whose slot is past the new count
+// fill the holes first, in the order of their slots, then those that are new. The result depends on nothing else.
+func keepSlots(installed, wanted nft.Fragment) nft.Fragment {
+	if len(installed) == 0 {
+		return wanted
+	}
+	result := wanted
+	for i := 0; i < len(wanted); {
+		n := groupLen(wanted[i:])
+		if wanted[i].Set == ip.endpoints || wanted[i].Set == ip6.endpoints {
+			group := reslot(groupOf(installed, wanted[i]), wanted[i:i+n])
+			if !slices.Equal(group, wanted[i:i+n]) {
+				if &result[0] == &wanted[0] {
+					result = slices.Clone(wanted)
+				}
+				copy(result[i:], group)
+			}
+		}
+		i += n
+	}
+	return result
+}
+
+// groupLen is how many members from the first on are slots of the same frontend, or 1.
+func groupLen(f nft.Fragment) int {
+	if f[0].Set != ip.endpoints && f[0].Set != ip6.endpoints {
+		return 1
+	}
+	n := 1
+	for n < len(f) && f[n].Set == f[0].Set && frontendOf(f[n]) == frontendOf(f[0]) {
+		n++
+	}
+	return n
+}
+
+// groupOf returns the slots in f of the frontend that m is a slot of.
+func groupOf(f nft.Fragment, m nft.Member) nft.Fragment {
+	first := slices.IndexFunc(f, func(o nft.Member) bool { return o.Set == m.Set && frontendOf(o) == frontendOf(m) })
+	if first < 0 {
+		return nil
+	}
+	return f[first : first+groupLen(f[first:])]
+}
+
+// frontendOf is the part of a member's key that names its frontend, "" for members of sets that Services share.
+func frontendOf(m nft.Member) nft.Value {
+	switch m.Set {
+	case ip.services, ip6.services:
+		return m.Key
+	case ip.endpoints, ip6.endpoints:
+		return m.Key[:len(m.Key)-len(nft.Slot(0))]
+	}
+	return ""
+}
+
+// reslot gives the endpoints of one frontend, wanted, the slots they have in installed.
+func reslot(installed, wanted nft.Fragment) nft.Fragment {
+	pending := make(map[nft.Value]bool, len(wanted)) // endpoints without a slot
+	for _, w := range wanted {
+		pending[w.Data] = true
+	}
+	slots := make([]nft.Value, len(wanted))
+	var moved []nft.Value
+	for _, have := range installed {
+		if !pending[have.Data] {
+			continue
+		}
+		slot := int(have.Key[len(have.Key)-len(nft.Slot(0)):].Uint16())
+		if slot < len(slots) {
+			slots[slot] = have.Data
+		} else {
+			moved = append(moved, have.Data)
+		}
+		delete(pending, have.Data)
+	}
+	for _, w := range wanted {
+		if pending[w.Data] {
+			moved = append(moved, w.Data)
+		}
+	}
+	group := slices.Clone(wanted)
+	for i := range group {
+		if slots[i] == "" {
+			slots[i], moved = moved[0], moved[1:]
+		}
+		group[i].Data = slots[i]
+	}
+	return group
+}
+
+// slotsOf finds the elements of a frontend among those of an endpoints map, in order of their slots.
+func slotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
+	first, _ := slices.BinarySearchFunc(elements, frontend, func(e nft.Element, key nft.Value) int {
+		return strings.Compare(string(e.Key), string(key))
+	})
+	last := first
+	for last < len(elements) && strings.HasPrefix(string(elements[last].Key), string(frontend)) {
+		last++
+	}
+	return elements[first:last]
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+	"nfproxy/watcher"
+)
+
+func runCommand() *cli.Command {
+	flag := func(name, usage string) *cli.StringFlag {
+		return &cli.StringFlag{Name: name, Usage: usage, EnvVars: []string{envVar(name)}}
+	}
+	return &cli.Command{
+		Name:  "run",
+		Usage: "program the Services of a directory of manifests, and follow its changes",
+		Description: "On SIGTERM or SIGINT it ends and leaves the rules: connections go on, and new ones still find\n" +
+			"the Services as they were. nfproxy cleanup removes them.",
+		Flags: []cli.Flag{
+			flag("manifests", "`DIR` with Services, EndpointSlices and Nodes as YAML or JSON files"),
+			flag("hostname-override", "`NAME` of this node in the manifests (default: the host name)"),
+			flag("cluster-cidr", "`CIDR[,CIDR]` of the pods, one per family: connections from elsewhere are masqueraded"),
+			flag("service-cidr", "`CIDR[,CIDR...]` cluster IPs come from: what no Service has of them is dropped"),
+			&cli.IntFlag{Name: "v", Usage: "`LEVEL` of the log: 0 tells what went wrong and what it does, 4 each change",
+				EnvVars: []string{envVar("v")}},
+		},
+		Before: noArguments,
+		Action: func(c *cli.Context) error {
+			node, err := nodeFromFlags(c)
+			if err != nil {
+				return err
+			}
+			return run(c.Context, c.String("manifests"), node, logger(c))
+		},
+	}
+}
+
+func envVar(flag string) string {
+	return "NFPROXY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+func logger(c *cli.Context) *slog.Logger {
+	level := slog.LevelInfo
+	if c.Int("v") >= 4 {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
+}
+
+func nodeFromFlags(c *cli.Context) (n render.Node, err error) {
+	if c.String("manifests") == "" {
+		return n, errors.New("run needs --manifests DIR, a directory of Services and EndpointSlices")
+	}
+	if n.Name, err = nodeName(c.String("hostname-override")); err != nil {
+		return n, err
+	}
+	if n.ClusterCIDRs, err = parsePrefixes(c.String("cluster-cidr")); err != nil {
+		return n, fmt.Errorf("--cluster-cidr: %w", err)
+	}
+	if len(n.ClusterCIDRs) == 2 && n.ClusterCIDRs[0].Addr().Is4() == n.ClusterCIDRs[1].Addr().Is4() || len(n.ClusterCIDRs) > 2 {
+		return n, fmt.Errorf("--cluster-cidr: %q has more than one CIDR of a family", c.String("cluster-cidr"))
+	}
+	if n.ServiceCIDRs, err = parsePrefixes(c.String("service-cidr")); err != nil {
+		return n, fmt.Errorf("--service-cidr: %w", err)
+	}
+	return n, nil
+}
+
+// nodeName is the name a Node registers with: trimmed and in lower case, as kubelet and kube-proxy do.
+func nodeName(override string) (string, error) {
+	name := strings.TrimSpace(override)
+	if name == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return "", fmt.Errorf("--hostname-override is not given and the host name cannot be had: %w", err)
+		}
+		name = strings.TrimSpace(host)
+	}
+	return strings.ToLower(name), nil
+}
+
+// parsePrefixes reads CIDRs separated by commas. Host bits are cleared.
+func parsePrefixes(list string) ([]netip.Prefix, error) {
+	var prefixes []netip.Prefix
+	for text := range strings.SplitSeq(list, ",") {
+		if text = strings.TrimSpace(text); text == "" {
+			continue
+		}
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%q is no CIDR such as 10.0.0.0/16 or fd00::/64", text)
+		}
+		if p.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is an IPv4 address written as IPv6", text)
+		}
+		prefixes = append(prefixes, p.Masked())
+	}
+	return prefixes, nil
+}
+
+// run follows a directory until ctx ends.
+func run(ctx context.Context, dir string, node render.Node, log *slog.Logger) error {
+	k, err := openKernel()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	src, err := watcher.NewDir(dir, node, log)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	log.Info("nfproxy starts", "version", version, "node", node.Name, "manifests", dir)
+	p := proxy{next: src.Next, kernel: k, ruleset: render.NewRuleset(node), log: log}
+	err = p.run(ctx)
+	log.Info("nfproxy ends; its rules stay")
+	return err
+}
+
+// proxy is the whole of it: what a source says has changed becomes changes of the kernel's tables.
+type proxy struct {
+	// next blocks until something changed. The first call returns everything.
+	next    func(context.Context) (render.Update, error)
+	kernel  *kernel.Conn
+	ruleset *render.Ruleset
+	log     *slog.Logger
+	// committed, if not nil, is told of every commit.
+	committed func(commit)
+
+	known   bool // what is in the kernel is what ruleset thinks
+	backoff time.Duration
+}
+
+// commit is what a commit was made of.
+type commit struct {
+	operations int // elements added and deleted
+	took       time.Duration
+}
+
+// Bounds of the time between attempts when the kernel refuses or cannot be read.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 30 * time.Second
+)
+
+// run works until ctx ends, which is no error.
+func (p *proxy) run(ctx context.Context) error {
+	for started := false; ; {
+		update, err := p.wait(ctx, started && !p.known)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded): // time to try again
+		case err != nil:
+			return err
+		default:
+			started = true
+			p.take(update)
+		}
+		if err := p.program(); err != nil {
+			p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
+			p.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", p.backoff)
+		} else {
+			p.backoff = 0
+		}
+	}
+}
+
+// wait returns the next update. When the last attempt to program failed it waits no longer than the backoff.
+func (p *proxy) wait(ctx context.Context, failed bool) (render.Update, error) {
+	if failed {
+		limited, cancel := context.WithTimeout(ctx, p.backoff)
+		defer cancel()
+		ctx = limited
+	}
+	return p.next(ctx)
+}
+
+// take hands an update to the ruleset and tells what follows from it.
+func (p *proxy) take(u render.Update) {
+	for _, c := range p.ruleset.Update(u) {
+		p.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
+	}
+	if !p.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for _, name := range u.Removed {
+		p.log.Debug("Service removed", "service", name)
+	}
+	for _, s := range u.Services {
+		for _, port := range s.Ports {
+			for _, addr := range s.ClusterIPs {
+				endpoints, why := render.Select(port, render.Family(addr))
+				p.log.Debug("Service changed", "service", s.ServiceName, "port", port.Name, "frontend",
+					netip.AddrPortFrom(addr, port.Port), "endpoints", len(endpoints), "why", why)
+			}
+		}
+	}
+}
+
+// program brings the kernel to where the ruleset is: by what changed, or, when what the kernel has is not known, by
+// reading it and sending the difference.
+func (p *proxy) program() error {
+	if p.known {
+		start := time.Now()
+		changes := p.ruleset.Changes()
+		err := p.kernel.Apply(changes, 0)
+		if err == nil {
+			p.report(changes, start)
+			return nil
+		}
+		p.known = false
+		p.log.Warn("a change was refused; reading the tables again", "error", err)
+	}
+	return p.reconcile()
+}
+
+// reconcileAttempts is how often reconcile reads anew when somebody else commits between its reading and its writing.
+// After that it writes regardless: others have no business in our tables, so most likely it was about theirs.
+const reconcileAttempts = 3
+
+func (p *proxy) reconcile() error {
+	for attempt := 1; ; attempt++ {
+		start := time.Now()
+		have, generation, err := p.kernel.Read(render.Tables()...)
+		if err != nil {
+			return err
+		}
+		if attempt > reconcileAttempts {
+			generation = 0
+		}
+		changes := p.ruleset.Reconcile(have)
+		err = p.kernel.Apply(changes, generation)
+		if errors.Is(err, kernel.ErrMoved) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		p.known = true
+		p.log.Info("in sync", "operations", nft.ElementOperations(changes), "took", time.Since(start).Round(time.Microsecond))
+		p.report(changes, start)
+		return nil
+	}
+}
+
+func (p *proxy) report(changes []nft.Change, start time.Time) {
+	if len(changes) == 0 {
+		return
+	}
+	c := commit{nft.ElementOperations(changes), time.Since(start)}
+	p.log.Debug("committed", "operations", c.operations, "took", c.took)
+	if p.committed != nil {
+		p.committed(c)
+	}
+}
