@@ -1,0 +1,182 @@
+//go:build linux
+
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is a network namespace, held by a file descriptor: it lives as
+// long as that is open, a socket is left in it, or a process or thread is in
+// it (network_namespaces(7)). Its methods may be used concurrently.
+type Namespace struct {
+	file *os.File
+	made bool // by this package, here or in Run: only such a one is ever changed
+}
+
+// Current returns the network namespace of the calling thread. That is the
+// process's own, unless the caller runs under Do.
+func Current() (*Namespace, error) {
+	file, err := open("/proc/thread-self/ns/net")
+	if err != nil {
+		return nil, err
+	}
+	return &Namespace{file: file, made: madeByRun(file)}, nil
+}
+
+// NewNamespace makes a network namespace without a name, with the loopback
+// link up and no other. It needs CAP_SYS_ADMIN, which Run gives.
+func NewNamespace() (*Namespace, error) {
+	var file *os.File
+	unshare := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
+	err := onThread(unshare, func() (err error) {
+		file, err = open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make network namespace: %w", err)
+	}
+	n := &Namespace{file: file, made: true}
+	if err := n.raiseLoopback(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// Do runs f in a goroutine of its own, on a thread that is in n, and returns
+// f's error, or the reason why f did not run. Goroutines that f starts are not
+// in n. If f ends its goroutine (runtime.Goexit), Do returns an error.
+func (n *Namespace) Do(f func() error) error { return onThread(n.enter, f) }
+
+// Fd returns the file descriptor that holds n, valid until Close; -1 after it.
+func (n *Namespace) Fd() int { return int(n.file.Fd()) }
+
+// Close lets go of n. Sockets opened in it work on, and keep it alive. Closing
+// twice is no error.
+func (n *Namespace) Close() error {
+	if err := n.file.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// enter moves the calling thread into n. Control keeps the descriptor from
+// being closed, and its number from being used again, meanwhile.
+func (n *Namespace) enter() error {
+	conn, err := n.file.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	var refused error
+	err = conn.Control(func(fd uintptr) { refused = unix.Setns(int(fd), unix.CLONE_NEWNET) })
+	if err := errors.Join(err, refused); err != nil {
+		return fmt.Errorf("enter network namespace: %w", err)
+	}
+	return nil
+}
+
+// onThread runs move and then f on a locked thread, in a new goroutine.
+func onThread(move, f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		err := errors.New("the function ended its goroutine")
+		defer func() { result <- err }()
+		home, moved := depart(move)
+		if moved != nil {
+			err = moved
+			return
+		}
+		defer comeBack(home)
+		err = f()
+	}()
+	return <-result
+}
+
+// depart locks the calling goroutine to its thread and runs move, which takes
+// the thread to another namespace. It returns the one that the thread was in.
+func depart(move func() error) (*Namespace, error) {
+	runtime.LockOSThread()
+	home, err := Current()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return nil, err
+	}
+	if err := move(); err != nil {
+		runtime.UnlockOSThread()
+		return nil, errors.Join(err, home.Close())
+	}
+	return home, nil
+}
+
+// comeBack undoes depart. A thread that cannot be taken home stays locked, and
+// the runtime ends it with its goroutine (runtime.LockOSThread): nothing else
+// ever runs on it.
+func comeBack(home *Namespace) {
+	if home.enter() == nil {
+		runtime.UnlockOSThread()
+	}
+	home.Close()
+}
+
+// raiseLoopback sets the loopback link up.
+func (n *Namespace) raiseLoopback() error {
+	routing, err := n.routing()
+	if err != nil {
+		return err
+	}
+	defer routing.Close()
+	lo, err := findLink(routing, "lo")
+	if err != nil {
+		return err
+	}
+	return lo.up()
+}
+
+// routing returns a route netlink socket in n (rtnetlink(7)).
+func (n *Namespace) routing() (*netlink.Handle, error) {
+	var routing *netlink.Handle
+	err := n.Do(func() (err error) {
+		routing, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
+	}
+	return routing, nil
+}
+
+// open opens a namespace file.
+func open(path string) (*os.File, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace: %w", err)
+	}
+	return file, nil
+}
+
+// identity names a namespace, the same for every file that refers to it: its
+// device and inode numbers (ioctl_ns(2)).
+func identity(ns *os.File) (string, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(ns.Fd()), &stat); err != nil {
+		return "", fmt.Errorf("stat network namespace: %w", err)
+	}
+	return fmt.Sprintf("%d:%d", stat.Dev, stat.Ino), nil
+}
+
+// isInit reports whether ns is process 1's namespace, as far as that may be
+// read: it takes ptrace access to that process (namespaces(7)).
+func isInit(ns *os.File) bool {
+	machine, err := os.Stat("/proc/1/ns/net")
+	if err != nil {
+		return false
+	}
+	stat, err := ns.Stat()
+	return err == nil && os.SameFile(machine, stat)
+}
