@@ -14,8 +14,7 @@ func Diff(have, want []*Table) []Change {
 	}
 	for _, w := range want {
 		h := find(have, w.TableID)
-		if h != nil && h.Comment != w.Comment {
-			// A comment cannot be changed, and it holds the schema: another schema is another table.
+		if h != nil && !h.canBecome(w) {
 			d.tables = append(d.tables, Change{Delete, h})
 			h = nil
 		}
@@ -37,11 +36,31 @@ func find(tables []*Table, id TableID) *Table {
 	return tables[i]
 }
 
+// canBecome says whether changes inside the table are enough. A table's comment, the declaration of a set and the hook of
+// a chain cannot be changed, and the last two cannot be made anew while other parts refer to them: such a table is
+// replaced whole, in the same transaction. It happens with another schema, or when somebody meddled.
+func (t *Table) canBecome(want *Table) bool {
+	if t.Comment != want.Comment {
+		return false
+	}
+	for _, w := range want.Sets {
+		if h := t.Set(w.Name); h != nil && !h.sameDeclaration(w) {
+			return false
+		}
+	}
+	for _, w := range want.Chains {
+		if h := t.Chain(w.Name); h != nil && (h.Hook != w.Hook || h.Priority != w.Priority) {
+			return false
+		}
+	}
+	return true
+}
+
 // diff holds the changes by the stage of the transaction they belong to.
 type diff struct {
 	tables    []Change // added and deleted tables
 	flushes   []Change // chains whose rules change or go
-	dropped   []Change // sets and base chains that come back another way, sets that go
+	dropped   []Change // sets that go
 	added     []Change // sets and chains, empty
 	rules     []Change
 	edit      Edit
@@ -67,10 +86,6 @@ func (d *diff) sets(have, want *Table) {
 	}
 	for _, w := range want.Sets {
 		h := have.Set(w.Name)
-		if h != nil && !h.sameDeclaration(w) {
-			d.dropped = append(d.dropped, Change{Delete, h})
-			h = nil
-		}
 		if h == nil {
 			d.added = append(d.added, Change{Add, w})
 			h = &Set{}
@@ -94,11 +109,6 @@ func (d *diff) chains(have, want *Table) {
 	}
 	for _, w := range want.Chains {
 		h := have.Chain(w.Name)
-		if h != nil && (h.Hook != w.Hook || h.Priority != w.Priority) {
-			d.flush(h)
-			d.dropped = append(d.dropped, Change{Delete, h})
-			h = nil
-		}
 		if h == nil {
 			d.added = append(d.added, Change{Add, w})
 			h = &Chain{}

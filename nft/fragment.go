@@ -42,6 +42,12 @@ type Edit struct {
 
 // Record notes one change of one element.
 func (e *Edit) Record(op Op, s *Set, el Element) {
+	lists := e.of(s)
+	lists[op] = append(lists[op], el)
+}
+
+// of returns the lists of one set.
+func (e *Edit) of(s *Set) *[Replace + 1][]Element {
 	if e.lists == nil {
 		e.lists = make(map[*Set]*[Replace + 1][]Element)
 	}
@@ -51,11 +57,15 @@ func (e *Edit) Record(op Op, s *Set, el Element) {
 		e.lists[s] = lists
 		e.sets = append(e.sets, s)
 	}
-	lists[op] = append(lists[op], el)
+	return lists
 }
 
 // Elements notes what turns the elements have of a set into want. Both are in order of their keys.
 func (e *Edit) Elements(s *Set, have, want []Element) {
+	if lists := e.of(s); len(have) == 0 && lists[Add] == nil { // a first load: nothing to compare, and much to copy
+		lists[Add] = want
+		return
+	}
 	compare := func(a, b Element) int { return cmp.Compare(a.Key, b.Key) }
 	merge(have, want, compare, Element.differs, func(op Op, el Element) { e.Record(op, s, el) })
 }

@@ -179,7 +179,9 @@ func (v Value) fieldText(t Type) string {
 	case InetService, SlotNumber:
 		return fmt.Sprint(v.Uint16())
 	case VerdictType:
-		return v.Verdict().String()
+		if v != "" {
+			return v.Verdict().String()
+		}
 	}
 	return fmt.Sprintf("%#x", string(v))
 }

@@ -249,6 +249,15 @@ func (r *Ruleset) Tables() []*nft.Table {
 			t.Chains = append(t.Chains, sc.loadBalancer(n))
 		}
 	}
+	sizes := make(map[*nft.Set]int, len(sets))
+	for _, inst := range r.services {
+		for _, m := range inst.installed {
+			sizes[m.Set]++
+		}
+	}
+	for declaration, s := range sets {
+		s.Elements = slices.Grow(s.Elements, sizes[declaration])
+	}
 	for _, inst := range r.services {
 		for _, m := range inst.installed {
 			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/google/nftables/expr"
@@ -59,7 +60,7 @@ func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
 	if err != nil {
 		return err
 	}
-	b := &batch{message: message{buf: c.out.buf[:0]}, first: c.seq + 1}
+	b := &batch{message: message{buf: slices.Grow(c.out.buf[:0], estimate(changes))}, first: c.seq + 1}
 	b.boundary(unix.NFNL_MSG_BATCH_BEGIN, generation)
 	for i, ch := range changes {
 		if err := b.change(i, ch); err != nil {
@@ -72,6 +73,12 @@ func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
 		c.out.buf = b.buf
 	}
 	return c.commit(b, changes)
+}
+
+// estimate is about how many bytes the changes take: a large buffer is expensive to grow by and by.
+func estimate(changes []nft.Change) int {
+	const perElement = 96
+	return 4096 + perElement*nft.ElementOperations(changes)
 }
 
 // commit sends the batch. The kernel answers only what it refuses, and has done so when send returns

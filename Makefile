@@ -1,0 +1,52 @@
+# nfproxy. `make` explains.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
+PACKAGES := ./...
+
+# Tests that need the kernel make their own network namespaces: they never touch the machine's.
+TESTFLAGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test check lint unit race bench fuzz tools clean
+
+help: ## this text
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the binary, ./nfproxy
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o nfproxy .
+
+demo: build ## four Services, real packets, in network namespaces: no cluster, nothing left behind
+	./nfproxy demo
+
+check: lint unit ## the fast part: vet, staticcheck, tests of the pure packages
+
+lint: ## gofmt, vet, staticcheck
+	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt-clean: $$files"; exit 1; }
+	$(GO) vet $(PACKAGES)
+	$(GO) run $(STATICCHECK) $(PACKAGES)
+
+unit:
+	$(GO) test ./nft ./render ./watcher
+
+test: tools lint build race ## everything: what CI runs
+
+race:
+	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+
+bench: tools ## time and memory at 1,000, 10,000 and 100,000 Services
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./nft/... ./render ./integration
+
+fuzz: ## a minute of fuzzing each target
+	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
+	$(GO) test -run '^$$' -fuzz FuzzManifest -fuzztime 1m ./watcher
+
+tools: ## what the tests need besides Go: nft, the independent judge, and a C compiler for the race detector
+	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
+	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
+
+clean: ## remove what build made
+	rm -f nfproxy

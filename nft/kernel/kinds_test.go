@@ -1,0 +1,205 @@
+package kernel
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables/expr"
+
+	"nfproxy/nft"
+)
+
+// rulesOfAllKinds has a rule for every kind of match, action, verdict and field.
+func rulesOfAllKinds() []nft.Rule {
+	frontend := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
+	slot := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: 3})
+	match := func(m ...nft.Match) []nft.Match { return m }
+	return []nft.Rule{
+		{Do: nft.Verdict{Kind: nft.Accept}},
+		{Do: nft.Verdict{Kind: nft.Drop}},
+		{Do: nft.Verdict{Kind: nft.Return}},
+		{Do: nft.Verdict{Kind: nft.Jump, Chain: "there"}},
+		{Do: nft.GotoChain("there")},
+		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
+		{Do: nft.DNAT{Key: slot, Map: "slots"}},
+		{Do: nft.Reject{}},
+		{Match: match(nft.OfProtocol{Protocol: nft.TCP}), Do: nft.Reject{TCPReset: true}},
+		{Match: match(nft.Translated{}), Do: nft.Masquerade{}},
+		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "addrs"}), Do: nft.Masquerade{}},
+		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}}, Set: "addrs", Not: true},
+			nft.OfProtocol{Protocol: nft.UDP}), Do: nft.GotoChain("there")},
+		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}, Set: "pairs"}),
+			Do: nft.Verdict{Kind: nft.Drop}},
+	}
+}
+
+// TestEveryKindHasItsReaders: each kind that package nft declares is printed, traced and encoded, and its encoding is
+// decoded to the same again. A kind without a rule above fails, so that none can be added and forgotten.
+func TestEveryKindHasItsReaders(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		for _, r := range rulesOfAllKinds() {
+			note(seen, reflect.ValueOf(r))
+			if text := r.Text(f); strings.Contains(text, "no text") {
+				t.Errorf("%+v prints %q", r, text)
+			}
+			if step := traced(f, r); strings.Contains(step, "cannot be traced") || step == "" {
+				t.Errorf("%s: traced as %q", r.Text(f), step)
+			}
+			data, err := marshalRule(f, r)
+			if err != nil {
+				t.Errorf("%s: %v", r.Text(f), err)
+				continue
+			}
+			if diff := cmp.Diff(r, decodeRule(f, decodeExprs(f, data))); diff != "" {
+				t.Errorf("%s, encoded and decoded (-want +got):\n%s", r.Text(f), diff)
+			}
+		}
+	}
+	for _, kind := range declaredKinds(t) {
+		if !seen[kind] && kind != "Opaque" { // which no reader but the printer is to know
+			t.Errorf("no rule above has a %s", kind)
+		}
+	}
+}
+
+// traced is what Trace makes of the rule alone, for a packet that every match above holds for.
+func traced(f nft.Family, r nft.Rule) string {
+	id := nft.TableID{Family: f, Name: "t"}
+	addr, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	if f == nft.IPv6 {
+		addr, other = netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::2")
+	}
+	to := nft.Addr(other) + nft.Port(8080)
+	table := &nft.Table{TableID: id, Sets: []*nft.Set{
+		{Name: "addrs", Key: []nft.Type{f.AddrType()}, Elements: []nft.Element{{Key: nft.Addr(addr)}}},
+		{Name: "pairs", Key: []nft.Type{f.AddrType(), f.AddrType()},
+			Elements: []nft.Element{{Key: nft.Addr(addr) + nft.Addr(addr)}, {Key: nft.Addr(addr) + nft.Addr(other)}}},
+		{Name: "verdicts", Data: []nft.Type{nft.VerdictType}},
+		{Name: "slots", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{
+			{Key: nft.Addr(addr) + nft.Proto(nft.TCP) + nft.Port(80) + nft.Slot(0), Data: to}}},
+		{Name: "entry", Key: []nft.Type{f.AddrType()}},
+	}}
+	// What is matched after a translation is at postrouting.
+	at := nft.Chain{Table: id, Name: "c", Hook: nft.Prerouting, Rules: []nft.Rule{r}}
+	translate := nft.Chain{Table: id, Name: "first", Hook: nft.Prerouting, Priority: -1}
+	protocol := nft.TCP
+	for _, m := range r.Match {
+		switch m := m.(type) {
+		case nft.Translated:
+			translate.Rules = []nft.Rule{{Do: nft.DNAT{Map: "slots", Key: []nft.Field{{Kind: nft.DestinationAddr},
+				{Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}, {Kind: nft.RandomNumber, Mod: 1}}}}}
+		case nft.OfProtocol:
+			protocol = m.Protocol
+		case nft.In:
+			if m.Not {
+				table.Set(m.Set).Elements = nil
+			}
+		}
+	}
+	table.Chains = []*nft.Chain{&translate, &at, {Table: id, Name: "there"}}
+	p := nft.Trace(table, nft.Packet{Hook: nft.Prerouting, Protocol: protocol,
+		Source: netip.AddrPortFrom(addr, 1), Destination: netip.AddrPortFrom(addr, 80)})
+	for _, s := range p.Steps {
+		if s.Chain == "c" {
+			return s.Result
+		}
+	}
+	return ""
+}
+
+// note enters the names of the kinds in a value: types, and constants by the number in the type.
+func note(seen map[string]bool, v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Interface:
+		note(seen, v.Elem())
+	case reflect.Slice:
+		for i := range v.Len() {
+			note(seen, v.Index(i))
+		}
+	case reflect.Struct:
+		seen[v.Type().Name()] = true
+		for i := range v.NumField() {
+			note(seen, v.Field(i))
+		}
+	case reflect.Uint8:
+		seen[fmt.Sprintf("%s(%d)", v.Type().Name(), v.Uint())] = true
+	}
+}
+
+// declaredKinds reads package nft's source: the types with a method match or action, and the constants of FieldKind and
+// VerdictKind, by number.
+func declaredKinds(t *testing.T) []string {
+	t.Helper()
+	kinds := make(map[string]bool)
+	for _, file := range []string{"../rule.go", "../value.go"} {
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range parsed.Decls {
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				if d.Recv != nil && (d.Name.Name == "match" || d.Name.Name == "action") {
+					kinds[d.Recv.List[0].Type.(*ast.Ident).Name] = true
+				}
+			case *ast.GenDecl:
+				addConstants(kinds, d)
+			}
+		}
+	}
+	if len(kinds) < 15 {
+		t.Fatalf("found only %v: has the source moved?", kinds)
+	}
+	return slices.Sorted(maps.Keys(kinds))
+}
+
+func addConstants(kinds map[string]bool, d *ast.GenDecl) {
+	if d.Tok != token.CONST {
+		return
+	}
+	name := ""
+	for i, s := range d.Specs {
+		spec := s.(*ast.ValueSpec)
+		if id, ok := spec.Type.(*ast.Ident); ok {
+			name = id.Name
+		}
+		if name == "FieldKind" || name == "VerdictKind" {
+			kinds[fmt.Sprintf("%s(%d)", name, i+1)] = true
+		}
+	}
+}
+
+// TestForeignRules: what we would not have written is opaque, not mistaken for something of ours.
+func TestForeignRules(t *testing.T) {
+	ours, err := encodeRule(nft.IPv4, rulesOfAllKinds()[6])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, exprs := range map[string][]expr.Any{
+		"nothing":             nil,
+		"unknown expression":  {unknownExpr{name: "tunnel"}, &expr.Verdict{Kind: expr.VerdictDrop}},
+		"another protocol":    {&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, &expr.Cmp{Register: 1, Data: []byte{6}}, &expr.Verdict{Kind: expr.VerdictDrop}},
+		"more after the end":  append(slices.Clone(ours), &expr.Verdict{Kind: expr.VerdictDrop}),
+		"another register":    {&expr.Payload{DestRegister: 9, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, &expr.Lookup{SourceRegister: 1, SetName: "addrs"}, &expr.Masq{FullyRandom: true}},
+		"masquerade, no flag": {&expr.Masq{}},
+		"another reject":      {&expr.Reject{Type: 0, Code: 1}},
+	} {
+		r := decodeRule(nft.IPv4, exprs)
+		if _, ok := r.Do.(nft.Opaque); !ok {
+			t.Errorf("%s: taken for %s", name, r.Text(nft.IPv4))
+		}
+		if _, err := marshalRule(nft.IPv4, r); err == nil {
+			t.Errorf("%s: could be written", name)
+		}
+	}
+}
