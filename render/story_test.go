@@ -1,0 +1,221 @@
+package render_test
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+	"nfproxy/watcher"
+)
+
+var update = flag.Bool("update", false, "rewrite what the stories want; read the difference before you commit it")
+
+// TestStories: each file in testdata has manifests, the rulesets they make and what becomes of packets. In "node" stand
+// the node's facts, in "packets" a line for each packet: where from, the hook it comes in at, where to.
+func TestStories(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no stories: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { tell(t, file) })
+	}
+}
+
+func tell(t *testing.T, file string) {
+	story, err := txtar.ParseFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := storyNode(t, section(story, "node"))
+	u := storyUpdate(t, story, node)
+	tables := build(t, u)
+	got := map[string]string{"ip.nft": tables[0].String(), "ip6.nft": tables[1].String(), "packets": packets(t, tables, section(story, "packets"))}
+	for i := range 5 {
+		shuffled := build(t, shuffle(u, uint64(i)))
+		if diff := cmp.Diff(tables[0].String()+tables[1].String(), shuffled[0].String()+shuffled[1].String()); diff != "" {
+			t.Errorf("another order of the input makes another table:\n%s", diff)
+		}
+	}
+	if *update {
+		for i, f := range story.Files {
+			if text, ok := got[f.Name]; ok {
+				story.Files[i].Data = []byte(text)
+			}
+		}
+		if err := os.WriteFile(file, txtar.Format(story), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	for _, f := range story.Files { // a story need not want everything, but it wants something
+		if text, ok := got[f.Name]; ok {
+			if diff := cmp.Diff(string(f.Data), text); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", f.Name, diff)
+			}
+			delete(got, f.Name)
+		}
+	}
+	if len(got) == 3 {
+		t.Error("the story wants nothing")
+	}
+}
+
+// build returns the tables of an update, after checking that all their references resolve.
+func build(t *testing.T, u render.Update) []*nft.Table {
+	t.Helper()
+	r := render.NewRuleset(u.Node)
+	r.Update(u)
+	r.Reconcile(nil)
+	tables := r.Tables()
+	for _, table := range tables {
+		if err := table.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	return tables
+}
+
+// shuffle changes the order of everything that has none.
+func shuffle(u render.Update, seed uint64) render.Update {
+	r := rand.New(rand.NewPCG(seed, seed))
+	u.Services = slices.Clone(u.Services)
+	r.Shuffle(len(u.Services), swap(u.Services))
+	for i := range u.Services {
+		s := &u.Services[i]
+		s.Ports, s.ClusterIPs = slices.Clone(s.Ports), slices.Clone(s.ClusterIPs)
+		r.Shuffle(len(s.Ports), swap(s.Ports))
+		r.Shuffle(len(s.ClusterIPs), swap(s.ClusterIPs))
+		for j := range s.Ports {
+			p := &s.Ports[j]
+			p.Endpoints = slices.Clone(p.Endpoints)
+			r.Shuffle(len(p.Endpoints), swap(p.Endpoints))
+		}
+	}
+	return u
+}
+
+func swap[T any](s []T) func(i, j int) {
+	return func(i, j int) { s[i], s[j] = s[j], s[i] }
+}
+
+// packets answers each line "SOURCE HOOK DESTINATION:PORT/PROTOCOL" with what becomes of the packet.
+func packets(t *testing.T, tables []*nft.Table, lines string) string {
+	t.Helper()
+	var b strings.Builder
+	for line := range strings.Lines(lines) {
+		question, _, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " => ")
+		if strings.HasPrefix(question, "#") || question == "" {
+			fmt.Fprintln(&b, question)
+			continue
+		}
+		fmt.Fprintf(&b, "%s => %s\n", question, answer(t, tables, question))
+	}
+	return b.String()
+}
+
+func answer(t *testing.T, tables []*nft.Table, question string) string {
+	t.Helper()
+	var from, hook, to string
+	if _, err := fmt.Sscan(question, &from, &hook, &to); err != nil {
+		t.Fatalf("%q: %v", question, err)
+	}
+	to, protocol, _ := strings.Cut(to, "/")
+	proto, err := nft.ParseProtocol(protocol)
+	if err != nil {
+		t.Fatalf("%q: %v", question, err)
+	}
+	p := nft.Packet{Hook: map[string]nft.Hook{"arrives": nft.Prerouting, "leaves": nft.Output}[hook], Protocol: proto,
+		Source: netip.AddrPortFrom(netip.MustParseAddr(from), 40000), Destination: netip.MustParseAddrPort(to)}
+	table := tables[0]
+	if p.Destination.Addr().Is6() {
+		table = tables[1]
+	}
+	var outcomes []string
+	for choices := uint32(1); p.Draw < choices; p.Draw++ {
+		path := nft.Trace(table, p)
+		choices = max(choices, path.Choices)
+		outcomes = append(outcomes, outcome(path))
+	}
+	return strings.Join(outcomes, " | ")
+}
+
+func outcome(p nft.Path) string {
+	if p.Outcome != nft.Accepted {
+		return p.Outcome.String()
+	}
+	text := p.Destination.String()
+	if p.Masqueraded {
+		text += " masqueraded"
+	}
+	return text
+}
+
+func section(a *txtar.Archive, name string) string {
+	for _, f := range a.Files {
+		if f.Name == name {
+			return string(f.Data)
+		}
+	}
+	return ""
+}
+
+// storyNode reads lines such as "cluster-cidr 10.244.0.0/16".
+func storyNode(t *testing.T, text string) (n render.Node) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		switch key {
+		case "name":
+			n.Name = value
+		case "cluster-cidr":
+			n.ClusterCIDRs = append(n.ClusterCIDRs, netip.MustParsePrefix(value))
+		case "service-cidr":
+			n.ServiceCIDRs = append(n.ServiceCIDRs, netip.MustParsePrefix(value))
+		default:
+			t.Fatalf("node: %q", line)
+		}
+	}
+	return n
+}
+
+// storyUpdate reads the story's manifests as nfproxy run does.
+func storyUpdate(t *testing.T, a *txtar.Archive, n render.Node) render.Update {
+	t.Helper()
+	dir := t.TempDir()
+	for _, f := range a.Files {
+		if strings.HasSuffix(f.Name, ".yaml") {
+			if err := os.WriteFile(filepath.Join(dir, f.Name), f.Data, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var log bytes.Buffer
+	d, err := watcher.NewDir(dir, n, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	u, err := d.Next(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if log.Len() > 0 {
+		t.Logf("the watcher says:\n%s", &log)
+	}
+	return u
+}
