@@ -186,6 +186,9 @@ func (s *show) replace(ctx context.Context, svc demoService, old, replacement st
 		err = load.forget(ctx)
 	}
 	if err == nil {
+		err = s.network.stop(old)
+	}
+	if err == nil {
 		err = load.atLeast(ctx, 500)
 	}
 	tally := load.stop()

@@ -20,7 +20,7 @@ import (
 type demoNetwork struct {
 	*sandbox.Network
 	client  *sandbox.Pod
-	servers []*http.Server
+	servers map[string]*http.Server // by the backend's address
 }
 
 // newDemoNetwork makes the current namespace the node.
@@ -33,7 +33,7 @@ func newDemoNetwork() (*demoNetwork, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &demoNetwork{Network: network}
+	d := &demoNetwork{Network: network, servers: make(map[string]*http.Server)}
 	if err := d.addPods(); err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
@@ -83,12 +83,15 @@ func (d *demoNetwork) addBackend(at netip.AddrPort) error {
 		}
 		fmt.Fprint(w, demoGreeting, at.Addr())
 	})}
-	d.servers = append(d.servers, server)
+	d.servers[at.Addr().String()] = server
 	go server.Serve(listener) // ends with Close
 	return nil
 }
 
 const demoGreeting = "Hello! I am Pod: "
+
+// stop ends a backend: who still connects to it is refused.
+func (d *demoNetwork) stop(backend string) error { return d.servers[backend].Close() }
 
 // Close ends the backends and the network.
 func (d *demoNetwork) Close() error {

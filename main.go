@@ -34,6 +34,11 @@ func main() {
 
 // newApp is the command line. Output goes to stdout; what went wrong and the log go to stderr.
 func newApp(stdout, stderr io.Writer) *cli.App {
+	commands := []*cli.Command{runCommand(), dumpCommand(), cleanupCommand(), demoCommand(), versionCommand()}
+	for _, c := range commands {
+		c.HideHelpCommand = true
+		c.OnUsageError = usageError
+	}
 	return &cli.App{
 		Name:            "nfproxy",
 		Usage:           "the service proxy for Linux that has nftables and nothing else",
@@ -43,13 +48,18 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ErrWriter:       stderr,
 		// Errors are returned to main, which prints them once.
 		ExitErrHandler: func(*cli.Context, error) {},
-		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return err },
+		OnUsageError:   usageError,
 		CommandNotFound: func(c *cli.Context, name string) {
 			fmt.Fprintf(c.App.ErrWriter, "nfproxy: there is no command %q; nfproxy --help lists them\n", name)
 			cli.OsExiter(1)
 		},
-		Commands: []*cli.Command{runCommand(), dumpCommand(), cleanupCommand(), demoCommand(), versionCommand()},
+		Commands: commands,
 	}
+}
+
+// usageError leaves the printing to main: one line, not the whole help.
+func usageError(c *cli.Context, err error, _ bool) error {
+	return fmt.Errorf("%s: %w; --help lists the flags", c.Command.Name, err)
 }
 
 func versionCommand() *cli.Command {

@@ -23,7 +23,9 @@ func cluster(n int) []render.Service {
 
 // clusterService is Service number i with so many endpoints; variant changes the first one's address.
 func clusterService(i, endpoints, variant int) render.Service {
-	a := func(base byte, n int) netip.Addr { return netip.AddrFrom4([4]byte{base, byte(n >> 16), byte(n >> 8), byte(n)}) }
+	a := func(base byte, n int) netip.Addr {
+		return netip.AddrFrom4([4]byte{base, byte(n >> 16), byte(n >> 8), byte(n)})
+	}
 	s := render.Service{
 		ServiceName: render.ServiceName{Namespace: fmt.Sprintf("namespace-%d", i%100), Name: fmt.Sprintf("service-%d", i)},
 		ClusterIPs:  []netip.Addr{a(10, i+1)},

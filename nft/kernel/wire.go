@@ -37,9 +37,6 @@ func (m *message) end() {
 	binary.NativeEndian.PutUint32(m.buf[m.start:], uint32(len(m.buf)-m.start))
 }
 
-// size is that of the message under way, so far.
-func (m *message) size() int { return len(m.buf) - m.start }
-
 // nest begins a nested attribute and returns where it is, for unnest.
 func (m *message) nest(kind uint16) int {
 	at := len(m.buf)

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nfproxy/integration/sandbox"
+)
+
+// TestMain makes the test binary nfproxy for the scripts, and runs all in a network namespace of its own.
+func TestMain(m *testing.M) {
+	if !sandbox.Inside() {
+		err := sandbox.Run(context.Background(), nil, os.Args[1:]...)
+		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+			os.Exit(exit.ExitCode())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	testscript.Main(m, map[string]func(){"nfproxy": main})
+}
+
+// outsideEnv is how a child of the sandbox knows that it is in it.
+const outsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
+
+// TestScripts: each file in testdata is a session at a terminal. One of them alone has rules in the kernel.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:  "testdata",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "terminate": terminate},
+		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
+			e.Setenv(outsideEnv, os.Getenv(outsideEnv))
+			return nil
+		},
+	})
+}
+
+// eventually runs a command until what it prints matches, or with ! until it does not, ten seconds at most:
+// [!] eventually PATTERN COMMAND [ARG...]
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: [!] eventually PATTERN COMMAND [ARG...]")
+	}
+	pattern := regexp.MustCompile("(?s)" + args[0])
+	deadline := time.Now().Add(10 * time.Second)
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		out := ts.ReadFile("stdout") + ts.ReadFile("stderr")
+		if err == nil && pattern.MatchString(out) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%v: %v, with %q in it: %v\n%s", args[1:], err, args[0], neg, out)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// terminate sends SIGTERM to what runs in the background; kill knows SIGINT and SIGKILL alone.
+func terminate(ts *testscript.TestScript, _ bool, _ []string) {
+	for _, cmd := range ts.BackgroundCmds() {
+		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
+	}
+}
+
+// TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1.
+func TestWithoutPrivilege(t *testing.T) {
+	if os.Geteuid() != 0 || !mayBecome(65534) {
+		t.Skip("it takes root to become somebody without privileges")
+	}
+	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}} {
+		cmd := asNobody(t, args...)
+		out, err := cmd.CombinedOutput()
+		var exit *exec.ExitError
+		const want = "nfproxy: nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability\n"
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 || string(out) != want {
+			t.Errorf("%v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// asNobody runs the test binary as nfproxy, without any privilege.
+func asNobody(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	nfproxy, err := exec.LookPath("nfproxy") // testscript.Main puts it there
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(nfproxy); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command(nfproxy, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	return cmd
+}
+
+// mayBecome says whether this user namespace has the user: that of an unprivileged user has one alone.
+func mayBecome(uid uint32) bool {
+	cmd := exec.Command("/proc/self/exe", "-test.run", "^$")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	err := cmd.Run()
+	return !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EPERM)
+}
+
+// TestDemo: the demo succeeds, as a user would run it.
+func TestDemo(t *testing.T) {
+	nfproxy, err := exec.LookPath("nfproxy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(nfproxy, "demo")
+	cmd.Env = append(os.Environ(), outsideEnv+"=") // it makes a sandbox of its own
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{`10\.0\.0\.224:80 +[45]\d\d `, "finance/payment-service +10.96.0.1:80 ", ", 0 failed; since the change",
+		"10.244.2.90:80\n", "from the write of nginx.yaml to the kernel: "} {
+		if !regexp.MustCompile(want).Match(out) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
