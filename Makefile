@@ -41,7 +41,7 @@ bench: tools ## time and memory at 1,000, 10,000 and 100,000 Services
 
 fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
-	$(GO) test -run '^$$' -fuzz FuzzManifest -fuzztime 1m ./watcher
+	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
 tools: ## what the tests need besides Go: nft, the independent judge, and a C compiler for the race detector
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \

@@ -1,0 +1,138 @@
+package watcher
+
+import (
+	"context"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+
+	"nfproxy/render"
+)
+
+// catalog holds the objects of a source, reduced, and knows which Services they change. It does not care where objects
+// come from: a source puts and removes them and takes Updates.
+type catalog struct {
+	log      *slog.Logger
+	services map[render.ServiceName]*service
+	// slices are those of each Service, by their own names, whether there is the Service or not.
+	slices map[render.ServiceName]map[string]*slice
+	// named are all slices, also those of no Service.
+	named map[sliceName]*slice
+	// dirty are the Services to join again.
+	dirty map[render.ServiceName]bool
+	// joined is what Updates have told so far.
+	joined map[render.ServiceName]render.Service
+}
+
+// sliceName names an EndpointSlice.
+type sliceName struct {
+	namespace, name string
+}
+
+func newCatalog(log *slog.Logger) *catalog {
+	return &catalog{
+		log:      log,
+		services: map[render.ServiceName]*service{},
+		slices:   map[render.ServiceName]map[string]*slice{},
+		named:    map[sliceName]*slice{},
+		dirty:    map[render.ServiceName]bool{},
+		joined:   map[render.ServiceName]render.Service{},
+	}
+}
+
+// putService adds or replaces a Service and logs the problems that it did not have before.
+func (c *catalog) putService(s *service) {
+	old := c.services[s.ServiceName]
+	if old == s {
+		return
+	}
+	c.report(deref(old).problems, s.problems)
+	c.services[s.ServiceName] = s
+	c.dirty[s.ServiceName] = true
+}
+
+func (c *catalog) removeService(name render.ServiceName) {
+	delete(c.services, name)
+	c.dirty[name] = true
+}
+
+// putSlice adds or replaces an EndpointSlice and logs the problems that it did not have before.
+func (c *catalog) putSlice(s *slice) {
+	name := sliceName{s.namespace, s.name}
+	old := c.named[name]
+	if old == s {
+		return
+	}
+	c.report(deref(old).problems, s.problems)
+	c.removeSlice(name)
+	c.named[name] = s
+	if s.service == "" {
+		return
+	}
+	of := render.ServiceName{Namespace: s.namespace, Name: s.service}
+	if c.slices[of] == nil {
+		c.slices[of] = map[string]*slice{}
+	}
+	c.slices[of][s.name] = s
+	c.dirty[of] = true
+}
+
+func (c *catalog) removeSlice(name sliceName) {
+	old := c.named[name]
+	delete(c.named, name)
+	if old == nil || old.service == "" {
+		return
+	}
+	of := render.ServiceName{Namespace: name.namespace, Name: old.service}
+	delete(c.slices[of], name.name)
+	if len(c.slices[of]) == 0 {
+		delete(c.slices, of)
+	}
+	c.dirty[of] = true
+}
+
+// report logs problems that are new.
+func (c *catalog) report(old, now []Problem) {
+	for _, p := range now {
+		if slices.Contains(old, p) {
+			continue
+		}
+		level, message := slog.LevelWarn, "part of an object cannot be used"
+		if p.Skipped {
+			level, message = slog.LevelDebug, "object skipped"
+		}
+		c.log.Log(context.Background(), level, message, "object", p.Object, "field", p.Field, "detail", p.Detail)
+	}
+}
+
+// update joins the Services that changed and returns those whose joined value did, sorted by name.
+func (c *catalog) update(node render.Node) render.Update {
+	update := render.Update{Node: node}
+	names := slices.SortedFunc(maps.Keys(c.dirty), compareNames)
+	clear(c.dirty)
+	for _, name := range names {
+		old, known := c.joined[name]
+		svc := c.services[name]
+		if svc == nil || svc.skipped {
+			if known {
+				delete(c.joined, name)
+				update.Removed = append(update.Removed, name)
+			}
+			continue
+		}
+		now := join(svc, slices.Collect(maps.Values(c.slices[name])))
+		if !known || !same(old, now) {
+			c.joined[name] = now
+			update.Services = append(update.Services, now)
+		}
+	}
+	return update
+}
+
+func compareNames(a, b render.ServiceName) int {
+	if n := strings.Compare(a.Namespace, b.Namespace); n != 0 {
+		return n
+	}
+	return strings.Compare(a.Name, b.Name)
+}
