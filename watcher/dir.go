@@ -41,7 +41,11 @@ type Dir struct {
 	retry map[string]bool
 	// unlisted says that the directory has to be listed, told that the first Update is out.
 	unlisted, told bool
+	opened         time.Time
 }
+
+// maxWait is how long the first Update waits for files that are being written.
+const maxWait = 5 * time.Second
 
 // entry is a manifest that is in the directory.
 type entry struct {
@@ -77,6 +81,7 @@ func NewDir(path string, node render.Node, log *slog.Logger) (*Dir, error) {
 		entries:  map[string]entry{},
 		retry:    map[string]bool{},
 		unlisted: true,
+		opened:   time.Now(),
 	}, nil
 }
 
@@ -95,8 +100,8 @@ func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 			return render.Update{}, err
 		}
 		d.read(d.watch.take())
-		if d.unlisted && !d.told {
-			d.wait(ctx) // an empty first Update would take everything out of the kernel
+		if !d.told && !d.complete() {
+			d.wait(ctx) // a first Update that lacks something would take it out of the kernel
 			continue
 		}
 		update := d.catalog.update(d.node)
@@ -106,6 +111,20 @@ func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 		}
 		d.wait(ctx)
 	}
+}
+
+// complete says whether the first Update can go out: the directory was listed, and no file of it is being written. For
+// writers that never end it does not wait.
+func (d *Dir) complete() bool {
+	if d.unlisted {
+		return false
+	}
+	for _, e := range d.entries {
+		if e.busy && time.Since(d.opened) < maxWait {
+			return false
+		}
+	}
+	return true
 }
 
 func (d *Dir) ended(ctx context.Context) error {
@@ -149,6 +168,9 @@ func (d *Dir) read(changed changes) {
 	if links {
 		d.addLinks(names)
 	}
+	if slices.ContainsFunc(slices.Collect(maps.Keys(names)), d.vanished) {
+		d.addNew(names)
+	}
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		d.readFile(name, names[name])
 	}
@@ -168,6 +190,27 @@ func (d *Dir) addAll(names map[string]bool) {
 	for _, l := range listed {
 		if manifestName(l.Name()) {
 			names[l.Name()] = true
+		}
+	}
+}
+
+// vanished says whether a manifest that was there is not there any more.
+func (d *Dir) vanished(name string) bool {
+	_, known := d.entries[name]
+	_, err := os.Lstat(filepath.Join(d.path, name))
+	return known && errors.Is(err, fs.ErrNotExist)
+}
+
+// addNew adds the manifests that have not been read yet. One that vanished may have been renamed, and the event of its
+// new name still be on its way: taken apart, its objects would be gone for a moment.
+func (d *Dir) addNew(names map[string]bool) {
+	listed, err := os.ReadDir(d.path)
+	if err != nil {
+		return // gone notices
+	}
+	for _, l := range listed {
+		if _, known := d.entries[l.Name()]; !known && manifestName(l.Name()) {
+			names[l.Name()] = names[l.Name()] // false: it may have been created just now
 		}
 	}
 }

@@ -610,3 +610,46 @@ func TestDirNextEndsWithContext(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// A file that gets another name takes nothing away, however the two events are taken.
+func TestDirRename(t *testing.T) {
+	d := newTester(t, func(path string) { writeFile(t, filepath.Join(path, "a.yaml"), serviceYAML("a", "10.96.0.1")) })
+	names := []string{"a.yaml", "b.yaml"}
+	for i := range 200 {
+		d.must(os.Rename(filepath.Join(d.path, names[i%2]), filepath.Join(d.path, names[(i+1)%2])))
+		if update, err := d.next(time.Millisecond); err == nil {
+			t.Fatalf("rename %d: an Update with %v", i, update)
+		}
+	}
+	d.quiet()
+}
+
+// The first Update waits for a file that is being written: what it lacks would be taken out of the kernel.
+func TestDirFirstReadWaitsForWriter(t *testing.T) {
+	path := t.TempDir()
+	f, err := os.Create(filepath.Join(path, "a.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	dir, err := NewDir(path, render.Node{Name: "n1"}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	if update, err := dir.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("an Update before the writer is done: %v, %v", update, err)
+	}
+	if _, err := f.WriteString(serviceYAML("a", "10.96.0.1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	update, err := dir.Next(context.Background())
+	if err != nil || len(update.Services) != 1 {
+		t.Errorf("%v, %v", update, err)
+	}
+}
