@@ -1,12 +1,9 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"syscall"
 	"testing"
@@ -19,18 +16,10 @@ import (
 
 // TestMain makes the test binary nfproxy for the scripts, and runs all in a network namespace of its own.
 func TestMain(m *testing.M) {
-	if !sandbox.Inside() {
-		err := sandbox.Run(context.Background(), nil, os.Args[1:]...)
-		if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-			os.Exit(exit.ExitCode())
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	testscript.Main(m, map[string]func(){"nfproxy": main})
+	os.Exit(sandbox.Main(func() int {
+		testscript.Main(m, map[string]func(){"nfproxy": main})
+		return 0
+	}))
 }
 
 // outsideEnv is how a child of the sandbox knows that it is in it.
@@ -76,54 +65,33 @@ func terminate(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
-// TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1.
+// TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1. A process in a user namespace of
+// its own has no privilege over the network namespace, which is its parent's, whoever it was.
 func TestWithoutPrivilege(t *testing.T) {
-	if os.Geteuid() != 0 || !mayBecome(65534) {
-		t.Skip("it takes root to become somebody without privileges")
-	}
 	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}} {
-		cmd := asNobody(t, args...)
+		cmd := nfproxy(t, args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 		out, err := cmd.CombinedOutput()
-		var exit *exec.ExitError
 		const want = "nfproxy: nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability\n"
-		if !errors.As(err, &exit) || exit.ExitCode() != 1 || string(out) != want {
+		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 || string(out) != want {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
 }
 
-// asNobody runs the test binary as nfproxy, without any privilege.
-func asNobody(t *testing.T, args ...string) *exec.Cmd {
+// nfproxy is the test binary as nfproxy; testscript.Main puts it in the path.
+func nfproxy(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
-	nfproxy, err := exec.LookPath("nfproxy") // testscript.Main puts it there
+	path, err := exec.LookPath("nfproxy")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for dir := filepath.Dir(nfproxy); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command(nfproxy, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	return cmd
-}
-
-// mayBecome says whether this user namespace has the user: that of an unprivileged user has one alone.
-func mayBecome(uid uint32) bool {
-	cmd := exec.Command("/proc/self/exe", "-test.run", "^$")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
-	err := cmd.Run()
-	return !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.EPERM)
+	return exec.Command(path, args...)
 }
 
 // TestDemo: the demo succeeds, as a user would run it.
 func TestDemo(t *testing.T) {
-	nfproxy, err := exec.LookPath("nfproxy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(nfproxy, "demo")
+	cmd := nfproxy(t, "demo")
 	cmd.Env = append(os.Environ(), outsideEnv+"=") // it makes a sandbox of its own
 	out, err := cmd.CombinedOutput()
 	if err != nil {

@@ -263,12 +263,7 @@ func (s *show) await(ctx context.Context) (commit, error) {
 }
 
 func (s *show) dump() error {
-	k, err := openKernel()
-	if err != nil {
-		return err
-	}
-	defer k.Close()
-	tables, _, err := k.Read(render.Tables()...)
+	tables, err := readTables()
 	if err != nil {
 		return err
 	}

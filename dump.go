@@ -31,12 +31,7 @@ func dumpCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			k, err := openKernel()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			tables, _, err := k.Read(render.Tables()...)
+			tables, err := readTables()
 			if err != nil {
 				return err
 			}
@@ -46,6 +41,17 @@ func dumpCommand() *cli.Command {
 			return printer(c.App.Writer, tables)
 		},
 	}
+}
+
+// readTables reads what the kernel has of our tables.
+func readTables() ([]*nft.Table, error) {
+	k, err := openKernel()
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	tables, _, err := k.Read(render.Tables()...)
+	return tables, err
 }
 
 func dumpPrinter(format string) (func(io.Writer, []*nft.Table) error, error) {

@@ -1,7 +1,6 @@
 package render
 
 import (
-	"cmp"
 	"slices"
 
 	"nfproxy/nft"
@@ -29,22 +28,15 @@ func Select(p Port, f nft.Family) ([]Endpoint, Reason) {
 	reason := NoEndpointFamily
 	var chosen []Endpoint
 	for _, e := range p.Endpoints {
-		if Family(e.Addr()) != f {
-			continue
-		}
-		reason = cmp.Or(reasonIf(len(chosen) > 0 || e.Ready, ReadyEndpoints), NoEndpointReady)
-		if e.Ready {
-			chosen = append(chosen, e)
+		switch {
+		case Family(e.Addr()) != f:
+		case e.Ready:
+			chosen, reason = append(chosen, e), ReadyEndpoints
+		case reason == NoEndpointFamily:
+			reason = NoEndpointReady
 		}
 	}
 	slices.SortFunc(chosen, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })
 	chosen = slices.CompactFunc(chosen, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
 	return chosen[:min(len(chosen), maxEndpoints)], reason
-}
-
-func reasonIf(holds bool, r Reason) Reason {
-	if holds {
-		return r
-	}
-	return ""
 }

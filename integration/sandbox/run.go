@@ -4,6 +4,7 @@ package sandbox
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -83,6 +84,25 @@ func Run(ctx context.Context, env []string, args ...string) error {
 		return nil // Wait prefers ctx.Err(); the child's word is what counts
 	}
 	return err
+}
+
+// Main runs main in a sandbox: here, if this process is in one, else by running
+// this program again through Run. It returns the exit status. A program that
+// must never touch the namespace it is started in begins with it; tests do, in
+// TestMain.
+func Main(main func() int) int {
+	if Inside() {
+		return main()
+	}
+	err := Run(context.Background(), nil, os.Args[1:]...)
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() > 0 {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
 }
 
 // namespaces returns the attributes of the child: its namespaces, and its end.

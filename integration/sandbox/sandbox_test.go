@@ -3,7 +3,6 @@
 package sandbox_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -26,10 +25,7 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
 		os.Exit(play(role))
 	}
-	if sandbox.Inside() {
-		os.Exit(m.Run())
-	}
-	os.Exit(exitCode(sandbox.Run(context.Background(), nil, os.Args[1:]...)))
+	os.Exit(sandbox.Main(m.Run))
 }
 
 // exitCode returns the exit status that stands for Run's error.

@@ -100,7 +100,7 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 			break
 		}
 		for _, r := range refusals(datagram) {
-			if r.seq >= b.first {
+			if r.seq-b.first <= uint32(len(b.origins)) { // numbers wrap around
 				all = append(all, r)
 			}
 		}
