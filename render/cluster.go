@@ -15,12 +15,19 @@ type Node struct {
 	// ClusterCIDRs hold the addresses of pods, one per family at most. Connections from elsewhere to a cluster
 	// IP are masqueraded. A family without one masquerades hairpin connections alone.
 	ClusterCIDRs []netip.Prefix
+	// MasqueradeAll masquerades all connections to cluster IPs.
+	MasqueradeAll bool
+	// Zone is the node's topology.kubernetes.io/zone, empty if it has none.
+	Zone string
+	// Addresses are the node's own, one per family at most: NodePorts are served there.
+	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
 }
 
 func (n Node) equal(m Node) bool {
-	return n.Name == m.Name && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
+	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.Zone == m.Zone &&
+		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 
 // ServiceName names a Service.
@@ -39,7 +46,14 @@ type Service struct {
 	Created time.Time
 	// ClusterIPs has at most one address per family.
 	ClusterIPs []netip.Addr
-	Ports      []Port
+	// ExternalIPs and LoadBalancerIPs are other addresses its ports are served at.
+	ExternalIPs, LoadBalancerIPs []netip.Addr
+	// SourceRanges, if there are any, are the sources that reach LoadBalancerIPs.
+	SourceRanges []netip.Prefix
+	// InternalLocal and ExternalLocal are the internal and external traffic policy Local: only endpoints of this node
+	// serve cluster IPs, or all other addresses and NodePorts.
+	InternalLocal, ExternalLocal bool
+	Ports                        []Port
 }
 
 // Port is one port of a Service with the endpoints behind it, of both families.
@@ -47,6 +61,8 @@ type Port struct {
 	Name      string
 	Protocol  nft.Protocol
 	Port      uint16
+	// NodePort is the port at the nodes' addresses, 0 for none.
+	NodePort  uint16
 	Endpoints []Endpoint
 }
 
@@ -55,8 +71,15 @@ type Endpoint struct {
 	netip.AddrPort
 	// Node is the name of the node it runs on, empty if unknown.
 	Node string
-	// Ready is the EndpointSlice's ready condition.
-	Ready bool
+	// Ready, Serving and Terminating are the EndpointSlice's conditions.
+	Ready, Serving, Terminating bool
+	// Hints say for whom the endpoint is meant; nil if they say nothing.
+	Hints *Hints
+}
+
+// Hints are the zones and the nodes an endpoint is meant for (KEP-2433, KEP-3015).
+type Hints struct {
+	Zones, Nodes []string
 }
 
 // Update is what a source has seen change since its last Update.
