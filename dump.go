@@ -93,7 +93,7 @@ func dumpTable(w io.Writer, tables []*nft.Table) error {
 		for _, f := range s.Frontends {
 			frontend := fmt.Sprintf("%s/%s", netip.AddrPortFrom(f.Address, f.Port), strings.ToLower(s.Protocol))
 			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", name, frontend, orDash(f.Kind), f.Action,
-				count(f.Connections), endpointsColumn(f.Endpoints))
+				count(f.Connections), endpointsColumn(f))
 		}
 	}
 	return t.Flush()
@@ -102,7 +102,16 @@ func dumpTable(w io.Writer, tables []*nft.Table) error {
 // maxColumn is how many endpoints a line of the table names.
 const maxColumn = 5
 
-func endpointsColumn(endpoints []render.DescribedEndpoint) string {
+// endpointsColumn names a frontend's endpoints; with policy Local, then those that outsiders reach.
+func endpointsColumn(f render.DescribedFrontend) string {
+	text := orDash(list(f.Endpoints))
+	if f.LocalEndpoints != nil {
+		text += "; from outside " + orDash(list(*f.LocalEndpoints))
+	}
+	return text
+}
+
+func list(endpoints []render.DescribedEndpoint) string {
 	var names []string
 	for i, e := range endpoints {
 		if i == maxColumn {
@@ -111,7 +120,7 @@ func endpointsColumn(endpoints []render.DescribedEndpoint) string {
 		}
 		names = append(names, netip.AddrPortFrom(e.Address, e.Port).String())
 	}
-	return orDash(strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 func count(n *uint64) string {
@@ -121,7 +130,7 @@ func count(n *uint64) string {
 	return fmt.Sprint(*n)
 }
 
-func orDash(s string) string {
+func orDash[T ~string](s T) T {
 	if s == "" {
 		return "-"
 	}

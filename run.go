@@ -32,6 +32,8 @@ func runCommand() *cli.Command {
 			flag("hostname-override", "`NAME` of this node in the manifests (default: the host name)"),
 			flag("cluster-cidr", "`CIDR[,CIDR]` of the pods, one per family: connections from elsewhere are masqueraded"),
 			flag("service-cidr", "`CIDR[,CIDR...]` cluster IPs come from: what no Service has of them is dropped"),
+			&cli.BoolFlag{Name: "masquerade-all", Usage: "masquerade all connections to cluster IPs",
+				EnvVars: []string{envVar("masquerade-all")}},
 			&cli.IntFlag{Name: "v", Usage: "`LEVEL` of the log: 0 tells what went wrong and what it does, 4 each change",
 				EnvVars: []string{envVar("v")}},
 		},
@@ -62,6 +64,7 @@ func nodeFromFlags(c *cli.Context) (n render.Node, err error) {
 	if c.String("manifests") == "" {
 		return n, errors.New("run needs --manifests DIR, a directory of Services and EndpointSlices")
 	}
+	n.MasqueradeAll = c.Bool("masquerade-all")
 	if n.Name, err = nodeName(c.String("hostname-override")); err != nil {
 		return n, err
 	}
@@ -201,9 +204,9 @@ func (p *proxy) take(u render.Update) {
 	for _, s := range u.Services {
 		for _, port := range s.Ports {
 			for _, addr := range s.ClusterIPs {
-				endpoints, why := render.Select(port, render.Family(addr))
+				selected := render.Select(u.Node, port, render.Family(addr))
 				p.log.Debug("Service changed", "service", s.ServiceName, "port", port.Name, "frontend",
-					netip.AddrPortFrom(addr, port.Port), "endpoints", len(endpoints), "why", why)
+					netip.AddrPortFrom(addr, port.Port), "endpoints", len(selected.Cluster), "why", selected.WhyCluster)
 			}
 		}
 	}

@@ -33,6 +33,7 @@ func labNode() render.Node {
 		Name:         "node-a",
 		ClusterCIDRs: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
 		ServiceCIDRs: prefixes("10.96.0.0/16", "fd00:10:96::/112"),
+		Addresses:    []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")},
 	}
 }
 
@@ -152,7 +153,7 @@ func service(name string, p nft.Protocol, frontend string, endpoints ...string) 
 // endpoint reads "ADDRESS:PORT", "ADDRESS:PORT remote" or "ADDRESS:PORT unready".
 func endpoint(text string) render.Endpoint {
 	at, kind, _ := strings.Cut(text, " ")
-	e := render.Endpoint{AddrPort: netip.MustParseAddrPort(at), Node: "node-a", Ready: kind != "unready"}
+	e := render.Endpoint{AddrPort: netip.MustParseAddrPort(at), Node: "node-a", Ready: kind != "unready", Serving: kind != "unready"}
 	if kind == "remote" {
 		e.Node = "node-b"
 	}

@@ -25,6 +25,8 @@ func expressions(debug string) string {
 	var rule []string
 	for line := range strings.Lines(debug) {
 		switch {
+		case strings.HasPrefix(line, "  [ byteorder ") && strings.HasSuffix(line, ", 2, 1) ]\n"):
+			// It turns no number of two bytes around in one byte: nft writes it, we do not, nothing happens.
 		case strings.HasPrefix(line, "  [ "):
 			rule = append(rule, strings.TrimSpace(line))
 		case rule != nil:

@@ -34,6 +34,14 @@ func TestRandomWalk(t *testing.T) {
 			w.tamper(walker, step)
 			walker.ruleset.Update(withNode(u, walker.facts))
 			walker.reconcile()
+		case step%10 == 3: // the node's facts change: a source tells all Services again
+			how = "node"
+			walker.facts.MasqueradeAll = !walker.facts.MasqueradeAll
+			walker.facts.Addresses = walker.facts.Addresses[:1+step%2]
+			walker.facts.ServiceCIDRs = prefixes("10.96.0.0/16", "fd00:10:96::/112")[:step/10%3]
+			fresh.facts = walker.facts
+			u.Services = w.services()
+			walker.apply(u)
 		default:
 			walker.apply(u)
 		}
@@ -134,11 +142,24 @@ func (w *walk) service(name render.ServiceName) render.Service {
 	s := render.Service{ServiceName: name, Created: time.Unix(int64(w.rand.IntN(3)), 0)}
 	n := byte(w.rand.IntN(9))
 	s.ClusterIPs = append(s.ClusterIPs, netip.AddrFrom4([4]byte{10, 96, 0, n}))
+	s.InternalLocal, s.ExternalLocal = w.rand.IntN(3) == 0, w.rand.IntN(3) == 0
+	for range w.rand.IntN(3) {
+		s.ExternalIPs = append(s.ExternalIPs, netip.AddrFrom4([4]byte{203, 0, 113, byte(w.rand.IntN(9))}))
+	}
+	for range w.rand.IntN(3) {
+		s.LoadBalancerIPs = append(s.LoadBalancerIPs, netip.MustParseAddr(fmt.Sprintf("2001:db8:cb::%x", w.rand.IntN(9))),
+			netip.AddrFrom4([4]byte{203, 0, 113, byte(w.rand.IntN(9))}))
+	}
+	for range w.rand.IntN(3) {
+		s.SourceRanges = append(s.SourceRanges,
+			netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(w.rand.IntN(4)), 0}), w.rand.IntN(33)).Masked(),
+			netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("2001:db8:%x::", w.rand.IntN(4))), w.rand.IntN(129)).Masked())
+	}
 	if w.rand.IntN(2) == 0 {
 		s.ClusterIPs = append(s.ClusterIPs, netip.MustParseAddr(fmt.Sprintf("fd00:10:96::%x", n)))
 	}
 	for i := range w.rand.IntN(4) {
-		p := render.Port{Name: fmt.Sprintf("p%d", i), Port: uint16(80 + i),
+		p := render.Port{Name: fmt.Sprintf("p%d", i), Port: uint16(80 + i), NodePort: uint16(max(0, w.rand.IntN(40)-30)),
 			Protocol: []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP}[w.rand.IntN(3)]}
 		for range w.rand.IntN(7) {
 			p.Endpoints = append(p.Endpoints, w.endpoint())
@@ -154,7 +175,7 @@ func (w *walk) endpoint() render.Endpoint {
 		addr = netip.MustParseAddr(fmt.Sprintf("fd00:10:244::%x", w.rand.IntN(20)))
 	}
 	return render.Endpoint{AddrPort: netip.AddrPortFrom(addr, 8080), Ready: w.rand.IntN(5) > 0,
-		Node: []string{"node-a", "node-b"}[w.rand.IntN(2)]}
+		Serving: w.rand.IntN(2) > 0, Terminating: w.rand.IntN(2) > 0, Node: []string{"node-a", "node-b"}[w.rand.IntN(2)]}
 }
 
 // tamper does to our tables what others do.
@@ -185,7 +206,7 @@ func onlyUnusedChains(changes []nft.Change) bool {
 	for _, c := range changes {
 		text := c.String()
 		unused := strings.HasPrefix(text, "delete chain ") || strings.HasPrefix(text, "flush chain ")
-		if !unused || !strings.Contains(text, " lb-") {
+		if !unused || !strings.Contains(text, "lb-") {
 			return false
 		}
 	}
@@ -198,24 +219,31 @@ func normal(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
 	var b strings.Builder
 	for _, table := range tables {
-		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return strings.HasPrefix(c.Name, "lb-") })
-		endpoints := table.Set("endpoints")
-		next := make(map[nft.Value]uint16)
-		for _, e := range endpoints.Elements {
-			frontend, slot := e.Key[:len(e.Key)-2], e.Key[len(e.Key)-2:].Uint16()
-			if slot != next[frontend] {
-				t.Errorf("slot %d of %x, where slot %d comes next", slot, frontend, next[frontend])
-			}
-			next[frontend]++
-		}
-		slices.SortFunc(endpoints.Elements, func(a, b nft.Element) int {
-			return strings.Compare(string(a.Key[:len(a.Key)-2]+a.Data), string(b.Key[:len(b.Key)-2]+b.Data))
-		})
-		for i := range endpoints.Elements {
-			e := &endpoints.Elements[i]
-			e.Key = e.Key[:len(e.Key)-2] + nft.Slot(uint16(i))
+		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return strings.Contains(c.Name, "lb-") })
+		for _, name := range []string{"endpoints", "local-endpoints"} {
+			inSlotOrder(t, table.Set(name))
 		}
 		b.WriteString(table.String())
 	}
 	return b.String()
+}
+
+// inSlotOrder checks that a frontend's slots are 0 to N-1 and numbers all endpoints anew, in order of their addresses.
+func inSlotOrder(t *testing.T, endpoints *nft.Set) {
+	t.Helper()
+	next := make(map[nft.Value]uint16)
+	for _, e := range endpoints.Elements {
+		frontend, slot := e.Key[:len(e.Key)-2], e.Key[len(e.Key)-2:].Uint16()
+		if slot != next[frontend] {
+			t.Errorf("slot %d of %x, where slot %d comes next", slot, frontend, next[frontend])
+		}
+		next[frontend]++
+	}
+	slices.SortFunc(endpoints.Elements, func(a, b nft.Element) int {
+		return strings.Compare(string(a.Key[:len(a.Key)-2]+a.Data), string(b.Key[:len(b.Key)-2]+b.Data))
+	})
+	for i := range endpoints.Elements {
+		e := &endpoints.Elements[i]
+		e.Key = e.Key[:len(e.Key)-2] + nft.Slot(uint16(i))
+	}
 }

@@ -6,7 +6,7 @@ type Rule struct {
 	Do    Action
 }
 
-// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated.
+// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated, FromHost.
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
@@ -33,6 +33,9 @@ const (
 	RandomNumber
 	// OriginalDestinationAddr is where the connection's first packet was sent, before any translation.
 	OriginalDestinationAddr
+	// OriginalDestinationPort is its port there. It is known for TCP, UDP and SCTP; before it, a rule says which
+	// (OfProtocol), or nft cannot print it.
+	OriginalDestinationPort
 )
 
 // In holds when the fields, as one key, are in a set; with Not, when they are not.
@@ -49,6 +52,9 @@ type OfProtocol struct {
 
 // Translated holds when the connection's destination was translated (ct status dnat).
 type Translated struct{}
+
+// FromHost holds when the source is one of this machine's own addresses (fib saddr type local).
+type FromHost struct{}
 
 // VerdictMap looks the fields up in a verdict map and does what it says. Without an element the next rule follows.
 type VerdictMap struct {
@@ -82,6 +88,7 @@ type Opaque struct {
 func (In) match()         {}
 func (OfProtocol) match() {}
 func (Translated) match() {}
+func (FromHost) match()   {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}

@@ -166,6 +166,8 @@ func matchText(f Family, m Match) string {
 		return "meta l4proto " + m.Protocol.String()
 	case Translated:
 		return "ct status & dnat == dnat"
+	case FromHost:
+		return "fib saddr type local"
 	}
 	return fmt.Sprintf("# no text for %T", m)
 }
@@ -213,6 +215,8 @@ func (field Field) text(f Family) string {
 		return fmt.Sprintf("numgen random mod %d", field.Mod)
 	case OriginalDestinationAddr:
 		return fmt.Sprintf("ct original %s daddr", f)
+	case OriginalDestinationPort:
+		return "ct original proto-dst"
 	}
 	return fmt.Sprintf("# no text for field %d", field.Kind)
 }

@@ -146,6 +146,8 @@ func (tr *tracer) match(m Match) bool {
 		return tr.packet.Protocol == m.Protocol
 	case Translated:
 		return tr.path.Destination != tr.packet.Destination
+	case FromHost:
+		return tr.packet.Hook == Output
 	}
 	return false
 }
@@ -218,6 +220,8 @@ func (tr *tracer) field(f Field) Value {
 		return Proto(tr.packet.Protocol)
 	case DestinationPort:
 		return Port(tr.path.Destination.Port())
+	case OriginalDestinationPort:
+		return Port(tr.packet.Destination.Port())
 	case RandomNumber:
 		return Slot(uint16(tr.packet.Draw % max(f.Mod, 1)))
 	}

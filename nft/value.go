@@ -186,16 +186,25 @@ func (v Value) fieldText(t Type) string {
 	return fmt.Sprintf("%#x", string(v))
 }
 
-// intervalText prints an interval set's key: the prefix if it is one, else first-last.
+// intervalText prints an interval set's key, field by field: a value, a prefix if it is one, else first-last.
 func (v Value) intervalText(types []Type) string {
-	first, last := v[:len(v)/2], v[len(v)/2:]
-	if first == last {
-		return first.text(types)
+	first, last := v[:len(v)/2].Fields(types), v[len(v)/2:].Fields(types)
+	if first == nil || last == nil {
+		return fmt.Sprintf("%#x", string(v))
 	}
-	if p, ok := v.prefix(); ok && len(types) == 1 {
-		return p.String()
+	parts := make([]string, len(types))
+	for i, t := range types {
+		parts[i] = first[i].fieldText(t)
+		if first[i] == last[i] {
+			continue
+		}
+		if p, ok := (first[i] + last[i]).prefix(); ok {
+			parts[i] = p.String()
+		} else {
+			parts[i] += "-" + last[i].fieldText(t)
+		}
 	}
-	return first.text(types) + "-" + last.text(types)
+	return strings.Join(parts, " . ")
 }
 
 // prefix returns the prefix whose addresses an interval of addresses holds, if it is one.

@@ -101,7 +101,7 @@ func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
 func frontends(f nft.Fragment) []nft.Value {
 	var keys []nft.Value
 	for _, m := range f {
-		if m.Set.IsVerdictMap() {
+		if isServices(m.Set) {
 			keys = append(keys, m.Key)
 		}
 	}

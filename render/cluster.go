@@ -58,9 +58,9 @@ type Service struct {
 
 // Port is one port of a Service with the endpoints behind it, of both families.
 type Port struct {
-	Name      string
-	Protocol  nft.Protocol
-	Port      uint16
+	Name     string
+	Protocol nft.Protocol
+	Port     uint16
 	// NodePort is the port at the nodes' addresses, 0 for none.
 	NodePort  uint16
 	Endpoints []Endpoint

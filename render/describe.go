@@ -36,11 +36,13 @@ type DescribedService struct {
 type DescribedFrontend struct {
 	Address         netip.Addr          `json:"address"`
 	Port            uint16              `json:"port"`
-	Kind            string              `json:"kind,omitempty"`
+	Kind            Kind                `json:"kind,omitempty"`
 	Action          string              `json:"action"`
 	AffinitySeconds int                 `json:"affinitySeconds"`
 	Connections     *uint64             `json:"connections,omitempty"`
 	Endpoints       []DescribedEndpoint `json:"endpoints"`
+	// LocalEndpoints serve those who are neither this node nor its pods; nil unless the policy is Local.
+	LocalEndpoints *[]DescribedEndpoint `json:"localEndpoints,omitempty"`
 }
 
 // DescribedEndpoint is one endpoint of a frontend.
@@ -101,34 +103,58 @@ func describeTable(t *nft.Table, services map[describedKey]*DescribedService) {
 
 func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) DescribedFrontend {
 	sc := schemaOf(t.Family)
-	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Action: describeAction(e.Data.Verdict()),
+	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Kind: describeKind(t, e.Key, addr),
 		Endpoints: []DescribedEndpoint{}}
-	if holds(t, sc.clusterIPs, addr) {
-		f.Kind = "ClusterIP"
-	}
 	if e.Counter != nil {
 		f.Connections = &e.Counter.Packets
 	}
-	endpoints := t.Set(sc.endpoints.Name)
-	if endpoints == nil || f.Action != "balance" {
-		return f
+	verdict := e.Data.Verdict()
+	if verdict == nft.GotoChain(sourceRangesChain) {
+		verdict = find(t, sc.admitted, e.Key).Data.Verdict()
 	}
-	for _, slot := range slotsOf(endpoints.Elements, e.Key) {
-		to := slot.Data.Fields(endpoints.Data)
-		if len(to) != 2 {
-			continue
-		}
-		d := DescribedEndpoint{Address: to[0].Addr(), Port: to[1].Uint16(), Local: holds(t, sc.hairpin, to[0]+to[0])}
-		if slot.Counter != nil {
-			d.Connections = &slot.Counter.Packets
-		}
-		f.Endpoints = append(f.Endpoints, d)
+	if verdict == nft.GotoChain(externalLocalChain) {
+		local := describeSlots(t, sc.localEndpoints, e.Key)
+		f.LocalEndpoints = &local
+		verdict = find(t, sc.fromNode, e.Key).Data.Verdict()
+	}
+	if f.Action = describeAction(verdict); f.Action == "balance" {
+		f.Endpoints = describeSlots(t, sc.endpoints, e.Key)
 	}
 	return f
 }
 
+func describeKind(t *nft.Table, key, addr nft.Value) Kind {
+	sc := schemaOf(t.Family)
+	if holds(t, sc.clusterIPs, addr) {
+		return ClusterIP
+	}
+	return Kind(find(t, sc.connections, key).Comment)
+}
+
+// describeSlots lists the endpoints that a map has for a frontend.
+func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []DescribedEndpoint {
+	endpoints := []DescribedEndpoint{}
+	s := t.Set(slots.Name)
+	if s == nil {
+		return endpoints
+	}
+	for _, slot := range slotsOf(s.Elements, key) {
+		to := slot.Data.Fields(slots.Data)
+		if len(to) != 2 {
+			continue
+		}
+		d := DescribedEndpoint{Address: to[0].Addr(), Port: to[1].Uint16(),
+			Local: holds(t, schemaOf(t.Family).hairpin, to[0]+to[0])}
+		if slot.Counter != nil {
+			d.Connections = &slot.Counter.Packets
+		}
+		endpoints = append(endpoints, d)
+	}
+	return endpoints
+}
+
 func describeAction(v nft.Verdict) string {
-	if _, ok := balancedEndpoints(v); ok {
+	if _, ok := balancerOf(nft.IPv4, v); ok {
 		return "balance"
 	}
 	switch v {
@@ -140,11 +166,15 @@ func describeAction(v nft.Verdict) string {
 	return v.String()
 }
 
-func holds(t *nft.Table, declaration *nft.Set, key nft.Value) bool {
-	s := t.Set(declaration.Name)
-	if s == nil {
-		return false
+// find looks a key up in the table's set of that name; the zero Element if either is missing.
+func find(t *nft.Table, declaration *nft.Set, key nft.Value) nft.Element {
+	if s := t.Set(declaration.Name); s != nil {
+		e, _ := s.Lookup(key)
+		return e
 	}
-	_, ok := s.Lookup(key)
-	return ok
+	return nft.Element{}
+}
+
+func holds(t *nft.Table, declaration *nft.Set, key nft.Value) bool {
+	return find(t, declaration, key).Key == key
 }

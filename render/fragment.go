@@ -1,51 +1,174 @@
 package render
 
 import (
+	"net/netip"
 	"strings"
 
 	"nfproxy/nft"
 )
 
+// Kind is what a frontend's address is to its Service.
+type Kind string
+
+// The kinds of frontends. In the kernel they are the comments of the connections map; cluster IPs are in a set.
+const (
+	ClusterIP    Kind = "ClusterIP"
+	ExternalIP   Kind = "ExternalIP"
+	LoadBalancer Kind = "LoadBalancer"
+	NodePort     Kind = "NodePort"
+)
+
 // Fragment returns the part of the tables that belongs to one Service: the same node and Service give the same
 // fragment, whatever order their parts come in. Endpoints take the slots in order of their addresses.
 func Fragment(n Node, s Service) nft.Fragment {
-	var f nft.Fragment
-	taken := make(map[nft.Value]bool)
+	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range s.ClusterIPs {
-		sc := schemaOf(Family(addr))
-		f = append(f, nft.Member{Set: sc.clusterIPs, Element: nft.Element{Key: nft.Addr(addr)}})
-		for _, p := range s.Ports {
-			key := nft.Addr(addr) + nft.Proto(p.Protocol) + nft.Port(p.Port)
-			if taken[key] { // the first port keeps it
-				continue
-			}
-			taken[key] = true
-			f = sc.appendFrontend(f, n, key, label(s.ServiceName, p.Name), p)
+		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
+	}
+	for _, p := range s.Ports {
+		for _, addr := range s.ClusterIPs {
+			b.frontend(ClusterIP, p, addr, p.Port)
+		}
+		for _, addr := range s.ExternalIPs {
+			b.frontend(ExternalIP, p, addr, p.Port)
+		}
+		for _, addr := range s.LoadBalancerIPs {
+			b.frontend(LoadBalancer, p, addr, p.Port)
+		}
+		if p.NodePort == 0 {
+			continue
+		}
+		for _, addr := range n.Addresses {
+			b.frontend(NodePort, p, addr, p.NodePort)
 		}
 	}
-	f.Sort()
-	return compact(f)
+	b.fragment.Sort()
+	return compact(b.fragment)
 }
 
-// appendFrontend appends what makes one port of a Service reachable: key is the frontend.
-func (sc *schema) appendFrontend(f nft.Fragment, n Node, key nft.Value, label string, p Port) nft.Fragment {
-	endpoints, _ := Select(p, sc.table.Family)
-	action := nft.GotoChain(refuseChain)
-	if len(endpoints) > 0 {
-		action = nft.GotoChain(loadBalancerName(len(endpoints)))
+// builder gathers the fragment of a Service.
+type builder struct {
+	node     Node
+	service  Service
+	fragment nft.Fragment
+	taken    map[nft.Value]bool // frontends there are already: the first port or address has them
+}
+
+func (b *builder) add(s *nft.Set, e nft.Element) {
+	b.fragment = append(b.fragment, nft.Member{Set: s, Element: e})
+}
+
+// frontend makes one port of the Service reachable at an address.
+func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
+	key := nft.Addr(addr) + nft.Proto(p.Protocol) + nft.Port(port)
+	if b.taken[key] {
+		return
 	}
-	f = append(f, nft.Member{Set: sc.services,
-		Element: nft.Element{Key: key, Data: action.Value(), Comment: label}})
-	for slot, e := range endpoints {
-		to := nft.Addr(e.Addr()) + nft.Port(e.Port())
-		f = append(f, nft.Member{Set: sc.endpoints,
-			Element: nft.Element{Key: key + nft.Slot(uint16(slot)), Data: to}})
-		if e.Node == n.Name && n.Name != "" {
-			itself := nft.Addr(e.Addr()) + nft.Addr(e.Addr())
-			f = append(f, nft.Member{Set: sc.hairpin, Element: nft.Element{Key: itself}})
+	b.taken[key] = true
+	sc := schemaOf(Family(addr))
+	selected := Select(b.node, p, sc.table.Family)
+	b.hairpins(sc, selected)
+	var action nft.Verdict
+	if kind == ClusterIP {
+		action = b.internal(sc, key, selected)
+	} else {
+		action = b.external(sc, key, kind, selected)
+	}
+	if kind == LoadBalancer {
+		action = b.restrict(sc, key, action)
+	}
+	b.add(sc.services, nft.Element{Key: key, Data: action.Value(), Comment: label(b.service.ServiceName, p.Name)})
+}
+
+// internal decides for a cluster IP.
+func (b *builder) internal(sc *schema, key nft.Value, s Selection) nft.Verdict {
+	endpoints := s.Cluster
+	if b.service.InternalLocal {
+		endpoints = s.Local
+	}
+	switch {
+	case len(s.Cluster) == 0:
+		return nft.GotoChain(refuseChain)
+	case len(endpoints) == 0: // others would serve, but must not
+		return nft.Verdict{Kind: nft.Drop}
+	}
+	return b.balance(sc, key, endpoints, false)
+}
+
+// external decides for every other address. With policy Local this node's pods and the node itself still reach all
+// endpoints, everybody else those of this node, with their own source address.
+func (b *builder) external(sc *schema, key nft.Value, kind Kind, s Selection) nft.Verdict {
+	masquerade := func(chain string) {
+		b.add(sc.connections, nft.Element{Key: key, Data: nft.GotoChain(chain).Value(), Comment: string(kind)})
+	}
+	switch {
+	case len(s.Cluster) == 0:
+		masquerade(masqueradeAll) // nobody gets as far, but it tells the kind
+		return nft.GotoChain(refuseChain)
+	case !b.service.ExternalLocal:
+		masquerade(masqueradeAll)
+		return b.balance(sc, key, s.Cluster, false)
+	}
+	masquerade(masqueradeNode)
+	b.add(sc.fromNode, nft.Element{Key: key, Data: b.balance(sc, key, s.Cluster, false).Value()})
+	if len(s.Local) > 0 {
+		b.add(sc.fromOutside, nft.Element{Key: key, Data: b.balance(sc, key, s.Local, true).Value()})
+	}
+	return nft.GotoChain(externalLocalChain)
+}
+
+// restrict lets only the Service's source ranges through to the action, if it has any of the family. One that holds every
+// address lifts the restriction. Where the node itself is let in, so is the load balancer's address: it may be bound to
+// the node, and then be the source of the node's connections (kube-proxy does the same).
+func (b *builder) restrict(sc *schema, key nft.Value, action nft.Verdict) nft.Verdict {
+	ranges := outermost(b.service.SourceRanges, sc.table.Family)
+	if len(ranges) == 0 || ranges[0].Bits() == 0 {
+		return action
+	}
+	for _, p := range outermost(append(ranges, b.ownAddresses(ranges)...), sc.table.Family) {
+		i := nft.Interval(p)
+		b.add(sc.sourceRanges, nft.Element{Key: key + i[:len(i)/2] + key + i[len(i)/2:]})
+	}
+	b.add(sc.admitted, nft.Element{Key: key, Data: action.Value()})
+	return nft.GotoChain(sourceRangesChain)
+}
+
+// ownAddresses are the load balancer's addresses, if the ranges let the node in.
+func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
+	var own []netip.Prefix
+	for _, r := range ranges {
+		for _, addr := range b.node.Addresses {
+			if !r.Contains(addr) {
+				continue
+			}
+			for _, lb := range b.service.LoadBalancerIPs {
+				own = append(own, netip.PrefixFrom(lb, lb.BitLen()))
+			}
 		}
 	}
-	return f
+	return own
+}
+
+// balance fills the slots of a frontend and returns the verdict that chooses among them.
+func (b *builder) balance(sc *schema, key nft.Value, endpoints []Endpoint, local bool) nft.Verdict {
+	slots := sc.endpoints
+	if local {
+		slots = sc.localEndpoints
+	}
+	for i, e := range endpoints {
+		b.add(slots, nft.Element{Key: key + nft.Slot(uint16(i)), Data: nft.Addr(e.Addr()) + nft.Port(e.Port())})
+	}
+	return balancer{sc.table.Family, local, len(endpoints)}.verdict()
+}
+
+func (b *builder) hairpins(sc *schema, s Selection) {
+	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
+		for _, e := range endpoints {
+			if e.isLocal(b.node) {
+				b.add(sc.hairpin, nft.Element{Key: nft.Addr(e.Addr()) + nft.Addr(e.Addr())})
+			}
+		}
+	}
 }
 
 // compact removes members that come twice: an address can be an endpoint of several ports. What comes first stays.

@@ -3,6 +3,7 @@ package render
 import (
 	"maps"
 	"slices"
+	"strings"
 
 	"nfproxy/nft"
 )
@@ -35,12 +36,6 @@ type installation struct {
 type sharedKey struct {
 	set *nft.Set
 	key nft.Value
-}
-
-// balancer is a load balancing chain by the number of its endpoints.
-type balancer struct {
-	family    nft.Family
-	endpoints int
 }
 
 // NewRuleset returns a Ruleset without Services.
@@ -165,26 +160,30 @@ func (r *Ruleset) share(key sharedKey, op nft.Op) {
 // balance makes sure that the chain exists which a frontend's verdict goes to. Chains that nothing goes to any more
 // stay until the next Reconcile: deleting them would make every change of an endpoint count one of chains.
 func (r *Ruleset) balance(m nft.Member) {
-	n, ok := balancedEndpoints(m.Data.Verdict())
-	b := balancer{m.Set.Table.Family, n}
+	b, ok := balancerOf(m.Set.Table.Family, m.Data.Verdict())
 	if !ok || r.balanced[b] {
 		return
 	}
 	r.balanced[b] = true
-	c := schemaOf(b.family).loadBalancer(n)
+	c := schemaOf(b.family).loadBalancer(b)
 	r.pending = append(r.pending, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 }
 
-// balancers lists the endpoint counts of a family's load balancing chains, in order.
-func (r *Ruleset) balancers(f nft.Family) []int {
-	var counts []int
+// balancers lists a family's load balancing chains, in order.
+func (r *Ruleset) balancers(f nft.Family) []balancer {
+	var all []balancer
 	for b := range r.balanced {
 		if b.family == f {
-			counts = append(counts, b.endpoints)
+			all = append(all, b)
 		}
 	}
-	slices.Sort(counts)
-	return counts
+	slices.SortFunc(all, func(a, b balancer) int {
+		if a.local != b.local {
+			return strings.Compare(a.chain(), b.chain())
+		}
+		return a.endpoints - b.endpoints
+	})
+	return all
 }
 
 // Changes returns what has to be applied since the last call, nothing if nothing changed.
@@ -220,16 +219,16 @@ func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
 	var found nft.Fragment
 	for _, m := range f {
-		if !m.Set.IsVerdictMap() {
-			continue
+		if !hasSlots(m.Set) || m.Key[len(m.Key)-len(nft.Slot(0)):] != nft.Slot(0) {
+			continue // once per frontend
 		}
-		sc := schemaOf(m.Set.Table.Family)
 		for _, t := range tables {
-			if t.TableID != sc.table || t.Set(sc.endpoints.Name) == nil {
+			have := t.Set(m.Set.Name)
+			if t.TableID != m.Set.Table || have == nil {
 				continue
 			}
-			for _, e := range slotsOf(t.Set(sc.endpoints.Name).Elements, frontendOf(m)) {
-				found = append(found, nft.Member{Set: sc.endpoints, Element: e})
+			for _, e := range slotsOf(have.Elements, frontendOf(m)) {
+				found = append(found, nft.Member{Set: m.Set, Element: e})
 			}
 		}
 	}
@@ -242,11 +241,11 @@ func (r *Ruleset) Tables() []*nft.Table {
 	sets := make(map[*nft.Set]*nft.Set) // from declarations to the tables' own
 	for _, t := range tables {
 		sc := schemaOf(t.Family)
-		for _, s := range []*nft.Set{sc.services, sc.endpoints, sc.clusterIPs, sc.hairpin} {
+		for _, s := range sc.ofServices() {
 			sets[s] = t.Set(s.Name)
 		}
-		for _, n := range r.balancers(t.Family) {
-			t.Chains = append(t.Chains, sc.loadBalancer(n))
+		for _, b := range r.balancers(t.Family) {
+			t.Chains = append(t.Chains, sc.loadBalancer(b))
 		}
 	}
 	sizes := make(map[*nft.Set]int, len(sets))

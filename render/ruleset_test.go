@@ -135,29 +135,6 @@ func TestNodeChange(t *testing.T) {
 	}
 }
 
-// TestSelectReasons: why a port has the endpoints it has.
-func TestSelectReasons(t *testing.T) {
-	e := func(addr string, ready bool) Endpoint {
-		return Endpoint{AddrPort: netip.MustParseAddrPort(addr), Ready: ready}
-	}
-	for _, c := range []struct {
-		endpoints []Endpoint
-		chosen    int
-		why       Reason
-	}{
-		{nil, 0, NoEndpoint},
-		{[]Endpoint{e("[fd00::1]:1", true)}, 0, NoEndpointFamily},
-		{[]Endpoint{e("10.0.0.1:1", false), e("[fd00::1]:1", true)}, 0, NoEndpointReady},
-		{[]Endpoint{e("10.0.0.1:1", true), e("10.0.0.2:1", false)}, 1, ReadyEndpoints},
-		{[]Endpoint{e("10.0.0.1:1", false), e("10.0.0.2:1", true), e("10.0.0.2:1", true)}, 1, ReadyEndpoints},
-	} {
-		chosen, why := Select(Port{Endpoints: c.endpoints}, nft.IPv4)
-		if len(chosen) != c.chosen || why != c.why {
-			t.Errorf("%v: %d, %q", c.endpoints, len(chosen), why)
-		}
-	}
-}
-
 // BenchmarkMemory tells how many bytes a Service with three endpoints costs, held as a Ruleset holds it.
 func BenchmarkMemory(b *testing.B) {
 	for _, n := range []int{1_000, 10_000, 100_000} {

@@ -4,74 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"nfproxy/nft"
 )
-
-// Schema is the version of the tables' shape. It stands in their comments; a table of another schema is replaced.
-const Schema = 1
-
-// tableName is the name of both our tables.
-const tableName = "nfproxy"
-
-// Tables returns the names of our tables.
-func Tables() []nft.TableID {
-	return []nft.TableID{ip.table, ip6.table}
-}
-
-// schema is the declarations of one family's sets.
-type schema struct {
-	table nft.TableID
-	// services says where a frontend's connections go. Its elements count them.
-	services *nft.Set
-	// endpoints has, for each frontend, one endpoint per slot.
-	endpoints *nft.Set
-	// clusterIPs are the Services' own addresses.
-	clusterIPs *nft.Set
-	// serviceCIDRs are the ranges these come from.
-	serviceCIDRs *nft.Set
-	// localSources are the sources that are not masqueraded.
-	localSources *nft.Set
-	// hairpin has each local endpoint's address twice: who reaches it from itself must be masqueraded.
-	hairpin *nft.Set
-}
-
-// The declarations are data: nothing changes them.
-var ip, ip6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
-
-func newSchema(f nft.Family) *schema {
-	table := nft.TableID{Family: f, Name: tableName}
-	addr := f.AddrType()
-	frontend := []nft.Type{addr, nft.InetProto, nft.InetService}
-	return &schema{
-		table: table,
-		services: &nft.Set{Table: table, Name: "services", Key: frontend, Data: []nft.Type{nft.VerdictType},
-			Counter: true},
-		endpoints: &nft.Set{Table: table, Name: "endpoints", Key: append(slices.Clone(frontend), nft.SlotNumber),
-			Data: []nft.Type{addr, nft.InetService}},
-		clusterIPs:   &nft.Set{Table: table, Name: "cluster-ips", Key: []nft.Type{addr}},
-		serviceCIDRs: &nft.Set{Table: table, Name: "service-cidrs", Key: []nft.Type{addr}, Interval: true},
-		localSources: &nft.Set{Table: table, Name: "local-sources", Key: []nft.Type{addr}, Interval: true},
-		hairpin:      &nft.Set{Table: table, Name: "hairpin", Key: []nft.Type{addr, addr}},
-	}
-}
-
-// Family is the family of an address.
-func Family(a netip.Addr) nft.Family {
-	if a.Is4() {
-		return nft.IPv4
-	}
-	return nft.IPv6
-}
-
-func schemaOf(f nft.Family) *schema {
-	if f == nft.IPv6 {
-		return ip6
-	}
-	return ip
-}
 
 // The keys that rules look up.
 var (
@@ -80,14 +15,19 @@ var (
 	original    = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
 	both        = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
 	frontend    = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
+	cameTo      = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
 )
 
 // The chains' names. None is a keyword of nft.
 const (
-	dispatchChain    = "dispatch"
-	refuseChain      = "refuse"
-	connectionsChain = "service-connections"
-	masqueradeChain  = "masquerade-cluster"
+	dispatchChain      = "dispatch"
+	refuseChain        = "refuse"
+	sourceRangesChain  = "source-ranges"
+	externalLocalChain = "external-local"
+	connectionsChain   = "service-connections"
+	masqueradeCluster  = "masquerade-cluster"
+	masqueradeNode     = "masquerade-node"
+	masqueradeAll      = "masquerade-all"
 )
 
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
@@ -102,100 +42,138 @@ func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
 	for _, s := range []*schema{ip, ip6} {
 		t := &nft.Table{TableID: s.table, Comment: fmt.Sprintf("nfproxy schema %d", Schema)}
-		t.Sets = []*nft.Set{
-			s.declare(s.clusterIPs), s.declare(s.serviceCIDRs, n.ServiceCIDRs...),
-			s.declare(s.localSources, n.ClusterCIDRs...), s.declare(s.hairpin), s.declare(s.services),
-			s.declare(s.endpoints),
+		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.ClusterCIDRs))
+		for _, set := range s.ofServices() {
+			t.Sets = append(t.Sets, s.declare(set, nil))
 		}
-		hasLocal := len(t.Set(s.localSources.Name).Elements) > 0
-		t.Chains = []*nft.Chain{
-			s.base("prerouting", nft.Prerouting, natDestination, nft.Rule{Do: nft.GotoChain(dispatchChain)}),
-			s.base("output", nft.Output, natDestination, nft.Rule{Do: nft.GotoChain(dispatchChain)}),
-			s.base("postrouting", nft.Postrouting, natSource,
-				nft.Rule{Match: []nft.Match{nft.Translated{}}, Do: nft.GotoChain(connectionsChain)}),
-			s.chain(dispatchChain,
-				nft.Rule{Do: nft.VerdictMap{Key: frontend, Map: s.services.Name}},
-				when(destination, s.clusterIPs, nft.GotoChain(refuseChain)),
-				when(destination, s.serviceCIDRs, nft.Verdict{Kind: nft.Drop})),
-			s.chain(refuseChain,
-				// ICMP errors are rate limited, resets are not: a refused client learns it at once.
-				nft.Rule{Match: []nft.Match{nft.OfProtocol{Protocol: nft.TCP}}, Do: nft.Reject{TCPReset: true}},
-				nft.Rule{Do: nft.Reject{}}),
-			s.chain(connectionsChain, when(original, s.clusterIPs, nft.GotoChain(masqueradeChain))),
-			s.chain(masqueradeChain, s.masqueradeCluster(hasLocal)...),
-		}
+		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(), s.sourceChains(n))
 		tables = append(tables, t)
 	}
 	return tables
 }
 
-// masqueradeCluster is what happens to connections to cluster IPs: their source is replaced when an endpoint reaches
-// itself, and when it is no pod's. Without a cluster CIDR nobody can tell which those are, and they are left alone, as
+func (s *schema) baseChains() []*nft.Chain {
+	base := func(name string, h nft.Hook, priority int32, r nft.Rule) *nft.Chain {
+		return &nft.Chain{Table: s.table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
+	}
+	return []*nft.Chain{
+		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(dispatchChain))),
+		base("output", nft.Output, natDestination, do(nft.GotoChain(dispatchChain))),
+		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(connectionsChain), nft.Translated{})),
+	}
+}
+
+// destinationChains decide where a connection goes.
+func (s *schema) destinationChains() []*nft.Chain {
+	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
+	drop := nft.Verdict{Kind: nft.Drop}
+	admission := append(slices.Clone(frontend), source...)
+	return []*nft.Chain{
+		s.chain(dispatchChain,
+			do(lookup(s.services)),
+			do(nft.GotoChain(refuseChain), in(destination, s.clusterIPs)),
+			do(drop, in(destination, s.serviceCIDRs))),
+		s.chain(sourceRangesChain,
+			do(lookup(s.admitted), in(admission, s.sourceRanges)),
+			do(drop)),
+		s.chain(externalLocalChain,
+			do(lookup(s.fromNode), in(source, s.localSources)),
+			do(lookup(s.fromNode), nft.FromHost{}),
+			do(lookup(s.fromOutside)),
+			do(drop)),
+		s.chain(refuseChain,
+			// ICMP errors are rate limited, resets are not: a refused client learns it at once.
+			do(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
+			do(nft.Reject{})),
+	}
+}
+
+// sourceChains decide whether a connection that went through destinationChains is masqueraded, by where it came to.
+func (s *schema) sourceChains(n Node) []*nft.Chain {
+	var connections []nft.Rule
+	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft wants to know whose ports they are
+		connections = append(connections,
+			do(nft.VerdictMap{Key: cameTo, Map: s.connections.Name}, nft.OfProtocol{Protocol: p}))
+	}
+	hairpin := do(nft.Masquerade{}, in(both, s.hairpin))
+	return []*nft.Chain{
+		s.chain(connectionsChain,
+			append(connections, do(nft.GotoChain(masqueradeCluster), in(original, s.clusterIPs)))...),
+		s.chain(masqueradeCluster, s.clusterRules(n, hairpin)...),
+		s.chain(masqueradeNode,
+			hairpin,
+			do(nft.Verdict{Kind: nft.Return}, in(source, s.localSources)),
+			do(nft.Masquerade{}, nft.FromHost{})),
+		s.chain(masqueradeAll, do(nft.Masquerade{})),
+	}
+}
+
+// clusterRules are what happens to connections to cluster IPs: their source is replaced when an endpoint reaches itself,
+// and when it is no pod's. Without a cluster CIDR nobody can tell which those are, and they are left alone, as
 // kube-proxy does.
-func (s *schema) masqueradeCluster(hasLocal bool) []nft.Rule {
-	rules := []nft.Rule{when(both, s.hairpin, nft.Masquerade{})}
-	if hasLocal {
-		outside := nft.In{Key: source, Set: s.localSources.Name, Not: true}
-		rules = append(rules, nft.Rule{Match: []nft.Match{outside}, Do: nft.Masquerade{}})
+func (s *schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
+	if n.MasqueradeAll {
+		return []nft.Rule{do(nft.Masquerade{})}
+	}
+	rules := []nft.Rule{hairpin}
+	if len(outermost(n.ClusterCIDRs, s.table.Family)) > 0 {
+		rules = append(rules, do(nft.Masquerade{}, nft.In{Key: source, Set: s.localSources.Name, Not: true}))
 	}
 	return rules
 }
 
-// loadBalancer returns the chain that chooses among n endpoints. One chain serves all frontends with that many.
+// loadBalancer returns the chain of a balancer: it chooses among its endpoints and serves all frontends with that many.
 //
 // A commit can fall between two lookups of one packet: it was sent here by a frontend that had n endpoints, and finds
 // the map of a frontend with fewer. The slot it drew may be gone, slot 0 is there as long as there is any. Were it let
 // through instead, connection tracking would remember the connection as untranslated, and it would never work; dropped,
 // it is new when it comes again. See docs/design/0002-fallback-slot.md.
-func (s *schema) loadBalancer(n int) *nft.Chain {
+func (s *schema) loadBalancer(b balancer) *nft.Chain {
+	endpoints := s.endpoints
+	if b.local {
+		endpoints = s.localEndpoints
+	}
 	draw := func(mod int) nft.Rule {
 		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-		return nft.Rule{Do: nft.DNAT{Key: key, Map: s.endpoints.Name}}
+		return do(nft.DNAT{Key: key, Map: endpoints.Name})
 	}
-	rules := []nft.Rule{draw(n)}
-	if n > 1 {
+	rules := []nft.Rule{draw(b.endpoints)}
+	if b.endpoints > 1 {
 		rules = append(rules, draw(1))
 	}
-	return s.chain(loadBalancerName(n), append(rules, nft.Rule{Do: nft.Verdict{Kind: nft.Drop}})...)
+	return s.chain(b.chain(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
 }
 
-func loadBalancerName(n int) string { return fmt.Sprintf("lb-%d", n) }
+// do is the rule that acts if all matches hold.
+func do(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
 
-// balancedEndpoints returns among how many endpoints a verdict chooses; it says false for one that does not.
-func balancedEndpoints(v nft.Verdict) (int, bool) {
-	digits, ok := strings.CutPrefix(v.Chain, "lb-")
-	n, err := strconv.Atoi(digits)
-	return n, ok && err == nil && v.Kind == nft.Goto
-}
-
-// when is the rule that acts if a key is in a set.
-func when(key []nft.Field, set *nft.Set, do nft.Action) nft.Rule {
-	return nft.Rule{Match: []nft.Match{nft.In{Key: key, Set: set.Name}}, Do: do}
-}
+func in(key []nft.Field, set *nft.Set) nft.Match { return nft.In{Key: key, Set: set.Name} }
 
 func (s *schema) chain(name string, rules ...nft.Rule) *nft.Chain {
 	return &nft.Chain{Table: s.table, Name: name, Rules: rules}
 }
 
-func (s *schema) base(name string, h nft.Hook, priority int32, rules ...nft.Rule) *nft.Chain {
-	return &nft.Chain{Table: s.table, Name: name, Hook: h, Priority: priority, Rules: rules}
-}
-
-// declare returns a set with the prefixes that are of the family, none inside another: intervals must not overlap.
-func (s *schema) declare(set *nft.Set, prefixes ...netip.Prefix) *nft.Set {
+// declare returns a set with the prefixes that are of the family.
+func (s *schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	declared := *set
-	for _, p := range prefixes {
-		if Family(p.Addr()) != s.table.Family {
-			continue
-		}
-		inside := slices.ContainsFunc(prefixes, func(q netip.Prefix) bool {
-			return q.Bits() < p.Bits() && q.Contains(p.Addr())
-		})
-		if !inside {
-			declared.Elements = append(declared.Elements, nft.Element{Key: nft.Interval(p)})
-		}
+	for _, p := range outermost(prefixes, s.table.Family) {
+		declared.Elements = append(declared.Elements, nft.Element{Key: nft.Interval(p)})
 	}
 	declared.Sort()
-	declared.Elements = slices.CompactFunc(declared.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 	return &declared
+}
+
+// outermost returns the prefixes of a family that are in no other, each once: intervals of a set must not overlap.
+func outermost(prefixes []netip.Prefix, f nft.Family) []netip.Prefix {
+	var kept []netip.Prefix
+	for _, p := range prefixes {
+		if p = p.Masked(); Family(p.Addr()) != f || slices.Contains(kept, p) {
+			continue
+		}
+		inside := func(q netip.Prefix) bool { return q.Bits() < p.Bits() && q.Contains(p.Addr()) }
+		if !slices.ContainsFunc(prefixes, inside) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
 }

@@ -17,7 +17,7 @@ func keepSlots(installed, wanted nft.Fragment) nft.Fragment {
 	result := wanted
 	for i := 0; i < len(wanted); {
 		n := groupLen(wanted[i:])
-		if wanted[i].Set == ip.endpoints || wanted[i].Set == ip6.endpoints {
+		if hasSlots(wanted[i].Set) {
 			group := reslot(groupOf(installed, wanted[i]), wanted[i:i+n])
 			if !slices.Equal(group, wanted[i:i+n]) {
 				if &result[0] == &wanted[0] {
@@ -33,7 +33,7 @@ func keepSlots(installed, wanted nft.Fragment) nft.Fragment {
 
 // groupLen is how many members from the first on are slots of the same frontend, or 1.
 func groupLen(f nft.Fragment) int {
-	if f[0].Set != ip.endpoints && f[0].Set != ip6.endpoints {
+	if !hasSlots(f[0].Set) {
 		return 1
 	}
 	n := 1
@@ -50,17 +50,6 @@ func groupOf(f nft.Fragment, m nft.Member) nft.Fragment {
 		return nil
 	}
 	return f[first : first+groupLen(f[first:])]
-}
-
-// frontendOf is the part of a member's key that names its frontend, "" for members of sets that Services share.
-func frontendOf(m nft.Member) nft.Value {
-	switch m.Set {
-	case ip.services, ip6.services:
-		return m.Key
-	case ip.endpoints, ip6.endpoints:
-		return m.Key[:len(m.Key)-len(nft.Slot(0))]
-	}
-	return ""
 }
 
 // reslot gives the endpoints of one frontend, wanted, the slots they have in installed.

@@ -10,10 +10,12 @@ import (
 	"nfproxy/render"
 )
 
-// catalog holds the objects of a source, reduced, and knows which Services they change. It does not care where objects
-// come from: a source puts and removes them and takes Updates.
+// catalog holds the objects of a source, reduced, and knows what they change. It does not care where objects come
+// from: a source puts and removes them and takes Updates.
 type catalog struct {
-	log      *slog.Logger
+	log *slog.Logger
+	// node is this machine's Node object, nil while there is none.
+	node     *node
 	services map[render.ServiceName]*service
 	// slices are those of each Service, by their own names, whether there is the Service or not.
 	slices map[render.ServiceName]map[string]*slice
@@ -23,6 +25,8 @@ type catalog struct {
 	dirty map[render.ServiceName]bool
 	// joined is what Updates have told so far.
 	joined map[render.ServiceName]render.Service
+	// told is the node of the last Update.
+	told render.Node
 }
 
 // sliceName names an EndpointSlice.
@@ -40,6 +44,17 @@ func newCatalog(log *slog.Logger) *catalog {
 		joined:   map[render.ServiceName]render.Service{},
 	}
 }
+
+// putNode adds or replaces this machine's Node and logs the problems that it did not have before.
+func (c *catalog) putNode(n *node) {
+	if n == c.node {
+		return
+	}
+	c.report(deref(c.node).problems, n.problems)
+	c.node = n
+}
+
+func (c *catalog) removeNode() { c.node = nil }
 
 // putService adds or replaces a Service and logs the problems that it did not have before.
 func (c *catalog) putService(s *service) {
@@ -106,28 +121,45 @@ func (c *catalog) report(old, now []Problem) {
 	}
 }
 
-// update joins the Services that changed and returns those whose joined value did, sorted by name.
-func (c *catalog) update(node render.Node) render.Update {
-	update := render.Update{Node: node}
+// update joins the Services that changed and returns those whose joined value did, sorted by name, or all of them if the
+// node did. It tells whether there is anything new. The node is as given, always the same, with what its object says.
+func (c *catalog) update(given render.Node) (update render.Update, news bool) {
+	update.Node = c.node.describe(given)
+	changed := update.Node.Zone != c.told.Zone || !slices.Equal(update.Node.Addresses, c.told.Addresses)
+	c.told = update.Node
 	names := slices.SortedFunc(maps.Keys(c.dirty), compareNames)
 	clear(c.dirty)
 	for _, name := range names {
-		old, known := c.joined[name]
-		svc := c.services[name]
-		if svc == nil || svc.skipped {
-			if known {
-				delete(c.joined, name)
-				update.Removed = append(update.Removed, name)
-			}
-			continue
-		}
-		now := join(svc, slices.Collect(maps.Values(c.slices[name])))
-		if !known || !same(old, now) {
-			c.joined[name] = now
+		now, gone, differs := c.rejoin(name)
+		switch {
+		case gone:
+			update.Removed = append(update.Removed, name)
+		case differs && !changed:
 			update.Services = append(update.Services, now)
 		}
 	}
-	return update
+	if changed {
+		for _, name := range slices.SortedFunc(maps.Keys(c.joined), compareNames) {
+			update.Services = append(update.Services, c.joined[name])
+		}
+	}
+	return update, changed || len(update.Services) > 0 || len(update.Removed) > 0
+}
+
+// rejoin joins a Service again and tells whether it is gone or differs from what Updates have told.
+func (c *catalog) rejoin(name render.ServiceName) (now render.Service, gone, differs bool) {
+	old, known := c.joined[name]
+	svc := c.services[name]
+	if svc == nil || svc.skipped {
+		delete(c.joined, name)
+		return now, known, false
+	}
+	now = join(svc, slices.Collect(maps.Values(c.slices[name])))
+	if known && same(old, now) {
+		return old, false, false
+	}
+	c.joined[name] = now
+	return now, false, true
 }
 
 func compareNames(a, b render.ServiceName) int {

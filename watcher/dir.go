@@ -53,8 +53,9 @@ type entry struct {
 	busy bool // it was being written when it was its turn
 }
 
-// NewDir opens the directory at path and watches it. What it holds is what render sees from node; log gets what is wrong
-// with the manifests. It is an error if path is not a directory or cannot be watched.
+// NewDir opens the directory at path and watches it. The node is this machine; the manifest of its Node, while there is
+// one, gives the zone and the addresses. log gets what is wrong with the manifests. It is an error if path is not a
+// directory or cannot be watched.
 func NewDir(path string, node render.Node, log *slog.Logger) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -92,8 +93,9 @@ func (d *Dir) Close() error {
 }
 
 // Next blocks until something has changed and returns everything that has since the last call; the first call returns
-// the whole directory, even if there is nothing in it. When ctx ends it returns ctx.Err(). The Services it returns are
-// kept to compare with and must not be changed. It must not be called while another call is going on.
+// the whole directory, even if there is nothing in it, and so does one after a change of the node. When ctx ends it
+// returns ctx.Err(). What it returns is kept to compare with and must not be changed. It must not be called while another
+// call is going on.
 func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 	for {
 		if err := d.ended(ctx); err != nil {
@@ -104,8 +106,7 @@ func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 			d.wait(ctx) // a first Update that lacks something would take it out of the kernel
 			continue
 		}
-		update := d.catalog.update(d.node)
-		if !d.told || len(update.Services) > 0 || len(update.Removed) > 0 {
+		if update, news := d.catalog.update(d.node); news || !d.told {
 			d.told = true
 			return update, nil
 		}

@@ -94,20 +94,26 @@ func (f *files) release(name string, key objectKey) {
 		return
 	}
 	delete(f.holders, key)
-	if key.kind == "Service" {
+	switch key.kind {
+	case "Service":
 		f.catalog.removeService(render.ServiceName{Namespace: key.namespace, Name: key.name})
-	} else {
+	case "EndpointSlice":
 		f.catalog.removeSlice(sliceName{key.namespace, key.name})
+	case "Node":
+		f.catalog.removeNode()
 	}
 }
 
 // put hands the object that counts to the catalog, which does nothing if it has that one.
 func (f *files) put(key objectKey) {
 	o := f.known[f.holders[key][0]].objects[key]
-	if o.service != nil {
+	switch {
+	case o.service != nil:
 		f.catalog.putService(o.service)
-	} else {
+	case o.slice != nil:
 		f.catalog.putSlice(o.slice)
+	case o.node != nil:
+		f.catalog.putNode(o.node)
 	}
 }
 

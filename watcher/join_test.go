@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -54,291 +57,54 @@ func apiEndpoint(addresses ...string) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{Addresses: addresses}
 }
 
-// brief prints a Service as the tests want it: addresses, then one line per port.
+// brief prints a Service as the tests want it: addresses and policies, then one line per port.
 func brief(s render.Service) []string {
-	lines := []string{fmt.Sprint(s.ClusterIPs)}
+	line := fmt.Sprint(s.ClusterIPs)
+	for _, more := range []struct {
+		name  string
+		text  string
+		there bool
+	}{
+		{"external", fmt.Sprint(s.ExternalIPs), len(s.ExternalIPs) > 0},
+		{"balancer", fmt.Sprint(s.LoadBalancerIPs), len(s.LoadBalancerIPs) > 0},
+		{"from", fmt.Sprint(s.SourceRanges), len(s.SourceRanges) > 0},
+		{"internal", "local", s.InternalLocal},
+		{"external", "local", s.ExternalLocal},
+	} {
+		if more.there {
+			line += " " + more.name + " " + more.text
+		}
+	}
+	lines := []string{line}
 	for _, p := range s.Ports {
 		line := fmt.Sprintf("%s %d/%s", p.Name, p.Port, p.Protocol)
+		if p.NodePort != 0 {
+			line += fmt.Sprintf(" at nodes %d", p.NodePort)
+		}
 		for _, e := range p.Endpoints {
-			line += " " + e.AddrPort.String()
-			if !e.Ready {
-				line += "!"
-			}
+			line += " " + briefEndpoint(e)
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-func TestReduceService(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name     string
-		change   func(*corev1.Service)
-		want     []string
-		skipped  bool
-		problems []Problem
-	}{
-		{name: "dual-stack", want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"}},
-		{
-			name:   "clusterIP alone",
-			change: func(s *corev1.Service) { s.Spec.ClusterIPs = nil },
-			want:   []string{"[10.96.0.1]", "http 80/tcp"},
-		},
-		{
-			name:    "another proxy's",
-			change:  func(s *corev1.Service) { s.Labels = map[string]string{labelServiceProxyName: ""} },
-			skipped: true,
-			problems: []Problem{{
-				Field: "metadata.labels", Skipped: true,
-				Detail: "the label service.kubernetes.io/service-proxy-name gives it to another proxy",
-			}},
-		},
-		{
-			name:     "headless",
-			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
-			skipped:  true,
-			problems: []Problem{{Field: "spec.clusterIP", Detail: "it is headless", Skipped: true}},
-		},
-		{
-			name:    "external name",
-			change:  func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
-			skipped: true,
-			problems: []Problem{{
-				Field: "spec.type", Detail: "an ExternalName Service is a name in DNS and nothing else", Skipped: true,
-			}},
-		},
-		{
-			name:     "no cluster IP",
-			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
-			skipped:  true,
-			problems: []Problem{{Field: "spec.clusterIP", Detail: "it has no cluster IP", Skipped: true}},
-		},
-		{
-			name:     "invalid IP loses its family alone",
-			change:   func(s *corev1.Service) { s.Spec.ClusterIPs[0] = "10.96.0.300" },
-			want:     []string{"[fd00::1]", "http 80/tcp"},
-			problems: []Problem{{Field: "spec.clusterIPs[0]", Detail: `"10.96.0.300" is not an IP address`}},
-		},
-		{
-			name:   "invalid clusterIP",
-			change: func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "x", nil },
-			want:   []string{"[]", "http 80/tcp"}, problems: []Problem{{Field: "spec.clusterIP", Detail: `"x" is not an IP address`}},
-		},
-		{
-			name:   "two of a family",
-			change: func(s *corev1.Service) { s.Spec.ClusterIPs[1] = "10.96.0.2" },
-			want:   []string{"[10.96.0.1]", "http 80/tcp"},
-			problems: []Problem{{
-				Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is the second IPv4 address, 10.96.0.1 is used",
-			}},
-		},
-		{
-			name: "addresses nobody connects to",
-			change: func(s *corev1.Service) {
-				s.Spec.ClusterIPs = []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1", "::ffff:10.0.0.1"}
-			},
-			want: []string{"[]", "http 80/tcp"},
-			problems: []Problem{
-				{Field: "spec.clusterIPs[0]", Detail: "0.0.0.0 is the unspecified address"},
-				{Field: "spec.clusterIPs[1]", Detail: ":: is the unspecified address"},
-				{Field: "spec.clusterIPs[2]", Detail: "127.0.0.1 is a loopback address"},
-				{Field: "spec.clusterIPs[3]", Detail: "::1 is a loopback address"},
-				{Field: "spec.clusterIPs[4]", Detail: "224.0.0.1 is a multicast address"},
-				{Field: "spec.clusterIPs[5]", Detail: "ff02::1 is a multicast address"},
-				{Field: "spec.clusterIPs[6]", Detail: "169.254.1.1 is a link-local address"},
-				{Field: "spec.clusterIPs[7]", Detail: "fe80::1 is a link-local address"},
-				{Field: "spec.clusterIPs[8]", Detail: `"::ffff:10.0.0.1" is an IPv4 address written as IPv6`},
-			},
-		},
-		{
-			name: "bad ports leave the others",
-			change: func(s *corev1.Service) {
-				s.Spec.Ports = []corev1.ServicePort{
-					{Name: "a", Port: 0}, {Name: "b", Port: 65536}, {Name: "c", Port: -1},
-					{Name: "d", Port: 53, Protocol: "ICMP"}, {Name: "a", Port: 53, Protocol: "udp"},
-				}
-			},
-			want: []string{"[10.96.0.1 fd00::1]", "a 53/udp"},
-			problems: []Problem{
-				{Field: "spec.ports[0].port", Detail: "0 is not a port"},
-				{Field: "spec.ports[1].port", Detail: "65536 is not a port"},
-				{Field: "spec.ports[2].port", Detail: "-1 is not a port"},
-				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is none of TCP, UDP, SCTP`},
-			},
-		},
-		{
-			name: "repeated ports",
-			change: func(s *corev1.Service) {
-				s.Spec.Ports = []corev1.ServicePort{
-					{Name: "a", Port: 53}, {Name: "b", Port: 53}, {Name: "a", Port: 53, Protocol: "UDP"}, {Name: "c", Port: 53, Protocol: "SCTP"},
-				}
-			},
-			want: []string{"[10.96.0.1 fd00::1]", "a 53/tcp", "c 53/sctp"},
-			problems: []Problem{
-				{Field: "spec.ports[1].port", Detail: `53/tcp is there already as port "a"`},
-				{Field: "spec.ports[2].name", Detail: `port 53/tcp has the name "a" already`},
-			},
-		},
-		{
-			name:   "nothing at all",
-			change: func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{ClusterIP: "10.96.0.1"} },
-			want:   []string{"[10.96.0.1]"},
-		},
+// briefEndpoint marks what is not as usual: ! not ready, - not serving, ~ terminating, {zones; nodes} hints.
+func briefEndpoint(e render.Endpoint) string {
+	text := e.AddrPort.String()
+	if !e.Ready {
+		text += "!"
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			got := reduceService(apiService(tt.change))
-			for i := range tt.problems {
-				tt.problems[i].Object = "Service default/web"
-			}
-			if diff := cmp.Diff(tt.problems, got.problems, compare); diff != "" {
-				t.Errorf("problems (-want +got):\n%s", diff)
-			}
-			if got.skipped != tt.skipped {
-				t.Fatalf("skipped: %v, want %v", got.skipped, tt.skipped)
-			}
-			if tt.skipped {
-				return
-			}
-			if diff := cmp.Diff(tt.want, brief(join(got, nil))); diff != "" {
-				t.Errorf("service (-want +got):\n%s", diff)
-			}
-		})
+	if !e.Serving {
+		text += "-"
 	}
-}
-
-func TestReduceSlice(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name     string
-		change   func(*discoveryv1.EndpointSlice)
-		want     string // the Service's only port
-		unused   bool
-		problems []Problem
-	}{
-		{name: "plain", want: "http 80/tcp 10.1.0.1:8080"},
-		{
-			name: "no label", change: func(s *discoveryv1.EndpointSlice) { s.Labels = nil }, unused: true,
-			problems: []Problem{{
-				Field: "metadata.labels", Detail: "no label kubernetes.io/service-name names its Service", Skipped: true,
-			}},
-		},
-		{
-			name:   "empty label",
-			change: func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "" }, unused: true,
-			problems: []Problem{{
-				Field: "metadata.labels", Detail: "no label kubernetes.io/service-name names its Service", Skipped: true,
-			}},
-		},
-		{
-			name:   "headless",
-			change: func(s *discoveryv1.EndpointSlice) { s.Labels[corev1.IsHeadlessService] = "" }, unused: true,
-			problems: []Problem{{
-				Field: "metadata.labels", Skipped: true,
-				Detail: "the label service.kubernetes.io/headless says that its Service is headless",
-			}},
-		},
-		{
-			name: "FQDN", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "FQDN" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: "names cannot be balanced, only addresses", Skipped: true}},
-		},
-		{
-			name: "unknown addressType", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPv5" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: `"IPv5" is none of IPv4, IPv6, FQDN`}},
-		},
-		{
-			name: "no addressType", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: `"" is none of IPv4, IPv6, FQDN`}},
-		},
-		{
-			name: "ports",
-			change: func(s *discoveryv1.EndpointSlice) {
-				s.Ports = []discoveryv1.EndpointPort{
-					{},
-					{Name: new("http")},
-					{Name: new("http"), Port: new(int32(0))},
-					{Name: new("http"), Port: new(int32(65536))},
-					{Name: new("http"), Port: new(int32(-1))},
-					{Name: new("http"), Port: new(int32(1)), Protocol: new(corev1.Protocol("IGMP"))},
-					{Name: new("http"), Port: new(int32(2)), Protocol: new(corev1.ProtocolUDP)},
-					{Port: new(int32(3))},
-					{Name: new("http"), Port: new(int32(4)), Protocol: new(corev1.ProtocolTCP)},
-				}
-			},
-			want: "http 80/tcp 10.1.0.1:4",
-			problems: []Problem{
-				{Field: "ports[3].port", Detail: "65536 is not a port"},
-				{Field: "ports[4].port", Detail: "-1 is not a port"},
-				{Field: "ports[5].protocol", Detail: `protocol "IGMP" is none of TCP, UDP, SCTP`},
-			},
-		},
-		{
-			name: "addresses",
-			change: func(s *discoveryv1.EndpointSlice) {
-				s.Endpoints = []discoveryv1.Endpoint{
-					{}, apiEndpoint("pod"), apiEndpoint("fd00::5"), apiEndpoint("::ffff:10.0.0.1"), apiEndpoint("0.0.0.0"),
-					apiEndpoint("127.1.0.1"), apiEndpoint("169.254.0.1"), apiEndpoint("239.0.0.1"), apiEndpoint(""),
-					apiEndpoint("10.001.00.010", "10.9.9.9"), apiEndpoint("10.1.0.2"),
-				}
-			},
-			want: "http 80/tcp 10.1.0.2:8080 10.1.0.10:8080",
-			problems: []Problem{
-				{Field: "endpoints[0].addresses", Detail: "there is no address"},
-				{Field: "endpoints[1].addresses[0]", Detail: `"pod" is not an IP address`},
-				{Field: "endpoints[2].addresses[0]", Detail: "fd00::5 is not of the slice's addressType IPv4"},
-				{Field: "endpoints[3].addresses[0]", Detail: `"::ffff:10.0.0.1" is an IPv4 address written as IPv6`},
-				{Field: "endpoints[4].addresses[0]", Detail: "0.0.0.0 is the unspecified address"},
-				{Field: "endpoints[5].addresses[0]", Detail: "127.1.0.1 is a loopback address"},
-				{Field: "endpoints[6].addresses[0]", Detail: "169.254.0.1 is a link-local address"},
-				{Field: "endpoints[7].addresses[0]", Detail: "239.0.0.1 is a multicast address"},
-				{Field: "endpoints[8].addresses[0]", Detail: `"" is not an IP address`},
-			},
-		},
-		{
-			name: "IPv6",
-			change: func(s *discoveryv1.EndpointSlice) {
-				s.AddressType = discoveryv1.AddressTypeIPv6
-				s.Endpoints = []discoveryv1.Endpoint{apiEndpoint("fd00::5"), apiEndpoint("10.1.0.1")}
-			},
-			want: "http 80/tcp [fd00::5]:8080",
-			problems: []Problem{{
-				Field: "endpoints[1].addresses[0]", Detail: "10.1.0.1 is not of the slice's addressType IPv6",
-			}},
-		},
-		{
-			name: "conditions",
-			change: func(s *discoveryv1.EndpointSlice) {
-				s.Endpoints = []discoveryv1.Endpoint{apiEndpoint("10.1.0.1"), apiEndpoint("10.1.0.2"), apiEndpoint("10.1.0.3")}
-				s.Endpoints[1].Conditions.Ready = new(false)
-				s.Endpoints[2].Conditions.Ready = new(true)
-			},
-			want: "http 80/tcp 10.1.0.1:8080 10.1.0.2:8080! 10.1.0.3:8080",
-		},
+	if e.Terminating {
+		text += "~"
 	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			got := reduceSlice(apiSlice("web-1", tt.change))
-			for i := range tt.problems {
-				tt.problems[i].Object = "EndpointSlice default/web-1"
-			}
-			if diff := cmp.Diff(tt.problems, got.problems, compare); diff != "" {
-				t.Errorf("problems (-want +got):\n%s", diff)
-			}
-			if (got.service == "") != tt.unused {
-				t.Fatalf("service is %q", got.service)
-			}
-			if tt.unused {
-				return
-			}
-			joined := join(reduceService(apiService(nil)), []*slice{got})
-			if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", tt.want}, brief(joined)); diff != "" {
-				t.Errorf("service (-want +got):\n%s", diff)
-			}
-		})
+	if e.Hints != nil {
+		text += "{" + strings.Join(e.Hints.Zones, " ") + "; " + strings.Join(e.Hints.Nodes, " ") + "}"
 	}
+	return text
 }
 
 func TestJoin(t *testing.T) {
@@ -377,13 +143,13 @@ func TestJoin(t *testing.T) {
 		ClusterIPs:  []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd00::1")},
 		Ports: []render.Port{
 			{Name: "http", Protocol: nft.TCP, Port: 80, Endpoints: []render.Endpoint{
-				{AddrPort: netip.MustParseAddrPort("10.1.0.8:8080"), Node: "n1"},
-				{AddrPort: netip.MustParseAddrPort("10.1.0.9:8080"), Node: "n3", Ready: true},
-				{AddrPort: netip.MustParseAddrPort("10.1.0.10:8080"), Node: "n1", Ready: true},
+				{AddrPort: netip.MustParseAddrPort("10.1.0.8:8080"), Node: "n1", Serving: true},
+				{AddrPort: netip.MustParseAddrPort("10.1.0.9:8080"), Node: "n3", Ready: true, Serving: true},
+				{AddrPort: netip.MustParseAddrPort("10.1.0.10:8080"), Node: "n1", Ready: true, Serving: true},
 			}},
 			{Name: "dns", Protocol: nft.UDP, Port: 53, Endpoints: []render.Endpoint{
-				{AddrPort: netip.MustParseAddrPort("[fd00::1]:5353"), Ready: true},
-				{AddrPort: netip.MustParseAddrPort("[fd00::2]:5353"), Ready: true},
+				{AddrPort: netip.MustParseAddrPort("[fd00::1]:5353"), Ready: true, Serving: true},
+				{AddrPort: netip.MustParseAddrPort("[fd00::2]:5353"), Ready: true, Serving: true},
 			}},
 		},
 	}
@@ -395,6 +161,102 @@ func TestJoin(t *testing.T) {
 		}
 		if !same(got, want) {
 			t.Fatal("not the same")
+		}
+	}
+}
+
+// Of one address and port in several slices one endpoint counts.
+func TestJoinRepeatedEndpoint(t *testing.T) {
+	t.Parallel()
+	endpoint := func(node string, ready, terminating bool) discoveryv1.Endpoint {
+		return discoveryv1.Endpoint{
+			Addresses: []string{"10.1.0.1"}, NodeName: &node,
+			Conditions: discoveryv1.EndpointConditions{Ready: &ready, Terminating: &terminating},
+		}
+	}
+	tests := []struct {
+		name string
+		from [][]discoveryv1.Endpoint // by slice, in name order
+		want string                   // the node of the one that counts
+	}{
+		{"staying before terminating", [][]discoveryv1.Endpoint{{endpoint("a", true, true)}, {endpoint("b", false, false)}}, "b"},
+		{"ready before not ready", [][]discoveryv1.Endpoint{{endpoint("a", false, false)}, {endpoint("b", true, false)}}, "b"},
+		{"ready before not ready, terminating", [][]discoveryv1.Endpoint{{endpoint("a", false, true)}, {endpoint("b", true, true)}}, "b"},
+		{"first slice", [][]discoveryv1.Endpoint{{endpoint("a", true, false)}, {endpoint("b", true, false)}}, "a"},
+		{"first in a slice", [][]discoveryv1.Endpoint{{endpoint("a", false, true), endpoint("b", false, true)}}, "a"},
+		{"three", [][]discoveryv1.Endpoint{{endpoint("a", true, true)}, {endpoint("b", false, false), endpoint("c", true, false)}}, "c"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			var from []*slice
+			for i, endpoints := range tt.from {
+				from = append(from, reduceSlice(apiSlice(fmt.Sprintf("web-%d", i), func(s *discoveryv1.EndpointSlice) { s.Endpoints = endpoints })))
+			}
+			for range 2 {
+				got := join(reduceService(apiService(nil)), from).Ports[0].Endpoints
+				if len(got) != 1 || got[0].Node != tt.want {
+					t.Errorf("%v, want the one of %s", got, tt.want)
+				}
+				slices.Reverse(from)
+			}
+		})
+	}
+}
+
+// A field that same does not look at would be a change that nobody hears of. Both sides are built apart: what is compared
+// are values.
+func TestSameSeesEveryField(t *testing.T) {
+	t.Parallel()
+	build := func() render.Service {
+		return render.Service{Ports: []render.Port{{Endpoints: []render.Endpoint{{Hints: &render.Hints{Zones: []string{"z"}, Nodes: []string{"n"}}}}}}}
+	}
+	if !same(build(), build()) {
+		t.Fatal("equal Services are not the same")
+	}
+	parts := map[string]func(*render.Service) reflect.Value{
+		"Service":  func(s *render.Service) reflect.Value { return reflect.ValueOf(s) },
+		"Port":     func(s *render.Service) reflect.Value { return reflect.ValueOf(&s.Ports[0]) },
+		"Endpoint": func(s *render.Service) reflect.Value { return reflect.ValueOf(&s.Ports[0].Endpoints[0]) },
+		"Hints":    func(s *render.Service) reflect.Value { return reflect.ValueOf(s.Ports[0].Endpoints[0].Hints) },
+	}
+	for name, part := range parts {
+		count := part(new(build())).Elem().NumField()
+		for i := range count {
+			changed := build()
+			field := part(&changed).Elem().Field(i)
+			set(t, field)
+			if same(build(), changed) || same(changed, build()) {
+				t.Errorf("%s.%s makes no difference", name, part(&changed).Elem().Type().Field(i).Name)
+			}
+		}
+	}
+}
+
+// set gives a field another value.
+func set(t *testing.T, field reflect.Value) {
+	t.Helper()
+	switch value := field.Addr().Interface().(type) {
+	case *render.ServiceName:
+		value.Name += "x"
+	case *time.Time:
+		*value = value.Add(time.Second)
+	case *netip.AddrPort:
+		*value = netip.MustParseAddrPort("10.1.0.1:1")
+	default:
+		switch field.Kind() {
+		case reflect.String:
+			field.SetString(field.String() + "x")
+		case reflect.Bool:
+			field.SetBool(!field.Bool())
+		case reflect.Uint8, reflect.Uint16:
+			field.SetUint(field.Uint() + 1)
+		case reflect.Slice:
+			field.Set(reflect.Append(field, reflect.New(field.Type().Elem()).Elem()))
+		case reflect.Pointer:
+			field.SetZero()
+		default:
+			t.Fatalf("a field of type %s", field.Type())
 		}
 	}
 }

@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,10 +29,11 @@ func (k objectKey) String() string {
 	return k.kind + " " + k.namespace + "/" + k.name
 }
 
-// object is a reduced object: a service or a slice.
+// object is a reduced object: a service, a slice or a node.
 type object struct {
 	service *service
 	slice   *slice
+	node    *node
 }
 
 // finding is what is worth a line in the log about one document.
@@ -144,11 +146,16 @@ type header struct {
 
 func (h header) key() objectKey {
 	key := objectKey{kind: h.Kind, namespace: h.Metadata.Namespace, name: h.Metadata.Name}
-	if h.Kind == "Service" || h.Kind == "EndpointSlice" {
+	switch h.Kind {
+	case "Service", "EndpointSlice":
 		key.namespace = namespace(key.namespace)
+	case "Node":
+		key.namespace = "" // a Node is in none, whatever it says
 	}
 	return key
 }
+
+func namespace(s string) string { return cmp.Or(s, corev1.NamespaceDefault) }
 
 // decode reads one object or List. A typed List's items need no kind, the API server leaves it out: outer is what they are.
 func (p *parser) decode(value []byte, outer metav1.TypeMeta) {
@@ -180,7 +187,7 @@ func (p *parser) decode(value []byte, outer metav1.TypeMeta) {
 			p.take(key, object{slice: reduceSlice(api)})
 		})
 	case kind("v1", "Node"):
-		decodeInto(p, value, key, p.checkNode)
+		decodeInto(p, value, key, p.takeNode)
 	case kind("v1", "List"):
 		p.list(value, key, metav1.TypeMeta{})
 	case kind("v1", "ServiceList"), kind("v1", "NodeList"), kind("discovery.k8s.io/v1", "EndpointSliceList"):
@@ -298,21 +305,13 @@ func (p *parser) take(key objectKey, o object) {
 	p.objects[key] = o
 }
 
-// checkNode reads what this machine's Node says. Nothing of it is used yet, cluster IPs need nothing of it; the fields
-// that node ports will need are checked already. Other Nodes mean nothing here.
-func (p *parser) checkNode(key objectKey, api *corev1.Node) {
-	if api.Name != p.node {
-		p.findings = append(p.findings, finding{document: p.document, item: p.item, Problem: Problem{
-			Object: key.String(), Field: "metadata.name", Detail: "it is another node", Skipped: true,
-		}})
+// takeNode takes this machine's Node. Other Nodes mean nothing here.
+func (p *parser) takeNode(key objectKey, api *corev1.Node) {
+	if key.name == p.node {
+		p.take(key, object{node: reduceNode(api)})
 		return
 	}
-	for i, a := range api.Status.Addresses {
-		if a.Type != corev1.NodeInternalIP {
-			continue
-		}
-		if _, err := parseAddr(a.Address); err != nil {
-			p.note(key, fmt.Sprintf("status.addresses[%d].address", i), err.Error(), false)
-		}
-	}
+	p.findings = append(p.findings, finding{document: p.document, item: p.item, Problem: Problem{
+		Object: key.String(), Field: "metadata.name", Detail: "it is another node", Skipped: true,
+	}})
 }

@@ -126,9 +126,15 @@ func TestParse(t *testing.T) {
 			findings: []string{`!1 List (item) unknown field "item"`},
 		},
 		{
-			name:     "Node",
-			text:     "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: Hostname, address: n1}, {type: InternalIP, address: x}]}\n",
-			findings: []string{`1 Node n1 (status.addresses[1].address) "x" is not an IP address`},
+			name:    "Node",
+			text:    "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nstatus: {addresses: [{type: Hostname, address: n1}]}\n",
+			objects: []string{"Node n1"},
+		},
+		{
+			name:     "Node twice, and a namespace that means nothing",
+			text:     "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n1, namespace: a}\n",
+			objects:  []string{"Node n1"},
+			findings: []string{"2 Node n1 (metadata.name) it is in this file already, the last one is used"},
 		},
 		{
 			name: "Node with an unknown field", text: "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCidr: ''}\n",
@@ -164,6 +170,8 @@ func FuzzParse(f *testing.F) {
 			"ports: [{name: a, port: 8080}, {}]\nendpoints: [{addresses: [10.1.0.1], nodeName: n, conditions: {ready: false}}, {addresses: []}, {}]\n",
 		"apiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: Node, metadata: {name: n}}, null, 1, []]\n",
 		`{"apiVersion":"v1","kind":"ServiceList","items":[{"metadata":{"name":"a"},"spec":{"clusterIP":"None"}},{}]}{"a":`,
+		fullYAML,
+		nodeYAML("n", "z", "192.0.2.1", "fd00::1"),
 		"a: &a [*a]\n---\n{a: 1}\n{\n--- |\n...\n%",
 		"kind: 1\nmetadata: x\n",
 	} {

@@ -43,11 +43,7 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			}
 			key = nil
 		case *expr.Cmp:
-			if len(e.Data) == 1 {
-				r.Match = append(r.Match, nft.OfProtocol{Protocol: nft.Protocol(e.Data[0])})
-			} else {
-				r.Match = append(r.Match, nft.Translated{})
-			}
+			r.Match = append(r.Match, guessMatch(exprs[:i], e))
 			key = nil
 		case *expr.Verdict:
 			r.Do = nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
@@ -60,12 +56,25 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 	return r
 }
 
+// guessMatch is the match that ends with a comparison.
+func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
+	if len(cmp.Data) == 1 {
+		return nft.OfProtocol{Protocol: nft.Protocol(cmp.Data[0])}
+	}
+	if len(before) > 0 {
+		if _, ok := before[len(before)-1].(*expr.Fib); ok {
+			return nft.FromHost{}
+		}
+	}
+	return nft.Translated{}
+}
+
 // fieldOf is the field that an expression loads; the zero Field if none of ours.
 func fieldOf(f nft.Family, e expr.Any) nft.Field {
 	if n, ok := e.(*expr.Numgen); ok {
 		return nft.Field{Kind: nft.RandomNumber, Mod: n.Modulus}
 	}
-	for k := nft.SourceAddr; k <= nft.OriginalDestinationAddr; k++ {
+	for k := nft.SourceAddr; k <= nft.OriginalDestinationPort; k++ {
 		ours, _, err := load(f, nft.Field{Kind: k}, loadedTo(e))
 		if err == nil && reflect.DeepEqual(ours, e) {
 			return nft.Field{Kind: k}
@@ -119,9 +128,28 @@ func decodeExprs(f nft.Family, list []byte) []expr.Any {
 				data = b
 			}
 		}
+		if name == "byteorder" && swapsNothing(data) {
+			continue
+		}
 		exprs = append(exprs, decodeExpr(f, name, data))
 	}
 	return exprs
+}
+
+// swapsNothing says whether a byteorder expression has no effect: it turns whole numbers around, and has not one. nft
+// writes such for l4proto, of one byte, as part of a concatenation of intervals (nft_byteorder_eval in
+// net/netfilter/nft_byteorder.c).
+func swapsNothing(data []byte) bool {
+	var size, length uint64
+	for kind, b := range attributes(data) {
+		switch kind {
+		case unix.NFTA_BYTEORDER_SIZE:
+			size = number(b)
+		case unix.NFTA_BYTEORDER_LEN:
+			length = number(b)
+		}
+	}
+	return length < size
 }
 
 func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
@@ -135,6 +163,8 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 		e = &expr.Numgen{}
 	case "ct":
 		e = &expr.Ct{}
+	case "fib":
+		e = &expr.Fib{}
 	case "lookup":
 		e = &expr.Lookup{}
 	case "cmp":

@@ -44,6 +44,11 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(ipsDstNAT), Xor: native(0)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(ipsDstNAT)},
 		}, nil
+	case nft.FromHost:
+		return []expr.Any{
+			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)},
+		}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", m)
 }

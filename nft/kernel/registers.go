@@ -44,6 +44,8 @@ func load(f nft.Family, field nft.Field, reg uint32) (expr.Any, uint32, error) {
 		return &expr.Numgen{Register: reg, Modulus: field.Mod, Type: unix.NFT_NG_RANDOM}, 4, nil
 	case nft.OriginalDestinationAddr:
 		return &expr.Ct{Key: originalDestination(f), Register: reg, Direction: expr.CtDirOriginal}, addrLen(f), nil
+	case nft.OriginalDestinationPort:
+		return &expr.Ct{Key: expr.CtKeyPROTODST, Register: reg, Direction: expr.CtDirOriginal}, 2, nil
 	}
 	return nil, 0, fmt.Errorf("no expression loads field %d", field.Kind)
 }

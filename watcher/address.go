@@ -1,0 +1,79 @@
+package watcher
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	utilnet "k8s.io/utils/net"
+)
+
+// parseAddr reads an address as leniently as kube-proxy (010.0.0.1 is 10.0.0.1) and refuses those that a packet to a
+// Service or an endpoint never carries. The API server refuses the same for endpoints.
+func parseAddr(s string) (netip.Addr, error) {
+	addr, ok := netip.AddrFromSlice(utilnet.ParseIPSloppy(s))
+	if !ok {
+		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
+	}
+	if addr = addr.Unmap(); addr.Is4() && strings.Contains(s, ":") {
+		return netip.Addr{}, fmt.Errorf("%q is an IPv4 address written as IPv6", s)
+	}
+	switch {
+	case addr.IsUnspecified():
+		return netip.Addr{}, fmt.Errorf("%s is the unspecified address", addr)
+	case addr.IsLoopback():
+		return netip.Addr{}, fmt.Errorf("%s is a loopback address", addr)
+	case addr.IsMulticast():
+		return netip.Addr{}, fmt.Errorf("%s is a multicast address", addr)
+	case addr.IsLinkLocalUnicast():
+		return netip.Addr{}, fmt.Errorf("%s is a link-local address", addr)
+	}
+	return addr, nil
+}
+
+// parsePrefix reads a range as leniently as kube-proxy: with spaces around it, which the API server lets through, and
+// with host bits, which it clears.
+func parsePrefix(s string) (netip.Prefix, error) {
+	_, ipNet, err := utilnet.ParseCIDRSloppy(strings.TrimSpace(s))
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%q is not a range of IP addresses", s)
+	}
+	addr, _ := netip.AddrFromSlice(ipNet.IP)
+	if addr.Is4In6() {
+		return netip.Prefix{}, fmt.Errorf("%q is an IPv4 range written as IPv6", s)
+	}
+	bits, _ := ipNet.Mask.Size()
+	return netip.PrefixFrom(addr, bits), nil
+}
+
+// addAddr parses an address and appends it. One that is invalid or there already is noted at the field and lost.
+func addAddr(have []netip.Addr, text, field string, note notes) []netip.Addr {
+	addr, err := parseAddr(text)
+	if err == nil && slices.Contains(have, addr) {
+		err = fmt.Errorf("%s is there already", addr)
+	}
+	if err != nil {
+		note.add(field, err.Error())
+		return have
+	}
+	return append(have, addr)
+}
+
+func ofFamily(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {
+	for _, addr := range addrs {
+		if addr.Is4() == is4 {
+			return addr, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// family is the address family in the API's words.
+func family(addr netip.Addr) string {
+	if addr.Is4() {
+		return string(corev1.IPv4Protocol)
+	}
+	return string(corev1.IPv6Protocol)
+}

@@ -1,0 +1,49 @@
+package watcher
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nfproxy/render"
+)
+
+// node is what the rules need of this machine's Node object.
+type node struct {
+	zone string
+	// addresses has at most one per family, IPv4 first.
+	addresses []netip.Addr
+	problems  []Problem
+}
+
+// reduceNode takes the zone and the first internal address of each family from a Node, with every problem found on the
+// way.
+func reduceNode(api *corev1.Node) *node {
+	n := &node{zone: api.Labels[corev1.LabelTopologyZone]}
+	note := noter(&n.problems, objectKey{kind: "Node", name: api.Name})
+	for i, a := range api.Status.Addresses {
+		if a.Type != corev1.NodeInternalIP {
+			continue
+		}
+		addr, err := parseAddr(a.Address)
+		if err != nil {
+			note.add(fmt.Sprintf("status.addresses[%d].address", i), err.Error())
+			continue
+		}
+		if _, ok := ofFamily(n.addresses, addr.Is4()); !ok {
+			n.addresses = append(n.addresses, addr)
+		}
+	}
+	slices.SortFunc(n.addresses, netip.Addr.Compare)
+	return n
+}
+
+// describe returns this machine as the rules need it: as given, with what its Node object says if there is one.
+func (n *node) describe(given render.Node) render.Node {
+	if n != nil {
+		given.Zone, given.Addresses = n.zone, n.addresses
+	}
+	return given
+}

@@ -1,0 +1,86 @@
+package watcher
+
+import (
+	"fmt"
+	"math"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nfproxy/nft"
+)
+
+// servicePort is one port of a Service, or of an EndpointSlice.
+type servicePort struct {
+	name     string
+	protocol nft.Protocol
+	port     uint16
+	// nodePort is the Service's port at nodes, 0 for none.
+	nodePort uint16
+}
+
+func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
+	var have []servicePort
+	for i, p := range api.Spec.Ports {
+		port, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
+		if err == nil && p.Port == 0 {
+			field, err = "port", fmt.Errorf("0 is not a port")
+		}
+		if err == nil {
+			field, err = clash(have, port)
+		}
+		if err != nil {
+			note.add(fmt.Sprintf("spec.ports[%d].%s", i, field), err.Error())
+			continue
+		}
+		if nodePorts(api) {
+			if port.nodePort, err = reduceNodePort(have, port.protocol, p.NodePort); err != nil {
+				note.add(fmt.Sprintf("spec.ports[%d].nodePort", i), err.Error())
+			}
+		}
+		have = append(have, port)
+	}
+	return have
+}
+
+// clash reports what a port repeats of the ports before it. Names tell ports apart for EndpointSlices, so they have to
+// differ even where the protocols do; the API server asks for the same.
+func clash(have []servicePort, port servicePort) (field string, err error) {
+	for _, other := range have {
+		if other.protocol == port.protocol && other.port == port.port {
+			return "port", fmt.Errorf("%d/%s is there already as port %q", port.port, port.protocol, other.name)
+		}
+		if other.name == port.name {
+			return "name", fmt.Errorf("port %d/%s has the name %q already", other.port, other.protocol, other.name)
+		}
+	}
+	return "", nil
+}
+
+// nodePorts tells whether a Service has ports at nodes. Of other types the field means nothing.
+func nodePorts(api *corev1.Service) bool {
+	return api.Spec.Type == corev1.ServiceTypeNodePort || api.Spec.Type == corev1.ServiceTypeLoadBalancer
+}
+
+// reduceNodePort returns the port at nodes, 0 if there is none or it cannot be used.
+func reduceNodePort(have []servicePort, protocol nft.Protocol, number int32) (uint16, error) {
+	if number < 0 || number > math.MaxUint16 {
+		return 0, fmt.Errorf("%d is not a port", number)
+	}
+	for _, other := range have {
+		if number != 0 && other.protocol == protocol && other.nodePort == uint16(number) {
+			return 0, fmt.Errorf("%d/%s is there already as port %q", number, protocol, other.name)
+		}
+	}
+	return uint16(number), nil
+}
+
+func reducePort(name, protocol string, number int32) (port servicePort, field string, err error) {
+	proto, err := nft.ParseProtocol(protocol)
+	if err != nil {
+		return port, "protocol", err
+	}
+	if number < 0 || number > math.MaxUint16 {
+		return port, "port", fmt.Errorf("%d is not a port", number)
+	}
+	return servicePort{name: name, protocol: proto, port: uint16(number)}, "", nil
+}

@@ -1,0 +1,155 @@
+package watcher
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"nfproxy/render"
+)
+
+// labelServiceProxyName hands a Service to another proxy, whatever its value: kube-proxy's informer has the selector
+// !service.kubernetes.io/service-proxy-name.
+const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
+
+// service is what a Service's rules depend on.
+type service struct {
+	render.ServiceName
+	created                                  time.Time
+	clusterIPs, externalIPs, loadBalancerIPs []netip.Addr
+	sourceRanges                             []netip.Prefix
+	internalLocal, externalLocal             bool
+	ports                                    []servicePort
+	// skipped is true of a Service that this proxy leaves alone.
+	skipped  bool
+	problems []Problem
+}
+
+// reduceService takes from a Service what the join needs, with every problem found on the way. What is wrong in one
+// field costs that field alone.
+func reduceService(api *corev1.Service) *service {
+	s := &service{
+		ServiceName: render.ServiceName{Namespace: namespace(api.Namespace), Name: api.Name},
+		created:     api.CreationTimestamp.Time,
+	}
+	note := noter(&s.problems, objectKey{"Service", s.Namespace, s.Name})
+	if field, reason := skipReason(api); reason != "" {
+		note.skip(field, reason)
+		s.skipped = true
+		return s
+	}
+	s.clusterIPs = reduceClusterIPs(api, note)
+	for i, text := range api.Spec.ExternalIPs {
+		s.externalIPs = addAddr(s.externalIPs, text, fmt.Sprintf("spec.externalIPs[%d]", i), note)
+	}
+	if api.Spec.Type == corev1.ServiceTypeLoadBalancer {
+		s.loadBalancerIPs, s.sourceRanges = reduceLoadBalancer(api, note)
+	}
+	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", note)
+	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", note) && accessible(api)
+	s.ports = reduceServicePorts(api, note)
+	return s
+}
+
+// skipReason tells why a Service is not for this proxy; kube-proxy skips the same (its informers' selectors and
+// ShouldSkipService in pkg/proxy/util). The reason is empty for all others.
+func skipReason(api *corev1.Service) (field, reason string) {
+	if _, ok := api.Labels[labelServiceProxyName]; ok {
+		return "metadata.labels", "the label " + labelServiceProxyName + " gives it to another proxy"
+	}
+	if api.Spec.Type == corev1.ServiceTypeExternalName {
+		return "spec.type", "an ExternalName Service is a name in DNS and nothing else"
+	}
+	ips, _ := clusterIPs(api)
+	switch {
+	case strings.Join(ips, "") == "":
+		return "spec.clusterIP", "it has no cluster IP"
+	case ips[0] == corev1.ClusterIPNone:
+		return "spec.clusterIP", "it is headless"
+	}
+	return "", ""
+}
+
+// clusterIPs returns the addresses as they are written and the field they are in, for paths such as "spec.clusterIPs[0]".
+func clusterIPs(api *corev1.Service) (ips []string, field func(int) string) {
+	if len(api.Spec.ClusterIPs) > 0 {
+		return api.Spec.ClusterIPs, func(i int) string { return fmt.Sprintf("spec.clusterIPs[%d]", i) }
+	}
+	return []string{api.Spec.ClusterIP}, func(int) string { return "spec.clusterIP" }
+}
+
+func reduceClusterIPs(api *corev1.Service, note notes) []netip.Addr {
+	var have []netip.Addr
+	texts, field := clusterIPs(api)
+	for i, text := range texts {
+		addr, err := parseAddr(text)
+		if err != nil {
+			note.add(field(i), err.Error())
+			continue
+		}
+		if first, ok := ofFamily(have, addr.Is4()); ok {
+			note.add(field(i), fmt.Sprintf("%s is the second %s address, %s is used", addr, family(addr), first))
+			continue
+		}
+		have = append(have, addr)
+	}
+	return have
+}
+
+// reduceLoadBalancer returns the load balancer's addresses and the sources that reach them.
+func reduceLoadBalancer(api *corev1.Service, note notes) (ips []netip.Addr, ranges []netip.Prefix) {
+	for i, text := range api.Spec.LoadBalancerSourceRanges {
+		prefix, err := parsePrefix(text)
+		if err != nil {
+			note.add(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), err.Error())
+			continue
+		}
+		ranges = append(ranges, prefix)
+	}
+	ips = reduceIngress(api.Status.LoadBalancer.Ingress, note)
+	if len(api.Spec.LoadBalancerSourceRanges) > 0 && len(ranges) == 0 {
+		// No range at all would let in everybody.
+		note.add("spec.loadBalancerSourceRanges", "no range is valid, so the load balancer's addresses are not served")
+		ips = nil
+	}
+	return ips, ranges
+}
+
+// reduceIngress returns the addresses that a load balancer leaves on the packets it sends to nodes. With the mode Proxy
+// it does not, and connections to the address have to go through it.
+func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips []netip.Addr) {
+	for i, ingress := range api {
+		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
+		mode := corev1.LoadBalancerIPModeVIP
+		if ingress.IPMode != nil {
+			mode = *ingress.IPMode
+		}
+		switch {
+		case ingress.IP == "" || mode == corev1.LoadBalancerIPModeProxy:
+		case mode == corev1.LoadBalancerIPModeVIP:
+			ips = addAddr(ips, ingress.IP, field, note)
+		default:
+			note.add(field+"Mode", fmt.Sprintf("%q is none of VIP, Proxy", mode))
+		}
+	}
+	return ips
+}
+
+// policyLocal tells whether a traffic policy is Local. One that is unknown counts as Cluster, the default.
+func policyLocal[T ~string](policy T, field string, note notes) bool {
+	switch policy {
+	case "Local":
+		return true
+	case "Cluster", "":
+	default:
+		note.add(field, fmt.Sprintf("%q is none of Cluster, Local", policy))
+	}
+	return false
+}
+
+// accessible tells whether a Service has more than cluster IPs, as kube-proxy's ExternallyAccessible does. Else its
+// external policy means nothing.
+func accessible(api *corev1.Service) bool { return nodePorts(api) || len(api.Spec.ExternalIPs) > 0 }

@@ -1,0 +1,315 @@
+package watcher
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// balance makes a Service one with a load balancer at the addresses.
+func balance(s *corev1.Service, ips ...string) {
+	s.Spec.Type = corev1.ServiceTypeLoadBalancer
+	for _, ip := range ips {
+		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
+	}
+}
+
+func TestReduceService(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		change   func(*corev1.Service)
+		want     []string
+		skipped  bool
+		problems []Problem
+	}{
+		{name: "dual-stack", want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"}},
+		{
+			name:   "clusterIP alone",
+			change: func(s *corev1.Service) { s.Spec.ClusterIPs = nil },
+			want:   []string{"[10.96.0.1]", "http 80/tcp"},
+		},
+		{
+			name:    "another proxy's",
+			change:  func(s *corev1.Service) { s.Labels = map[string]string{labelServiceProxyName: ""} },
+			skipped: true,
+			problems: []Problem{{
+				Field: "metadata.labels", Skipped: true,
+				Detail: "the label service.kubernetes.io/service-proxy-name gives it to another proxy",
+			}},
+		},
+		{
+			name:     "headless",
+			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
+			skipped:  true,
+			problems: []Problem{{Field: "spec.clusterIP", Detail: "it is headless", Skipped: true}},
+		},
+		{
+			name:    "external name",
+			change:  func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+			skipped: true,
+			problems: []Problem{{
+				Field: "spec.type", Detail: "an ExternalName Service is a name in DNS and nothing else", Skipped: true,
+			}},
+		},
+		{
+			name:     "no cluster IP",
+			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
+			skipped:  true,
+			problems: []Problem{{Field: "spec.clusterIP", Detail: "it has no cluster IP", Skipped: true}},
+		},
+		{
+			name:     "invalid IP loses its family alone",
+			change:   func(s *corev1.Service) { s.Spec.ClusterIPs[0] = "10.96.0.300" },
+			want:     []string{"[fd00::1]", "http 80/tcp"},
+			problems: []Problem{{Field: "spec.clusterIPs[0]", Detail: `"10.96.0.300" is not an IP address`}},
+		},
+		{
+			name:   "invalid clusterIP",
+			change: func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "x", nil },
+			want:   []string{"[]", "http 80/tcp"}, problems: []Problem{{Field: "spec.clusterIP", Detail: `"x" is not an IP address`}},
+		},
+		{
+			name:   "two of a family",
+			change: func(s *corev1.Service) { s.Spec.ClusterIPs[1] = "10.96.0.2" },
+			want:   []string{"[10.96.0.1]", "http 80/tcp"},
+			problems: []Problem{{
+				Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is the second IPv4 address, 10.96.0.1 is used",
+			}},
+		},
+		{
+			name: "addresses nobody connects to",
+			change: func(s *corev1.Service) {
+				s.Spec.ClusterIPs = []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1", "::ffff:10.0.0.1"}
+			},
+			want: []string{"[]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.clusterIPs[0]", Detail: "0.0.0.0 is the unspecified address"},
+				{Field: "spec.clusterIPs[1]", Detail: ":: is the unspecified address"},
+				{Field: "spec.clusterIPs[2]", Detail: "127.0.0.1 is a loopback address"},
+				{Field: "spec.clusterIPs[3]", Detail: "::1 is a loopback address"},
+				{Field: "spec.clusterIPs[4]", Detail: "224.0.0.1 is a multicast address"},
+				{Field: "spec.clusterIPs[5]", Detail: "ff02::1 is a multicast address"},
+				{Field: "spec.clusterIPs[6]", Detail: "169.254.1.1 is a link-local address"},
+				{Field: "spec.clusterIPs[7]", Detail: "fe80::1 is a link-local address"},
+				{Field: "spec.clusterIPs[8]", Detail: `"::ffff:10.0.0.1" is an IPv4 address written as IPv6`},
+			},
+		},
+		{
+			name: "bad ports leave the others",
+			change: func(s *corev1.Service) {
+				s.Spec.Ports = []corev1.ServicePort{
+					{Name: "a", Port: 0}, {Name: "b", Port: 65536}, {Name: "c", Port: -1},
+					{Name: "d", Port: 53, Protocol: "ICMP"}, {Name: "a", Port: 53, Protocol: "udp"},
+				}
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "a 53/udp"},
+			problems: []Problem{
+				{Field: "spec.ports[0].port", Detail: "0 is not a port"},
+				{Field: "spec.ports[1].port", Detail: "65536 is not a port"},
+				{Field: "spec.ports[2].port", Detail: "-1 is not a port"},
+				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is none of TCP, UDP, SCTP`},
+			},
+		},
+		{
+			name: "repeated ports",
+			change: func(s *corev1.Service) {
+				s.Spec.Ports = []corev1.ServicePort{
+					{Name: "a", Port: 53}, {Name: "b", Port: 53}, {Name: "a", Port: 53, Protocol: "UDP"}, {Name: "c", Port: 53, Protocol: "SCTP"},
+				}
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "a 53/tcp", "c 53/sctp"},
+			problems: []Problem{
+				{Field: "spec.ports[1].port", Detail: `53/tcp is there already as port "a"`},
+				{Field: "spec.ports[2].name", Detail: `port 53/tcp has the name "a" already`},
+			},
+		},
+		{
+			name: "external IPs",
+			change: func(s *corev1.Service) {
+				s.Spec.ExternalIPs = []string{"fd00:9::1", "192.0.2.2", "192.0.2.1"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] external [fd00:9::1 192.0.2.2 192.0.2.1]", "http 80/tcp"},
+		},
+		{
+			name: "bad external IPs leave the others",
+			change: func(s *corev1.Service) {
+				s.Spec.ExternalIPs = []string{"192.0.2.1", "192.0.002.1", "x", "127.0.0.1", "::", "169.254.0.1", "ff02::1", "192.0.2.2"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.1 192.0.2.2]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.externalIPs[1]", Detail: "192.0.2.1 is there already"},
+				{Field: "spec.externalIPs[2]", Detail: `"x" is not an IP address`},
+				{Field: "spec.externalIPs[3]", Detail: "127.0.0.1 is a loopback address"},
+				{Field: "spec.externalIPs[4]", Detail: ":: is the unspecified address"},
+				{Field: "spec.externalIPs[5]", Detail: "169.254.0.1 is a link-local address"},
+				{Field: "spec.externalIPs[6]", Detail: "ff02::1 is a multicast address"},
+			},
+		},
+		{
+			name: "load balancer",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1", "fd00:9::1", "192.0.2.3", "")
+				s.Status.LoadBalancer.Ingress[0].IPMode = new(corev1.LoadBalancerIPModeVIP)
+				s.Status.LoadBalancer.Ingress[2].IPMode = new(corev1.LoadBalancerIPModeProxy)
+				s.Status.LoadBalancer.Ingress[3].Hostname = "lb.example"
+				s.Spec.LoadBalancerSourceRanges = []string{" 203.0.113.77/24", "10.0.0.0/8\t", "0.0.0.0/0"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 fd00:9::1] from [203.0.113.0/24 10.0.0.0/8 0.0.0.0/0]", "http 80/tcp"},
+		},
+		{
+			name: "bad load balancer addresses leave the others",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1", "192.0.2.1", "fe80::1", "x", "192.0.2.2", "192.0.2.3")
+				s.Status.LoadBalancer.Ingress[4].IPMode = new(corev1.LoadBalancerIPMode("Both"))
+			},
+			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 192.0.2.3]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "status.loadBalancer.ingress[1].ip", Detail: "192.0.2.1 is there already"},
+				{Field: "status.loadBalancer.ingress[2].ip", Detail: "fe80::1 is a link-local address"},
+				{Field: "status.loadBalancer.ingress[3].ip", Detail: `"x" is not an IP address`},
+				{Field: "status.loadBalancer.ingress[4].ipMode", Detail: `"Both" is none of VIP, Proxy`},
+			},
+		},
+		{
+			name: "bad source ranges leave the others",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1")
+				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "10.0.0.1", "", "::ffff:10.0.0.0/104", "fd00::1/64"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1] from [fd00::/64]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges[1]", Detail: `"10.0.0.1" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges[2]", Detail: `"" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges[3]", Detail: `"::ffff:10.0.0.0/104" is an IPv4 range written as IPv6`},
+			},
+		},
+		{
+			name: "bad source ranges alone let nobody in",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1")
+				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.9"}, []string{"office"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.9]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"office" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges", Detail: "no range is valid, so the load balancer's addresses are not served"},
+			},
+		},
+		{
+			name: "load balancer fields of another type",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1", "x")
+				s.Spec.Type, s.Spec.LoadBalancerSourceRanges = corev1.ServiceTypeNodePort, []string{"x"}
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name: "policies",
+			change: func(s *corev1.Service) {
+				s.Spec.Type = corev1.ServiceTypeNodePort
+				s.Spec.InternalTrafficPolicy, s.Spec.ExternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal), "Local"
+			},
+			want: []string{"[10.96.0.1 fd00::1] internal local external local", "http 80/tcp"},
+		},
+		{
+			name: "policies by default",
+			change: func(s *corev1.Service) {
+				s.Spec.Type = corev1.ServiceTypeNodePort
+				s.Spec.InternalTrafficPolicy, s.Spec.ExternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyCluster), "Cluster"
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name: "external policy of a load balancer",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.ExternalTrafficPolicy = "Local"
+			},
+			want: []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
+		},
+		{
+			name: "external policy of external IPs",
+			change: func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.ExternalIPs, s.Spec.ExternalTrafficPolicy = corev1.ServiceTypeClusterIP, []string{"192.0.2.1"}, "Local"
+			},
+			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.1] external local", "http 80/tcp"},
+		},
+		{
+			name:   "external policy of nothing external",
+			change: func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = "Local" },
+			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name: "unknown policies",
+			change: func(s *corev1.Service) {
+				s.Spec.Type = corev1.ServiceTypeNodePort
+				s.Spec.InternalTrafficPolicy, s.Spec.ExternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicy("local")), "Global"
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.internalTrafficPolicy", Detail: `"local" is none of Cluster, Local`},
+				{Field: "spec.externalTrafficPolicy", Detail: `"Global" is none of Cluster, Local`},
+			},
+		},
+		{
+			name: "node ports",
+			change: func(s *corev1.Service) {
+				s.Spec.Type = corev1.ServiceTypeNodePort
+				s.Spec.Ports = []corev1.ServicePort{
+					{Name: "a", Port: 1, NodePort: -1}, {Name: "b", Port: 2, NodePort: 65536}, {Name: "c", Port: 3, NodePort: 65535},
+					{Name: "d", Port: 4, NodePort: 65535}, {Name: "e", Port: 5, Protocol: "UDP", NodePort: 65535}, {Name: "f", Port: 6}, {Name: "g", Port: 7},
+				}
+			},
+			want: []string{
+				"[10.96.0.1 fd00::1]", "a 1/tcp", "b 2/tcp", "c 3/tcp at nodes 65535", "d 4/tcp", "e 5/udp at nodes 65535", "f 6/tcp", "g 7/tcp",
+			},
+			problems: []Problem{
+				{Field: "spec.ports[0].nodePort", Detail: "-1 is not a port"},
+				{Field: "spec.ports[1].nodePort", Detail: "65536 is not a port"},
+				{Field: "spec.ports[3].nodePort", Detail: `65535/tcp is there already as port "c"`},
+			},
+		},
+		{
+			name: "node port of a load balancer",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.Ports[0].NodePort = 30080
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp at nodes 30080"},
+		},
+		{
+			name:   "node port of another type",
+			change: func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 30080 },
+			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name:   "nothing at all",
+			change: func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{ClusterIP: "10.96.0.1"} },
+			want:   []string{"[10.96.0.1]"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got := reduceService(apiService(tt.change))
+			for i := range tt.problems {
+				tt.problems[i].Object = "Service default/web"
+			}
+			if diff := cmp.Diff(tt.problems, got.problems, compare); diff != "" {
+				t.Errorf("problems (-want +got):\n%s", diff)
+			}
+			if got.skipped != tt.skipped {
+				t.Fatalf("skipped: %v, want %v", got.skipped, tt.skipped)
+			}
+			if tt.skipped {
+				return
+			}
+			if diff := cmp.Diff(tt.want, brief(join(got, nil))); diff != "" {
+				t.Errorf("service (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
