@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"nfproxy/nft"
 	"nfproxy/render"
@@ -30,8 +31,13 @@ func examples() []render.Service {
 	local.Name, local.ExternalLocal, local.InternalLocal = "external-local", true, true
 	local.ClusterIPs, local.Ports = []netip.Addr{netip.MustParseAddr("10.96.0.7")}, slices.Clone(external.Ports)
 	local.Ports[0].Port, local.Ports[0].NodePort = 8443, 30444
+	sticky := service("sticky", nft.TCP, "10.96.0.8:80", "10.244.1.2:8080", "10.244.2.2:8080 remote")
+	sticky.Affinity, sticky.ExternalLocal, sticky.InternalLocal = 3*time.Hour, true, true
+	sticky.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.88")}
+	stickyToo := service("sticky-too", nft.UDP, "10.96.0.8:80", "10.244.1.2:8080")
+	stickyToo.Affinity, stickyToo.ExternalIPs, stickyToo.Ports[0].Name = time.Minute, sticky.ExternalIPs, ""
 	return []render.Service{
-		external, local,
+		sticky, stickyToo, external, local,
 		service("web", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080 remote"),
 		service("dns", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"),
 		service("empty", nft.TCP, "10.96.0.3:443"),

@@ -142,6 +142,7 @@ func (w *walk) service(name render.ServiceName) render.Service {
 	s := render.Service{ServiceName: name, Created: time.Unix(int64(w.rand.IntN(3)), 0)}
 	n := byte(w.rand.IntN(9))
 	s.ClusterIPs = append(s.ClusterIPs, netip.AddrFrom4([4]byte{10, 96, 0, n}))
+	s.Affinity = time.Duration(max(0, w.rand.IntN(6)-3)) * time.Hour
 	s.InternalLocal, s.ExternalLocal = w.rand.IntN(3) == 0, w.rand.IntN(3) == 0
 	for range w.rand.IntN(3) {
 		s.ExternalIPs = append(s.ExternalIPs, netip.AddrFrom4([4]byte{203, 0, 113, byte(w.rand.IntN(9))}))

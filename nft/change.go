@@ -23,7 +23,7 @@ type Change struct {
 }
 
 // Object is what a Change is about. The set of kinds is closed: *Table, *Set and *Chain (without elements and rules),
-// Rules, Elements.
+// Rules, Elements, Learnt.
 type Object interface{ object() }
 
 // Rules are all the rules of a chain.
@@ -37,11 +37,18 @@ type Elements struct {
 	List []Element
 }
 
+// Learnt are the elements of a dynamic map that have some data; only to Delete.
+type Learnt struct {
+	Set  *Set
+	Data []Value
+}
+
 func (*Table) object()   {}
 func (*Set) object()     {}
 func (*Chain) object()   {}
 func (Rules) object()    {}
 func (Elements) object() {}
+func (Learnt) object()   {}
 
 // String prints the change as nft commands.
 func (c Change) String() string {
@@ -56,6 +63,8 @@ func (c Change) String() string {
 		return c.rulesText(o.Chain)
 	case Elements:
 		return c.elementsText(o)
+	case Learnt:
+		return c.learntText(o)
 	}
 	return fmt.Sprintf("# no text for %T", c.Object)
 }
@@ -110,6 +119,15 @@ func (c Change) elementsText(e Elements) string {
 		return command("delete", e.Set.keyText) + "\n" + command("add", e.Set.elementText)
 	}
 	return command("add", e.Set.elementText)
+}
+
+// learntText is no nft command: nft cannot delete by data.
+func (c Change) learntText(l Learnt) string {
+	data := make([]string, len(l.Data))
+	for i, d := range l.Data {
+		data[i] = d.text(l.Set.Data)
+	}
+	return fmt.Sprintf("delete element %s %s { * : %s }", l.Set.Table, l.Set.Name, strings.Join(data, ", * : "))
 }
 
 // ElementOperations counts the elements that the changes add and delete; a replaced one is both.

@@ -1,5 +1,7 @@
 package nft
 
+import "time"
+
 // Rule is matches that must all hold, evaluated in order, and then one action.
 type Rule struct {
 	Match []Match
@@ -10,7 +12,7 @@ type Rule struct {
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
-// Opaque.
+// Remember, Opaque.
 type Action interface{ action() }
 
 // Field is a part of a packet, or of its connection, that is looked up in a set.
@@ -79,6 +81,14 @@ type Reject struct {
 // (NF_NAT_RANGE_PROTO_RANDOM_FULLY).
 type Masquerade struct{}
 
+// Remember enters the fields into a dynamic map, from Key to Data, for the time of Timeout, or lets an entry that is
+// there stay for that time from now on; such an entry keeps its data. The next rule follows, also when the map is full.
+type Remember struct {
+	Key, Data []Field
+	Map       string
+	Timeout   time.Duration
+}
+
 // Opaque is a rule this package has no words for: one that another program wrote into our table. It can be printed as
 // a comment and told apart, never traced or written.
 type Opaque struct {
@@ -95,6 +105,7 @@ func (VerdictMap) action() {}
 func (DNAT) action()       {}
 func (Reject) action()     {}
 func (Masquerade) action() {}
+func (Remember) action()   {}
 func (Opaque) action()     {}
 
 // references returns the names of the sets the rule looks up and of the chain it goes to.
@@ -108,6 +119,8 @@ func (r Rule) references() (sets []string, chain string) {
 	case VerdictMap:
 		sets = append(sets, a.Map)
 	case DNAT:
+		sets = append(sets, a.Map)
+	case Remember:
 		sets = append(sets, a.Map)
 	case Verdict:
 		chain = a.Chain

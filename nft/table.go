@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // Family is the address family of a table.
@@ -61,10 +60,10 @@ type Set struct {
 	Data []Type
 	// Interval: keys are intervals.
 	Interval bool
-	// Dynamic: packets add elements. Diff leaves those alone.
+	// Dynamic: packets add elements (Remember), which stay for a time. Diff leaves them alone.
 	Dynamic bool
-	// Timeout is how long a Dynamic element stays. 0: for ever.
-	Timeout time.Duration
+	// Size is how many elements a Dynamic set holds at most, 0 for as many as come.
+	Size uint32
 	// Counter: every element counts the packets that found it. In a nat chain these are connections.
 	Counter bool
 	// Elements in order of Key.

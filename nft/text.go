@@ -61,14 +61,14 @@ func (s *Set) declaration() []string {
 	if s.Dynamic {
 		flags = append(flags, "dynamic")
 	}
-	if s.Timeout > 0 {
+	if s.Dynamic {
 		flags = append(flags, "timeout")
 	}
 	if flags != nil {
 		lines = append(lines, "flags "+strings.Join(flags, ","))
 	}
-	if s.Timeout > 0 {
-		lines = append(lines, fmt.Sprintf("timeout %ds", int64(s.Timeout.Seconds())))
+	if s.Size > 0 {
+		lines = append(lines, fmt.Sprintf("size %d", s.Size))
 	}
 	if s.Counter {
 		lines = append(lines, "counter")
@@ -187,6 +187,8 @@ func actionText(f Family, a Action) string {
 		return "reject"
 	case Masquerade:
 		return "masquerade fully-random"
+	case Remember:
+		return fmt.Sprintf("update @%s { %s timeout %ds : %s }", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data))
 	case Opaque:
 		return "# " + a.Text
 	}

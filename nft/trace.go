@@ -171,6 +171,8 @@ func (tr *tracer) do(a Action) (Verdict, string) {
 			tr.path.Outcome = Reset
 		}
 		return Verdict{Kind: Drop}, tr.path.Outcome.String()
+	case Remember: // by the table as it is, nothing is learnt
+		return Verdict{}, "remembered"
 	case Masquerade:
 		tr.path.Masqueraded = true
 		return Verdict{Kind: Accept}, "masqueraded"

@@ -50,10 +50,15 @@ type Service struct {
 	ExternalIPs, LoadBalancerIPs []netip.Addr
 	// SourceRanges, if there are any, are the sources that reach LoadBalancerIPs.
 	SourceRanges []netip.Prefix
+	// Affinity is how long a client stays with the endpoint it was sent to, from its last connection on; 0: not at all.
+	Affinity time.Duration
 	// InternalLocal and ExternalLocal are the internal and external traffic policy Local: only endpoints of this node
 	// serve cluster IPs, or all other addresses and NodePorts.
 	InternalLocal, ExternalLocal bool
-	Ports                        []Port
+	// HealthCheckNodePort is where load balancers ask a node for its endpoints, if the external policy is Local; 0 for
+	// nowhere.
+	HealthCheckNodePort uint16
+	Ports               []Port
 }
 
 // Port is one port of a Service with the endpoints behind it, of both families.

@@ -117,10 +117,36 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Describ
 		f.LocalEndpoints = &local
 		verdict = find(t, sc.fromNode, e.Key).Data.Verdict()
 	}
-	if f.Action = describeAction(verdict); f.Action == "balance" {
+	verdict = pastAffinity(t, verdict)
+	if b, ok := balancerOf(t.Family, verdict); ok && b.local {
+		f.Endpoints = describeSlots(t, sc.localEndpoints, e.Key)
+	} else if ok {
 		f.Endpoints = describeSlots(t, sc.endpoints, e.Key)
 	}
+	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.connections, e.Key).Data.Verdict())
 	return f
+}
+
+// pastAffinity is where a verdict leads those who are not remembered.
+func pastAffinity(t *nft.Table, v nft.Verdict) nft.Verdict {
+	c := t.Chain(v.Chain)
+	if c == nil || perService(c.Name) == "" || len(c.Rules) == 0 {
+		return v
+	}
+	last, _ := c.Rules[len(c.Rules)-1].Do.(nft.Verdict)
+	return last
+}
+
+// affinitySeconds is how long the chain of a verdict remembers clients, 0 if it does not.
+func affinitySeconds(t *nft.Table, v nft.Verdict) int {
+	if c := t.Chain(v.Chain); c != nil {
+		for _, r := range c.Rules {
+			if remember, ok := r.Do.(nft.Remember); ok {
+				return int(remember.Timeout.Seconds())
+			}
+		}
+	}
+	return 0
 }
 
 func describeKind(t *nft.Table, key, addr nft.Value) Kind {

@@ -18,9 +18,17 @@ const (
 	NodePort     Kind = "NodePort"
 )
 
-// Fragment returns the part of the tables that belongs to one Service: the same node and Service give the same
-// fragment, whatever order their parts come in. Endpoints take the slots in order of their addresses.
-func Fragment(n Node, s Service) nft.Fragment {
+// Part is what one Service has in the tables.
+type Part struct {
+	// Fragment is its elements in the sets that all Services share.
+	Fragment nft.Fragment
+	// Own is what nobody else has: of Services with session affinity. Others have nil.
+	Own *Own
+}
+
+// Render returns the part of the tables that belongs to one Service: the same node and Service give the same part,
+// whatever order they come in. Endpoints take the slots in order of their addresses.
+func Render(n Node, s Service) Part {
 	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range s.ClusterIPs {
 		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
@@ -43,7 +51,7 @@ func Fragment(n Node, s Service) nft.Fragment {
 		}
 	}
 	b.fragment.Sort()
-	return compact(b.fragment)
+	return Part{compact(b.fragment), own(b.affinities)}
 }
 
 // builder gathers the fragment of a Service.
@@ -52,6 +60,8 @@ type builder struct {
 	service  Service
 	fragment nft.Fragment
 	taken    map[nft.Value]bool // frontends there are already: the first port or address has them
+	// affinities are those of the Service's ports, per family.
+	affinities []*affinity
 }
 
 func (b *builder) add(s *nft.Set, e nft.Element) {
@@ -68,53 +78,114 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 	sc := schemaOf(Family(addr))
 	selected := Select(b.node, p, sc.table.Family)
 	b.hairpins(sc, selected)
-	var action nft.Verdict
-	if kind == ClusterIP {
-		action = b.internal(sc, key, selected)
-	} else {
-		action = b.external(sc, key, kind, selected)
+	f := frontendBuilder{builder: b, schema: sc, key: key, kind: kind, selected: selected}
+	if b.service.Affinity > 0 {
+		f.affinity = b.affinity(sc, p, selected)
 	}
+	action := f.action()
 	if kind == LoadBalancer {
 		action = b.restrict(sc, key, action)
 	}
 	b.add(sc.services, nft.Element{Key: key, Data: action.Value(), Comment: label(b.service.ServiceName, p.Name)})
 }
 
-// internal decides for a cluster IP.
-func (b *builder) internal(sc *schema, key nft.Value, s Selection) nft.Verdict {
-	endpoints := s.Cluster
-	if b.service.InternalLocal {
-		endpoints = s.Local
+// affinity returns that of a port in a family, the same for all its frontends.
+func (b *builder) affinity(sc *schema, p Port, s Selection) *affinity {
+	a := newAffinity(sc, b.service.ServiceName, p, b.service.Affinity)
+	for _, have := range b.affinities {
+		if have.schema == sc && have.id == a.id {
+			return have
+		}
 	}
+	a.clients.endpoints, a.local.endpoints = values(s.Cluster), values(s.Local)
+	b.affinities = append(b.affinities, a)
+	return a
+}
+
+// frontendBuilder decides for one frontend.
+type frontendBuilder struct {
+	*builder
+	schema   *schema
+	key      nft.Value
+	kind     Kind
+	selected Selection
+	affinity *affinity // nil for none
+}
+
+func (f *frontendBuilder) action() nft.Verdict {
+	if f.kind == ClusterIP {
+		return f.internal()
+	}
+	return f.external()
+}
+
+// internal decides for a cluster IP.
+func (f *frontendBuilder) internal() nft.Verdict {
+	local := f.service.InternalLocal
 	switch {
-	case len(s.Cluster) == 0:
+	case len(f.selected.Cluster) == 0:
 		return nft.GotoChain(refuseChain)
-	case len(endpoints) == 0: // others would serve, but must not
+	case local && len(f.selected.Local) == 0: // others would serve, but must not
 		return nft.Verdict{Kind: nft.Drop}
 	}
-	return b.balance(sc, key, endpoints, false)
+	if f.affinity != nil { // without, being a cluster IP says all there is to masquerading
+		f.masquerade(masqueradeCluster, local)
+	}
+	return f.balance(local)
 }
 
 // external decides for every other address. With policy Local this node's pods and the node itself still reach all
 // endpoints, everybody else those of this node, with their own source address.
-func (b *builder) external(sc *schema, key nft.Value, kind Kind, s Selection) nft.Verdict {
-	masquerade := func(chain string) {
-		b.add(sc.connections, nft.Element{Key: key, Data: nft.GotoChain(chain).Value(), Comment: string(kind)})
-	}
+func (f *frontendBuilder) external() nft.Verdict {
 	switch {
-	case len(s.Cluster) == 0:
-		masquerade(masqueradeAll) // nobody gets as far, but it tells the kind
+	case len(f.selected.Cluster) == 0:
+		f.add(f.schema.connections, nft.Element{Key: f.key, Data: nft.GotoChain(masqueradeAll).Value(),
+			Comment: string(f.kind)}) // nobody gets as far, but it tells the kind
 		return nft.GotoChain(refuseChain)
-	case !b.service.ExternalLocal:
-		masquerade(masqueradeAll)
-		return b.balance(sc, key, s.Cluster, false)
+	case !f.service.ExternalLocal:
+		f.masquerade(masqueradeAll, false)
+		return f.balance(false)
 	}
-	masquerade(masqueradeNode)
-	b.add(sc.fromNode, nft.Element{Key: key, Data: b.balance(sc, key, s.Cluster, false).Value()})
-	if len(s.Local) > 0 {
-		b.add(sc.fromOutside, nft.Element{Key: key, Data: b.balance(sc, key, s.Local, true).Value()})
+	f.masquerade(masqueradeNode, false)
+	f.add(f.schema.fromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
+	if len(f.selected.Local) > 0 {
+		f.add(f.schema.fromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
 	}
 	return nft.GotoChain(externalLocalChain)
+}
+
+// masquerade says by which class of chain connections are masqueraded. A client is remembered on the way.
+func (f *frontendBuilder) masquerade(class string, local bool) {
+	v := nft.GotoChain(class)
+	if f.affinity != nil {
+		v = f.affinity.remember(class, local)
+	}
+	f.add(f.schema.connections, nft.Element{Key: f.key, Data: v.Value(), Comment: string(f.kind)})
+}
+
+// balance fills the slots of the frontend and returns the verdict that chooses among them.
+func (f *frontendBuilder) balance(local bool) nft.Verdict {
+	slots, endpoints := f.schema.endpoints, f.selected.Cluster
+	if local {
+		slots, endpoints = f.schema.localEndpoints, f.selected.Local
+	}
+	for i, to := range values(endpoints) {
+		f.add(slots, nft.Element{Key: f.key + nft.Slot(uint16(i)), Data: to})
+	}
+	v := balancer{f.schema.table.Family, local, len(endpoints)}.verdict()
+	if f.affinity != nil {
+		return f.affinity.choose(v, local)
+	}
+	return v
+}
+
+// values are endpoints as data of maps.
+func values(endpoints []Endpoint) []nft.Value {
+	all := make([]nft.Value, len(endpoints))
+	for i, e := range endpoints {
+		all[i] = nft.Addr(e.Addr()) + nft.Port(e.Port())
+	}
+	return all
 }
 
 // restrict lets only the Service's source ranges through to the action, if it has any of the family. One that holds every
@@ -147,18 +218,6 @@ func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return own
-}
-
-// balance fills the slots of a frontend and returns the verdict that chooses among them.
-func (b *builder) balance(sc *schema, key nft.Value, endpoints []Endpoint, local bool) nft.Verdict {
-	slots := sc.endpoints
-	if local {
-		slots = sc.localEndpoints
-	}
-	for i, e := range endpoints {
-		b.add(slots, nft.Element{Key: key + nft.Slot(uint16(i)), Data: nft.Addr(e.Addr()) + nft.Port(e.Port())})
-	}
-	return balancer{sc.table.Family, local, len(endpoints)}.verdict()
 }
 
 func (b *builder) hairpins(sc *schema, s Selection) {

@@ -23,6 +23,7 @@ type Ruleset struct {
 	live     bool // Reconcile has been called
 	edit     nft.Edit
 	pending  []nft.Change // of chains and of the skeleton: they come before the elements that need them
+	last     []nft.Change // what goes comes after the elements that need it no more
 }
 
 // installation is one Service's part of the tables.
@@ -30,6 +31,8 @@ type installation struct {
 	claim     claim
 	fragment  nft.Fragment // all that the Service is to have
 	installed nft.Fragment // what it has: without frontends that belong to others, and in the slots they took
+	own       *Own         // what it is to have beside that
+	ownNow    *Own         // and what it has
 }
 
 // sharedKey names an element that several Services can have: one of a set, not of a map.
@@ -61,12 +64,12 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	}
 	touched := make(map[ServiceName]bool)
 	for _, name := range u.Removed {
-		r.set(claim{name: name}, nil, touched)
+		r.set(claim{name: name}, Part{}, touched)
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
 		c := claim{s.ServiceName, s.Created}
-		conflicts = append(conflicts, r.set(c, Fragment(r.node, s), touched)...)
+		conflicts = append(conflicts, r.set(c, Render(r.node, s), touched)...)
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.compare) {
 		r.install(name)
@@ -74,14 +77,14 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	return conflicts
 }
 
-// set gives a Service another fragment, nil to remove it, and notes whose installation is touched by that.
-func (r *Ruleset) set(c claim, f nft.Fragment, touched map[ServiceName]bool) []Conflict {
+// set gives a Service another part, an empty one to remove it, and notes whose installation is touched by that.
+func (r *Ruleset) set(c claim, p Part, touched map[ServiceName]bool) []Conflict {
 	inst := r.services[c.name]
 	if inst == nil {
 		inst = &installation{}
 		r.services[c.name] = inst
 	}
-	gained, lost := frontends(f), frontends(inst.fragment)
+	gained, lost := frontends(p.Fragment), frontends(inst.fragment)
 	if inst.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}
@@ -98,7 +101,7 @@ func (r *Ruleset) set(c claim, f nft.Fragment, touched map[ServiceName]bool) []C
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	inst.claim, inst.fragment = c, f
+	inst.claim, inst.fragment, inst.own = c, p.Fragment, p.Own
 	touched[c.name] = true
 	return conflicts
 }
@@ -110,11 +113,34 @@ func (r *Ruleset) install(name ServiceName) {
 	if r.live {
 		want = keepSlots(inst.installed, want)
 		inst.installed.Diff(want, r.record)
+		r.installOwn(inst.ownNow, inst.own)
 	}
-	inst.installed = want
+	inst.installed, inst.ownNow = want, inst.own
 	if inst.fragment == nil {
 		delete(r.services, name)
 	}
+}
+
+// installOwn notes the changes of what a Service has for itself.
+func (r *Ruleset) installOwn(have, want *Own) {
+	if have == nil && want == nil {
+		return
+	}
+	for _, id := range Tables() {
+		wanted := want.table(id)
+		for _, c := range wanted.Chains {
+			r.balanceChain(c)
+		}
+		for _, change := range nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{wanted}) {
+			_, rules := change.Object.(nft.Rules)
+			if change.Op == nft.Delete && !(rules && wanted.Chain(change.Object.(nft.Rules).Chain.Name) != nil) {
+				r.last = append(r.last, change)
+			} else {
+				r.pending = append(r.pending, change)
+			}
+		}
+	}
+	r.last = append(r.last, want.forget(have)...)
 }
 
 // owned is the Service's fragment without the frontends that other Services own.
@@ -160,7 +186,20 @@ func (r *Ruleset) share(key sharedKey, op nft.Op) {
 // balance makes sure that the chain exists which a frontend's verdict goes to. Chains that nothing goes to any more
 // stay until the next Reconcile: deleting them would make every change of an endpoint count one of chains.
 func (r *Ruleset) balance(m nft.Member) {
-	b, ok := balancerOf(m.Set.Table.Family, m.Data.Verdict())
+	r.balanceTo(m.Set.Table.Family, m.Data.Verdict())
+}
+
+// balanceChain does the same for the rules of a chain.
+func (r *Ruleset) balanceChain(c *nft.Chain) {
+	for _, rule := range c.Rules {
+		if v, ok := rule.Do.(nft.Verdict); ok {
+			r.balanceTo(c.Table.Family, v)
+		}
+	}
+}
+
+func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict) {
+	b, ok := balancerOf(f, v)
 	if !ok || r.balanced[b] {
 		return
 	}
@@ -188,20 +227,27 @@ func (r *Ruleset) balancers(f nft.Family) []balancer {
 
 // Changes returns what has to be applied since the last call, nothing if nothing changed.
 func (r *Ruleset) Changes() []nft.Change {
-	changes := append(r.pending, r.edit.Changes()...)
-	r.pending = nil
+	changes := slices.Concat(r.pending, r.edit.Changes(), r.last)
+	r.pending, r.last = nil, nil
 	return changes
 }
 
 // Reconcile returns what turns the tables have into those wanted. Endpoints keep the slots they have there.
 func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 	r.live = true
-	r.edit, r.pending = nft.Edit{}, nil
+	r.edit, r.pending, r.last = nft.Edit{}, nil, nil
+	var forgotten []nft.Change
 	clear(r.shared)
 	clear(r.balanced)
 	for _, inst := range r.services {
 		want := r.owned(inst)
-		inst.installed = keepSlots(slotsIn(have, want), want)
+		inst.installed, inst.ownNow = keepSlots(slotsIn(have, want), want), inst.own
+		forgotten = append(forgotten, inst.own.strangers(have)...)
+		for _, id := range Tables() {
+			for _, c := range inst.own.table(id).Chains {
+				r.balanceChain(c)
+			}
+		}
 		for _, m := range inst.installed {
 			if m.Set.Data == nil {
 				r.share(sharedKey{m.Set, m.Key}, nft.Add)
@@ -212,7 +258,7 @@ func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 		}
 	}
 	r.pending = nil
-	return nft.Diff(have, r.Tables())
+	return append(nft.Diff(have, r.Tables()), forgotten...)
 }
 
 // slotsIn returns the slots that the tables have for the frontends of a fragment.
@@ -248,6 +294,16 @@ func (r *Ruleset) Tables() []*nft.Table {
 			t.Chains = append(t.Chains, sc.loadBalancer(b))
 		}
 	}
+	for _, t := range tables {
+		for _, inst := range r.services {
+			if inst.ownNow != nil {
+				own := inst.ownNow.table(t.TableID)
+				t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
+			}
+		}
+		slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
+		slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
+	}
 	sizes := make(map[*nft.Set]int, len(sets))
 	for _, inst := range r.services {
 		for _, m := range inst.installed {
@@ -267,4 +323,12 @@ func (r *Ruleset) Tables() []*nft.Table {
 		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 	}
 	return tables
+}
+
+// perService is the name of a set or chain that a Service has for itself, "" of any other.
+func perService(name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return ""
 }

@@ -53,6 +53,17 @@ func (e *ChangeError) Unwrap() error { return e.Err }
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
 func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
+	changes, learnt, err := c.expandLearnt(changes)
+	if err != nil {
+		return err
+	}
+	if err := c.apply(changes, generation); err != nil || len(learnt) == 0 {
+		return err
+	}
+	return c.sweep(learnt)
+}
+
+func (c *Conn) apply(changes []nft.Change, generation uint32) error {
 	if len(changes) == 0 {
 		return nil
 	}

@@ -45,6 +45,10 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 		case *expr.Cmp:
 			r.Match = append(r.Match, guessMatch(exprs[:i], e))
 			key = nil
+		case *expr.Dynset:
+			if len(key) > 1 { // ours have one field for a key
+				r.Do = nft.Remember{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
+			}
 		case *expr.Verdict:
 			r.Do = nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
 		case *expr.Reject:
@@ -173,6 +177,8 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 		e = &expr.Bitwise{}
 	case "immediate":
 		e = &expr.Verdict{}
+	case "dynset":
+		e = &expr.Dynset{}
 	case "nat":
 		e = &expr.NAT{}
 	case "reject":

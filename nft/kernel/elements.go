@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,6 +135,8 @@ type kernelElement struct {
 	nft.Element
 	keyEnd nft.Value
 	end    bool // of an interval: Key is the first value past it
+	// expires is the rest of its time, of an element that does not stay.
+	expires time.Duration
 }
 
 func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
@@ -147,6 +150,8 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 			e.Data = decodeData(s.Data, b)
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.end = number(b)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_EXPIRATION:
+			e.expires = time.Duration(number(b)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = comment(b)
 		case unix.NFTA_SET_ELEM_EXPR:

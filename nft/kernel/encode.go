@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -75,10 +76,24 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 				RegProtoMin: port, RegProtoMax: port, Specified: true}), err
 	case nft.Reject:
 		return []expr.Any{encodeReject(f, a)}, nil
+	case nft.Remember:
+		return encodeRemember(f, a)
 	case nft.Masquerade:
 		return []expr.Any{&expr.Masq{FullyRandom: true}}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", a)
+}
+
+// encodeRemember loads the key and, from the next 16 byte register on, the data.
+func encodeRemember(f nft.Family, a nft.Remember) ([]expr.Any, error) {
+	key, end, err := loadAt(f, a.Key, 0)
+	if err != nil {
+		return nil, err
+	}
+	at := (end + 15) &^ 15
+	data, _, err := loadAt(f, a.Data, at)
+	return slices.Concat(key, data, []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SrcRegData: register(at),
+		SetName: a.Map, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: a.Timeout}}), err
 }
 
 func encodeReject(f nft.Family, r nft.Reject) *expr.Reject {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables/expr"
@@ -31,6 +32,9 @@ func rulesOfAllKinds() []nft.Rule {
 		{Do: nft.GotoChain("there")},
 		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
 		{Do: nft.DNAT{Key: slot, Map: "slots"}},
+		{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt"}},
+		{Do: nft.Remember{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt", Timeout: 3 * time.Hour,
+			Data: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}}},
 		{Do: nft.Reject{}},
 		{Match: match(nft.OfProtocol{Protocol: nft.TCP}), Do: nft.Reject{TCPReset: true}},
 		{Match: match(nft.Translated{}), Do: nft.Masquerade{}},
@@ -90,6 +94,7 @@ func traced(f nft.Family, r nft.Rule) string {
 		{Name: "verdicts", Data: []nft.Type{nft.VerdictType}},
 		{Name: "slots", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{
 			{Key: nft.Addr(addr) + nft.Proto(nft.TCP) + nft.Port(80) + nft.Slot(0), Data: to}}},
+		{Name: "learnt", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{{Key: nft.Addr(addr), Data: to}}},
 		{Name: "entry", Key: []nft.Type{f.AddrType()}},
 	}}
 	// What is matched after a translation is at postrouting.

@@ -66,15 +66,20 @@ func addrLen(f nft.Family) uint32 {
 
 // loadKey puts the fields side by side, from the first register on.
 func loadKey(f nft.Family, key []nft.Field) ([]expr.Any, error) {
+	exprs, _, err := loadAt(f, key, 0)
+	return exprs, err
+}
+
+// loadAt puts the fields side by side from an offset on, and returns the offset after them.
+func loadAt(f nft.Family, key []nft.Field, offset uint32) ([]expr.Any, uint32, error) {
 	var exprs []expr.Any
-	offset := uint32(0)
 	for _, field := range key {
 		e, n, err := load(f, field, register(offset))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		exprs = append(exprs, e)
 		offset += padded(n)
 	}
-	return exprs, nil
+	return exprs, offset, nil
 }

@@ -3,7 +3,6 @@ package kernel
 import (
 	"encoding/hex"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -109,8 +108,10 @@ func addSet(m *message, s *nft.Set, id uint32) {
 	if s.Interval && len(s.Key) > 1 {
 		describeFields(m, s.Key)
 	}
-	if s.Timeout > 0 {
-		m.uint64(unix.NFTA_SET_TIMEOUT, uint64(s.Timeout.Milliseconds()))
+	if s.Size > 0 {
+		desc := m.nest(unix.NFTA_SET_DESC)
+		m.uint32(unix.NFTA_SET_DESC_SIZE, s.Size)
+		m.unnest(desc)
 	}
 	m.bytes(unix.NFTA_SET_USERDATA, setUserdata(s))
 	if s.Counter {
@@ -131,7 +132,7 @@ func setFlags(s *nft.Set) uint32 {
 		{s.Interval, unix.NFT_SET_INTERVAL},
 		{s.Interval && len(s.Key) > 1, setFlagConcat},
 		{s.Dynamic, unix.NFT_SET_EVAL},
-		{s.Timeout > 0, unix.NFT_SET_TIMEOUT},
+		{s.Dynamic, unix.NFT_SET_TIMEOUT},
 	} {
 		if f.on {
 			flags |= f.flag
@@ -188,7 +189,7 @@ func typeofUserdata(s *nft.Set) []byte {
 	return b
 }
 
-// decodeSet reads a NEWSET message. The size of a dynamic set and what its userdata say are not compared with ours.
+// decodeSet reads a NEWSET message. What its userdata say is not compared with ours.
 func decodeSet(f nft.Family, body []byte) *nft.Set {
 	s := &nft.Set{Table: nft.TableID{Family: f}}
 	for kind, b := range attributes(body) {
@@ -201,8 +202,12 @@ func decodeSet(f nft.Family, body []byte) *nft.Set {
 			s.Key = typesOf(uint32(number(b)))
 		case unix.NFTA_SET_DATA_TYPE:
 			s.Data = typesOf(uint32(number(b)))
-		case unix.NFTA_SET_TIMEOUT:
-			s.Timeout = time.Duration(number(b)) * time.Millisecond
+		case unix.NFTA_SET_DESC:
+			for kind, b := range attributes(b) {
+				if kind == unix.NFTA_SET_DESC_SIZE {
+					s.Size = uint32(number(b))
+				}
+			}
 		case unix.NFTA_SET_FLAGS:
 			flags := uint32(number(b))
 			s.Interval = flags&unix.NFT_SET_INTERVAL != 0

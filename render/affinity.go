@@ -1,0 +1,187 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"nfproxy/nft"
+)
+
+// maxClients is how many clients a Service port remembers per family. Further ones are balanced anew each time; nobody is
+// refused.
+const maxClients = 1 << 16
+
+// affinity is what one port of a Service with session affinity has of its own in one family: a map that remembers which
+// endpoint a client was sent to, and the chains that look there first and that remember. With policy Local there is a
+// second map: who may reach this node's endpoints alone must not be sent where the same client went by another way.
+//
+// Clients are remembered in postrouting, where the packet already carries the endpoint: whichever chain chose it, one
+// rule learns it and lets it last, however many endpoints there are.
+type affinity struct {
+	schema  *schema
+	id      string // namespace/name/protocol/port
+	timeout time.Duration
+	match   nft.Match // the protocol: nft wants to know whose ports it prints
+	clients clientMap
+	local   clientMap
+	chains  []*nft.Chain
+}
+
+// clientMap is one of the maps and the endpoints that clients may be remembered for there.
+type clientMap struct {
+	set       *nft.Set
+	endpoints []nft.Value
+	used      bool
+}
+
+func newAffinity(sc *schema, n ServiceName, p Port, timeout time.Duration) *affinity {
+	port := p.Name
+	if port == "" {
+		port = fmt.Sprint(p.Port)
+	}
+	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", n, p.Protocol, port), timeout: timeout,
+		match: nft.OfProtocol{Protocol: p.Protocol}}
+	clients := func(kind string) *nft.Set {
+		addr := sc.table.Family.AddrType()
+		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
+			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: maxClients}
+	}
+	a.clients.set, a.local.set = clients("affinity"), clients("affinity-local")
+	return a
+}
+
+// chain enters a chain of this port, once, and returns the verdict that goes there.
+func (a *affinity) chain(kind string, rules ...nft.Rule) nft.Verdict {
+	name := kind + "/" + a.id
+	same := func(c *nft.Chain) bool { return c.Name == name }
+	if !slices.ContainsFunc(a.chains, same) {
+		a.chains = append(a.chains, a.schema.chain(name, rules...))
+	}
+	return nft.GotoChain(name)
+}
+
+// choose is the verdict that sends known clients where they were sent before, and others on.
+func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
+	kind, m := "affinity", &a.clients
+	if local {
+		kind, m = "affinity-local", &a.local
+	}
+	m.used = true
+	return a.chain(kind, do(nft.DNAT{Key: source, Map: m.set.Name}, a.match), do(balance))
+}
+
+// remember is the verdict that remembers a client and then masquerades by the class of the frontend.
+func (a *affinity) remember(class string, local bool) nft.Verdict {
+	masquerade := do(nft.GotoChain(class))
+	switch {
+	case class == masqueradeNode:
+		// Policy Local: this node and its pods came by from-node, all others by from-outside.
+		node := a.chain("remember-node", a.learn(&a.clients), masquerade)
+		return a.chain("remember-outside", do(node, in(source, a.schema.localSources)), do(node, nft.FromHost{}),
+			a.learn(&a.local), masquerade)
+	case class == masqueradeAll:
+		return a.chain("remember-external", a.learn(&a.clients), masquerade)
+	case local:
+		return a.chain("remember-local", a.learn(&a.local), masquerade)
+	}
+	return a.chain("remember", a.learn(&a.clients), masquerade)
+}
+
+func (a *affinity) learn(m *clientMap) nft.Rule {
+	m.used = true
+	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
+	return do(nft.Remember{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout})
+}
+
+// Own is what one Service alone has: maps of clients and the chains around them.
+type Own struct {
+	maps   []clientMap
+	chains []*nft.Chain
+}
+
+func own(affinities []*affinity) *Own {
+	if len(affinities) == 0 {
+		return nil
+	}
+	o := &Own{}
+	for _, a := range affinities {
+		for _, m := range []clientMap{a.clients, a.local} {
+			if m.used {
+				o.maps = append(o.maps, m)
+			}
+		}
+		o.chains = append(o.chains, a.chains...)
+	}
+	slices.SortFunc(o.maps, func(a, b clientMap) int { return compareNames(a.set.Table, b.set.Table, a.set.Name, b.set.Name) })
+	slices.SortFunc(o.chains, func(a, b *nft.Chain) int { return compareNames(a.Table, b.Table, a.Name, b.Name) })
+	return o
+}
+
+func compareNames(a, b nft.TableID, nameA, nameB string) int {
+	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(nameA, nameB))
+}
+
+// table is what Own has in a table.
+func (o *Own) table(id nft.TableID) *nft.Table {
+	t := &nft.Table{TableID: id}
+	if o == nil {
+		return t
+	}
+	for _, m := range o.maps {
+		if m.set.Table == id {
+			t.Sets = append(t.Sets, m.set)
+		}
+	}
+	for _, c := range o.chains {
+		if c.Table == id {
+			t.Chains = append(t.Chains, c)
+		}
+	}
+	return t
+}
+
+// forget lists the changes that let clients forget endpoints which were theirs in old and are no more.
+func (o *Own) forget(old *Own) []nft.Change {
+	if o == nil || old == nil {
+		return nil
+	}
+	var changes []nft.Change
+	for _, m := range o.maps {
+		for _, before := range old.maps {
+			if before.set.Table != m.set.Table || before.set.Name != m.set.Name {
+				continue
+			}
+			if gone := without(before.endpoints, m.endpoints); len(gone) > 0 {
+				changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
+			}
+		}
+	}
+	return changes
+}
+
+// strangers lists the changes that let clients forget endpoints which the tables remember and which are not theirs.
+func (o *Own) strangers(tables []*nft.Table) []nft.Change {
+	if o == nil {
+		return nil
+	}
+	var changes []nft.Change
+	for _, t := range tables {
+		for _, m := range o.maps {
+			have := t.Set(m.set.Name)
+			if t.TableID != m.set.Table || have == nil {
+				continue
+			}
+			var remembered []nft.Value
+			for _, e := range have.Elements {
+				remembered = append(remembered, e.Data)
+			}
+			slices.Sort(remembered)
+			if gone := without(slices.Compact(remembered), m.endpoints); len(gone) > 0 {
+				changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
+			}
+		}
+	}
+	return changes
+}
