@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -126,6 +127,9 @@ func run(ctx context.Context, dir string, node render.Node, log *slog.Logger) er
 	defer src.Close()
 	log.Info("nfproxy starts", "version", version, "node", node.Name, "manifests", dir)
 	p := proxy{next: src.Next, kernel: k, ruleset: render.NewRuleset(node), log: log}
+	servers := newHealthServers(p.known.Load, log)
+	defer servers.Close()
+	p.health = newHealthChecks(servers.Set)
 	err = p.run(ctx)
 	log.Info("nfproxy ends; its rules stay")
 	return err
@@ -140,8 +144,10 @@ type proxy struct {
 	log     *slog.Logger
 	// committed, if not nil, is told of every commit.
 	committed func(commit)
+	// health, if not nil, answers load balancers.
+	health *healthChecks
 
-	known   bool // what is in the kernel is what ruleset thinks
+	known   atomic.Bool // what is in the kernel is what ruleset thinks; health servers read it
 	backoff time.Duration
 }
 
@@ -160,7 +166,7 @@ const (
 // run works until ctx ends, which is no error.
 func (p *proxy) run(ctx context.Context) error {
 	for started := false; ; {
-		update, err := p.wait(ctx, started && !p.known)
+		update, err := p.wait(ctx, started && !p.known.Load())
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -176,6 +182,7 @@ func (p *proxy) run(ctx context.Context) error {
 			p.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", p.backoff)
 		} else {
 			p.backoff = 0
+			p.health.programmed()
 		}
 	}
 }
@@ -190,8 +197,9 @@ func (p *proxy) wait(ctx context.Context, failed bool) (render.Update, error) {
 	return p.next(ctx)
 }
 
-// take hands an update to the ruleset and tells what follows from it.
+// take hands an update to the ruleset and the health checks and tells what follows from it.
 func (p *proxy) take(u render.Update) {
+	p.health.take(u)
 	for _, c := range p.ruleset.Update(u) {
 		p.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
 	}
@@ -215,7 +223,7 @@ func (p *proxy) take(u render.Update) {
 // program brings the kernel to where the ruleset is: by what changed, or, when what the kernel has is not known, by
 // reading it and sending the difference.
 func (p *proxy) program() error {
-	if p.known {
+	if p.known.Load() {
 		start := time.Now()
 		changes := p.ruleset.Changes()
 		err := p.kernel.Apply(changes, 0)
@@ -223,7 +231,7 @@ func (p *proxy) program() error {
 			p.report(changes, start)
 			return nil
 		}
-		p.known = false
+		p.known.Store(false)
 		p.log.Warn("a change was refused; reading the tables again", "error", err)
 	}
 	return p.reconcile()
@@ -251,7 +259,7 @@ func (p *proxy) reconcile() error {
 		if err != nil {
 			return err
 		}
-		p.known = true
+		p.known.Store(true)
 		p.log.Info("in sync", "operations", nft.ElementOperations(changes), "took", time.Since(start).Round(time.Microsecond))
 		p.report(changes, start)
 		return nil

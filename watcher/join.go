@@ -13,14 +13,16 @@ import (
 func join(svc *service, from []*slice) render.Service {
 	from = slices.SortedFunc(slices.Values(from), func(a, b *slice) int { return cmp.Compare(a.name, b.name) })
 	joined := render.Service{
-		ServiceName:     svc.ServiceName,
-		Created:         svc.created,
-		ClusterIPs:      svc.clusterIPs,
-		ExternalIPs:     svc.externalIPs,
-		LoadBalancerIPs: svc.loadBalancerIPs,
-		SourceRanges:    svc.sourceRanges,
-		InternalLocal:   svc.internalLocal,
-		ExternalLocal:   svc.externalLocal,
+		ServiceName:         svc.ServiceName,
+		Created:             svc.created,
+		ClusterIPs:          svc.clusterIPs,
+		ExternalIPs:         svc.externalIPs,
+		LoadBalancerIPs:     svc.loadBalancerIPs,
+		SourceRanges:        svc.sourceRanges,
+		InternalLocal:       svc.internalLocal,
+		ExternalLocal:       svc.externalLocal,
+		HealthCheckNodePort: svc.healthCheckNodePort,
+		Affinity:            svc.affinity,
 	}
 	for _, p := range svc.ports {
 		joined.Ports = append(joined.Ports, render.Port{
@@ -84,6 +86,7 @@ func same(a, b render.Service) bool {
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
+		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity &&
 		slices.EqualFunc(a.Ports, b.Ports, samePort)
 }
 

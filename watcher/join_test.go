@@ -70,6 +70,7 @@ func brief(s render.Service) []string {
 		{"from", fmt.Sprint(s.SourceRanges), len(s.SourceRanges) > 0},
 		{"internal", "local", s.InternalLocal},
 		{"external", "local", s.ExternalLocal},
+		{"health", fmt.Sprint(s.HealthCheckNodePort), s.HealthCheckNodePort != 0},
 	} {
 		if more.there {
 			line += " " + more.name + " " + more.text
@@ -245,6 +246,8 @@ func set(t *testing.T, field reflect.Value) {
 		*value = netip.MustParseAddrPort("10.1.0.1:1")
 	default:
 		switch field.Kind() {
+		case reflect.Int64:
+			field.SetInt(field.Int() + 1)
 		case reflect.String:
 			field.SetString(field.String() + "x")
 		case reflect.Bool:

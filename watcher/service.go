@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"time"
@@ -22,6 +23,8 @@ type service struct {
 	clusterIPs, externalIPs, loadBalancerIPs []netip.Addr
 	sourceRanges                             []netip.Prefix
 	internalLocal, externalLocal             bool
+	healthCheckNodePort                      uint16
+	affinity                                 time.Duration
 	ports                                    []servicePort
 	// skipped is true of a Service that this proxy leaves alone.
 	skipped  bool
@@ -50,6 +53,10 @@ func reduceService(api *corev1.Service) *service {
 	}
 	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", note)
 	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", note) && accessible(api)
+	if api.Spec.Type == corev1.ServiceTypeLoadBalancer && s.externalLocal {
+		s.healthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, note)
+	}
+	s.affinity = reduceAffinity(api.Spec, note)
 	s.ports = reduceServicePorts(api, note)
 	return s
 }
@@ -136,6 +143,46 @@ func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips []netip.Ad
 		}
 	}
 	return ips
+}
+
+// reduceHealthCheckNodePort returns the port, 0 if there is none or it cannot be used.
+func reduceHealthCheckNodePort(number int32, note notes) uint16 {
+	if number < 0 || number > math.MaxUint16 {
+		note.add("spec.healthCheckNodePort", fmt.Sprintf("%d is not a port", number))
+		return 0
+	}
+	return uint16(number)
+}
+
+// Bounds of the affinity timeout, and what it is where nothing is said (MaxClientIPServiceAffinitySeconds in
+// pkg/apis/core/validation, DefaultClientIPServiceAffinitySeconds in k8s.io/api/core/v1).
+const (
+	maxAffinitySeconds     = 86400
+	defaultAffinitySeconds = corev1.DefaultClientIPServiceAffinitySeconds
+)
+
+// reduceAffinity returns for how long clients stay, 0 if they do not. A timeout out of bounds is taken for the nearest one
+// that makes sense.
+func reduceAffinity(spec corev1.ServiceSpec, note notes) time.Duration {
+	switch spec.SessionAffinity {
+	case "", corev1.ServiceAffinityNone:
+		return 0
+	case corev1.ServiceAffinityClientIP:
+	default:
+		note.add("spec.sessionAffinity", fmt.Sprintf("%q is none of None, ClientIP; None is used", spec.SessionAffinity))
+		return 0
+	}
+	config := deref(deref(spec.SessionAffinityConfig).ClientIP)
+	seconds := int32(defaultAffinitySeconds)
+	if config.TimeoutSeconds != nil {
+		seconds = *config.TimeoutSeconds
+	}
+	if used := min(max(seconds, 1), maxAffinitySeconds); used != seconds {
+		note.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+			fmt.Sprintf("%d is not between 1 and %d; %d is used", seconds, maxAffinitySeconds, used))
+		seconds = used
+	}
+	return time.Duration(seconds) * time.Second
 }
 
 // policyLocal tells whether a traffic policy is Local. One that is unknown counts as Cluster, the default.

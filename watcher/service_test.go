@@ -231,6 +231,48 @@ func TestReduceService(t *testing.T) {
 			want: []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
 		},
 		{
+			name: "health check node port",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "Local", 65535
+			},
+			want: []string{"[10.96.0.1 fd00::1] external local health 65535", "http 80/tcp"},
+		},
+		{
+			name: "health check node port too high",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "Local", 65536
+			},
+			want:     []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
+			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "65536 is not a port"}},
+		},
+		{
+			name: "health check node port below zero",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "Local", -1
+			},
+			want:     []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
+			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "-1 is not a port"}},
+		},
+		{
+			name: "health check node port of policy Cluster",
+			change: func(s *corev1.Service) {
+				balance(s)
+				s.Spec.HealthCheckNodePort = 30000
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name: "health check node port of another type",
+			change: func(s *corev1.Service) {
+				s.Spec.Type, s.Spec.ExternalTrafficPolicy = corev1.ServiceTypeNodePort, "Local"
+				s.Spec.HealthCheckNodePort = -1
+			},
+			want: []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
+		},
+		{
 			name: "external policy of external IPs",
 			change: func(s *corev1.Service) {
 				s.Spec.Type, s.Spec.ExternalIPs, s.Spec.ExternalTrafficPolicy = corev1.ServiceTypeClusterIP, []string{"192.0.2.1"}, "Local"
