@@ -3,6 +3,7 @@ package integration
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -248,4 +249,39 @@ func TestAffinityLists(t *testing.T) {
 	s.homes(t, s.frontends()[0])
 	s.nft("", "list", "ruleset")
 	s.nft("", "--json", "list", "ruleset")
+}
+
+// TestAffinityTimeout: another timeout counts at once for clients that are remembered, whether it is given by an update or
+// at a start: as if it had been this one since their last connection.
+func TestAffinityTimeout(t *testing.T) {
+	const clients = "affinity/test/sticky/tcp/main"
+	for _, restart := range []bool{false, true} {
+		s := newSticky(t, nft.IPv4, nft.TCP)
+		homes := s.homes(t, s.frontends()[0])
+		change := func(timeout time.Duration) {
+			s.service.Affinity = timeout
+			if !restart {
+				s.apply(render.Update{Services: []render.Service{s.service}})
+				return
+			}
+			s.ruleset = render.NewRuleset(s.facts)
+			s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{s.service}})
+			s.reconcile()
+		}
+		change(24 * time.Hour)
+		if got := s.homes(t, s.frontends()[0]); !slices.Equal(got, homes) {
+			t.Errorf("restart %v: a longer timeout moved clients", restart)
+		}
+		change(2 * time.Second)
+		if n := len(s.tables()[0].Set(clients).Elements); n != stickyClients {
+			t.Errorf("restart %v: a shorter timeout has left %d clients", restart, n)
+		}
+		deadline := time.Now().Add(20 * time.Second)
+		for len(s.tables()[0].Set(clients).Elements) > 0 {
+			if time.Now().After(deadline) {
+				t.Fatalf("restart %v: clients keep the old timeout", restart)
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package nft
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Op is what a Change does with its object.
@@ -12,7 +13,8 @@ type Op uint8
 const (
 	Add Op = iota + 1
 	Delete
-	// Replace gives elements that exist new data or comments and lets them keep their counters.
+	// Replace gives elements that exist new data or comments and lets them keep their counters; learnt elements it gives
+	// another timeout.
 	Replace
 )
 
@@ -37,10 +39,12 @@ type Elements struct {
 	List []Element
 }
 
-// Learnt are the elements of a dynamic map that have some data; only to Delete.
+// Learnt are elements that packets added to a dynamic map: to Delete those that have some data, or to Replace the timeout
+// of all, as if it had been this one when each was last refreshed.
 type Learnt struct {
-	Set  *Set
-	Data []Value
+	Set     *Set
+	Data    []Value
+	Timeout time.Duration
 }
 
 func (*Table) object()   {}
@@ -121,8 +125,11 @@ func (c Change) elementsText(e Elements) string {
 	return command("add", e.Set.elementText)
 }
 
-// learntText is no nft command: nft cannot delete by data.
+// learntText is no nft command: nft cannot do either.
 func (c Change) learntText(l Learnt) string {
+	if c.Op == Replace {
+		return fmt.Sprintf("update element %s %s { * timeout %ds }", l.Set.Table, l.Set.Name, int64(l.Timeout.Seconds()))
+	}
 	data := make([]string, len(l.Data))
 	for i, d := range l.Data {
 		data[i] = d.text(l.Set.Data)

@@ -97,15 +97,16 @@ func (a *affinity) learn(m *clientMap) nft.Rule {
 
 // Own is what one Service alone has: maps of clients and the chains around them.
 type Own struct {
-	maps   []clientMap
-	chains []*nft.Chain
+	timeout time.Duration
+	maps    []clientMap
+	chains  []*nft.Chain
 }
 
 func own(affinities []*affinity) *Own {
 	if len(affinities) == 0 {
 		return nil
 	}
-	o := &Own{}
+	o := &Own{timeout: affinities[0].timeout}
 	for _, a := range affinities {
 		for _, m := range []clientMap{a.clients, a.local} {
 			if m.used {
@@ -142,7 +143,8 @@ func (o *Own) table(id nft.TableID) *nft.Table {
 	return t
 }
 
-// forget lists the changes that let clients forget endpoints which were theirs in old and are no more.
+// forget lists the changes of what is remembered: endpoints that were in old and are no more are forgotten, and another
+// timeout counts for all clients at once.
 func (o *Own) forget(old *Own) []nft.Change {
 	if o == nil || old == nil {
 		return nil
@@ -153,15 +155,25 @@ func (o *Own) forget(old *Own) []nft.Change {
 			if before.set.Table != m.set.Table || before.set.Name != m.set.Name {
 				continue
 			}
-			if gone := without(before.endpoints, m.endpoints); len(gone) > 0 {
-				changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
-			}
+			changes = append(changes, o.relearn(m, before.endpoints, old.timeout)...)
 		}
 	}
 	return changes
 }
 
-// strangers lists the changes that let clients forget endpoints which the tables remember and which are not theirs.
+// relearn is what forget does for one map.
+func (o *Own) relearn(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
+	var changes []nft.Change
+	if gone := without(remembered, m.endpoints); len(gone) > 0 {
+		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
+	}
+	if timeout != o.timeout && timeout > 0 {
+		changes = append(changes, nft.Change{Op: nft.Replace, Object: nft.Learnt{Set: m.set, Timeout: o.timeout}})
+	}
+	return changes
+}
+
+// strangers does the same for what tables remember that somebody else, or an earlier run, left.
 func (o *Own) strangers(tables []*nft.Table) []nft.Change {
 	if o == nil {
 		return nil
@@ -178,10 +190,20 @@ func (o *Own) strangers(tables []*nft.Table) []nft.Change {
 				remembered = append(remembered, e.Data)
 			}
 			slices.Sort(remembered)
-			if gone := without(slices.Compact(remembered), m.endpoints); len(gone) > 0 {
-				changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
-			}
+			changes = append(changes, o.relearn(m, slices.Compact(remembered), rememberedFor(t, m.set))...)
 		}
 	}
 	return changes
+}
+
+// rememberedFor is the timeout of the rule that remembers clients in a map, 0 if there is none.
+func rememberedFor(t *nft.Table, m *nft.Set) time.Duration {
+	for _, c := range t.Chains {
+		for _, r := range c.Rules {
+			if remember, ok := r.Do.(nft.Remember); ok && remember.Map == m.Name {
+				return remember.Timeout
+			}
+		}
+	}
+	return 0
 }

@@ -60,7 +60,7 @@ func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
 	if err := c.apply(changes, generation); err != nil || len(learnt) == 0 {
 		return err
 	}
-	return c.sweep(learnt)
+	return c.settle(learnt)
 }
 
 func (c *Conn) apply(changes []nft.Change, generation uint32) error {
@@ -71,19 +71,20 @@ func (c *Conn) apply(changes []nft.Change, generation uint32) error {
 	if err != nil {
 		return err
 	}
-	b := &batch{message: message{buf: slices.Grow(c.out.buf[:0], estimate(changes))}, first: c.seq + 1}
-	b.boundary(unix.NFNL_MSG_BATCH_BEGIN, generation)
+	b := c.newBatch(changes, generation)
 	for i, ch := range changes {
 		if err := b.change(i, ch); err != nil {
 			return err
 		}
 	}
-	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
-	c.seq = b.first + uint32(len(b.origins))
-	if cap(b.buf) < 1<<20 { // else it is a first load's, and not needed again
-		c.out.buf = b.buf
-	}
 	return c.commit(b, changes)
+}
+
+// newBatch begins a batch with room for the changes.
+func (c *Conn) newBatch(changes []nft.Change, generation uint32) *batch {
+	b := &batch{message: message{buf: slices.Grow(c.spare[:0], estimate(changes))}, first: c.seq + 1}
+	b.boundary(unix.NFNL_MSG_BATCH_BEGIN, generation)
+	return b
 }
 
 // estimate is about how many bytes the changes take: a large buffer is expensive to grow by and by.
@@ -95,6 +96,11 @@ func estimate(changes []nft.Change) int {
 // commit sends the batch. The kernel answers only what it refuses, and has done so when send returns
 // (netlink_unicast_kernel in net/netlink/af_netlink.c).
 func (c *Conn) commit(b *batch, changes []nft.Change) error {
+	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
+	c.seq = b.first + uint32(len(b.origins))
+	if cap(b.buf) < 1<<20 { // else it is a first load's, and not needed again
+		c.spare = b.buf
+	}
 	if err := c.makeRoom(len(b.buf)); err != nil {
 		return err
 	}

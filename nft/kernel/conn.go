@@ -11,11 +11,12 @@ import (
 
 // Conn talks to the nf_tables of one network namespace. It must not be used by two goroutines at once.
 type Conn struct {
-	nl  *netlink.Conn
-	raw syscall.RawConn
-	seq uint32
-	in  []byte
-	out message
+	nl    *netlink.Conn
+	raw   syscall.RawConn
+	seq   uint32
+	in    []byte
+	out   message // a request
+	spare []byte  // the last batch's buffer
 }
 
 // receiveBuffer holds the errors of a refused batch: without room for them the kernel reports ENOBUFS instead.

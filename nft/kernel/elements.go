@@ -135,8 +135,8 @@ type kernelElement struct {
 	nft.Element
 	keyEnd nft.Value
 	end    bool // of an interval: Key is the first value past it
-	// expires is the rest of its time, of an element that does not stay.
-	expires time.Duration
+	// timeout is the time of an element that does not stay for ever, expires the rest of it.
+	timeout, expires time.Duration
 }
 
 func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
@@ -150,6 +150,8 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 			e.Data = decodeData(s.Data, b)
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.end = number(b)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+		case unix.NFTA_SET_ELEM_TIMEOUT:
+			e.timeout = time.Duration(number(b)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_EXPIRATION:
 			e.expires = time.Duration(number(b)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
