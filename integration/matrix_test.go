@@ -57,6 +57,10 @@ func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *wo
 	switch mode {
 	case "no-pod-cidr":
 		w.facts.ClusterCIDRs = nil
+	case "pod-interface":
+		w.facts.PodInterface = worldClientLink
+	case "pod-prefix":
+		w.facts.PodInterface = worldClientLink + "*"
 	case "masquerade-all":
 		w.facts.MasqueradeAll = true
 	}
@@ -94,6 +98,9 @@ func (w *world) service(name string, p nft.Protocol, endpoints ...string) render
 // cells reads the matrix as behaviours of one mode.
 func cells(t *testing.T, mode string) []behaviour {
 	t.Helper()
+	if strings.HasPrefix(mode, "pod-") { // another way to tell pods, and no other result
+		mode = "default"
+	}
 	var all []behaviour
 	for line := range strings.Lines(matrix) {
 		fields := strings.Fields(line)
@@ -160,9 +167,9 @@ func fewEndpoints() []behaviour {
 // TestMatrix sends real connections through every cell, both families, and holds Trace to what they experience.
 func TestMatrix(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		for _, mode := range []string{"default", "no-pod-cidr", "masquerade-all"} {
+		for _, mode := range []string{"default", "no-pod-cidr", "masquerade-all", "pod-interface", "pod-prefix"} {
 			p := nft.TCP
-			if mode == "no-pod-cidr" { // what differs there is the same for both protocols
+			if mode == "no-pod-cidr" || mode == "pod-prefix" { // what differs there is the same for both protocols
 				p = nft.UDP
 			}
 			t.Run(fmt.Sprintf("%s/%s/%s", f, mode, p), func(t *testing.T) {

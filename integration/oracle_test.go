@@ -50,7 +50,14 @@ func examples() []render.Service {
 // TestOracleText: the text we print, loaded by nft, and the changes we send, over netlink, make the same ruleset, down
 // to the expressions.
 func TestOracleText(t *testing.T) {
+	for _, pods := range []string{"", "cni0", "veth*"} {
+		t.Run("pods by "+pods, func(t *testing.T) { oracleText(t, pods) })
+	}
+}
+
+func oracleText(t *testing.T, podInterface string) {
 	ours, theirs := newLab(t), newLab(t)
+	ours.facts.PodInterface = podInterface
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
 	ours.reconcile()
 	theirs.nft(tablesText(ours.ruleset.Tables()), "-f", "-")

@@ -33,6 +33,9 @@ var worldAddrs = map[nft.Family]map[string]string{
 		"empty": "fd00:10:96::3", "unready": "fd00:10:96::4", "self": "fd00:10:96::5", "free": "fd00:10:96::77"},
 }
 
+// worldClientLink is the node's end of the link to the client: the fourth pod that newWorld makes.
+const worldClientLink = "pod4"
+
 func (w *world) addr(name string) string {
 	if addr, ok := w.extra[name]; ok {
 		return addr
@@ -198,6 +201,9 @@ func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
 		Destination: netip.MustParseAddrPort(w.at(b.to, b.port))}
 	if b.from == "node" {
 		packet.Hook = nft.Output
+	}
+	if b.from == "client" {
+		packet.Interface = worldClientLink
 	}
 	paths := make(map[string]nft.Path)
 	for _, table := range w.tables() {

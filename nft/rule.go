@@ -8,7 +8,8 @@ type Rule struct {
 	Do    Action
 }
 
-// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated, FromHost.
+// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated, FromHost,
+// FromInterface.
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
@@ -58,6 +59,14 @@ type Translated struct{}
 // FromHost holds when the source is one of this machine's own addresses (fib saddr type local).
 type FromHost struct{}
 
+// FromInterface holds for packets that came in by an interface: of that name, or with Prefix, one that begins so. With Not
+// it holds for all others, this machine's own packets among them. In postrouting it needs Linux 5.7 (ip_output hands the
+// interface on).
+type FromInterface struct {
+	Name        string
+	Prefix, Not bool
+}
+
 // VerdictMap looks the fields up in a verdict map and does what it says. Without an element the next rule follows.
 type VerdictMap struct {
 	Key []Field
@@ -95,10 +104,11 @@ type Opaque struct {
 	Text string
 }
 
-func (In) match()         {}
-func (OfProtocol) match() {}
-func (Translated) match() {}
-func (FromHost) match()   {}
+func (In) match()            {}
+func (OfProtocol) match()    {}
+func (Translated) match()    {}
+func (FromHost) match()      {}
+func (FromInterface) match() {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}

@@ -168,8 +168,21 @@ func matchText(f Family, m Match) string {
 		return "ct status & dnat == dnat"
 	case FromHost:
 		return "fib saddr type local"
+	case FromInterface:
+		return m.text()
 	}
 	return fmt.Sprintf("# no text for %T", m)
+}
+
+func (m FromInterface) text() string {
+	name, op := m.Name, ""
+	if m.Prefix {
+		name += "*"
+	}
+	if m.Not {
+		op = "!= "
+	}
+	return fmt.Sprintf("iifname %s%q", op, name)
 }
 
 func actionText(f Family, a Action) string {

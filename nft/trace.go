@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // Packet is the first packet of a connection.
@@ -13,6 +14,8 @@ type Packet struct {
 	Hook                Hook
 	Protocol            Protocol
 	Source, Destination netip.AddrPort
+	// Interface is the one it came in by, empty at Output.
+	Interface string
 	// Draw stands for the random numbers: a RandomNumber of modulus n gives Draw mod n.
 	Draw uint32
 }
@@ -148,6 +151,12 @@ func (tr *tracer) match(m Match) bool {
 		return tr.path.Destination != tr.packet.Destination
 	case FromHost:
 		return tr.packet.Hook == Output
+	case FromInterface:
+		same := tr.packet.Interface == m.Name
+		if m.Prefix {
+			same = strings.HasPrefix(tr.packet.Interface, m.Name)
+		}
+		return same != m.Not
 	}
 	return false
 }

@@ -24,6 +24,7 @@ type affinity struct {
 	id      string // namespace/name/protocol/port
 	timeout time.Duration
 	match   nft.Match // the protocol: nft wants to know whose ports it prints
+	fromPod nft.Match
 	clients clientMap
 	local   clientMap
 	chains  []*nft.Chain
@@ -36,13 +37,13 @@ type clientMap struct {
 	used      bool
 }
 
-func newAffinity(sc *schema, n ServiceName, p Port, timeout time.Duration) *affinity {
+func newAffinity(sc *schema, node Node, n ServiceName, p Port, timeout time.Duration) *affinity {
 	port := p.Name
 	if port == "" {
 		port = fmt.Sprint(p.Port)
 	}
 	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", n, p.Protocol, port), timeout: timeout,
-		match: nft.OfProtocol{Protocol: p.Protocol}}
+		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(node, false)}
 	clients := func(kind string) *nft.Set {
 		addr := sc.table.Family.AddrType()
 		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
@@ -79,7 +80,7 @@ func (a *affinity) remember(class string, local bool) nft.Verdict {
 	case class == masqueradeNode:
 		// Policy Local: this node and its pods came by from-node, all others by from-outside.
 		node := a.chain("remember-node", a.learn(&a.clients), masquerade)
-		return a.chain("remember-outside", do(node, in(source, a.schema.localSources)), do(node, nft.FromHost{}),
+		return a.chain("remember-outside", do(node, a.fromPod), do(node, nft.FromHost{}),
 			a.learn(&a.local), masquerade)
 	case class == masqueradeAll:
 		return a.chain("remember-external", a.learn(&a.clients), masquerade)

@@ -15,6 +15,11 @@ type Node struct {
 	// ClusterCIDRs hold the addresses of pods, one per family at most. Connections from elsewhere to a cluster
 	// IP are masqueraded. A family without one masquerades hairpin connections alone.
 	ClusterCIDRs []netip.Prefix
+	// NodeCIDR asks the source to put the Node object's podCIDRs into ClusterCIDRs.
+	NodeCIDR bool
+	// PodInterface, if not empty, tells pods by the interface their packets come in by, of that name or, with a * at the
+	// end, of that prefix. ClusterCIDRs have no meaning then.
+	PodInterface string
 	// MasqueradeAll masquerades all connections to cluster IPs.
 	MasqueradeAll bool
 	// Zone is the node's topology.kubernetes.io/zone, empty if it has none.
@@ -25,8 +30,9 @@ type Node struct {
 	ServiceCIDRs []netip.Prefix
 }
 
-func (n Node) equal(m Node) bool {
-	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.Zone == m.Zone &&
+// Equal says whether two nodes have the same facts.
+func (n Node) Equal(m Node) bool {
+	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 

@@ -91,7 +91,7 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 
 // affinity returns that of a port in a family, the same for all its frontends.
 func (b *builder) affinity(sc *schema, p Port, s Selection) *affinity {
-	a := newAffinity(sc, b.service.ServiceName, p, b.service.Affinity)
+	a := newAffinity(sc, b.node, b.service.ServiceName, p, b.service.Affinity)
 	for _, have := range b.affinities {
 		if have.schema == sc && have.id == a.id {
 			return have

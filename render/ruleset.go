@@ -55,7 +55,7 @@ func NewRuleset(n Node) *Ruleset {
 
 // Update takes over what changed and returns the conflicts that it brought: frontends that two Services claim.
 func (r *Ruleset) Update(u Update) []Conflict {
-	if !u.Node.equal(r.node) {
+	if !u.Node.Equal(r.node) {
 		skeleton := Skeleton(u.Node)
 		if r.live {
 			r.pending = append(r.pending, nft.Diff(r.skeleton, skeleton)...)

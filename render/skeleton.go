@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"nfproxy/nft"
 )
@@ -42,11 +43,11 @@ func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
 	for _, s := range []*schema{ip, ip6} {
 		t := &nft.Table{TableID: s.table, Comment: fmt.Sprintf("nfproxy schema %d", Schema)}
-		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.ClusterCIDRs))
+		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.sources()))
 		for _, set := range s.ofServices() {
 			t.Sets = append(t.Sets, s.declare(set, nil))
 		}
-		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(), s.sourceChains(n))
+		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n))
 		tables = append(tables, t)
 	}
 	return tables
@@ -64,7 +65,7 @@ func (s *schema) baseChains() []*nft.Chain {
 }
 
 // destinationChains decide where a connection goes.
-func (s *schema) destinationChains() []*nft.Chain {
+func (s *schema) destinationChains(n Node) []*nft.Chain {
 	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
 	drop := nft.Verdict{Kind: nft.Drop}
 	admission := append(slices.Clone(frontend), source...)
@@ -77,7 +78,7 @@ func (s *schema) destinationChains() []*nft.Chain {
 			do(lookup(s.admitted), in(admission, s.sourceRanges)),
 			do(drop)),
 		s.chain(externalLocalChain,
-			do(lookup(s.fromNode), in(source, s.localSources)),
+			do(lookup(s.fromNode), s.fromPod(n, false)),
 			do(lookup(s.fromNode), nft.FromHost{}),
 			do(lookup(s.fromOutside)),
 			do(drop)),
@@ -102,7 +103,7 @@ func (s *schema) sourceChains(n Node) []*nft.Chain {
 		s.chain(masqueradeCluster, s.clusterRules(n, hairpin)...),
 		s.chain(masqueradeNode,
 			hairpin,
-			do(nft.Verdict{Kind: nft.Return}, in(source, s.localSources)),
+			do(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
 			do(nft.Masquerade{}, nft.FromHost{})),
 		s.chain(masqueradeAll, do(nft.Masquerade{})),
 	}
@@ -116,10 +117,27 @@ func (s *schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 		return []nft.Rule{do(nft.Masquerade{})}
 	}
 	rules := []nft.Rule{hairpin}
-	if len(outermost(n.ClusterCIDRs, s.table.Family)) > 0 {
-		rules = append(rules, do(nft.Masquerade{}, nft.In{Key: source, Set: s.localSources.Name, Not: true}))
+	if n.PodInterface != "" || len(outermost(n.ClusterCIDRs, s.table.Family)) > 0 {
+		rules = append(rules, do(nft.Masquerade{}, s.fromPod(n, true)))
 	}
 	return rules
+}
+
+// fromPod holds for packets of this node's pods, as far as the node can tell, or with not for all others.
+func (s *schema) fromPod(n Node, not bool) nft.Match {
+	if n.PodInterface == "" {
+		return nft.In{Key: source, Set: s.localSources.Name, Not: not}
+	}
+	name, prefix := strings.CutSuffix(n.PodInterface, "*")
+	return nft.FromInterface{Name: name, Prefix: prefix, Not: not}
+}
+
+// sources are the sources that are pods', where it is the source that tells.
+func (n Node) sources() []netip.Prefix {
+	if n.PodInterface != "" {
+		return nil
+	}
+	return n.ClusterCIDRs
 }
 
 // loadBalancer returns the chain of a balancer: it chooses among its endpoints and serves all frontends with that many.

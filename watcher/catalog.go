@@ -125,7 +125,7 @@ func (c *catalog) report(old, now []Problem) {
 // node did. It tells whether there is anything new. The node is as given, always the same, with what its object says.
 func (c *catalog) update(given render.Node) (update render.Update, news bool) {
 	update.Node = c.node.describe(given)
-	changed := update.Node.Zone != c.told.Zone || !slices.Equal(update.Node.Addresses, c.told.Addresses)
+	changed := !update.Node.Equal(c.told)
 	c.told = update.Node
 	names := slices.SortedFunc(maps.Keys(c.dirty), compareNames)
 	clear(c.dirty)

@@ -15,6 +15,7 @@ type node struct {
 	zone string
 	// addresses has at most one per family, IPv4 first.
 	addresses []netip.Addr
+	podCIDRs  []netip.Prefix
 	problems  []Problem
 }
 
@@ -37,13 +38,31 @@ func reduceNode(api *corev1.Node) *node {
 		}
 	}
 	slices.SortFunc(n.addresses, netip.Addr.Compare)
+	n.podCIDRs = reducePodCIDRs(api.Spec, note)
 	return n
+}
+
+// reducePodCIDRs returns the ranges that the Node's pods have their addresses from.
+func reducePodCIDRs(spec corev1.NodeSpec, note notes) []netip.Prefix {
+	var cidrs []netip.Prefix
+	for i, text := range spec.PodCIDRs {
+		cidr, err := netip.ParsePrefix(text)
+		if err != nil {
+			note.add(fmt.Sprintf("spec.podCIDRs[%d]", i), fmt.Sprintf("%q is not a CIDR", text))
+			continue
+		}
+		cidrs = append(cidrs, cidr.Masked())
+	}
+	return cidrs
 }
 
 // describe returns this machine as the rules need it: as given, with what its Node object says if there is one.
 func (n *node) describe(given render.Node) render.Node {
 	if n != nil {
 		given.Zone, given.Addresses = n.zone, n.addresses
+		if given.NodeCIDR {
+			given.ClusterCIDRs = n.podCIDRs
+		}
 	}
 	return given
 }

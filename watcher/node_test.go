@@ -189,3 +189,21 @@ func TestNodeDescribe(t *testing.T) {
 		t.Errorf("with a Node: %v", got)
 	}
 }
+
+// With NodeCIDR, and only then, the Node's podCIDRs say where its pods are.
+func TestNodePodCIDRs(t *testing.T) {
+	t.Parallel()
+	n := reduceNode(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.7/24", "x", "fd00:10:244:1::/64"}}})
+	if len(n.problems) != 1 || n.problems[0].Field != "spec.podCIDRs[1]" {
+		t.Errorf("problems: %v", n.problems)
+	}
+	given := render.Node{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	if got := n.describe(given); !got.Equal(given) {
+		t.Errorf("not asked for: %v", got)
+	}
+	given.NodeCIDR = true
+	want := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
+	if got := n.describe(given); !slices.Equal(got.ClusterCIDRs, want) {
+		t.Errorf("asked for: %v", got)
+	}
+}

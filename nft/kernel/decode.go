@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
 	"reflect"
 	"strings"
@@ -62,6 +63,12 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 
 // guessMatch is the match that ends with a comparison.
 func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
+	if len(before) > 0 {
+		if m, ok := before[len(before)-1].(*expr.Meta); ok && m.Key == expr.MetaKeyIIFNAME {
+			return nft.FromInterface{Name: string(bytes.TrimRight(cmp.Data, "\x00")), Prefix: len(cmp.Data) < unix.IFNAMSIZ,
+				Not: cmp.Op == expr.CmpOpNeq}
+		}
+	}
 	if len(cmp.Data) == 1 {
 		return nft.OfProtocol{Protocol: nft.Protocol(cmp.Data[0])}
 	}

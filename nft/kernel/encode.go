@@ -45,6 +45,8 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(ipsDstNAT), Xor: native(0)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(ipsDstNAT)},
 		}, nil
+	case nft.FromInterface:
+		return encodeInterface(m)
 	case nft.FromHost:
 		return []expr.Any{
 			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true},
@@ -52,6 +54,25 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 		}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", m)
+}
+
+// encodeInterface compares as many bytes as must be equal: a name to its end, a prefix without.
+func encodeInterface(m nft.FromInterface) ([]expr.Any, error) {
+	if len(m.Name) == 0 || len(m.Name) >= unix.IFNAMSIZ {
+		return nil, fmt.Errorf("%q is no name of an interface", m.Name)
+	}
+	name := []byte(m.Name)
+	if !m.Prefix {
+		name = append(name, make([]byte, unix.IFNAMSIZ-len(name))...)
+	}
+	op := expr.CmpOpEq
+	if m.Not {
+		op = expr.CmpOpNeq
+	}
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: op, Register: unix.NFT_REG_1, Data: name},
+	}, nil
 }
 
 // ipsDstNAT is IPS_DST_NAT of include/uapi/linux/netfilter/nf_conntrack_common.h.

@@ -42,6 +42,9 @@ func rulesOfAllKinds() []nft.Rule {
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}}, Set: "addrs", Not: true},
 			nft.OfProtocol{Protocol: nft.UDP}), Do: nft.GotoChain("there")},
 		{Match: match(nft.FromHost{}), Do: nft.Masquerade{}},
+		{Match: match(nft.FromInterface{Name: "cni0"}), Do: nft.Masquerade{}},
+		{Match: match(nft.FromInterface{Name: "c", Prefix: true}), Do: nft.Masquerade{}},
+		{Match: match(nft.FromInterface{Name: "veth", Prefix: true, Not: true}), Do: nft.Masquerade{}},
 		{Match: match(nft.OfProtocol{Protocol: nft.TCP}), Do: nft.VerdictMap{Map: "verdicts",
 			Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}}},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}, Set: "pairs"}),
@@ -100,12 +103,16 @@ func traced(f nft.Family, r nft.Rule) string {
 	// What is matched after a translation is at postrouting.
 	at := nft.Chain{Table: id, Name: "c", Hook: nft.Prerouting, Rules: []nft.Rule{r}}
 	translate := nft.Chain{Table: id, Name: "first", Hook: nft.Prerouting, Priority: -1}
-	protocol, hook := nft.TCP, nft.Prerouting
+	protocol, hook, iif := nft.TCP, nft.Prerouting, ""
 	for _, m := range r.Match {
 		switch m := m.(type) {
 		case nft.Translated:
 			translate.Rules = []nft.Rule{{Do: nft.DNAT{Map: "slots", Key: []nft.Field{{Kind: nft.DestinationAddr},
 				{Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}, {Kind: nft.RandomNumber, Mod: 1}}}}}
+		case nft.FromInterface:
+			if iif = m.Name; m.Not {
+				iif = "other"
+			}
 		case nft.FromHost:
 			at.Hook, hook = nft.Output, nft.Output
 		case nft.OfProtocol:
@@ -117,7 +124,7 @@ func traced(f nft.Family, r nft.Rule) string {
 		}
 	}
 	table.Chains = []*nft.Chain{&translate, &at, {Table: id, Name: "there"}}
-	p := nft.Trace(table, nft.Packet{Hook: hook, Protocol: protocol,
+	p := nft.Trace(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol,
 		Source: netip.AddrPortFrom(addr, 1), Destination: netip.AddrPortFrom(addr, 80)})
 	for _, s := range p.Steps {
 		if s.Chain == "c" {
