@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"testing"
+	"time"
 
 	"nfproxy/nft"
 	"nfproxy/render"
@@ -143,5 +146,33 @@ func TestChangeIsSmall(t *testing.T) {
 	}
 	if rest := nft.Diff(l.tables(), l.ruleset.Tables()); !onlyUnusedChains(rest) {
 		t.Errorf("the kernel differs by %v", rest)
+	}
+}
+
+// BenchmarkAffinityConnect is what a connection through a Service with session affinity costs, by the number of its
+// endpoints: from connect to the refusal, since all endpoints are closed ports of one pod. The rules do the same work for
+// all.
+func BenchmarkAffinityConnect(b *testing.B) {
+	for _, n := range []int{10, 1_000, 5_000} {
+		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
+			l := newLab(b).addNetwork()
+			l.pod("server", 0, "10.244.1.2")
+			client := l.pod("client", 0, "10.244.9.9")
+			s := service("s", nft.TCP, "10.96.0.1:80")
+			s.Affinity = 3 * time.Hour
+			for port := range n {
+				s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, endpoint(fmt.Sprintf("10.244.1.2:%d", 10_000+port)))
+			}
+			l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
+			l.reconcile()
+			for b.Loop() {
+				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+					b.Fatal(err)
+				}
+			}
+			if got := l.tables()[0].Set("affinity/test/s/tcp/main"); len(got.Elements) != 1 {
+				b.Fatalf("remembered: %v", got.Elements)
+			}
+		})
 	}
 }

@@ -17,7 +17,8 @@ import (
 func examples() []render.Service {
 	long := service("x", nft.UDP, "10.96.0.9:65535", "10.244.1.9:1 remote")
 	long.Namespace, long.Name = strings.Repeat("n", 63), strings.Repeat("s", 63)
-	long.Ports[0].Name = strings.Repeat("p", 63)
+	long.Ports[0].Name, long.Affinity, long.InternalLocal = strings.Repeat("p", 63), time.Hour, true
+	long.Ports[0].Endpoints = append(long.Ports[0].Endpoints, endpoint("10.244.1.3:1"))
 	dual := service("dual", nft.SCTP, "10.96.0.4:38412", "10.244.1.2:38412", "[fd00:10:244:1::2]:38412", "[fd00:10:244:2::2]:38412 remote")
 	dual.ClusterIPs = append(dual.ClusterIPs, service("", nft.SCTP, "[fd00:10:96::4]:1").ClusterIPs...)
 	external := service("external", nft.TCP, "10.96.0.6:443", "10.244.1.2:8443", "10.244.2.2:8443 remote")
