@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +31,12 @@ func runCommand() *cli.Command {
 			flag("hostname-override", "`NAME` of this node in the manifests (default: the host name)"),
 			flag("cluster-cidr", "`CIDR[,CIDR]` of the pods, one per family: connections from elsewhere are masqueraded"),
 			flag("service-cidr", "`CIDR[,CIDR...]` cluster IPs come from: what no Service has of them is dropped"),
+			flag("nodeport-addresses", "`CIDR[,CIDR...]` that hold the interface addresses node ports are served at (default: primary, "+
+				"the Node's InternalIPs)"),
+			flag("detect-local-mode", "how pods are told: ClusterCIDR by --cluster-cidr, NodeCIDR by the Node's podCIDRs, BridgeInterface or\n"+
+				"InterfaceNamePrefix by the interface their packets come in by (default: ClusterCIDR)"),
+			flag("pod-bridge-interface", "`NAME` of the bridge pods are on, for BridgeInterface"),
+			flag("pod-interface-name-prefix", "`PREFIX` of the names of pods' interfaces, for InterfaceNamePrefix"),
 			&cli.BoolFlag{Name: "masquerade-all", Usage: "masquerade all connections to cluster IPs",
 				EnvVars: []string{envVar("masquerade-all")}},
 			&cli.IntFlag{Name: "v", Usage: "`LEVEL` of the log: 0 tells what went wrong and what it does, 4 each change",
@@ -44,77 +48,18 @@ func runCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return run(c.Context, c.String("manifests"), node, logger(c))
+			nodePorts, err := parseNodePortAddresses(c.String("nodeport-addresses"))
+			if err != nil {
+				return fmt.Errorf("--nodeport-addresses: %w", err)
+			}
+			return run(c.Context, c.String("manifests"), node, logger(c), nodePorts...)
 		},
 	}
 }
 
-func envVar(flag string) string {
-	return "NFPROXY_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
-}
-
-func logger(c *cli.Context) *slog.Logger {
-	level := slog.LevelInfo
-	if c.Int("v") >= 4 {
-		level = slog.LevelDebug
-	}
-	return slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: level}))
-}
-
-func nodeFromFlags(c *cli.Context) (n render.Node, err error) {
-	if c.String("manifests") == "" {
-		return n, errors.New("run needs --manifests DIR, a directory of Services and EndpointSlices")
-	}
-	n.MasqueradeAll = c.Bool("masquerade-all")
-	if n.Name, err = nodeName(c.String("hostname-override")); err != nil {
-		return n, err
-	}
-	if n.ClusterCIDRs, err = parsePrefixes(c.String("cluster-cidr")); err != nil {
-		return n, fmt.Errorf("--cluster-cidr: %w", err)
-	}
-	if len(n.ClusterCIDRs) == 2 && n.ClusterCIDRs[0].Addr().Is4() == n.ClusterCIDRs[1].Addr().Is4() || len(n.ClusterCIDRs) > 2 {
-		return n, fmt.Errorf("--cluster-cidr: %q has more than one CIDR of a family", c.String("cluster-cidr"))
-	}
-	if n.ServiceCIDRs, err = parsePrefixes(c.String("service-cidr")); err != nil {
-		return n, fmt.Errorf("--service-cidr: %w", err)
-	}
-	return n, nil
-}
-
-// nodeName is the name a Node registers with: trimmed and in lower case, as kubelet and kube-proxy do.
-func nodeName(override string) (string, error) {
-	name := strings.TrimSpace(override)
-	if name == "" {
-		host, err := os.Hostname()
-		if err != nil {
-			return "", fmt.Errorf("--hostname-override is not given and the host name cannot be had: %w", err)
-		}
-		name = strings.TrimSpace(host)
-	}
-	return strings.ToLower(name), nil
-}
-
-// parsePrefixes reads CIDRs separated by commas. Host bits are cleared.
-func parsePrefixes(list string) ([]netip.Prefix, error) {
-	var prefixes []netip.Prefix
-	for text := range strings.SplitSeq(list, ",") {
-		if text = strings.TrimSpace(text); text == "" {
-			continue
-		}
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("%q is no CIDR such as 10.0.0.0/16 or fd00::/64", text)
-		}
-		if p.Addr().Is4In6() {
-			return nil, fmt.Errorf("%q is an IPv4 address written as IPv6", text)
-		}
-		prefixes = append(prefixes, p.Masked())
-	}
-	return prefixes, nil
-}
-
-// run follows a directory until ctx ends.
-func run(ctx context.Context, dir string, node render.Node, log *slog.Logger) error {
+// run follows a directory until ctx ends. Node ports are served at the interface addresses inside nodePorts, or, without
+// them, at the addresses of the Node object.
+func run(ctx context.Context, dir string, node render.Node, log *slog.Logger, nodePorts ...netip.Prefix) error {
 	k, err := openKernel()
 	if err != nil {
 		return err
@@ -125,8 +70,19 @@ func run(ctx context.Context, dir string, node render.Node, log *slog.Logger) er
 		return err
 	}
 	defer src.Close()
+	next := src.Next
+	if len(nodePorts) > 0 {
+		addresses, err := watcher.NewAddresses(nodePorts, log)
+		if err != nil {
+			return err
+		}
+		defer addresses.Close()
+		joined := watcher.NewAddressSource(next, addresses)
+		defer joined.Close()
+		next = joined.Next
+	}
 	log.Info("nfproxy starts", "version", version, "node", node.Name, "manifests", dir)
-	p := proxy{next: src.Next, kernel: k, ruleset: render.NewRuleset(node), log: log}
+	p := proxy{next: next, kernel: k, ruleset: render.NewRuleset(node), log: log}
 	servers := newHealthServers(p.known.Load, log)
 	defer servers.Close()
 	p.health = newHealthChecks(servers.Set)

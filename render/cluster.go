@@ -24,7 +24,8 @@ type Node struct {
 	MasqueradeAll bool
 	// Zone is the node's topology.kubernetes.io/zone, empty if it has none.
 	Zone string
-	// Addresses are the node's own, one per family at most: NodePorts are served there.
+	// Addresses are the node's own, at most one per family from its Node object, any number from its interfaces: NodePorts
+	// are served there.
 	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
