@@ -44,7 +44,7 @@ func TestErrorsNameTheChange(t *testing.T) {
 			"delete element ip nfproxy services { 10.96.9.9 . tcp . 1 }", syscall.ENOENT},
 		"a chain in use": {nft.Change{Op: nft.Delete, Object: table.Chain("refuse")}, "delete chain ip nfproxy refuse", syscall.EBUSY},
 		"a rule on no set": {nft.Change{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: table.TableID, Name: "refuse",
-			Rules: []nft.Rule{{Match: []nft.Match{nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "nosuch"}}, Do: nft.Reject{}}}}}},
+			Rules: []nft.Rule{{Do: nft.Reject{}}, {Match: []nft.Match{nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "nosuch"}}, Do: nft.Reject{}}}}}},
 			"add rule ip nfproxy refuse ip saddr @nosuch reject", syscall.ENOENT},
 		"a table that is not there": {nft.Change{Op: nft.Delete, Object: &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "gone"}}},
 			"delete table ip gone", syscall.ENOENT},

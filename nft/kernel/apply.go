@@ -18,8 +18,8 @@ var ErrMoved = errors.New("the ruleset has changed since it was read")
 
 // ChangeError is what the kernel did not like about a batch. Nothing of the batch was applied.
 type ChangeError struct {
-	// Change is the change at fault; for elements the one element where the kernel named it. Its Op is 0 where the
-	// kernel refused the batch as a whole.
+	// Change is the change at fault: of rules the one rule, of elements the one element where the kernel named it. Its
+	// Op is 0 where the kernel refused the batch as a whole.
 	Change nft.Change
 	// Others is how many more errors the kernel reported.
 	Others int
@@ -48,7 +48,8 @@ func (e *ChangeError) Error() string {
 func (e *ChangeError) Unwrap() error { return e.Err }
 
 // Apply carries the changes out in one transaction, whatever tables they are about: all of them, or none. Nothing is
-// sent when there are none. Elements that are replaced keep their counters.
+// sent when there are none. Elements that are replaced keep their counters. Changes of learnt elements are settled by a
+// second transaction.
 //
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
@@ -171,9 +172,16 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	}
 	o := b.origins[r.seq-b.first-1]
 	e.Change = changes[o.change]
-	if list, ok := e.Change.Object.(nft.Elements); ok && r.offset > 0 {
-		if i := b.element(o, r.offset); i >= 0 && i < len(list.List) {
-			e.Change.Object = nft.Elements{Set: list.Set, List: list.List[i : i+1]}
+	switch obj := e.Change.Object.(type) {
+	case nft.Elements:
+		if i := b.element(o, r.offset); r.offset > 0 && i >= 0 && i < len(obj.List) {
+			e.Change.Object = nft.Elements{Set: obj.Set, List: obj.List[i : i+1]}
+		}
+	case nft.Rules:
+		if e.Change.Op == nft.Add {
+			only := *obj.Chain
+			only.Rules = only.Rules[o.first : o.first+1]
+			e.Change.Object = nft.Rules{Chain: &only}
 		}
 	}
 	return e

@@ -21,10 +21,10 @@ type batch struct {
 
 // origin says what a message is about.
 type origin struct {
-	change   int
-	start    int  // of the message in the buffer
-	elements int  // index in the change's list of the first element in the message
-	doubled  bool // every element takes two list entries
+	change  int
+	start   int  // of the message in the buffer
+	first   int  // index in the change's list of the message's rule or first element
+	doubled bool // every element takes two list entries
 }
 
 // maxElements keeps the list of elements in a message below what the length of an attribute can say, 64 KiB less one.
@@ -124,7 +124,8 @@ func (b *batch) rules(o origin, op nft.Op, c *nft.Chain) error {
 		b.end()
 		return nil
 	}
-	for _, r := range c.Rules {
+	for i, r := range c.Rules {
+		o.first = i
 		data, err := marshalRule(c.Table.Family, r)
 		if err != nil {
 			return fmt.Errorf("chain %s %s: %s: %w", c.Table, c.Name, r.Text(c.Table.Family), err)
@@ -159,7 +160,7 @@ func (b *batch) elements(o origin, op nft.Op, e nft.Elements) error {
 func (b *batch) elementList(kind, flags uint16, o origin, e nft.Elements) {
 	o.doubled = e.Set.Interval && len(e.Set.Key) == 1
 	for i := 0; i < len(e.List); {
-		o.elements = i
+		o.first = i
 		b.begin(kind, flags, e.Set.Table.Family, o)
 		ofSet(e.Set)(&b.message)
 		list := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
@@ -198,7 +199,7 @@ func (b *batch) listIndex(o origin, at, end, position int) int {
 			if o.doubled {
 				i /= 2
 			}
-			return o.elements + i
+			return o.first + i
 		}
 		at += n
 	}
