@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"nfproxy/nft"
@@ -51,7 +52,8 @@ func Render(n Node, s Service) Part {
 		}
 	}
 	b.fragment.Sort()
-	return Part{compact(b.fragment), own(b.affinities)}
+	// Held for as long as the Service lives: without the room that appending made.
+	return Part{slices.Clone(compact(b.fragment)), own(b.affinities)}
 }
 
 // builder gathers the fragment of a Service.
