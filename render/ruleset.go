@@ -69,7 +69,7 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	var conflicts []Conflict
 	for _, s := range u.Services {
 		c := claim{s.ServiceName, s.Created}
-		conflicts = append(conflicts, r.set(c, Render(r.node, s), touched)...)
+		conflicts = append(conflicts, r.set(c, PartOf(r.node, s), touched)...)
 	}
 	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.compare) {
 		r.install(name)

@@ -27,9 +27,9 @@ type Part struct {
 	Own *Own
 }
 
-// Render returns the part of the tables that belongs to one Service: the same node and Service give the same part,
+// PartOf returns the part of the tables that belongs to one Service: the same node and Service give the same part,
 // whatever order they come in. Endpoints take the slots in order of their addresses.
-func Render(n Node, s Service) Part {
+func PartOf(n Node, s Service) Part {
 	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range s.ClusterIPs {
 		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
