@@ -37,19 +37,20 @@ type clientMap struct {
 	used      bool
 }
 
-func newAffinity(sc *schema, node Node, n ServiceName, p Port, timeout time.Duration) *affinity {
+func newAffinity(sc *schema, n Node, s Service, p Port, selected Selection) *affinity {
 	port := p.Name
 	if port == "" {
 		port = fmt.Sprint(p.Port)
 	}
-	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", n, p.Protocol, port), timeout: timeout,
-		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(node, false)}
+	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", s.ServiceName, p.Protocol, port), timeout: s.Affinity,
+		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(n, false)}
 	clients := func(kind string) *nft.Set {
 		addr := sc.table.Family.AddrType()
 		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: maxClients}
 	}
-	a.clients.set, a.local.set = clients("affinity"), clients("affinity-local")
+	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
+	a.local = clientMap{set: clients("affinity-local"), endpoints: values(selected.Local)}
 	return a
 }
 

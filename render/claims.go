@@ -18,11 +18,7 @@ type claim struct {
 
 // before says whether c has the better right: the older Service, then the one first by name.
 func (c claim) before(d claim) bool {
-	return cmp.Or(c.created.Compare(d.created), c.name.compare(d.name)) < 0
-}
-
-func (n ServiceName) compare(m ServiceName) int {
-	return cmp.Or(cmp.Compare(n.Namespace, m.Namespace), cmp.Compare(n.Name, m.Name))
+	return cmp.Or(c.created.Compare(d.created), c.name.Compare(d.name)) < 0
 }
 
 // Conflict is a frontend that two Services claim.

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -44,6 +45,11 @@ type ServiceName struct {
 
 // String returns namespace/name.
 func (n ServiceName) String() string { return n.Namespace + "/" + n.Name }
+
+// Compare orders names by namespace, then by name.
+func (n ServiceName) Compare(m ServiceName) int {
+	return cmp.Or(cmp.Compare(n.Namespace, m.Namespace), cmp.Compare(n.Name, m.Name))
+}
 
 // Service is one Service joined with its EndpointSlices: all that its rules depend on besides the Node.
 // The order of its slices means nothing.

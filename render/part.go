@@ -35,6 +35,7 @@ func PartOf(n Node, s Service) Part {
 		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
+		b.served = make(map[nft.Family]*served)
 		for _, addr := range s.ClusterIPs {
 			b.frontend(ClusterIP, p, addr, p.Port)
 		}
@@ -62,8 +63,16 @@ type builder struct {
 	service  Service
 	fragment nft.Fragment
 	taken    map[nft.Value]bool // frontends there are already: the first port or address has them
-	// affinities are those of the Service's ports, per family.
+	// served is what the frontends of the port under way have in common, per family.
+	served     map[nft.Family]*served
 	affinities []*affinity
+}
+
+// served is what all frontends of a port in one family have in common.
+type served struct {
+	schema   *schema
+	selected Selection
+	affinity *affinity // nil for none
 }
 
 func (b *builder) add(s *nft.Set, e nft.Element) {
@@ -77,29 +86,36 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 		return
 	}
 	b.taken[key] = true
-	sc := schemaOf(Family(addr))
-	selected := Select(b.node, p, sc.table.Family)
-	b.hairpins(sc, selected)
-	f := frontendBuilder{builder: b, schema: sc, key: key, kind: kind, selected: selected}
-	if b.service.Affinity > 0 {
-		f.affinity = b.affinity(sc, p, selected)
-	}
+	f := frontendBuilder{builder: b, served: b.serve(p, Family(addr)), key: key, kind: kind}
 	action := f.action()
 	if kind == LoadBalancer {
-		action = b.restrict(sc, key, action)
+		action = b.restrict(f.schema, key, action)
 	}
-	b.add(sc.services, nft.Element{Key: key, Data: action.Value(), Comment: label(b.service.ServiceName, p.Name)})
+	b.add(f.schema.services, nft.Element{Key: key, Data: action.Value(), Comment: label(b.service.ServiceName, p.Name)})
 }
 
-// affinity returns that of a port in a family, the same for all its frontends.
-func (b *builder) affinity(sc *schema, p Port, s Selection) *affinity {
-	a := newAffinity(sc, b.node, b.service.ServiceName, p, b.service.Affinity)
+// serve chooses the endpoints of a port for a family, when its first frontend asks.
+func (b *builder) serve(p Port, f nft.Family) *served {
+	if s := b.served[f]; s != nil {
+		return s
+	}
+	s := &served{schema: schemaOf(f), selected: Select(b.node, p, f)}
+	b.served[f] = s
+	b.hairpins(s.schema, s.selected)
+	if b.service.Affinity > 0 {
+		s.affinity = b.enter(newAffinity(s.schema, b.node, b.service, p, s.selected))
+	}
+	return s
+}
+
+// enter returns the affinity of that name: of two ports with one name and protocol, which no source lets through, the
+// first has it. Two maps of one name would fail the batch.
+func (b *builder) enter(a *affinity) *affinity {
 	for _, have := range b.affinities {
-		if have.schema == sc && have.id == a.id {
+		if have.schema == a.schema && have.id == a.id {
 			return have
 		}
 	}
-	a.clients.endpoints, a.local.endpoints = values(s.Cluster), values(s.Local)
 	b.affinities = append(b.affinities, a)
 	return a
 }
@@ -107,11 +123,9 @@ func (b *builder) affinity(sc *schema, p Port, s Selection) *affinity {
 // frontendBuilder decides for one frontend.
 type frontendBuilder struct {
 	*builder
-	schema   *schema
-	key      nft.Value
-	kind     Kind
-	selected Selection
-	affinity *affinity // nil for none
+	*served
+	key  nft.Value
+	kind Kind
 }
 
 func (f *frontendBuilder) action() nft.Verdict {

@@ -71,7 +71,7 @@ func (r *Ruleset) Update(u Update) []Conflict {
 		c := claim{s.ServiceName, s.Created}
 		conflicts = append(conflicts, r.set(c, PartOf(r.node, s), touched)...)
 	}
-	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.compare) {
+	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.Compare) {
 		r.install(name)
 	}
 	return conflicts
@@ -126,11 +126,9 @@ func (r *Ruleset) installOwn(have, want *Own) {
 	if have == nil && want == nil {
 		return
 	}
+	r.balanceOwn(want)
 	for _, id := range Tables() {
 		wanted := want.table(id)
-		for _, c := range wanted.Chains {
-			r.balanceChain(c)
-		}
 		for _, change := range nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{wanted}) {
 			_, rules := change.Object.(nft.Rules)
 			if change.Op == nft.Delete && !(rules && wanted.Chain(change.Object.(nft.Rules).Chain.Name) != nil) {
@@ -189,11 +187,16 @@ func (r *Ruleset) balance(m nft.Member) {
 	r.balanceTo(m.Set.Table.Family, m.Data.Verdict())
 }
 
-// balanceChain does the same for the rules of a chain.
-func (r *Ruleset) balanceChain(c *nft.Chain) {
-	for _, rule := range c.Rules {
-		if v, ok := rule.Do.(nft.Verdict); ok {
-			r.balanceTo(c.Table.Family, v)
+// balanceOwn does the same for the rules of a Service's own chains.
+func (r *Ruleset) balanceOwn(o *Own) {
+	if o == nil {
+		return
+	}
+	for _, c := range o.chains {
+		for _, rule := range c.Rules {
+			if v, ok := rule.Do.(nft.Verdict); ok {
+				r.balanceTo(c.Table.Family, v)
+			}
 		}
 	}
 }
@@ -243,11 +246,7 @@ func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 		want := r.owned(inst)
 		inst.installed, inst.ownNow = keepSlots(slotsIn(have, want), want), inst.own
 		forgotten = append(forgotten, inst.own.strangers(have)...)
-		for _, id := range Tables() {
-			for _, c := range inst.own.table(id).Chains {
-				r.balanceChain(c)
-			}
-		}
+		r.balanceOwn(inst.own)
 		for _, m := range inst.installed {
 			if m.Set.Data == nil {
 				r.share(sharedKey{m.Set, m.Key}, nft.Add)
@@ -265,7 +264,7 @@ func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
 	var found nft.Fragment
 	for _, m := range f {
-		if !hasSlots(m.Set) || m.Key[len(m.Key)-len(nft.Slot(0)):] != nft.Slot(0) {
+		if !hasSlots(m.Set) || slotOf(m) != 0 {
 			continue // once per frontend
 		}
 		for _, t := range tables {

@@ -52,6 +52,9 @@ func groupOf(f nft.Fragment, m nft.Member) nft.Fragment {
 	return f[first : first+groupLen(f[first:])]
 }
 
+// slotOf is the slot that a member of a map with slots has.
+func slotOf(m nft.Member) int { return int(m.Key[len(frontendOf(m)):].Uint16()) }
+
 // reslot gives the endpoints of one frontend, wanted, the slots they have in installed.
 func reslot(installed, wanted nft.Fragment) nft.Fragment {
 	pending := make(map[nft.Value]bool, len(wanted)) // endpoints without a slot
@@ -64,7 +67,7 @@ func reslot(installed, wanted nft.Fragment) nft.Fragment {
 		if !pending[have.Data] {
 			continue
 		}
-		slot := int(have.Key[len(have.Key)-len(nft.Slot(0)):].Uint16())
+		slot := slotOf(have)
 		if slot < len(slots) {
 			slots[slot] = have.Data
 		} else {

@@ -309,7 +309,7 @@ func (s *AddressSource) complete(u render.Update) render.Update {
 	u.Node.Addresses = s.addresses.Get()
 	if s.told && !slices.Equal(s.node.Addresses, u.Node.Addresses) {
 		u.Services = nil
-		for _, name := range slices.SortedFunc(maps.Keys(s.services), compareNames) {
+		for _, name := range slices.SortedFunc(maps.Keys(s.services), render.ServiceName.Compare) {
 			u.Services = append(u.Services, s.services[name])
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 
 	"nfproxy/render"
 )
@@ -127,7 +126,7 @@ func (c *catalog) update(given render.Node) (update render.Update, news bool) {
 	update.Node = c.node.describe(given)
 	changed := !update.Node.Equal(c.told)
 	c.told = update.Node
-	names := slices.SortedFunc(maps.Keys(c.dirty), compareNames)
+	names := slices.SortedFunc(maps.Keys(c.dirty), render.ServiceName.Compare)
 	clear(c.dirty)
 	for _, name := range names {
 		now, gone, differs := c.rejoin(name)
@@ -139,7 +138,7 @@ func (c *catalog) update(given render.Node) (update render.Update, news bool) {
 		}
 	}
 	if changed {
-		for _, name := range slices.SortedFunc(maps.Keys(c.joined), compareNames) {
+		for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
 			update.Services = append(update.Services, c.joined[name])
 		}
 	}
@@ -160,11 +159,4 @@ func (c *catalog) rejoin(name render.ServiceName) (now render.Service, gone, dif
 	}
 	c.joined[name] = now
 	return now, false, true
-}
-
-func compareNames(a, b render.ServiceName) int {
-	if n := strings.Compare(a.Namespace, b.Namespace); n != 0 {
-		return n
-	}
-	return strings.Compare(a.Name, b.Name)
 }
