@@ -425,7 +425,7 @@ func runFor(t *testing.T, dir, node string) (end func() error) {
 	var log syncBuffer
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, dir, render.Node{Name: node}, slog.New(slog.NewTextHandler(&log, nil))) }()
+	go func() { done <- run(ctx, dir, render.Node{Name: node}, nil, slog.New(slog.NewTextHandler(&log, nil))) }()
 	end = sync.OnceValue(func() error {
 		cancel()
 		return <-done

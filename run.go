@@ -52,14 +52,14 @@ func runCommand() *cli.Command {
 			if err != nil {
 				return fmt.Errorf("--nodeport-addresses: %w", err)
 			}
-			return run(c.Context, c.String("manifests"), node, logger(c), nodePorts...)
+			return run(c.Context, c.String("manifests"), node, nodePorts, logger(c))
 		},
 	}
 }
 
 // run follows a directory until ctx ends. Node ports are served at the interface addresses inside nodePorts, or, without
 // them, at the addresses of the Node object.
-func run(ctx context.Context, dir string, node render.Node, log *slog.Logger, nodePorts ...netip.Prefix) error {
+func run(ctx context.Context, dir string, node render.Node, nodePorts []netip.Prefix, log *slog.Logger) error {
 	k, err := openKernel()
 	if err != nil {
 		return err

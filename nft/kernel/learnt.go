@@ -70,12 +70,18 @@ func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
 // deleted, and what stays learns of its other timeout.
 func (c *Conn) settle(learnt []nft.Change) error {
 	var changes []nft.Change
+	gone := make(map[*nft.Set][]nft.Value) // deleted before: no element goes twice
 	b := c.newBatch(nil, 0)
 	for _, ch := range learnt {
 		l := ch.Object.(nft.Learnt)
 		list, err := c.learnt(l)
 		if err != nil {
 			return err
+		}
+		if ch.Op == nft.Delete {
+			gone[l.Set] = append(gone[l.Set], l.Data...)
+		} else {
+			list = slices.DeleteFunc(list, func(e kernelElement) bool { return slices.Contains(gone[l.Set], e.Data) })
 		}
 		o := origin{change: len(changes)}
 		changes = append(changes, nft.Change{Op: ch.Op, Object: nft.Elements{Set: l.Set, List: elementsOf(list)}})
