@@ -22,6 +22,7 @@ func Diff(have, want []*Table) []Change {
 			h = &Table{TableID: w.TableID}
 			d.tables = append(d.tables, Change{Add, w})
 		}
+		d.renewed = nil
 		d.sets(h, w)
 		d.chains(h, w)
 	}
@@ -36,17 +37,12 @@ func find(tables []*Table, id TableID) *Table {
 	return tables[i]
 }
 
-// canBecome says whether changes inside the table are enough. A table's comment, the declaration of a set and the hook of
-// a chain cannot be changed, and the last two cannot be made anew while other parts refer to them: such a table is
-// replaced whole, in the same transaction. It happens with another schema, or when somebody meddled.
+// canBecome says whether changes inside the table are enough. A table's comment and the hook of a chain cannot be
+// changed: such a table is replaced whole, in the same transaction. It happens with another schema, or when somebody
+// meddled.
 func (t *Table) canBecome(want *Table) bool {
 	if t.Comment != want.Comment {
 		return false
-	}
-	for _, w := range want.Sets {
-		if h := t.Set(w.Name); h != nil && !h.sameDeclaration(w) {
-			return false
-		}
 	}
 	for _, w := range want.Chains {
 		if h := t.Chain(w.Name); h != nil && (h.Hook != w.Hook || h.Priority != w.Priority) {
@@ -58,6 +54,7 @@ func (t *Table) canBecome(want *Table) bool {
 
 // diff holds the changes by the stage of the transaction they belong to.
 type diff struct {
+	renewed   []string // sets of the table at hand that go and come with another declaration
 	tables    []Change // added and deleted tables
 	flushes   []Change // chains whose rules change or go
 	dropped   []Change // sets that go
@@ -86,6 +83,11 @@ func (d *diff) sets(have, want *Table) {
 	}
 	for _, w := range want.Sets {
 		h := have.Set(w.Name)
+		if h != nil && !h.sameDeclaration(w) {
+			d.dropped = append(d.dropped, Change{Delete, h})
+			d.renewed = append(d.renewed, w.Name)
+			h = nil
+		}
 		if h == nil {
 			d.added = append(d.added, Change{Add, w})
 			h = &Set{}
@@ -119,10 +121,8 @@ func (d *diff) chains(have, want *Table) {
 
 // chainRules compares whole chains: their text is all there is to a rule, and there are few of them.
 func (d *diff) chainRules(have, want *Chain) {
-	text := func(f Family) func(a, b Rule) bool {
-		return func(a, b Rule) bool { return a.Text(f) == b.Text(f) }
-	}
-	if slices.EqualFunc(have.Rules, want.Rules, text(want.Table.Family)) {
+	same := func(a, b Rule) bool { return a.same(b, want.Table.Family) && !a.refersTo(d.renewed) }
+	if slices.EqualFunc(have.Rules, want.Rules, same) {
 		return
 	}
 	d.flush(have)

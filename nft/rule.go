@@ -1,6 +1,9 @@
 package nft
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Rule is matches that must all hold, evaluated in order, and then one action.
 type Rule struct {
@@ -9,7 +12,7 @@ type Rule struct {
 }
 
 // Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated, FromHost,
-// FromInterface.
+// FromInterface, Counted.
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
@@ -67,6 +70,11 @@ type FromInterface struct {
 	Prefix, Not bool
 }
 
+// Counted always holds, and counts the packets for which it was asked.
+type Counted struct {
+	Counter
+}
+
 // VerdictMap looks the fields up in a verdict map and does what it says. Without an element the next rule follows.
 type VerdictMap struct {
 	Key []Field
@@ -91,11 +99,13 @@ type Reject struct {
 type Masquerade struct{}
 
 // Remember enters the fields into a dynamic map, from Key to Data, for the time of Timeout, or lets an entry that is
-// there stay for that time from now on; such an entry keeps its data. The next rule follows, also when the map is full.
+// there stay for that time from now on; such an entry keeps its data. Then follows; when the map is full and has no such
+// entry the next rule does (nft_dynset_eval in net/netfilter/nft_dynset.c).
 type Remember struct {
 	Key, Data []Field
 	Map       string
 	Timeout   time.Duration
+	Then      Verdict
 }
 
 // Opaque is a rule this package has no words for: one that another program wrote into our table. It can be printed as
@@ -109,6 +119,7 @@ func (OfProtocol) match()    {}
 func (Translated) match()    {}
 func (FromHost) match()      {}
 func (FromInterface) match() {}
+func (Counted) match()       {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}
@@ -117,6 +128,25 @@ func (Reject) action()     {}
 func (Masquerade) action() {}
 func (Remember) action()   {}
 func (Opaque) action()     {}
+
+// same says whether two rules of a family's table do the same. What they counted is no difference.
+func (r Rule) same(s Rule, f Family) bool { return r.uncounted().Text(f) == s.uncounted().Text(f) }
+
+func (r Rule) uncounted() Rule {
+	for i, m := range r.Match {
+		if _, ok := m.(Counted); ok {
+			r.Match = slices.Clone(r.Match)
+			r.Match[i] = Counted{}
+		}
+	}
+	return r
+}
+
+// refersTo says whether the rule looks up one of the sets.
+func (r Rule) refersTo(names []string) bool {
+	sets, _ := r.references()
+	return slices.ContainsFunc(sets, func(s string) bool { return slices.Contains(names, s) })
+}
 
 // references returns the names of the sets the rule looks up and of the chain it goes to.
 func (r Rule) references() (sets []string, chain string) {
@@ -131,7 +161,7 @@ func (r Rule) references() (sets []string, chain string) {
 	case DNAT:
 		sets = append(sets, a.Map)
 	case Remember:
-		sets = append(sets, a.Map)
+		sets, chain = append(sets, a.Map), a.Then.Chain
 	case Verdict:
 		chain = a.Chain
 	}

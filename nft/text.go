@@ -112,7 +112,7 @@ func (t Type) expression() string {
 func (s *Set) elementText(e Element) string {
 	text := s.keyText(e)
 	if e.Counter != nil {
-		text += fmt.Sprintf(" counter packets %d bytes %d", e.Counter.Packets, e.Counter.Bytes)
+		text += " " + e.Counter.text()
 	}
 	if e.Comment != "" {
 		text += fmt.Sprintf(" comment %q", e.Comment)
@@ -122,6 +122,8 @@ func (s *Set) elementText(e Element) string {
 	}
 	return text
 }
+
+func (c Counter) text() string { return fmt.Sprintf("counter packets %d bytes %d", c.Packets, c.Bytes) }
 
 func (s *Set) keyText(e Element) string {
 	if s.Interval {
@@ -170,6 +172,8 @@ func matchText(f Family, m Match) string {
 		return "fib saddr type local"
 	case FromInterface:
 		return m.text()
+	case Counted:
+		return m.text()
 	}
 	return fmt.Sprintf("# no text for %T", m)
 }
@@ -201,7 +205,7 @@ func actionText(f Family, a Action) string {
 	case Masquerade:
 		return "masquerade fully-random"
 	case Remember:
-		return fmt.Sprintf("update @%s { %s timeout %ds : %s }", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data))
+		return fmt.Sprintf("update @%s { %s timeout %ds : %s } %s", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data), a.Then)
 	case Opaque:
 		return "# " + a.Text
 	}

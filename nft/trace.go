@@ -157,6 +157,8 @@ func (tr *tracer) match(m Match) bool {
 			same = strings.HasPrefix(tr.packet.Interface, m.Name)
 		}
 		return same != m.Not
+	case Counted:
+		return true
 	}
 	return false
 }
@@ -180,13 +182,22 @@ func (tr *tracer) do(a Action) (Verdict, string) {
 			tr.path.Outcome = Reset
 		}
 		return Verdict{Kind: Drop}, tr.path.Outcome.String()
-	case Remember: // by the table as it is, nothing is learnt
-		return Verdict{}, "remembered"
+	case Remember:
+		return tr.remember(a)
 	case Masquerade:
 		tr.path.Masqueraded = true
 		return Verdict{Kind: Accept}, "masqueraded"
 	}
 	return Verdict{}, fmt.Sprintf("cannot be traced: %T", a)
+}
+
+// remember tells by the table as it is: nothing is learnt.
+func (tr *tracer) remember(a Remember) (Verdict, string) {
+	_, known := tr.lookup(a.Key, a.Map)
+	if s := tr.table.Set(a.Map); s != nil && !known && s.Size > 0 && len(s.Elements) >= int(s.Size) {
+		return Verdict{}, "full: not remembered"
+	}
+	return a.Then, "remembered, " + a.Then.String()
 }
 
 func (tr *tracer) dnat(a DNAT) (Verdict, string) {

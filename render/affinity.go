@@ -9,9 +9,8 @@ import (
 	"nfproxy/nft"
 )
 
-// maxClients is how many clients a Service port remembers per family. Further ones are balanced anew each time; nobody is
-// refused.
-const maxClients = 1 << 16
+// DefaultAffinityClients is how many clients a Service port remembers per family where the Node says nothing else.
+const DefaultAffinityClients = 1 << 16
 
 // affinity is what one port of a Service with session affinity has of its own in one family: a map that remembers which
 // endpoint a client was sent to, and the chains that look there first and that remember. With policy Local there is a
@@ -47,7 +46,7 @@ func newAffinity(sc *schema, n Node, s Service, p Port, selected Selection) *aff
 	clients := func(kind string) *nft.Set {
 		addr := sc.table.Family.AddrType()
 		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
-			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: maxClients}
+			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
 	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
 	a.local = clientMap{set: clients("affinity-local"), endpoints: values(selected.Local)}
@@ -76,25 +75,30 @@ func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
 
 // remember is the verdict that remembers a client and then masquerades by the class of the frontend.
 func (a *affinity) remember(class string, local bool) nft.Verdict {
-	masquerade := do(nft.GotoChain(class))
+	masquerade := nft.GotoChain(class)
 	switch {
 	case class == masqueradeNode:
 		// Policy Local: this node and its pods came by from-node, all others by from-outside.
-		node := a.chain("remember-node", a.learn(&a.clients), masquerade)
-		return a.chain("remember-outside", do(node, a.fromPod), do(node, nft.FromHost{}),
-			a.learn(&a.local), masquerade)
+		node := a.chain("remember-node", a.learn(&a.clients, masquerade)...)
+		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FromHost{})}
+		return a.chain("remember-outside", append(outside, a.learn(&a.local, masquerade)...)...)
 	case class == masqueradeAll:
-		return a.chain("remember-external", a.learn(&a.clients), masquerade)
+		return a.chain("remember-external", a.learn(&a.clients, masquerade)...)
 	case local:
-		return a.chain("remember-local", a.learn(&a.local), masquerade)
+		return a.chain("remember-local", a.learn(&a.local, masquerade)...)
 	}
-	return a.chain("remember", a.learn(&a.clients), masquerade)
+	return a.chain("remember", a.learn(&a.clients, masquerade)...)
 }
 
-func (a *affinity) learn(m *clientMap) nft.Rule {
+// learn remembers a client and goes on. Clients for whom the map has no room are counted, and go on as well: they are
+// balanced anew each time.
+func (a *affinity) learn(m *clientMap, next nft.Verdict) []nft.Rule {
 	m.used = true
 	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
-	return do(nft.Remember{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout})
+	return []nft.Rule{
+		do(nft.Remember{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
+		do(next, nft.Counted{}),
+	}
 }
 
 // Own is what one Service alone has: maps of clients and the chains around them.

@@ -30,11 +30,15 @@ type Node struct {
 	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
+	// AffinityClients is how many clients a Service port with session affinity remembers per family; 0 for
+	// DefaultAffinityClients. Further ones are balanced anew each time; nobody is refused.
+	AffinityClients uint32
 }
 
 // Equal says whether two nodes have the same facts.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
+		n.AffinityClients == m.AffinityClients &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 

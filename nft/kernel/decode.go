@@ -50,8 +50,16 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			if len(key) > 1 { // ours have one field for a key
 				r.Do = nft.Remember{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
 			}
+		case *expr.Counter:
+			r.Match = append(r.Match, nft.Counted{Counter: nft.Counter{Packets: e.Packets, Bytes: e.Bytes}})
 		case *expr.Verdict:
-			r.Do = nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
+			v := nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
+			if remember, ok := r.Do.(nft.Remember); ok {
+				remember.Then = v
+				r.Do = remember
+			} else {
+				r.Do = v
+			}
 		case *expr.Reject:
 			r.Do = nft.Reject{TCPReset: e.Type == unix.NFT_REJECT_TCP_RST}
 		case *expr.Masq:
@@ -192,6 +200,8 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 		e = &expr.Reject{}
 	case "masq":
 		e = &expr.Masq{}
+	case "counter":
+		e = &expr.Counter{}
 	default:
 		return unknownExpr{name: name}
 	}

@@ -47,6 +47,8 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 		}, nil
 	case nft.FromInterface:
 		return encodeInterface(m)
+	case nft.Counted:
+		return []expr.Any{&expr.Counter{Packets: m.Packets, Bytes: m.Bytes}}, nil
 	case nft.FromHost:
 		return []expr.Any{
 			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true},
@@ -82,8 +84,8 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 	const reg = unix.NFT_REG_1
 	switch a := a.(type) {
 	case nft.Verdict:
-		code, err := verdictCode(a.Kind)
-		return []expr.Any{&expr.Verdict{Kind: expr.VerdictKind(code), Chain: a.Chain}}, err
+		v, err := encodeVerdict(a)
+		return []expr.Any{v}, err
 	case nft.VerdictMap:
 		key, err := loadKey(f, a.Key)
 		return append(key, &expr.Lookup{SourceRegister: reg, SetName: a.Map,
@@ -113,8 +115,17 @@ func encodeRemember(f nft.Family, a nft.Remember) ([]expr.Any, error) {
 	}
 	at := (end + 15) &^ 15
 	data, _, err := loadAt(f, a.Data, at)
+	if err != nil {
+		return nil, err
+	}
+	then, err := encodeVerdict(a.Then)
 	return slices.Concat(key, data, []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SrcRegData: register(at),
-		SetName: a.Map, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: a.Timeout}}), err
+		SetName: a.Map, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: a.Timeout}, then}), err
+}
+
+func encodeVerdict(v nft.Verdict) (*expr.Verdict, error) {
+	code, err := verdictCode(v.Kind)
+	return &expr.Verdict{Kind: expr.VerdictKind(code), Chain: v.Chain}, err
 }
 
 func encodeReject(f nft.Family, r nft.Reject) *expr.Reject {
