@@ -3,7 +3,6 @@ package render
 import (
 	"maps"
 	"slices"
-	"strings"
 
 	"nfproxy/nft"
 )
@@ -12,27 +11,37 @@ import (
 // Services, and knows what of them is installed, so that a changed Service costs what changed and nothing else.
 //
 // A Ruleset starts with Reconcile, which compares everything with the tables as they are. After that Update notes what
-// changed and Changes gives it out. When applying changes went wrong, what is installed is unknown: Reconcile again.
+// changed and Changes gives it out, and Applied says that the kernel has it. When applying changes went wrong, what is
+// installed is unknown: Reconcile again.
 type Ruleset struct {
 	node     Node
-	skeleton []*nft.Table
 	services map[ServiceName]*installation
 	claims   claims
+	// touched are the Services whose part may be another than what is installed.
+	touched map[ServiceName]bool
+	// drawn is the node of the skeleton that is installed; shared and balanced are what the installed parts have in common.
+	drawn    Node
 	shared   map[sharedKey]int
 	balanced map[balancer]bool
 	live     bool // Reconcile has been called
-	edit     nft.Edit
-	pending  []nft.Change // of chains and of the skeleton: they come before the elements that need them
-	last     []nft.Change // what goes comes after the elements that need it no more
+	// confirmed is what Services had when Applied was last called, of those that have been given something else since.
+	confirmed map[ServiceName]possession
 }
 
 // installation is one Service's part of the tables.
 type installation struct {
-	claim     claim
-	fragment  nft.Fragment // all that the Service is to have
-	installed nft.Fragment // what it has: without frontends that belong to others, and in the slots they took
-	own       *Own         // what it is to have beside that
-	ownNow    *Own         // and what it has
+	claim  claim
+	wanted possession
+	// installed is what it has: without frontends that belong to others, and in the slots they took.
+	installed possession
+	// quarantine, if not nil, is what it keeps in place of what is wanted.
+	quarantine *possession
+}
+
+// possession is a Part that somebody has or is to have.
+type possession struct {
+	fragment nft.Fragment
+	own      *Own
 }
 
 // sharedKey names an element that several Services can have: one of a set, not of a map.
@@ -44,118 +53,153 @@ type sharedKey struct {
 // NewRuleset returns a Ruleset without Services.
 func NewRuleset(n Node) *Ruleset {
 	return &Ruleset{
-		node:     n,
-		skeleton: Skeleton(n),
-		services: make(map[ServiceName]*installation),
-		claims:   newClaims(),
-		shared:   make(map[sharedKey]int),
-		balanced: make(map[balancer]bool),
+		node:      n,
+		services:  make(map[ServiceName]*installation),
+		claims:    newClaims(),
+		touched:   make(map[ServiceName]bool),
+		shared:    make(map[sharedKey]int),
+		balanced:  make(map[balancer]bool),
+		confirmed: make(map[ServiceName]possession),
 	}
 }
 
 // Update takes over what changed and returns the conflicts that it brought: frontends that two Services claim.
 func (r *Ruleset) Update(u Update) []Conflict {
-	if !u.Node.Equal(r.node) {
-		skeleton := Skeleton(u.Node)
-		if r.live {
-			r.pending = append(r.pending, nft.Diff(r.skeleton, skeleton)...)
-		}
-		r.node, r.skeleton = u.Node, skeleton
-	}
-	touched := make(map[ServiceName]bool)
+	r.node = u.Node
 	for _, name := range u.Removed {
-		r.set(claim{name: name}, Part{}, touched)
+		r.set(claim{name: name}, Part{})
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
-		c := claim{s.ServiceName, s.Created}
-		conflicts = append(conflicts, r.set(c, PartOf(r.node, s), touched)...)
-	}
-	for _, name := range slices.SortedFunc(maps.Keys(touched), ServiceName.Compare) {
-		r.install(name)
+		conflicts = append(conflicts, r.set(claim{s.ServiceName, s.Created}, PartOf(r.node, s))...)
 	}
 	return conflicts
 }
 
 // set gives a Service another part, an empty one to remove it, and notes whose installation is touched by that.
-func (r *Ruleset) set(c claim, p Part, touched map[ServiceName]bool) []Conflict {
+func (r *Ruleset) set(c claim, p Part) []Conflict {
 	inst := r.services[c.name]
 	if inst == nil {
 		inst = &installation{}
 		r.services[c.name] = inst
 	}
-	gained, lost := frontends(p.Fragment), frontends(inst.fragment)
+	gained, lost := frontends(p.Fragment), frontends(inst.wanted.fragment)
 	if inst.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}
 	for _, key := range lost {
 		if heir, ok := r.claims.release(key, inst.claim); ok {
-			touched[heir.name] = true
+			r.touched[heir.name] = true
 		}
 	}
 	var conflicts []Conflict
 	for _, key := range gained {
 		if other, contested := r.claims.assert(key, c); contested {
 			conflict := newConflict(key, c, other)
-			touched[conflict.Loser] = true
+			r.touched[conflict.Loser] = true
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	inst.claim, inst.fragment, inst.own = c, p.Fragment, p.Own
-	touched[c.name] = true
+	inst.claim, inst.wanted, inst.quarantine = c, possession{p.Fragment, p.Own}, nil
+	r.touched[c.name] = true
 	return conflicts
 }
 
-// install notes the changes that turn what a Service has into what it is to have.
-func (r *Ruleset) install(name ServiceName) {
-	inst := r.services[name]
-	want := r.owned(inst)
-	if r.live {
-		want = keepSlots(inst.installed, want)
-		inst.installed.Diff(want, r.record)
-		r.installOwn(inst.ownNow, inst.own)
+// Changes returns what has to be applied for the tables to be as the Updates want them, nothing if that changed nothing.
+// Before the first Reconcile it returns nothing.
+func (r *Ruleset) Changes() []nft.Change {
+	if !r.live {
+		return nil
 	}
-	inst.installed, inst.ownNow = want, inst.own
-	if inst.fragment == nil {
+	var d delta
+	if !r.node.Equal(r.drawn) {
+		d.before = nft.Diff(Skeleton(r.drawn), Skeleton(r.node))
+		r.drawn = r.node
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(r.touched), ServiceName.Compare) {
+		r.install(name, &d)
+	}
+	clear(r.touched)
+	return slices.Concat(d.before, d.edit.Changes(), d.after)
+}
+
+// Applied says that the kernel has what Changes or Reconcile returned last.
+func (r *Ruleset) Applied() {
+	if len(r.confirmed) > 0 { // a new map: a cleared one would keep the room for all Services
+		r.confirmed = make(map[ServiceName]possession)
+	}
+}
+
+// delta is a batch in the making.
+type delta struct {
+	before []nft.Change // of chains and of the skeleton: they come before the elements that need them
+	edit   nft.Edit
+	after  []nft.Change // what goes comes after the elements that need it no more
+}
+
+// install adds the changes that turn what a Service has into what it is to have.
+func (r *Ruleset) install(name ServiceName, d *delta) {
+	inst := r.services[name]
+	want := r.due(inst)
+	want.fragment = keepSlots(inst.installed.fragment, want.fragment)
+	inst.installed.fragment.Diff(want.fragment, func(op nft.Op, m nft.Member) { r.record(op, m, d) })
+	r.installOwn(inst.installed.own, want.own, d)
+	r.give(inst, want)
+	if inst.wanted.fragment == nil {
 		delete(r.services, name)
 	}
 }
 
-// installOwn notes the changes of what a Service has for itself.
-func (r *Ruleset) installOwn(have, want *Own) {
+// give notes what a Service has from now on.
+func (r *Ruleset) give(inst *installation, p possession) {
+	if _, noted := r.confirmed[inst.claim.name]; !noted {
+		r.confirmed[inst.claim.name] = inst.installed
+	}
+	inst.installed = p
+}
+
+// installOwn adds the changes of what a Service has for itself.
+func (r *Ruleset) installOwn(have, want *Own, d *delta) {
 	if have == nil && want == nil {
 		return
 	}
-	r.balanceOwn(want)
+	r.balanceOwn(want, d)
 	for _, id := range Tables() {
-		wanted := want.table(id)
-		for _, change := range nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{wanted}) {
-			_, rules := change.Object.(nft.Rules)
-			if change.Op == nft.Delete && !(rules && wanted.Chain(change.Object.(nft.Rules).Chain.Name) != nil) {
-				r.last = append(r.last, change)
-			} else {
-				r.pending = append(r.pending, change)
-			}
+		changes := nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{want.table(id)})
+		last := slices.IndexFunc(changes, isChainDeletion)
+		if last < 0 {
+			last = len(changes)
 		}
+		d.before, d.after = append(d.before, changes[:last]...), append(d.after, changes[last:]...)
 	}
-	r.last = append(r.last, want.forget(have)...)
+	d.after = append(d.after, want.forget(have)...)
 }
 
-// owned is the Service's fragment without the frontends that other Services own.
-func (r *Ruleset) owned(inst *installation) nft.Fragment {
+// isChainDeletion says whether a change is one of those that end a Diff: elements have to let go of the chain first.
+func isChainDeletion(c nft.Change) bool {
+	_, chain := c.Object.(*nft.Chain)
+	return chain && c.Op == nft.Delete
+}
+
+// due is what a Service is to have: what is wanted, without the frontends that other Services own.
+func (r *Ruleset) due(inst *installation) possession {
+	p := inst.wanted
+	if inst.quarantine != nil {
+		p = *inst.quarantine
+	}
 	loses := func(m nft.Member) bool {
 		key := frontendOf(m)
 		return key != "" && r.claims.owner(key) != inst.claim.name
 	}
-	if !slices.ContainsFunc(inst.fragment, loses) {
-		return inst.fragment
+	if slices.ContainsFunc(p.fragment, loses) {
+		p.fragment = slices.DeleteFunc(slices.Clone(p.fragment), loses)
 	}
-	return slices.DeleteFunc(slices.Clone(inst.fragment), loses)
+	return p
 }
 
-// record notes one change of one element. An element that several Services have comes with the first and goes with the
+// record adds one change of one element. An element that several Services have comes with the first and goes with the
 // last of them.
-func (r *Ruleset) record(op nft.Op, m nft.Member) {
+func (r *Ruleset) record(op nft.Op, m nft.Member, d *delta) {
 	if m.Set.Data == nil {
 		key := sharedKey{m.Set, m.Key}
 		before := r.shared[key]
@@ -165,9 +209,9 @@ func (r *Ruleset) record(op nft.Op, m nft.Member) {
 		}
 	}
 	if m.Set.IsVerdictMap() && op != nft.Delete {
-		r.balance(m)
+		r.balance(m, d)
 	}
-	r.edit.Record(op, m.Set, m.Element)
+	d.edit.Record(op, m.Set, m.Element)
 }
 
 func (r *Ruleset) share(key sharedKey, op nft.Op) {
@@ -181,153 +225,33 @@ func (r *Ruleset) share(key sharedKey, op nft.Op) {
 	}
 }
 
-// balance makes sure that the chain exists which a frontend's verdict goes to. Chains that nothing goes to any more
-// stay until the next Reconcile: deleting them would make every change of an endpoint count one of chains.
-func (r *Ruleset) balance(m nft.Member) {
-	r.balanceTo(m.Set.Table.Family, m.Data.Verdict())
-}
-
-// balanceOwn does the same for the rules of a Service's own chains.
-func (r *Ruleset) balanceOwn(o *Own) {
-	if o == nil {
-		return
-	}
-	for _, c := range o.chains {
-		for _, rule := range c.Rules {
-			if v, ok := rule.Do.(nft.Verdict); ok {
-				r.balanceTo(c.Table.Family, v)
-			}
-		}
-	}
-}
-
-func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict) {
-	b, ok := balancerOf(f, v)
-	if !ok || r.balanced[b] {
-		return
-	}
-	r.balanced[b] = true
-	c := schemaOf(b.family).loadBalancer(b)
-	r.pending = append(r.pending, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
-}
-
-// balancers lists a family's load balancing chains, in order.
-func (r *Ruleset) balancers(f nft.Family) []balancer {
-	var all []balancer
-	for b := range r.balanced {
-		if b.family == f {
-			all = append(all, b)
-		}
-	}
-	slices.SortFunc(all, func(a, b balancer) int {
-		if a.local != b.local {
-			return strings.Compare(a.chain(), b.chain())
-		}
-		return a.endpoints - b.endpoints
-	})
-	return all
-}
-
-// Changes returns what has to be applied since the last call, nothing if nothing changed.
-func (r *Ruleset) Changes() []nft.Change {
-	changes := slices.Concat(r.pending, r.edit.Changes(), r.last)
-	r.pending, r.last = nil, nil
-	return changes
-}
-
 // Reconcile returns what turns the tables have into those wanted. Endpoints keep the slots they have there.
 func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
 	r.live = true
-	r.edit, r.pending, r.last = nft.Edit{}, nil, nil
-	var forgotten []nft.Change
+	r.drawn = r.node
+	r.touched = make(map[ServiceName]bool) // a cleared one would keep the room for all Services
 	clear(r.shared)
 	clear(r.balanced)
-	for _, inst := range r.services {
-		want := r.owned(inst)
-		inst.installed, inst.ownNow = keepSlots(slotsIn(have, want), want), inst.own
-		forgotten = append(forgotten, inst.own.strangers(have)...)
-		r.balanceOwn(inst.own)
-		for _, m := range inst.installed {
+	var forgotten []nft.Change
+	var all delta // the chains that it gathers are in the tables anyway
+	for name, inst := range r.services {
+		want := r.due(inst)
+		want.fragment = keepSlots(slotsIn(have, want.fragment), want.fragment)
+		forgotten = append(forgotten, want.own.strangers(have)...)
+		r.give(inst, want)
+		if inst.wanted.fragment == nil {
+			delete(r.services, name)
+			continue
+		}
+		r.balanceOwn(want.own, &all)
+		for _, m := range want.fragment {
 			if m.Set.Data == nil {
 				r.share(sharedKey{m.Set, m.Key}, nft.Add)
 			}
 			if m.Set.IsVerdictMap() {
-				r.balance(m)
+				r.balance(m, &all)
 			}
 		}
 	}
-	r.pending = nil
 	return append(nft.Diff(have, r.Tables()), forgotten...)
-}
-
-// slotsIn returns the slots that the tables have for the frontends of a fragment.
-func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
-	var found nft.Fragment
-	for _, m := range f {
-		if !hasSlots(m.Set) || slotOf(m) != 0 {
-			continue // once per frontend
-		}
-		for _, t := range tables {
-			have := t.Set(m.Set.Name)
-			if t.TableID != m.Set.Table || have == nil {
-				continue
-			}
-			for _, e := range slotsOf(have.Elements, frontendOf(m)) {
-				found = append(found, nft.Member{Set: m.Set, Element: e})
-			}
-		}
-	}
-	return found
-}
-
-// Tables returns the tables as they should be, whole.
-func (r *Ruleset) Tables() []*nft.Table {
-	tables := Skeleton(r.node)
-	sets := make(map[*nft.Set]*nft.Set) // from declarations to the tables' own
-	for _, t := range tables {
-		sc := schemaOf(t.Family)
-		for _, s := range sc.ofServices() {
-			sets[s] = t.Set(s.Name)
-		}
-		for _, b := range r.balancers(t.Family) {
-			t.Chains = append(t.Chains, sc.loadBalancer(b))
-		}
-	}
-	for _, t := range tables {
-		for _, inst := range r.services {
-			if inst.ownNow != nil {
-				own := inst.ownNow.table(t.TableID)
-				t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
-			}
-		}
-		slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
-		slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
-	}
-	sizes := make(map[*nft.Set]int, len(sets))
-	for _, inst := range r.services {
-		for _, m := range inst.installed {
-			sizes[m.Set]++
-		}
-	}
-	for declaration, s := range sets {
-		s.Elements = slices.Grow(s.Elements, sizes[declaration])
-	}
-	for _, inst := range r.services {
-		for _, m := range inst.installed {
-			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)
-		}
-	}
-	for _, s := range sets {
-		s.Sort()
-		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
-	}
-	return tables
-}
-
-// perService is the name of a set or chain that a Service has for itself, "" of any other.
-func perService(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	return ""
 }

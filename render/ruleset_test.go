@@ -54,6 +54,7 @@ func TestConflicts(t *testing.T) {
 			want    string
 		}{{"", "ns/old:p"}, {"middle", "ns/old:p"}, {"old", "ns/a-young:p"}, {"a-young", ""}} {
 			r.Update(Update{Node: r.node, Removed: []ServiceName{{"ns", step.removed}}})
+			r.Changes()
 			if got := owner(r); got != step.want {
 				t.Errorf("without %q the owner is %q, not %q", step.removed, got, step.want)
 			}
@@ -73,6 +74,7 @@ func TestConflictAcrossRecreation(t *testing.T) {
 	if len(conflicts) != 1 || conflicts[0].Winner.Name != "b" || conflicts[0].Loser.Name != "a" {
 		t.Errorf("%v", conflicts)
 	}
+	r.Changes()
 	if got := r.Tables()[0].Set("services").Elements[0].Comment; got != "ns/b:p" {
 		t.Errorf("the owner is %s", got)
 	}
@@ -100,6 +102,7 @@ func TestSlots(t *testing.T) {
 			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, e)
 		}
 		r.Update(Update{Services: []Service{s}})
+		r.Changes()
 		var got []string
 		for _, e := range r.Tables()[0].Set("endpoints").Elements {
 			got = append(got, string(rune(e.Data[3])))

@@ -101,3 +101,23 @@ func slotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
 	}
 	return elements[first:last]
 }
+
+// slotsIn returns the slots that the tables have for the frontends of a fragment.
+func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
+	var found nft.Fragment
+	for _, m := range f {
+		if !hasSlots(m.Set) || slotOf(m) != 0 {
+			continue // once per frontend
+		}
+		for _, t := range tables {
+			have := t.Set(m.Set.Name)
+			if t.TableID != m.Set.Table || have == nil {
+				continue
+			}
+			for _, e := range slotsOf(have.Elements, frontendOf(m)) {
+				found = append(found, nft.Member{Set: m.Set, Element: e})
+			}
+		}
+	}
+	return found
+}
