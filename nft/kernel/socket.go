@@ -1,0 +1,146 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// socket is a netlink socket to the netfilter subsystems of one network namespace: requests and their answers. It must
+// not be used by two goroutines at once.
+type socket struct {
+	nl  *netlink.Conn
+	raw syscall.RawConn
+	seq uint32
+	in  []byte
+	out message // a request
+}
+
+// receiveBuffer holds the errors of a refused batch: without room for them the kernel reports ENOBUFS instead.
+const receiveBuffer = 4 << 20
+
+// dial opens a socket in the calling thread's network namespace.
+func dial() (socket, error) {
+	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return socket{}, fmt.Errorf("open netlink socket: %w", err)
+	}
+	s := socket{nl: nl, in: make([]byte, 128<<10)}
+	if err := s.setUp(); err != nil {
+		nl.Close()
+		return socket{}, err
+	}
+	return s, nil
+}
+
+func (s *socket) setUp() (err error) {
+	if s.raw, err = s.nl.SyscallConn(); err != nil {
+		return fmt.Errorf("netlink socket: %w", err)
+	}
+	// Errors say where in the message the fault is, and do not repeat the message.
+	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
+		if err := s.nl.SetOption(o, true); err != nil {
+			return fmt.Errorf("set netlink option: %w", err)
+		}
+	}
+	if err := s.nl.SetReadBuffer(receiveBuffer); err != nil {
+		return fmt.Errorf("set netlink receive buffer: %w", err)
+	}
+	return nil
+}
+
+// Close closes the socket. What was sent stays; who waits for an answer gets an error that is os.ErrClosed.
+func (s *socket) Close() error { return s.nl.Close() }
+
+// send hands the bytes to the kernel in one datagram. The kernel works on it before send returns.
+func (s *socket) send(b []byte) error {
+	var err error
+	werr := s.raw.Write(func(fd uintptr) bool {
+		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return errors.Join(err, werr)
+}
+
+// receive reads one datagram into s.in. Without wait it returns nil when there is none.
+func (s *socket) receive(wait bool) (datagram []byte, err error) {
+	n := 0
+	rerr := s.raw.Read(func(fd uintptr) bool {
+		for {
+			n, _, err = unix.Recvfrom(int(fd), s.in, unix.MSG_DONTWAIT)
+			if !errors.Is(err, unix.EINTR) {
+				return !wait || !errors.Is(err, unix.EAGAIN)
+			}
+		}
+	})
+	switch {
+	case rerr != nil: // without a deadline there is one reason
+		return nil, fmt.Errorf("%w: %w", os.ErrClosed, rerr)
+	case errors.Is(err, unix.EAGAIN):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	}
+	return s.in[:n], nil
+}
+
+// errInterrupted is a dump during which somebody changed something.
+var errInterrupted = errors.New("something changed during the dump")
+
+// exchange sends the message that fill writes and hands every answer to each, until the kernel says it is done. What
+// each gets is overwritten by the next answer.
+func (s *socket) exchange(kind, flags uint16, family uint8, fill func(*message), each func(body []byte) error) error {
+	s.seq++
+	s.out.buf = s.out.buf[:0]
+	s.out.begin(kind, unix.NLM_F_REQUEST|flags, s.seq, family, 0)
+	if fill != nil {
+		fill(&s.out)
+	}
+	s.out.end()
+	if err := s.send(s.out.buf); err != nil {
+		return err
+	}
+	// The rest of the answers is read whatever happens: they must not be taken for those of the next request.
+	var failed error
+	for {
+		b, err := s.receive(true)
+		if err != nil {
+			return err
+		}
+		done, err := s.answers(b, each)
+		if failed == nil && err != nil {
+			failed, each = err, func([]byte) error { return nil }
+		}
+		if done {
+			return failed
+		}
+	}
+}
+
+// answers goes through the messages of a datagram. done says that the last answer of the request is among them.
+func (s *socket) answers(b []byte, each func([]byte) error) (done bool, err error) {
+	for h, body := range messages(b) {
+		if h.seq != s.seq {
+			continue
+		}
+		if h.flags&unix.NLM_F_DUMP_INTR != 0 {
+			err = errInterrupted
+		}
+		switch {
+		case h.kind == unix.NLMSG_ERROR || h.kind == unix.NLMSG_DONE && len(body) >= 4:
+			if code := int32(nativeUint32(body)); code != 0 {
+				err = syscall.Errno(-code)
+			}
+			return true, err
+		case h.kind == unix.NLMSG_DONE:
+			return true, err
+		case err == nil:
+			err = each(body[nfgenLen:])
+		}
+	}
+	return false, err
+}

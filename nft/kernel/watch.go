@@ -1,0 +1,195 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// Watch hears what others change in tables. What its Conn changes it does not hear of.
+type Watch struct {
+	socket
+	tables []nft.TableID
+	seen   Intrusion // of the commit whose messages are coming in
+}
+
+// Intrusion is a change that somebody else made to the tables.
+type Intrusion struct {
+	// First says what changed first, as far as the kernel tells: "delete element ip nfproxy services". Count is how many
+	// sets of elements, rules, chains, sets and tables were changed.
+	First string
+	Count int
+	// By is the process that did it and its number.
+	By string
+	// Missed says that there was more than could be read: what changed, and whether anything of the tables did, is
+	// unknown.
+	Missed bool
+}
+
+// String says it in words.
+func (i Intrusion) String() string {
+	if i.Missed {
+		return "more changes than could be read"
+	}
+	text := fmt.Sprintf("%s, by %s", i.First, i.By)
+	if i.Count > 1 {
+		text = fmt.Sprintf("%s and %d more, by %s", i.First, i.Count-1, i.By)
+	}
+	return text
+}
+
+// Watch begins to watch tables of the calling thread's network namespace, which must be that of the Conn.
+func (c *Conn) Watch(tables ...nft.TableID) (*Watch, error) {
+	s, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	w := &Watch{socket: s, tables: tables}
+	filter, err := bpf.Assemble(notFrom(c.nl.PID()))
+	if err == nil {
+		err = w.nl.SetBPF(filter)
+	}
+	if err == nil {
+		err = w.nl.JoinGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		w.Close()
+		return nil, fmt.Errorf("watch nftables: %w", err)
+	}
+	return w, nil
+}
+
+// notFrom lets pass what another socket than that of port caused. The kernel puts it into every message of a commit
+// (nf_tables_commit_notify and nf_tables_fill_gen_info in net/netfilter/nf_tables_api.c), and several messages in one
+// datagram are of one commit. Dropped in the kernel, a first load of ours does not fill the receive buffer.
+func notFrom(port uint32) []bpf.Instruction {
+	const portOffset = 12 // nlmsg_pid in struct nlmsghdr
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: portOffset, Size: 4}, // as if in network byte order, which it is not
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(native(port)), SkipTrue: 1},
+		bpf.RetConstant{Val: ^uint32(0)},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// Next blocks until somebody else has changed something of the tables. After Close it returns an error that is
+// os.ErrClosed.
+func (w *Watch) Next() (Intrusion, error) {
+	for {
+		b, err := w.receive(true)
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			w.seen = Intrusion{}
+			return Intrusion{Missed: true}, nil
+		case err != nil:
+			return Intrusion{}, fmt.Errorf("watch nftables: %w", err)
+		}
+		if found, ok := w.take(b); ok {
+			return found, nil
+		}
+	}
+}
+
+// take reads a datagram. A commit's changes come first, its number and author last.
+func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
+	for h, body := range messages(b) {
+		if h.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nfgenLen {
+			continue
+		}
+		family, kind, body := body[0], h.kind&0xff, body[nfgenLen:]
+		if kind == unix.NFT_MSG_NEWGEN {
+			if w.seen.Count > 0 {
+				found, ok = w.seen, true
+				found.By = author(body)
+			}
+			w.seen = Intrusion{}
+			continue
+		}
+		i := slices.IndexFunc(w.tables, func(id nft.TableID) bool {
+			return familyNumber(id.Family) == family && id.Name == tableOf(body)
+		})
+		if i < 0 {
+			continue
+		}
+		if w.seen.Count++; w.seen.Count == 1 {
+			w.seen.First = fmt.Sprintf("%s %s%s", eventName(kind), w.tables[i], objectOf(kind, body))
+		}
+	}
+	return found, ok
+}
+
+// tableOf is the name of the table that a notification is about: the first attribute of every kind of object
+// (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on in include/uapi/linux/netfilter/nf_tables.h).
+func tableOf(body []byte) string {
+	for kind, b := range attributes(body) {
+		if kind == 1 {
+			return cstring(b)
+		}
+	}
+	return ""
+}
+
+// objectOf is the name of the chain, set or rule's chain of a notification, with a space before it.
+func objectOf(event uint16, body []byte) string {
+	name := uint16(unix.NFTA_SET_NAME) // NFTA_RULE_CHAIN and NFTA_SET_ELEM_LIST_SET have the same number
+	if event == unix.NFT_MSG_NEWCHAIN || event == unix.NFT_MSG_DELCHAIN {
+		name = unix.NFTA_CHAIN_NAME
+	}
+	if event == unix.NFT_MSG_NEWTABLE || event == unix.NFT_MSG_DELTABLE {
+		return ""
+	}
+	for kind, b := range attributes(body) {
+		if kind == name {
+			return " " + cstring(b)
+		}
+	}
+	return ""
+}
+
+// eventName is a notification's kind as nft says it.
+func eventName(kind uint16) string {
+	switch kind {
+	case unix.NFT_MSG_NEWTABLE:
+		return "add table"
+	case unix.NFT_MSG_DELTABLE:
+		return "delete table"
+	case unix.NFT_MSG_NEWCHAIN:
+		return "add chain"
+	case unix.NFT_MSG_DELCHAIN:
+		return "delete chain"
+	case unix.NFT_MSG_NEWRULE:
+		return "add rule"
+	case unix.NFT_MSG_DELRULE:
+		return "delete rule"
+	case unix.NFT_MSG_NEWSET:
+		return "add set"
+	case unix.NFT_MSG_DELSET:
+		return "delete set"
+	case unix.NFT_MSG_NEWSETELEM:
+		return "add element"
+	case unix.NFT_MSG_DELSETELEM:
+		return "delete element"
+	}
+	return fmt.Sprintf("change (message %d) of", kind)
+}
+
+// author is who made a commit: the name and the number of the process (NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID).
+func author(body []byte) string {
+	const procPID, procName = 2, 3
+	name, pid := "unknown", uint64(0)
+	for kind, b := range attributes(body) {
+		switch kind {
+		case procPID:
+			pid = number(b)
+		case procName:
+			name = cstring(b)
+		}
+	}
+	return fmt.Sprintf("%s (pid %d)", name, pid)
+}
