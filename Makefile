@@ -10,10 +10,10 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check lint unit race bench fuzz tools clean
+.PHONY: help build demo test check lint unit race bench fuzz tools controlplane clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, ./nfproxy
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o nfproxy .
@@ -31,7 +31,7 @@ lint: ## gofmt, vet, staticcheck
 unit:
 	$(GO) test ./nft ./render ./watcher
 
-test: tools lint build race ## everything: what CI runs
+test: tools controlplane lint build race ## everything: what CI runs
 
 race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -48,5 +48,20 @@ tools: ## what the tests need besides Go: nft, the independent judge, and a C co
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
-clean: ## remove what build made
-	rm -f nfproxy
+controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
+
+# The versions are those of the modules below integration/tools: a change there builds again.
+BUILD_TOOL = CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -o $(CURDIR)/$@
+KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{{.Version}}' k8s.io/kubernetes)
+
+.bin/kube-%: integration/tools/kubernetes/go.mod
+	$(BUILD_TOOL) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)' k8s.io/kubernetes/cmd/kube-$*
+
+.bin/etcd: integration/tools/kubernetes/go.mod
+	$(BUILD_TOOL) -ldflags '-s -w' go.etcd.io/etcd/server/v3
+
+.bin/coredns: integration/tools/coredns/go.mod
+	$(BUILD_TOOL) -ldflags '-s -w' github.com/coredns/coredns
+
+clean: ## remove what make built
+	rm -rf nfproxy .bin

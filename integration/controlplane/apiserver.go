@@ -1,0 +1,126 @@
+//go:build linux
+
+package controlplane
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/netip"
+
+	"k8s.io/client-go/rest"
+)
+
+// Files of the API server.
+const (
+	authorityFile  = "authority.crt"
+	serverFile     = "apiserver.crt"
+	serverKeyFile  = "apiserver.key"
+	accountKeyFile = "serviceaccounts.key"
+)
+
+// StartAPIServer starts the API server after StopAPIServer, and returns when it
+// is ready.
+func (c *ControlPlane) StartAPIServer() {
+	c.t.Helper()
+	client, err := rest.HTTPClientFor(c.admin)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer client.CloseIdleConnections()
+	c.apiserver = start(c.t, c.ns, c.dir, "kube-apiserver", c.apiserverFlags()...)
+	c.apiserver.await(c.t, func(ctx context.Context) error {
+		if err := get(ctx, client, c.admin.Host+"/readyz"); err != nil {
+			return err
+		}
+		return get(ctx, client, c.admin.Host+"/api/v1/namespaces/default/services/kubernetes") // it comes last
+	})
+}
+
+// StopAPIServer ends the API server; what it has stored stays. It is no error
+// if it is stopped.
+func (c *ControlPlane) StopAPIServer() {
+	c.t.Helper()
+	c.apiserver.stop(c.t)
+}
+
+// RestartAPIServer stops the API server, starts it again, and returns when it
+// is ready.
+func (c *ControlPlane) RestartAPIServer() {
+	c.t.Helper()
+	c.StopAPIServer()
+	c.StartAPIServer()
+}
+
+// apiserverFlags leaves out what takes time or looks after clusters of many.
+func (c *ControlPlane) apiserverFlags() []string {
+	bind, advertise, endpoints := loopback(), loopback(), "none"
+	if len(c.addrs) > 0 {
+		bind, advertise, endpoints = netip.IPv4Unspecified(), c.addrs[0], "lease"
+	}
+	return []string{
+		"--etcd-servers=" + etcdClients,
+		fmt.Sprintf("--secure-port=%d", Port),
+		"--bind-address=" + bind.String(), // unspecified, it is of both families
+		"--advertise-address=" + advertise.String(),
+		"--endpoint-reconciler-type=" + endpoints,
+		"--service-cluster-ip-range=" + ServiceCIDR4 + "," + ServiceCIDR6,
+		"--tls-cert-file=" + c.path(serverFile),
+		"--tls-private-key-file=" + c.path(serverKeyFile),
+		"--client-ca-file=" + c.path(authorityFile),
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + c.path(accountKeyFile),
+		"--service-account-signing-key-file=" + c.path(accountKeyFile),
+		"--authorization-mode=RBAC",
+		"--disable-admission-plugins=ServiceAccount",
+		"--enable-priority-and-fairness=false",
+		"--profiling=false",
+	}
+}
+
+// writeServerFiles makes the API server's certificate and the key that signs
+// the tokens of service accounts.
+func (c *ControlPlane) writeServerFiles() {
+	c.t.Helper()
+	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
+	addrs := []netip.Addr{loopback(), netip.IPv6Loopback()}
+	for _, cidr := range []string{ServiceCIDR4, ServiceCIDR6} {
+		addrs = append(addrs, netip.MustParsePrefix(cidr).Addr().Next())
+	}
+	server, err := c.authority.server(names, append(addrs, c.addrs...))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.write(authorityFile, certificatePEM(c.authority.certificate))
+	c.write(serverFile, server.certificate)
+	c.write(serverKeyFile, server.key)
+	accounts, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		c.t.Fatalf("make service account key: %v", err)
+	}
+	content, err := keyPEM(accounts)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.write(accountKeyFile, content)
+}
+
+// get returns no error if the answer is 200.
+func get(ctx context.Context, client *http.Client, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, response.Status)
+	}
+	return nil
+}

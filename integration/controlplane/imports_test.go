@@ -1,0 +1,21 @@
+//go:build linux
+
+package controlplane_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// TestProgramHasNone holds that the control plane is for tests: the program does not import it.
+func TestProgramHasNone(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "nfproxy").CombinedOutput()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, out)
+	}
+	if slices.Contains(strings.Fields(string(out)), "nfproxy/integration/controlplane") {
+		t.Error("the program imports nfproxy/integration/controlplane")
+	}
+}

@@ -1,0 +1,15 @@
+//go:build linux
+
+package controlplane_test
+
+import (
+	"os"
+	"testing"
+
+	"nfproxy/integration/sandbox"
+)
+
+// TestMain runs the tests in a network namespace of their own, whoever starts them and how.
+func TestMain(m *testing.M) {
+	os.Exit(sandbox.Main(m.Run))
+}
