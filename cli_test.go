@@ -28,8 +28,9 @@ const outsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
 // TestScripts: each file in testdata is a session at a terminal. One of them alone has rules in the kernel.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
-		Dir:  "testdata",
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "terminate": terminate},
+		Dir: "testdata",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "eventually-same": eventuallySame,
+			"terminate": terminate},
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(outsideEnv, os.Getenv(outsideEnv))
 			return nil
@@ -56,6 +57,14 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
+}
+
+// eventuallySame runs a command until it prints what is in a file, ten seconds at most: eventually-same FILE COMMAND [ARG...]
+func eventuallySame(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: eventually-same FILE COMMAND [ARG...]")
+	}
+	eventually(ts, false, append([]string{"^" + regexp.QuoteMeta(ts.ReadFile(args[0])) + "$"}, args[1:]...))
 }
 
 // terminate sends SIGTERM to what runs in the background; kill knows SIGINT and SIGKILL alone.
