@@ -147,8 +147,8 @@ func testService(name, frontend string, endpoints ...string) render.Service {
 	return s
 }
 
-// refused is a Service that the kernel does not take: the name of its map of clients is too long (NFT_SET_MAXNAMELEN).
-func refused(frontend string, endpoints ...string) render.Service {
+// refusedService is one that the kernel does not take: the name of its map of clients is too long (NFT_SET_MAXNAMELEN).
+func refusedService(frontend string, endpoints ...string) render.Service {
 	s := testService(strings.Repeat("long", 60), frontend, endpoints...)
 	s.Affinity = time.Hour
 	return s
@@ -158,7 +158,7 @@ func refused(frontend string, endpoints ...string) render.Service {
 // what it wants once that is possible.
 func TestRefusedService(t *testing.T) {
 	d := startDaemon(t)
-	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refused("10.96.0.2:80", "10.0.0.2:80"))
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
 	d.until("ns/web:p", true)
 	if text := d.text(); strings.Contains(text, "10.96.0.2") {
 		t.Errorf("the Service is there:\n%s", text)
@@ -169,12 +169,12 @@ func TestRefusedService(t *testing.T) {
 	d.send(testService("more", "10.96.0.3:80", "10.0.0.3:80"))
 	d.until("ns/more:p", true)
 
-	allowed := refused("10.96.0.2:80", "10.0.0.2:80")
+	allowed := refusedService("10.96.0.2:80", "10.0.0.2:80")
 	allowed.Affinity = 0
 	d.send(allowed)
 	d.until("10.96.0.2 . tcp . 80", true)
 
-	d.send(refused("10.96.0.2:80", "10.0.0.9:80"), testService("last", "10.96.0.4:80"))
+	d.send(refusedService("10.96.0.2:80", "10.0.0.9:80"), testService("last", "10.96.0.4:80"))
 	d.until("ns/last:p", true)
 	if text := d.text(); !strings.Contains(text, "10.0.0.2 . 80") || strings.Contains(text, "10.0.0.9 . 80") {
 		t.Errorf("it does not keep what it had:\n%s", text)
@@ -186,7 +186,7 @@ func TestRefusedService(t *testing.T) {
 // TestRefusedAgain: a Service in quarantine is tried again, with growing delays, and that disturbs nobody.
 func TestRefusedAgain(t *testing.T) {
 	d := startDaemon(t)
-	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refused("10.96.0.2:80", "10.0.0.2:80"))
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
 	for deadline := time.Now().Add(patience); strings.Count(d.log.String(), "the kernel refuses a Service") < 3; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it is not tried again; the log says\n%s", d.log)
