@@ -36,25 +36,30 @@ func PartOf(n Node, s Service) Part {
 	}
 	for _, p := range s.Ports {
 		b.served = make(map[nft.Family]*served)
-		for _, addr := range s.ClusterIPs {
-			b.frontend(ClusterIP, p, addr, p.Port)
-		}
-		for _, addr := range s.ExternalIPs {
-			b.frontend(ExternalIP, p, addr, p.Port)
-		}
-		for _, addr := range s.LoadBalancerIPs {
-			b.frontend(LoadBalancer, p, addr, p.Port)
-		}
-		if p.NodePort == 0 {
-			continue
-		}
-		for _, addr := range n.Addresses {
-			b.frontend(NodePort, p, addr, p.NodePort)
-		}
+		p.frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
 	}
 	b.fragment.Sort()
 	// Held for as long as the Service lives: without the room that appending made.
 	return Part{slices.Clone(compact(b.fragment)), own(b.affinities)}
+}
+
+// frontends goes through where a port of the Service is reached on the node. One can come twice.
+func (p Port) frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
+	for _, addr := range s.ClusterIPs {
+		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
+	}
+	for _, addr := range s.ExternalIPs {
+		each(ExternalIP, netip.AddrPortFrom(addr, p.Port))
+	}
+	for _, addr := range s.LoadBalancerIPs {
+		each(LoadBalancer, netip.AddrPortFrom(addr, p.Port))
+	}
+	if p.NodePort == 0 {
+		return
+	}
+	for _, addr := range n.Addresses {
+		each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
+	}
 }
 
 // builder gathers the fragment of a Service.

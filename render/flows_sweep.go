@@ -1,0 +1,194 @@
+package render
+
+import (
+	"cmp"
+	"iter"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"nfproxy/nft"
+)
+
+// fewFrontends is up to how many frontends of a family and protocol are listed one by one. For each list the kernel goes
+// through its whole table, and on one processor does nothing else meanwhile (ctnetlink_dump_table in
+// net/netfilter/nf_conntrack_netlink.c); a list of the whole group does that once, but makes a message of every flow. To go
+// through 260,000 buckets takes as long as to list some 10,000 flows (BenchmarkListFlows).
+const fewFrontends = 2
+
+// flowGroup is what one list can be about at least.
+type flowGroup struct {
+	family   nft.Family
+	protocol nft.Protocol
+}
+
+func flowGroupOf(f Frontend) flowGroup { return flowGroup{Family(f.Addr()), f.Protocol} }
+
+func (g flowGroup) compare(h flowGroup) int {
+	return cmp.Or(cmp.Compare(g.family, h.family), cmp.Compare(g.protocol, h.protocol))
+}
+
+// flowDuty is which frontends' flows have to be looked at, per group.
+type flowDuty map[flowGroup]flowChore
+
+// flowChore is some frontends, or all there are.
+type flowChore struct {
+	few []Frontend
+	all bool
+}
+
+func (d flowDuty) add(f Frontend) {
+	g := flowGroupOf(f)
+	switch c := d[g]; {
+	case c.all || slices.Contains(c.few, f):
+	case len(c.few) == fewFrontends:
+		d[g] = flowChore{all: true}
+	default:
+		d[g] = flowChore{few: append(slices.Clip(c.few), f)}
+	}
+}
+
+func (d flowDuty) merge(other flowDuty) {
+	for g, c := range other {
+		if c.all {
+			d[g] = c
+		}
+		for _, f := range c.few {
+			d.add(f)
+		}
+	}
+}
+
+// FlowSweep is what has to be listed and judged.
+type FlowSweep struct {
+	// Filters together say which flows. One can be of several filters.
+	Filters []nft.FlowFilter
+
+	duty  flowDuty
+	epoch uint64
+}
+
+// Programmed says that the kernel has what was taken, by these changes, perhaps by none: an endpoint that serves while
+// it terminates can go without one. The frontends that changed are due then, and at the first time all.
+func (x *FlowIndex) Programmed(changes []nft.Change) {
+	if !x.programmed {
+		x.programmed = true
+		for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+			for _, protocol := range []nft.Protocol{nft.UDP, nft.SCTP} {
+				x.due[flowGroup{family, protocol}] = flowChore{all: true}
+			}
+		}
+	}
+	for f := range deletedFrontends(changes) {
+		if _, ok := x.frontends[f]; !ok {
+			x.remember(f)
+		}
+	}
+	for f := range FlowFrontends(changes) {
+		x.due.add(f)
+	}
+	x.due.merge(x.noted)
+	clear(x.noted)
+}
+
+// Next returns what has to be swept now; it says false for nothing. Either Swept or Failed follows.
+func (x *FlowIndex) Next() (FlowSweep, bool) {
+	s := FlowSweep{duty: x.due, epoch: x.epoch}
+	for _, g := range slices.SortedFunc(maps.Keys(x.due), flowGroup.compare) {
+		if x.sizes[g] == 0 {
+			continue
+		}
+		filter := nft.FlowFilter{Family: g.family, Protocol: g.protocol}
+		if x.due[g].all {
+			s.Filters = append(s.Filters, filter)
+		}
+		for _, f := range x.due[g].few {
+			filter.Destination = f.AddrPort
+			s.Filters = append(s.Filters, filter)
+		}
+	}
+	x.due = make(flowDuty)
+	x.epoch++
+	return s, len(s.Filters) > 0
+}
+
+// Swept says that a sweep was complete: what was gone when it began is forgotten.
+func (x *FlowIndex) Swept(s FlowSweep) {
+	for f, since := range x.gone {
+		c := s.duty[flowGroupOf(f)]
+		if since <= s.epoch && (c.all || slices.Contains(c.few, f)) {
+			x.forget(f)
+		}
+	}
+}
+
+// Failed says that a sweep was not: it is due again.
+func (x *FlowIndex) Failed(s FlowSweep) { x.due.merge(s.duty) }
+
+// FlowFrontends are the UDP and SCTP frontends that changes are about: what they have in any set. A sweep is needed if
+// there are some. One can come several times.
+func FlowFrontends(changes []nft.Change) iter.Seq[Frontend] {
+	return func(yield func(Frontend) bool) {
+		for _, c := range changes {
+			for s, elements := range changedElements(c) {
+				for _, e := range elements {
+					if f, ok := flowFrontendOf(s, e.Key); ok && !yield(f) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// deletedFrontends are the UDP and SCTP frontends that changes take out of the services maps.
+func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
+	return func(yield func(Frontend) bool) {
+		for _, c := range changes {
+			if c.Op != nft.Delete {
+				continue
+			}
+			for s, elements := range changedElements(c) {
+				for _, e := range elements {
+					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == ip.services.Name && !yield(f) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// changedElements goes through the elements a change is about, by set: also those that go with their set or table.
+func changedElements(c nft.Change) iter.Seq2[*nft.Set, []nft.Element] {
+	return func(yield func(*nft.Set, []nft.Element) bool) {
+		switch o := c.Object.(type) {
+		case nft.Elements:
+			yield(o.Set, o.List)
+		case *nft.Set:
+			if c.Op == nft.Delete {
+				yield(o, o.Elements)
+			}
+		case *nft.Table:
+			if c.Op != nft.Delete {
+				return
+			}
+			for _, s := range o.Sets {
+				if !yield(s, s.Elements) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// flowFrontendOf is the frontend that a key begins with, if it is one of UDP or SCTP. The set can be another schema's.
+func flowFrontendOf(s *nft.Set, key nft.Value) (Frontend, bool) {
+	n := s.Table.Family.AddrType().Width()
+	if len(s.Key) < 3 || s.Key[0] != s.Table.Family.AddrType() || s.Key[1] != nft.InetProto || s.Key[2] != nft.InetService ||
+		len(key) < n+3 || !hasFlows(nft.Protocol(key[n])) {
+		return Frontend{}, false
+	}
+	at := netip.AddrPortFrom(key[:n].Addr(), key[n+1:n+3].Uint16())
+	return Frontend{at, nft.Protocol(key[n])}, true
+}

@@ -1,0 +1,192 @@
+package render
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"nfproxy/nft"
+)
+
+// flowTest is a Ruleset and the index beside it, as a proxy has them.
+type flowTest struct {
+	*Ruleset
+	*FlowIndex
+}
+
+// newFlowTest begins with tables, nil for an empty kernel.
+func newFlowTest(have []*nft.Table, services ...Service) *flowTest {
+	x := &flowTest{NewRuleset(flowNode()), NewFlowIndex()}
+	x.take(Update{Services: services})
+	x.Programmed(x.Reconcile(have))
+	return x
+}
+
+func (x *flowTest) take(u Update) {
+	u.Node = flowNode()
+	x.Ruleset.Update(u)
+	x.FlowIndex.Take(u)
+}
+
+// change is one round.
+func (x *flowTest) change(u Update) []nft.Change {
+	x.take(u)
+	changes := x.Changes()
+	x.Programmed(changes)
+	return changes
+}
+
+// TestSweepAtStart: everything is swept once, where there is anything; then nothing until something changes.
+func TestSweepAtStart(t *testing.T) {
+	x := newFlowTest(nil, flowService())
+	want := []string{"ip sctp", "ip udp", "ip6 sctp", "ip6 udp"}
+	if got := finish(t, x.FlowIndex); !slices.Equal(got, want) {
+		t.Errorf("swept %q", got)
+	}
+	if got := finish(t, x.FlowIndex); got != nil {
+		t.Errorf("swept %q again", got)
+	}
+	tcp := flowService()
+	tcp.Ports = tcp.Ports[2:]
+	if got := finish(t, newFlowTest(nil, tcp).FlowIndex); got != nil {
+		t.Errorf("TCP alone: swept %q", got)
+	}
+}
+
+// TestSweepRestart: of what an earlier run left, what is there no more is noticed, and what is there is right.
+func TestSweepRestart(t *testing.T) {
+	have := newFlowTest(nil, flowService()).Tables()
+	served, past := flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"), flow(nft.UDP, "10.96.0.10:54", "10.244.1.2:5353")
+	same := newFlowTest(have, flowService())
+	if stale, why := same.Judge(served); stale {
+		t.Errorf("nothing changed: %s", why)
+	}
+	moved := flowService()
+	moved.Ports[0].Port = 54
+	other := newFlowTest(have, moved)
+	if stale, why := other.Judge(served); !stale || why != FlowFrontendGone {
+		t.Errorf("the port changed meanwhile: %v, %s", stale, why)
+	}
+	if stale, why := other.Judge(past); stale {
+		t.Errorf("the new port: %s", why)
+	}
+	have[0].Comment, have[1].Comment = "another schema", "another schema"
+	replaced := newFlowTest(have)
+	if stale, why := replaced.Judge(served); !stale || why != FlowFrontendGone {
+		t.Errorf("the tables are replaced: %v, %s", stale, why)
+	}
+	if got := finish(t, replaced.FlowIndex); len(got) != 4 {
+		t.Errorf("swept %q", got)
+	}
+}
+
+// TestSweepWhatChanged has for each change which flows have to be looked at.
+func TestSweepWhatChanged(t *testing.T) {
+	few := func(s *Service) { // frontends of a port and family
+		s.ExternalIPs, s.LoadBalancerIPs, s.Ports[0].NodePort = nil, nil, 0
+	}
+	all := func(*Service) {}
+	for _, c := range []struct {
+		name        string
+		first, then func(*Service)
+		want        []string
+	}{
+		{"nothing", all, all, nil},
+		{"TCP alone", all, func(s *Service) { s.Ports[2].Endpoints = flowEndpoints("10.244.1.3:5353") }, nil},
+		{"an endpoint of UDP", few, func(s *Service) { s.Ports[0].Endpoints[0].AddrPort = netip.MustParseAddrPort("10.244.1.3:5353") },
+			[]string{"ip udp to 10.96.0.10:53"}},
+		{"an endpoint of UDP, IPv6", few, func(s *Service) { s.Ports[0].Endpoints[1].AddrPort = netip.MustParseAddrPort("[fd00:244::3]:5353") },
+			[]string{"ip6 udp to [fd00:96::10]:53"}},
+		{"an endpoint of SCTP", few, func(s *Service) { s.Ports[1].Endpoints = flowEndpoints("10.244.1.3:9999") },
+			[]string{"ip sctp to 10.96.0.10:9"}},
+		{"the port", few, func(s *Service) { s.Ports[0].Port = 54 },
+			[]string{"ip udp to 10.96.0.10:53", "ip udp to 10.96.0.10:54", "ip6 udp to [fd00:96::10]:53", "ip6 udp to [fd00:96::10]:54"}},
+		{"an endpoint of many frontends", all, func(s *Service) { s.Ports[0].Endpoints[0].AddrPort = netip.MustParseAddrPort("10.244.1.3:5353") },
+			[]string{"ip udp"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := flowService()
+			c.first(&s)
+			x := newFlowTest(nil, s)
+			finish(t, x.FlowIndex)
+			s = flowService()
+			c.first(&s)
+			c.then(&s)
+			x.change(Update{Services: []Service{s}})
+			if got := finish(t, x.FlowIndex); !slices.Equal(got, c.want) {
+				t.Errorf("swept %q, not %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestSweepWithoutChange: an endpoint that only its old flows still used goes without a change of the rules.
+func TestSweepWithoutChange(t *testing.T) {
+	s := flowService()
+	s.Ports = s.Ports[1:2]
+	s.Ports[0].Endpoints = flowEndpoints("10.244.1.2:9999", "10.244.1.3:9999")
+	s.Ports[0].Endpoints[1].Ready, s.Ports[0].Endpoints[1].Terminating = false, true
+	x := newFlowTest(nil, s)
+	finish(t, x.FlowIndex)
+	s.Ports[0].Endpoints = s.Ports[0].Endpoints[:1]
+	if changes := x.change(Update{Services: []Service{s}}); len(changes) != 0 {
+		t.Fatalf("the rules change: %v", changes)
+	}
+	if got := finish(t, x.FlowIndex); !slices.Equal(got, []string{"ip sctp"}) {
+		t.Errorf("swept %q", got)
+	}
+}
+
+// TestSweepMemory: what is gone is remembered until a sweep that began later was complete.
+func TestSweepMemory(t *testing.T) {
+	gone := flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:5353")
+	remembered := func(x *flowTest) bool { stale, _ := x.Judge(gone); return stale }
+	x := newFlowTest(nil, flowService())
+	during, _ := x.Next()
+	x.change(Update{Removed: []ServiceName{flowService().ServiceName}})
+	x.Swept(during)
+	if !remembered(x) {
+		t.Error("forgotten by a sweep that began before")
+	}
+	failed, _ := x.Next()
+	x.Failed(failed)
+	if !remembered(x) {
+		t.Error("forgotten by a sweep that failed")
+	}
+	if got := finish(t, x.FlowIndex); len(got) == 0 {
+		t.Error("not swept again")
+	}
+	if remembered(x) {
+		t.Error("remembered after a sweep")
+	}
+	if len(x.gone) != 0 || x.sizes[flowGroup{nft.IPv4, nft.UDP}] != 0 {
+		t.Errorf("left over: %v, %v", x.gone, x.sizes)
+	}
+}
+
+// TestSweepGroups: of many frontends all are listed at once.
+func TestSweepGroups(t *testing.T) {
+	x := newFlowTest(nil)
+	finish(t, x.FlowIndex)
+	var services []Service
+	for i := range fewFrontends + 1 {
+		s := flowService()
+		s.Name, s.Ports = fmt.Sprint(i), s.Ports[:1]
+		s.ClusterIPs, s.ExternalIPs, s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i)})}, nil, nil
+		s.Ports[0].NodePort = 0
+		services = append(services, s)
+	}
+	x.change(Update{Services: services[:fewFrontends]})
+	if got := finish(t, x.FlowIndex); len(got) != fewFrontends {
+		t.Errorf("swept %q", got)
+	}
+	var names []ServiceName
+	for _, s := range services[:fewFrontends] {
+		names = append(names, s.ServiceName)
+	}
+	x.change(Update{Removed: names, Services: services[fewFrontends:]})
+	if got := finish(t, x.FlowIndex); !slices.Equal(got, []string{"ip udp"}) {
+		t.Errorf("swept %q", got)
+	}
+}

@@ -1,0 +1,192 @@
+package render
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"nfproxy/nft"
+)
+
+// The Service of the tests: a UDP and an SCTP port at every kind of address, of both families.
+func flowService() Service {
+	return Service{
+		ServiceName:     ServiceName{"test", "dns"},
+		ClusterIPs:      addrs("10.96.0.10", "fd00:96::10"),
+		ExternalIPs:     addrs("203.0.113.1"),
+		LoadBalancerIPs: addrs("203.0.113.2", "2001:db8:1::2"),
+		Ports: []Port{
+			{Name: "dns", Protocol: nft.UDP, Port: 53, NodePort: 30053, Endpoints: flowEndpoints("10.244.1.2:5353", "[fd00:244::2]:5353")},
+			{Name: "sctp", Protocol: nft.SCTP, Port: 9, Endpoints: flowEndpoints("10.244.1.2:9999")},
+			{Name: "tcp", Protocol: nft.TCP, Port: 53, NodePort: 30053, Endpoints: flowEndpoints("10.244.1.2:5353")},
+		},
+	}
+}
+
+func addrs(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
+func flowEndpoints(texts ...string) (all []Endpoint) {
+	for _, text := range texts {
+		all = append(all, Endpoint{AddrPort: netip.MustParseAddrPort(text), Ready: true, Serving: true})
+	}
+	return all
+}
+
+func flowNode() Node { return Node{Name: "node-a", Addresses: addrs("192.0.2.10", "2001:db8::10")} }
+
+// flow is an answered flow: from a client to an address, answered by another.
+func flow(p nft.Protocol, to, by string) nft.Flow {
+	destination, source := netip.MustParseAddrPort(to), netip.MustParseAddrPort(by)
+	client := netip.MustParseAddrPort("10.244.9.9:40000")
+	if destination.Addr().Is6() {
+		client = netip.MustParseAddrPort("[fd00:244:9::9]:40000")
+	}
+	return nft.Flow{Family: Family(destination.Addr()), Protocol: p, Original: nft.Tuple{Source: client, Destination: destination},
+		Reply: nft.Tuple{Source: source, Destination: client}, Status: nft.SeenReply}
+}
+
+// TestJudge has for each case what happens to the Service, and what becomes of a flow that began before.
+func TestJudge(t *testing.T) {
+	unanswered := func(f nft.Flow) nft.Flow { f.Status = 0; return f }
+	inZone := func(f nft.Flow) nft.Flow { f.Zone = 7; return f }
+	masqueraded := func(f nft.Flow) nft.Flow {
+		f.Reply.Destination = netip.MustParseAddrPort("192.0.2.10:1024")
+		return f
+	}
+	const endpoint, other = "10.244.1.2:5353", "10.244.1.3:5353"
+	nothing := func(*Service) {}
+	replaced := func(s *Service) { s.Ports[0].Endpoints = flowEndpoints(other, "[fd00:244::3]:5353") }
+	empty := func(s *Service) { s.Ports[0].Endpoints, s.Ports[1].Endpoints = nil, nil }
+	conditions := func(ready, serving, terminating bool) func(*Service) {
+		return func(s *Service) {
+			e := &s.Ports[0].Endpoints[0]
+			e.Ready, e.Serving, e.Terminating = ready, serving, terminating
+		}
+	}
+	for _, c := range []struct {
+		name  string
+		flow  nft.Flow
+		then  func(*Service) // nil: the Service goes
+		stale bool
+		why   Reason
+	}{
+		{"served", flow(nft.UDP, "10.96.0.10:53", endpoint), nothing, false, FlowServed},
+		{"served, IPv6", flow(nft.UDP, "[fd00:96::10]:53", "[fd00:244::2]:5353"), nothing, false, FlowServed},
+		{"served, masqueraded", masqueraded(flow(nft.UDP, "10.96.0.10:53", endpoint)), nothing, false, FlowServed},
+		{"served, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), nothing, false, FlowServed},
+		{"endpoint gone", flow(nft.UDP, "10.96.0.10:53", endpoint), replaced, true, FlowEndpointGone},
+		{"endpoint gone, masqueraded", masqueraded(flow(nft.UDP, "10.96.0.10:53", endpoint)), replaced, true, FlowEndpointGone},
+		{"endpoint gone, IPv6", flow(nft.UDP, "[fd00:96::10]:53", "[fd00:244::2]:5353"), replaced, true, FlowEndpointGone},
+		{"endpoint gone, external IP", flow(nft.UDP, "203.0.113.1:53", endpoint), replaced, true, FlowEndpointGone},
+		{"endpoint gone, load balancer", flow(nft.UDP, "203.0.113.2:53", endpoint), replaced, true, FlowEndpointGone},
+		{"endpoint gone, load balancer, IPv6", flow(nft.UDP, "[2001:db8:1::2]:53", "[fd00:244::2]:5353"), replaced, true, FlowEndpointGone},
+		{"endpoint gone, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), replaced, true, FlowEndpointGone},
+		{"endpoint gone, node port, IPv6", flow(nft.UDP, "[2001:db8::10]:30053", "[fd00:244::2]:5353"), replaced, true, FlowEndpointGone},
+		{"endpoint gone, other zone", inZone(flow(nft.UDP, "10.96.0.10:53", endpoint)), replaced, true, FlowEndpointGone},
+		{"endpoint of another port", flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:9999"), nothing, true, FlowEndpointGone},
+		{"scaled to zero", flow(nft.UDP, "10.96.0.10:53", endpoint), empty, true, FlowNoEndpoint},
+		{"scaled to zero, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), empty, true, FlowNoEndpoint},
+		{"deleted", flow(nft.UDP, "10.96.0.10:53", endpoint), nil, true, FlowFrontendGone},
+		{"deleted, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), nil, true, FlowFrontendGone},
+		{"deleted, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), nil, true, FlowFrontendGone},
+		{"deleted, not translated", flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053"), nil, false, FlowPastFrontend},
+		{"port changed, the old", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, true, FlowFrontendGone},
+		{"port changed, not the node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, false, FlowServed},
+		{"protocol changed", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) { s.Ports[0].Protocol = nft.SCTP }, true, FlowFrontendGone},
+		{"external IP gone", flow(nft.UDP, "203.0.113.1:53", endpoint), func(s *Service) { s.ExternalIPs = nil }, true, FlowFrontendGone},
+		{"load balancer gone", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.LoadBalancerIPs = nil }, true, FlowFrontendGone},
+		{"terminates and serves", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, true, true), false, FlowServed},
+		{"terminates and does not serve", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, true), true, FlowEndpointGone},
+		{"not ready", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, false), true, FlowEndpointGone},
+		{"policy Local, no endpoint is", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.ExternalLocal, s.InternalLocal = true, true }, false, FlowServed},
+		{"source ranges", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, false, FlowServed},
+		{"TCP", flow(nft.TCP, "10.96.0.10:53", endpoint), nil, false, FlowProtocol},
+		{"no frontend", flow(nft.UDP, "198.51.100.1:53", endpoint), nil, false, FlowForeign},
+		{"no frontend, a port of the address", flow(nft.UDP, "10.96.0.10:54", endpoint), nothing, false, FlowForeign},
+		{"no frontend, straight to an endpoint", flow(nft.UDP, endpoint, endpoint), replaced, false, FlowForeign},
+		{"no frontend, masqueraded", masqueraded(flow(nft.UDP, "198.51.100.1:53", "198.51.100.1:53")), nil, false, FlowForeign},
+		{"not translated", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), nothing, true, FlowUntranslated},
+		{"not translated, masqueraded", masqueraded(flow(nft.UDP, "203.0.113.1:53", "203.0.113.1:53")), nothing, true, FlowUntranslated},
+		{"not translated, no endpoint", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), empty, true, FlowUntranslated},
+		{"not translated, other zone", inZone(flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53")), nothing, false, FlowOtherZone},
+		{"not translated, node port, a process answers", flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053"), nothing, false, FlowOfNode},
+		{"not translated, node port, nobody answers", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), nothing, true, FlowUntranslated},
+		{"the node port is the endpoint", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), func(s *Service) { s.Ports[0].Endpoints = flowEndpoints("192.0.2.10:30053") }, false, FlowServed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := NewFlowIndex()
+			x.Take(Update{Node: flowNode(), Services: []Service{flowService()}})
+			if c.then == nil {
+				x.Take(Update{Node: flowNode(), Removed: []ServiceName{flowService().ServiceName}})
+			} else {
+				s := flowService()
+				c.then(&s)
+				x.Take(Update{Node: flowNode(), Services: []Service{s}})
+			}
+			if stale, why := x.Judge(c.flow); stale != c.stale || why != c.why {
+				t.Errorf("%s: %v, %s; not %v, %s", c.flow, stale, why, c.stale, c.why)
+			}
+		})
+	}
+}
+
+// TestFlowConflict: what either of two Services allows is right, and stays so for the one that is left.
+func TestFlowConflict(t *testing.T) {
+	x := NewFlowIndex()
+	first, second := flowService(), flowService()
+	second.Name, second.Ports[0].Endpoints = "second", flowEndpoints("10.244.1.3:5353")
+	x.Take(Update{Node: flowNode(), Services: []Service{first, second}})
+	check := func(when, by string, want bool) {
+		t.Helper()
+		if stale, why := x.Judge(flow(nft.UDP, "10.96.0.10:53", by)); stale != want {
+			t.Errorf("%s, answered by %s: %v, %s", when, by, stale, why)
+		}
+	}
+	check("both", "10.244.1.2:5353", false)
+	check("both", "10.244.1.3:5353", false)
+	check("both", "10.244.1.4:5353", true)
+	x.Take(Update{Node: flowNode(), Removed: []ServiceName{first.ServiceName}})
+	check("the second is left", "10.244.1.2:5353", true)
+	check("the second is left", "10.244.1.3:5353", false)
+	x.Take(Update{Node: flowNode(), Removed: []ServiceName{second.ServiceName}})
+	check("none is left", "10.244.1.3:5353", true)
+	if len(x.frontends) != 0 || len(x.services) != 0 {
+		t.Errorf("left over: %v", x.frontends)
+	}
+}
+
+// TestFlowNodeAddress: an address the node has no more is a frontend that is gone.
+func TestFlowNodeAddress(t *testing.T) {
+	x := NewFlowIndex()
+	x.Take(Update{Node: flowNode(), Services: []Service{flowService()}})
+	x.Programmed(nil)
+	finish(t, x)
+	moved := flowNode()
+	moved.Addresses = addrs("192.0.2.11")
+	x.Take(Update{Node: moved, Services: []Service{flowService()}})
+	if stale, why := x.Judge(flow(nft.UDP, "192.0.2.10:30053", "10.244.1.2:5353")); !stale || why != FlowFrontendGone {
+		t.Errorf("%v, %s", stale, why)
+	}
+	x.Programmed(nil)
+	want := []string{"ip udp to 192.0.2.10:30053", "ip udp to 192.0.2.11:30053", "ip6 udp to [2001:db8::10]:30053"}
+	if got := finish(t, x); !slices.Equal(got, want) {
+		t.Errorf("swept %q", got)
+	}
+}
+
+// finish sweeps what is due and returns what was asked for, in order.
+func finish(t *testing.T, x *FlowIndex) (filters []string) {
+	t.Helper()
+	s, _ := x.Next()
+	for _, f := range s.Filters {
+		filters = append(filters, f.String())
+	}
+	slices.Sort(filters)
+	x.Swept(s)
+	return filters
+}
