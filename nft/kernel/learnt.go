@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,9 +12,11 @@ import (
 	"nfproxy/nft"
 )
 
-// dying is the rest of its time within which an element is left to expire: it could be gone before the batch arrives,
-// and deleting what is not there fails the batch.
+// dying is the rest of its time within which an element has a batch of its own: it could be gone before the batch
+// arrives, and deleting what is not there fails a batch.
 const dying = time.Second
+
+func (e kernelElement) isDying() bool { return e.expires <= dying }
 
 // expandLearnt replaces deletions of learnt elements by deletions of the elements there are, and returns all changes of
 // learnt elements for settle.
@@ -32,6 +35,7 @@ func (c *Conn) expandLearnt(changes []nft.Change) (expanded, learnt []nft.Change
 		if err != nil {
 			return nil, nil, err
 		}
+		list = slices.DeleteFunc(list, kernelElement.isDying)
 		if len(list) > 0 {
 			expanded = append(expanded, nft.Change{Op: nft.Delete, Object: nft.Elements{Set: l.Set, List: elementsOf(list)}})
 		}
@@ -47,14 +51,13 @@ func elementsOf(list []kernelElement) []nft.Element {
 	return elements
 }
 
-// learnt returns the elements of a dynamic map, those that have one of the data if there are any, but those about to
-// expire.
+// learnt returns the elements of a dynamic map, those that have one of the data if there are any.
 func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
 	var list []kernelElement
 	r := reader{Conn: c}
 	err := r.dump(unix.NFT_MSG_GETSETELEM, &nft.Table{TableID: l.Set.Table}, ofSet(l.Set), func(body []byte) {
 		for e := range listed(l.Set, body) {
-			if e.expires > dying && (len(l.Data) == 0 || slices.Contains(l.Data, e.Data)) {
+			if len(l.Data) == 0 || slices.Contains(l.Data, e.Data) {
 				list = append(list, e)
 			}
 		}
@@ -66,12 +69,10 @@ func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
 	return slices.CompactFunc(list, func(a, b kernelElement) bool { return a.Key == b.Key }), nil
 }
 
-// settle does what comes after the commit, in a batch of its own: packets that were on their way may have learnt what was
-// deleted, and what stays learns of its other timeout.
+// settle does what comes after the commit: packets that were on their way may have learnt what was deleted, or refreshed
+// what was about to expire, and what stays learns of its other timeout.
 func (c *Conn) settle(learnt []nft.Change) error {
-	var changes []nft.Change
 	gone := make(map[*nft.Set][]nft.Value) // deleted before: no element goes twice
-	b := c.newBatch(nil, 0)
 	for _, ch := range learnt {
 		l := ch.Object.(nft.Learnt)
 		list, err := c.learnt(l)
@@ -83,15 +84,33 @@ func (c *Conn) settle(learnt []nft.Change) error {
 		} else {
 			list = slices.DeleteFunc(list, func(e kernelElement) bool { return slices.Contains(gone[l.Set], e.Data) })
 		}
-		o := origin{change: len(changes)}
-		changes = append(changes, nft.Change{Op: ch.Op, Object: nft.Elements{Set: l.Set, List: elementsOf(list)}})
-		b.elementList(unix.NFT_MSG_DELSETELEM, 0, o, nft.Elements{Set: l.Set, List: elementsOf(list)})
-		if ch.Op == nft.Replace {
-			b.retimed(o, l, list)
+		steady := slices.DeleteFunc(slices.Clone(list), kernelElement.isDying)
+		if err := c.settleElements(ch, steady); err != nil {
+			return err
+		}
+		for i, e := range list {
+			if !e.isDying() {
+				continue
+			}
+			if err := c.settleElements(ch, list[i:i+1]); err != nil && !errors.Is(err, unix.ENOENT) {
+				return err
+			}
 		}
 	}
-	if len(b.origins) == 0 {
+	return nil
+}
+
+// settleElements deletes elements in a batch and, to replace their timeout, adds them again.
+func (c *Conn) settleElements(ch nft.Change, list []kernelElement) error {
+	if len(list) == 0 {
 		return nil
+	}
+	l := ch.Object.(nft.Learnt)
+	changes := []nft.Change{{Op: ch.Op, Object: nft.Elements{Set: l.Set, List: elementsOf(list)}}}
+	b := c.newBatch(nil, 0)
+	b.elementList(unix.NFT_MSG_DELSETELEM, 0, origin{}, changes[0].Object.(nft.Elements))
+	if ch.Op == nft.Replace {
+		b.retimed(origin{}, l, list)
 	}
 	return c.commit(b, changes)
 }
