@@ -25,9 +25,9 @@ func TestMain(m *testing.M) {
 // outsideEnv is how a child of the sandbox knows that it is in it.
 const outsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
 
-// TestScripts: each file in testdata is a session at a terminal. One of them alone has rules in the kernel.
+// TestScripts: each file in testdata is a session at a terminal, one after the other: they share the kernel's tables.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
+	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "eventually-same": eventuallySame,
 			"terminate": terminate},
@@ -36,6 +36,15 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// inTurn runs scripts one after the other.
+type inTurn struct{ *testing.T }
+
+func (inTurn) Parallel()     {}
+func (inTurn) Verbose() bool { return testing.Verbose() }
+func (t inTurn) Run(name string, f func(testscript.T)) {
+	t.T.Run(name, func(t *testing.T) { f(inTurn{t}) })
 }
 
 // eventually runs a command until what it prints matches, or with ! until it does not, ten seconds at most:
@@ -89,7 +98,7 @@ func TestWithoutPrivilege(t *testing.T) {
 }
 
 // nfproxy is the test binary as nfproxy; testscript.Main puts it in the path.
-func nfproxy(t *testing.T, args ...string) *exec.Cmd {
+func nfproxy(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := exec.LookPath("nfproxy")
 	if err != nil {

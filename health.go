@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"net"
@@ -74,6 +75,7 @@ const bindAgain = time.Second
 // be used concurrently.
 type healthServers struct {
 	healthy func() bool
+	events  *events
 	log     *slog.Logger
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -90,10 +92,11 @@ type healthServers struct {
 
 // newHealthServers returns healthServers that serve nothing until Set; the caller closes them. healthy tells whether the
 // rules in the kernel are those wanted; it is called from many goroutines.
-func newHealthServers(healthy func() bool, log *slog.Logger) *healthServers {
+func newHealthServers(healthy func() bool, events *events, log *slog.Logger) *healthServers {
 	ctx, cancel := context.WithCancel(context.Background())
 	h := &healthServers{
 		healthy: healthy,
+		events:  events,
 		log:     log,
 		stop:    cancel,
 		stopped: make(chan struct{}),
@@ -152,7 +155,7 @@ func (h *healthServers) own(checks []render.HealthCheck) {
 		if c.Service == owner {
 			continue
 		}
-		c.LocalEndpoints = 0 // whatever it counts, it waits for the same
+		c.IPv4, c.IPv6 = render.FamilyCheck{}, render.FamilyCheck{} // whatever it counts, it waits for the same
 		waiting[c] = owner
 		if h.waiting[c] != owner {
 			h.log.Warn("health check node port is taken by another Service", "service", c.Service, "port", c.Port, "owner", owner)
@@ -172,7 +175,7 @@ func (h *healthServers) match() {
 	maps.DeleteFunc(h.failed, func(at netip.AddrPort, _ render.ServiceName) bool { return !h.wants(at) })
 	for port, check := range h.checks {
 		for _, addr := range h.addrs {
-			if at := netip.AddrPortFrom(addr, port); h.servers[at] == nil {
+			if at := netip.AddrPortFrom(addr, port); h.wants(at) && h.servers[at] == nil {
 				h.open(at, check.Service)
 			}
 		}
@@ -180,12 +183,11 @@ func (h *healthServers) match() {
 }
 
 func (h *healthServers) wants(at netip.AddrPort) bool {
-	_, ok := h.checks[at.Port()]
-	return ok && slices.Contains(h.addrs, at.Addr())
+	return h.checks[at.Port()].Of(render.Family(at.Addr())).Served && slices.Contains(h.addrs, at.Addr())
 }
 
 func (h *healthServers) open(at netip.AddrPort, service render.ServiceName) {
-	s, err := newHealthServer(at, h.handler(at.Port()), h.log)
+	s, err := newHealthServer(at, h.handler(at), h.log)
 	reported, late := h.failed[at]
 	switch {
 	case err == nil:
@@ -197,6 +199,7 @@ func (h *healthServers) open(at netip.AddrPort, service render.ServiceName) {
 	case !late || reported != service:
 		h.failed[at] = service
 		h.log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
+		h.events.warn(service, reasonServiceHealthcheck, fmt.Sprintf("cannot listen at %s: %v", at, err))
 	}
 }
 
@@ -210,14 +213,15 @@ type healthBody struct {
 	ServiceProxyHealthy bool `json:"serviceProxyHealthy"`
 }
 
-// handler answers at a port, whatever the path. A port whose check is gone needs no answer: Set has closed the connection
+// handler answers at an address and port, whatever the path. A port whose check is gone needs no answer: Set has closed the connection
 // before it lets go of the lock.
-func (h *healthServers) handler(port uint16) http.HandlerFunc {
+func (h *healthServers) handler(at netip.AddrPort) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		h.mu.Lock()
-		check := h.checks[port]
+		check := h.checks[at.Port()]
 		h.mu.Unlock()
-		body := healthBody{LocalEndpoints: check.LocalEndpoints, ServiceProxyHealthy: h.healthy()}
+		local := check.Of(render.Family(at.Addr())).LocalEndpoints
+		body := healthBody{LocalEndpoints: local, ServiceProxyHealthy: h.healthy()}
 		body.Service.Namespace, body.Service.Name = check.Service.Namespace, check.Service.Name
 		text, err := json.MarshalIndent(body, "", "\t")
 		if err != nil {
@@ -227,8 +231,8 @@ func (h *healthServers) handler(port uint16) http.HandlerFunc {
 		header := w.Header()
 		header.Set("Content-Type", "application/json")
 		header.Set("X-Content-Type-Options", "nosniff")
-		header.Set("X-Load-Balancing-Endpoint-Weight", strconv.Itoa(check.LocalEndpoints))
-		if check.LocalEndpoints == 0 || !body.ServiceProxyHealthy {
+		header.Set("X-Load-Balancing-Endpoint-Weight", strconv.Itoa(local))
+		if local == 0 || !body.ServiceProxyHealthy {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
 		_, _ = w.Write(text) // who does not wait for the answer does not need it

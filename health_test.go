@@ -64,7 +64,7 @@ func newHealthTest(t *testing.T) *healthTest {
 	t.Helper()
 	h := &healthTest{}
 	h.healthy.Store(true)
-	h.healthServers = newHealthServers(h.healthy.Load, slog.New(slog.NewTextHandler(&h.log, nil)))
+	h.healthServers = newHealthServers(h.healthy.Load, nil, slog.New(slog.NewTextHandler(&h.log, nil)))
 	t.Cleanup(h.Close)
 	return h
 }
@@ -88,7 +88,8 @@ func (b *syncBuffer) String() string {
 }
 
 func check(name string, port uint16, endpoints int) render.HealthCheck {
-	return render.HealthCheck{Service: render.ServiceName{Namespace: "ns1", Name: name}, Port: port, LocalEndpoints: endpoints}
+	part := render.FamilyCheck{Served: true, LocalEndpoints: endpoints}
+	return render.HealthCheck{Service: render.ServiceName{Namespace: "ns1", Name: name}, Port: port, IPv4: part, IPv6: part}
 }
 
 // date is the one line of an answer that is never the same.
@@ -240,10 +241,10 @@ func TestHealthServersFollow(t *testing.T) {
 					}
 					served = true
 					status := ok200
-					if c.LocalEndpoints == 0 {
+					if c.IPv4.LocalEndpoints == 0 {
 						status = bad503
 					}
-					wantAnswer(t, addr, port, "/", answer(status, c.Service.Name, c.LocalEndpoints, true))
+					wantAnswer(t, addr, port, "/", answer(status, c.Service.Name, c.IPv4.LocalEndpoints, true))
 				}
 				if !served {
 					wantRefused(t, addr, port)
@@ -318,7 +319,7 @@ func TestHealthPortOfTwo(t *testing.T) {
 	h, addrs := newHealthTest(t), newHealthNode(t)
 	first, second := check("first", healthPort, 1), check("second", healthPort, 2)
 	h.Set([]render.HealthCheck{first, second}, addrs)
-	second.LocalEndpoints = 5
+	second.IPv4.LocalEndpoints, second.IPv6.LocalEndpoints = 5, 5
 	h.Set([]render.HealthCheck{second, first}, addrs)
 	wantAnswer(t, node4, healthPort, "/", answer(ok200, "first", 1, true))
 	const want = `msg="health check node port is taken by another Service" service=ns1/second port=30100 owner=ns1/first`
@@ -358,7 +359,8 @@ func TestHealthChecks(t *testing.T) {
 	var told []string
 	h := newHealthChecks(func(checks []render.HealthCheck, addrs []netip.Addr) { told = append(told, fmt.Sprint(checks, addrs)) })
 	service := func(port uint16, endpoints ...string) render.Service {
-		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns1", Name: "svc1"}, ExternalLocal: true, HealthCheckNodePort: port}
+		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns1", Name: "svc1"}, ExternalLocal: true, HealthCheckNodePort: port,
+			ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}}
 		s.Ports = []render.Port{{}}
 		for _, e := range endpoints {
 			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, render.Endpoint{AddrPort: netip.MustParseAddrPort(e), Node: "n", Ready: true})
@@ -374,12 +376,12 @@ func TestHealthChecks(t *testing.T) {
 	}{
 		{render.Update{Node: node}, "[] [192.0.2.10]"},
 		{render.Update{Node: node, Services: []render.Service{service(0, "10.0.0.1:80")}}, ""},
-		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.1:80")}}, "[{ns1/svc1 30000 1}] [192.0.2.10]"},
+		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.1:80")}}, "[{ns1/svc1 30000 {true 1} {false 0}}] [192.0.2.10]"},
 		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.2:81")}}, ""},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30000, "10.0.0.2:81")}}, "[{ns1/svc1 30000 1}] [2001:db8::10]"},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30000)}}, "[{ns1/svc1 30000 0}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30000, "10.0.0.2:81")}}, "[{ns1/svc1 30000 {true 1} {false 0}}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30000)}}, "[{ns1/svc1 30000 {true 0} {false 0}}] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Services: []render.Service{service(0)}}, "[] [2001:db8::10]"},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30001)}}, "[{ns1/svc1 30001 0}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30001)}}, "[{ns1/svc1 30001 {true 0} {false 0}}] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, "[] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, ""},
 	} {
@@ -407,7 +409,7 @@ status: {addresses: [{type: InternalIP, address: 192.0.2.10}, {type: InternalIP,
 apiVersion: v1
 kind: Service
 metadata: {namespace: ns1, name: svc1}
-spec: {type: LoadBalancer, clusterIP: 10.96.0.1, externalTrafficPolicy: Local, healthCheckNodePort: 30100, ports: [{port: 80}]}
+spec: {type: LoadBalancer, clusterIPs: [10.96.0.1, "fd00:10:96::1"], externalTrafficPolicy: Local, healthCheckNodePort: 30100, ports: [{port: 80}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -417,6 +419,15 @@ ports: [{name: "", port: 8080}]
 endpoints:
 - {addresses: [10.244.1.2], nodeName: node-a}
 - {addresses: [10.244.1.3], nodeName: other}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: ns1, name: svc1-six, labels: {kubernetes.io/service-name: svc1}}
+addressType: IPv6
+ports: [{name: "", port: 8080}]
+endpoints:
+- {addresses: ["fd00:10:244:1::2"], nodeName: node-a}
+- {addresses: ["fd00:10:244:1::3"], nodeName: other}
 `
 
 // runFor runs nfproxy on the manifests of a directory until the test or the function it returns ends it.
@@ -425,7 +436,9 @@ func runFor(t *testing.T, dir, node string) (end func() error) {
 	var log syncBuffer
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, dir, render.Node{Name: node}, nil, slog.New(slog.NewTextHandler(&log, nil))) }()
+	go func() {
+		done <- run(ctx, settings{manifests: dir, node: render.Node{Name: node}}, slog.New(slog.NewTextHandler(&log, nil)))
+	}()
 	end = sync.OnceValue(func() error {
 		cancel()
 		return <-done

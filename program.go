@@ -20,7 +20,7 @@ func (p *proxy) program() error {
 		err := p.kernel.Apply(changes, 0)
 		if err == nil {
 			p.ruleset.Applied()
-			p.report(changes, start)
+			p.report(changes, start, false)
 			return nil
 		}
 		p.known.Store(false)
@@ -79,6 +79,7 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 	case !p.synced.Load():
 		p.log.Info("in sync", "operations", nft.ElementOperations(changes), "took", took)
 	case p.intrusion != nil && len(changes) > 0:
+		p.metrics.repaired()
 		p.log.Warn("repaired what others had changed", "changed", p.intrusion, "operations", nft.ElementOperations(changes),
 			"first", changes[0], "took", took)
 	case p.intrusion != nil:
@@ -88,7 +89,7 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 	}
 	p.intrusion = nil
 	p.synced.Store(true)
-	p.report(changes, start)
+	p.report(changes, start, true)
 }
 
 // quarantine puts the Services in quarantine whose part the kernel refused, and says whether that is worth an attempt
@@ -108,6 +109,7 @@ func (p *proxy) quarantine(refused *kernel.ChangeError) bool {
 		again := p.trials.failed(name, time.Now())
 		p.log.Error("the kernel refuses a Service; it keeps what it had, the others go on",
 			"service", name, "error", refused, "retry", again)
+		p.events.warn(name, reasonRefused, refused.Error())
 	}
 	return some
 }

@@ -27,8 +27,14 @@ type proxy struct {
 	pace pace
 	// committed, if not nil, is told of every commit.
 	committed func(commit)
-	// health, if not nil, answers load balancers.
+	// health, if not nil, answers load balancers; flows, if not nil, ends what goes to endpoints that are gone; events, if
+	// not nil, tells people in the API.
 	health *healthChecks
+	flows  *conntrackSweeper
+	events *events
+	// metrics and status, if not nil, are told what is going on.
+	metrics *metrics
+	status  *nodeHealth
 
 	known  atomic.Bool // what is in the kernel is what ruleset thinks; health servers read it
 	synced atomic.Bool // everything that the source said first is in the kernel
@@ -90,6 +96,7 @@ func (p *proxy) run(ctx context.Context) error {
 			p.pace.started(time.Now())
 			err := p.program()
 			if p.pace.ended(err); err != nil {
+				p.metrics.failed()
 				p.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", p.pace.backoff)
 			}
 		}
@@ -148,8 +155,13 @@ func (p *proxy) take(u render.Update) {
 	p.pending.triggered = append(p.pending.triggered, u.Triggered...)
 	p.pace.hurry()
 	p.health.take(u)
+	p.flows.Take(u)
+	p.metrics.updated(u)
+	p.status.queued(time.Now())
+	p.status.setEligible(!u.NotEligible)
 	for _, c := range p.ruleset.Update(u) {
 		p.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
+		p.events.warn(c.Loser, reasonConflict, c.String())
 	}
 	p.tell(u)
 }
@@ -180,6 +192,7 @@ func (p *proxy) intruded(i kernel.Intrusion) {
 	}
 	p.known.Store(false)
 	p.intrusion = &i
+	p.status.queued(time.Now())
 	p.pending.dirty = true
 	p.pace.disturbed(time.Now())
 }
@@ -193,12 +206,18 @@ func (p *proxy) idle() time.Duration {
 	return wait
 }
 
-// report tells whoever wants to know of a commit.
-func (p *proxy) report(changes []nft.Change, start time.Time) {
+// report tells whoever wants to know that the kernel has everything, by changes that began to be made at a time. full says
+// that the tables were read before.
+func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
 	c := commit{nft.ElementOperations(changes), time.Since(start), p.pending.seen, p.pending.triggered}
 	p.pending = pending{started: true}
 	p.trials.succeeded()
 	p.health.programmed()
+	p.flows.Programmed(changes)
+	p.metrics.committed(c, full)
+	p.metrics.quarantined(len(p.trials))
+	p.metrics.conflicts(p.ruleset.Contested())
+	p.status.programmed(time.Now())
 	if len(changes) == 0 {
 		return
 	}

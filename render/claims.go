@@ -52,6 +52,9 @@ func newClaims() claims {
 	return claims{make(map[nft.Value]claim), make(map[nft.Value][]claim)}
 }
 
+// Contested is how many frontends more than one Service claims.
+func (r *Ruleset) Contested() int { return len(r.claims.rivals) }
+
 func (c claims) owner(frontend nft.Value) ServiceName { return c.owners[frontend].name }
 
 // assert enters a claim. When there are others it returns the best of them: the owner so far.

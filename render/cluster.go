@@ -112,8 +112,8 @@ type Update struct {
 	Services []Service
 	// Removed are those gone.
 	Removed []ServiceName
-	// NotEligible says that load balancers should send this node nothing new: its Node object is to be deleted, or was
-	// never seen where it must be there (KEP-3836).
+	// NotEligible says that load balancers should send this node nothing new: its Node object is to be deleted, or is
+	// not there where it must be (KEP-3836).
 	NotEligible bool
 	// Seen is when the first of the changes reached this machine, Triggered when what caused them happened in the
 	// cluster, as far as EndpointSlices say. Neither has to do with what is rendered.

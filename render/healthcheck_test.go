@@ -1,6 +1,7 @@
 package render
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -13,23 +14,25 @@ func TestHealthCheckOf(t *testing.T) {
 		port      uint16
 		local     bool
 		endpoints string
-		want      int // -1: there is none
+		want      int // in IPv4; -1: there is no health check
+		six       int
 	}{
-		{"no port", "n", 0, true, "1 ready local", -1},
-		{"policy Cluster", "n", 30000, false, "1 ready local", -1},
-		{"no endpoint", "n", 30000, true, "", 0},
-		{"not ready", "n", 30000, true, "1 local", 0},
-		{"elsewhere", "n", 30000, true, "1 ready, 2 ready", 0},
-		{"terminating", "n", 30000, true, "1 draining local, 2 dead local", 0},
-		{"some of each", "n", 30000, true, "1 ready local, 2 draining local, 3 ready, 4 local, 5 ready local", 2},
-		{"an address at two ports", "n", 30000, true, "1 ready local, 2 ready local; 2 ready local, 3 ready local", 3},
-		{"ready at one port alone", "n", 30000, true, "1 local; 1 ready local", 1},
-		{"both families", "n", 30000, true, "1 ready local, 1 ready local six", 2},
-		{"hints do not count", "n", 30000, true, "1 ready local zone=y node=m", 1},
-		{"the highest port", "n", 65535, true, "1 ready local", 1},
-		{"a node without a name", "", 30000, true, "1 ready", 0},
+		{"no port", "n", 0, true, "1 ready local", -1, 0},
+		{"policy Cluster", "n", 30000, false, "1 ready local", -1, 0},
+		{"no endpoint", "n", 30000, true, "", 0, 0},
+		{"not ready", "n", 30000, true, "1 local", 0, 0},
+		{"elsewhere", "n", 30000, true, "1 ready, 2 ready", 0, 0},
+		{"terminating", "n", 30000, true, "1 draining local, 2 dead local", 0, 0},
+		{"some of each", "n", 30000, true, "1 ready local, 2 draining local, 3 ready, 4 local, 5 ready local", 2, 0},
+		{"an address at two ports", "n", 30000, true, "1 ready local, 2 ready local; 2 ready local, 3 ready local", 3, 0},
+		{"ready at one port alone", "n", 30000, true, "1 local; 1 ready local", 1, 0},
+		{"both families", "n", 30000, true, "1 ready local, 2 ready local, 1 ready local six", 2, 1},
+		{"hints do not count", "n", 30000, true, "1 ready local zone=y node=m", 1, 0},
+		{"the highest port", "n", 65535, true, "1 ready local", 1, 0},
+		{"a node without a name", "", 30000, true, "1 ready", 0, 0},
 	} {
-		s := Service{ServiceName: ServiceName{"ns1", "svc1"}, HealthCheckNodePort: c.port, ExternalLocal: c.local}
+		s := Service{ServiceName: ServiceName{"ns1", "svc1"}, HealthCheckNodePort: c.port, ExternalLocal: c.local,
+			ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd00:10:96::1")}}
 		for i, list := range strings.Split(c.endpoints, ";") {
 			s.Ports = append(s.Ports, Port{Port: uint16(i + 1)})
 			for text := range strings.SplitSeq(list, ",") {
@@ -40,10 +43,20 @@ func TestHealthCheckOf(t *testing.T) {
 		}
 		var want HealthCheck
 		if c.want >= 0 {
-			want = HealthCheck{ServiceName{"ns1", "svc1"}, c.port, c.want}
+			want = HealthCheck{ServiceName{"ns1", "svc1"}, c.port, FamilyCheck{true, c.want}, FamilyCheck{true, c.six}}
 		}
 		if got, wanted := HealthCheckOf(Node{Name: c.node}, s); got != want || wanted != (c.want >= 0) {
 			t.Errorf("%s: %+v, %v", c.name, got, wanted)
 		}
+	}
+}
+
+// TestHealthCheckOfOneFamily: a Service without an address of a family has no health check there.
+func TestHealthCheckOfOneFamily(t *testing.T) {
+	s := Service{HealthCheckNodePort: 30000, ExternalLocal: true, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
+		Ports: []Port{{Endpoints: []Endpoint{hintedEndpoint("1 ready local"), hintedEndpoint("1 ready local six")}}}}
+	got, _ := HealthCheckOf(Node{Name: "n"}, s)
+	if want := (FamilyCheck{true, 1}); got.IPv4 != want || got.IPv6 != (FamilyCheck{}) {
+		t.Errorf("%+v", got)
 	}
 }

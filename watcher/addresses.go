@@ -207,6 +207,7 @@ type AddressSource struct {
 	// The rest belongs to Next. asked says that an answer is on its way, told that the first Update is out.
 	asked, told bool
 	node        render.Node // as last told
+	notEligible bool        // as last told
 	services    map[render.ServiceName]render.Service
 }
 
@@ -283,7 +284,7 @@ func (s *AddressSource) Next(ctx context.Context) (render.Update, error) {
 			return s.complete(a.update), nil
 		case <-changed:
 			if !slices.Equal(s.node.Addresses, s.addresses.Get()) {
-				return s.complete(render.Update{Node: s.node}), nil
+				return s.complete(render.Update{Node: s.node, NotEligible: s.notEligible, Seen: time.Now()}), nil
 			}
 		}
 	}
@@ -313,6 +314,6 @@ func (s *AddressSource) complete(u render.Update) render.Update {
 			u.Services = append(u.Services, s.services[name])
 		}
 	}
-	s.node, s.told = u.Node, true
+	s.node, s.notEligible, s.told = u.Node, u.NotEligible, true
 	return u
 }

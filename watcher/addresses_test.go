@@ -228,7 +228,7 @@ func TestAddressSource(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := render.Update{Node: node, Services: services, Removed: removed}
+		want := render.Update{Node: node, Services: services, Removed: removed, Seen: got.Seen}
 		want.Node.Addresses = addrs(at...)
 		if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 			t.Fatalf("update (-want +got):\n%s", diff)
@@ -256,6 +256,27 @@ func TestAddressSource(t *testing.T) {
 	// Updates of the source are passed on, also one that came while Next had given up.
 	inner.updates <- render.Update{Node: node, Services: named("c"), Removed: []render.ServiceName{named("b")[0].ServiceName}}
 	expect(named("c"), []render.ServiceName{named("b")[0].ServiceName}, "192.0.2.1", "192.0.2.2")
+
+	// What an update says of the node goes on to hold.
+	silent()
+	inner.updates <- render.Update{Node: node, NotEligible: true}
+	if u, err := s.Next(t.Context()); err != nil || !u.NotEligible {
+		t.Errorf("update %v, error %v", u, err)
+	}
+	m.add("192.0.2.9/24")
+	if u, err := s.Next(t.Context()); err != nil || !u.NotEligible || u.Seen.IsZero() {
+		t.Errorf("update %v, error %v", u, err)
+	}
+	m.del("192.0.2.9/24")
+	inner.updates <- render.Update{Node: node}
+	for eligible := false; !eligible || len(a.Get()) > 2; {
+		u, err := s.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		eligible = !u.NotEligible
+	}
+	silent()
 
 	// An address that comes or goes tells all Services again, while the source is still being asked.
 	m.add("192.0.2.3/24")

@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,9 @@ func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 		if err := d.ended(ctx); err != nil {
 			return render.Update{}, err
 		}
-		d.read(d.watch.take())
+		changed := d.watch.take()
+		d.catalog.arrived = cmp.Or(changed.since, time.Now())
+		d.read(changed)
 		if !d.told && !d.complete() {
 			d.wait(ctx) // a first Update that lacks something would take it out of the kernel
 			continue

@@ -1,7 +1,6 @@
 package watcher
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,42 +18,11 @@ import (
 	"nfproxy/render"
 )
 
-// journal is a log to look into.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-// lines returns those that contain all the words.
-func (j *journal) lines(words ...string) []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var found []string
-next:
-	for line := range strings.Lines(j.text.String()) {
-		for _, w := range words {
-			if !strings.Contains(line, w) {
-				continue next
-			}
-		}
-		found = append(found, line)
-	}
-	return found
-}
-
-// tester is a directory, a Dir on it, and what all Updates so far add up to.
+// tester is a directory and a Dir on it.
 type tester struct {
-	*testing.T
-	path  string
-	dir   *Dir
-	log   *journal
-	state map[string][]string
+	*watched
+	path string
+	dir  *Dir
 }
 
 func newTester(t *testing.T, prepare func(path string)) *tester {
@@ -75,49 +41,11 @@ func newTester(t *testing.T, prepare func(path string)) *tester {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dir.Close() })
-	d := &tester{T: t, path: path, dir: dir, log: log, state: map[string][]string{}}
+	d := &tester{watched: newWatched(t, dir, log), path: path, dir: dir}
 	if _, err := d.next(5 * time.Second); err != nil {
 		t.Fatal("first Update: ", err)
 	}
 	return d
-}
-
-// next takes an Update into the state.
-func (d *tester) next(timeout time.Duration) (render.Update, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	update, err := d.dir.Next(ctx)
-	for _, s := range update.Services {
-		d.state[s.String()] = brief(s)
-	}
-	for _, name := range update.Removed {
-		delete(d.state, name.String())
-	}
-	return update, err
-}
-
-// until takes Updates until the state has the Services, given as "name port/protocol endpoints".
-func (d *tester) until(want ...string) {
-	d.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for {
-		diff := cmp.Diff(want, d.services(), compare)
-		if diff == "" {
-			return
-		}
-		if _, err := d.next(time.Until(deadline)); err != nil {
-			d.Fatalf("%v; (-want +got):\n%s\nlog:\n%s", err, diff, strings.Join(d.log.lines(), ""))
-		}
-	}
-}
-
-func (d *tester) services() []string {
-	var all []string
-	for name, lines := range d.state {
-		all = append(all, strings.TrimPrefix(name, "default/")+" "+strings.Join(lines[1:], "; "))
-	}
-	slices.Sort(all)
-	return all
 }
 
 // quiet fails if there is an Update. It does not wait for nothing: the marker that it writes last is seen last.
@@ -144,21 +72,6 @@ func (d *tester) write(name, text string) {
 func (d *tester) remove(name string) {
 	d.Helper()
 	d.must(os.Remove(filepath.Join(d.path, name)))
-}
-
-func (d *tester) must(err error) {
-	d.Helper()
-	if err != nil {
-		d.Fatal(err)
-	}
-}
-
-// logged fails unless a line with all the words was logged as often.
-func (d *tester) logged(times int, words ...string) {
-	d.Helper()
-	if got := d.log.lines(words...); len(got) != times {
-		d.Errorf("%d lines with %q, want %d; log:\n%s", len(got), words, times, strings.Join(d.log.lines(), ""))
-	}
 }
 
 func writeFile(t testing.TB, path, text string) {

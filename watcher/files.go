@@ -98,7 +98,7 @@ func (f *files) release(name string, key objectKey) {
 	case "Service":
 		f.catalog.removeService(render.ServiceName{Namespace: key.namespace, Name: key.name})
 	case "EndpointSlice":
-		f.catalog.removeSlice(sliceName{key.namespace, key.name})
+		f.catalog.removeSlice(objectName{key.namespace, key.name})
 	case "Node":
 		f.catalog.removeNode()
 	}

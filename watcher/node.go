@@ -10,19 +10,29 @@ import (
 	"nfproxy/render"
 )
 
+// taintToBeDeleted is what the cluster autoscaler marks a node with that it is about to remove; kube-proxy's /healthz heeds
+// it too (KEP-3836).
+const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
 // node is what the rules need of this machine's Node object.
 type node struct {
 	zone string
 	// addresses has at most one per family, IPv4 first.
 	addresses []netip.Addr
 	podCIDRs  []netip.Prefix
-	problems  []Problem
+	// leaving says that the node is about to be removed from the cluster, lost that its object already is.
+	leaving, lost bool
+	problems      []Problem
 }
 
 // reduceNode takes the zone and the first internal address of each family from a Node, with every problem found on the
 // way.
 func reduceNode(api *corev1.Node) *node {
-	n := &node{zone: api.Labels[corev1.LabelTopologyZone]}
+	n := &node{
+		zone: api.Labels[corev1.LabelTopologyZone],
+		leaving: api.DeletionTimestamp != nil ||
+			slices.ContainsFunc(api.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintToBeDeleted }),
+	}
 	note := noter(&n.problems, objectKey{kind: "Node", name: api.Name})
 	for i, a := range api.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
@@ -65,4 +75,13 @@ func (n *node) describe(given render.Node) render.Node {
 		}
 	}
 	return given
+}
+
+// eligible tells whether load balancers may send the node something new. Without a Node object they may if there need not
+// be one.
+func (n *node) eligible(needed bool) bool {
+	if n == nil {
+		return !needed
+	}
+	return !n.leaving && !n.lost
 }

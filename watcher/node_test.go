@@ -39,6 +39,18 @@ func TestReduceNode(t *testing.T) {
 			addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:1::1")},
 		},
 		{
+			name: "no internal address",
+			api:  []corev1.NodeAddress{{Type: corev1.NodeExternalIP, Address: "198.51.100.1"}, {Type: corev1.NodeInternalDNS, Address: "n1.example"}},
+		},
+		{
+			name:      "IPv6 alone",
+			api:       []corev1.NodeAddress{internal("fd00:1::1"), internal("::ffff:192.0.2.1")},
+			addresses: []netip.Addr{netip.MustParseAddr("fd00:1::1")},
+			problems: []Problem{
+				{Object: "Node n1", Field: "status.addresses[1].address", Detail: `"::ffff:192.0.2.1" is an IPv4 address written as IPv6`},
+			},
+		},
+		{
 			name:      "invalid",
 			api:       []corev1.NodeAddress{internal("x"), internal("127.0.0.1"), internal("192.0.2.1")},
 			addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
@@ -205,5 +217,8 @@ func TestNodePodCIDRs(t *testing.T) {
 	want := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	if got := n.describe(given); !slices.Equal(got.ClusterCIDRs, want) {
 		t.Errorf("asked for: %v", got)
+	}
+	if got := (&node{zone: "z1"}).describe(given); got.ClusterCIDRs != nil || got.Zone != "z1" {
+		t.Errorf("asked for, and there are none: %v", got)
 	}
 }

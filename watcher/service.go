@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func reduceService(api *corev1.Service) *service {
 		s.externalIPs = addAddr(s.externalIPs, text, fmt.Sprintf("spec.externalIPs[%d]", i), note)
 	}
 	if api.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		s.loadBalancerIPs, s.sourceRanges = reduceLoadBalancer(api, note)
+		s.reduceLoadBalancer(api, note)
 	}
 	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", note)
 	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", note) && accessible(api)
@@ -106,23 +107,38 @@ func reduceClusterIPs(api *corev1.Service, note notes) []netip.Addr {
 	return have
 }
 
-// reduceLoadBalancer returns the load balancer's addresses and the sources that reach them.
-func reduceLoadBalancer(api *corev1.Service, note notes) (ips []netip.Addr, ranges []netip.Prefix) {
-	for i, text := range api.Spec.LoadBalancerSourceRanges {
+// reduceLoadBalancer takes the load balancer's addresses and the sources that reach them.
+func (s *service) reduceLoadBalancer(api *corev1.Service, note notes) {
+	texts := api.Spec.LoadBalancerSourceRanges
+	for i, text := range texts {
 		prefix, err := parsePrefix(text)
 		if err != nil {
 			note.add(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), err.Error())
 			continue
 		}
-		ranges = append(ranges, prefix)
+		s.sourceRanges = append(s.sourceRanges, prefix)
 	}
-	ips = reduceIngress(api.Status.LoadBalancer.Ingress, note)
-	if len(api.Spec.LoadBalancerSourceRanges) > 0 && len(ranges) == 0 {
-		// No range at all would let in everybody.
-		note.add("spec.loadBalancerSourceRanges", "no range is valid, so the load balancer's addresses are not served")
-		ips = nil
+	s.loadBalancerIPs = reduceIngress(api.Status.LoadBalancer.Ingress, note)
+	// What is an external address as well asks for the ranges all the same, as with kube-proxy.
+	s.externalIPs = slices.DeleteFunc(s.externalIPs, func(a netip.Addr) bool { return slices.Contains(s.loadBalancerIPs, a) })
+	if len(s.sourceRanges) < len(texts) {
+		s.closeUnranged(note)
 	}
-	return ips, ranges
+}
+
+// closeUnranged takes the load balancer's addresses of families whose ranges are all lost: without a range a family would
+// let in everybody.
+func (s *service) closeUnranged(note notes) {
+	for _, is4 := range []bool{true, false} {
+		addr, served := ofFamily(s.loadBalancerIPs, is4)
+		ranged := slices.ContainsFunc(s.sourceRanges, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 })
+		if ranged || !served {
+			continue
+		}
+		note.add("spec.loadBalancerSourceRanges",
+			fmt.Sprintf("no %s range is valid, so the load balancer's %[1]s addresses are not served", family(addr)))
+		s.loadBalancerIPs = slices.DeleteFunc(s.loadBalancerIPs, func(a netip.Addr) bool { return a.Is4() == is4 })
+	}
 }
 
 // reduceIngress returns the addresses that a load balancer leaves on the packets it sends to nodes. With the mode Proxy

@@ -5,6 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // balance makes a Service one with a load balancer at the addresses.
@@ -46,12 +48,10 @@ func TestReduceService(t *testing.T) {
 			problems: []Problem{{Field: "spec.clusterIP", Detail: "it is headless", Skipped: true}},
 		},
 		{
-			name:    "external name",
-			change:  func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
-			skipped: true,
-			problems: []Problem{{
-				Field: "spec.type", Detail: "an ExternalName Service is a name in DNS and nothing else", Skipped: true,
-			}},
+			name:     "external name",
+			change:   func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+			skipped:  true,
+			problems: []Problem{{Field: "spec.type", Detail: "an ExternalName Service is a name in DNS and nothing else", Skipped: true}},
 		},
 		{
 			name:     "no cluster IP",
@@ -60,10 +60,9 @@ func TestReduceService(t *testing.T) {
 			problems: []Problem{{Field: "spec.clusterIP", Detail: "it has no cluster IP", Skipped: true}},
 		},
 		{
-			name:     "invalid IP loses its family alone",
-			change:   func(s *corev1.Service) { s.Spec.ClusterIPs[0] = "10.96.0.300" },
-			want:     []string{"[fd00::1]", "http 80/tcp"},
-			problems: []Problem{{Field: "spec.clusterIPs[0]", Detail: `"10.96.0.300" is not an IP address`}},
+			name:   "invalid IP loses its family alone",
+			change: func(s *corev1.Service) { s.Spec.ClusterIPs[0] = "10.96.0.300" },
+			want:   []string{"[fd00::1]", "http 80/tcp"}, problems: []Problem{{Field: "spec.clusterIPs[0]", Detail: `"10.96.0.300" is not an IP address`}},
 		},
 		{
 			name:   "invalid clusterIP",
@@ -71,12 +70,10 @@ func TestReduceService(t *testing.T) {
 			want:   []string{"[]", "http 80/tcp"}, problems: []Problem{{Field: "spec.clusterIP", Detail: `"x" is not an IP address`}},
 		},
 		{
-			name:   "two of a family",
-			change: func(s *corev1.Service) { s.Spec.ClusterIPs[1] = "10.96.0.2" },
-			want:   []string{"[10.96.0.1]", "http 80/tcp"},
-			problems: []Problem{{
-				Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is the second IPv4 address, 10.96.0.1 is used",
-			}},
+			name:     "two of a family",
+			change:   func(s *corev1.Service) { s.Spec.ClusterIPs[1] = "10.96.0.2" },
+			want:     []string{"[10.96.0.1]", "http 80/tcp"},
+			problems: []Problem{{Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is the second IPv4 address, 10.96.0.1 is used"}},
 		},
 		{
 			name: "addresses nobody connects to",
@@ -126,11 +123,9 @@ func TestReduceService(t *testing.T) {
 			},
 		},
 		{
-			name: "external IPs",
-			change: func(s *corev1.Service) {
-				s.Spec.ExternalIPs = []string{"fd00:9::1", "192.0.2.2", "192.0.2.1"}
-			},
-			want: []string{"[10.96.0.1 fd00::1] external [fd00:9::1 192.0.2.2 192.0.2.1]", "http 80/tcp"},
+			name:   "external IPs",
+			change: func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"fd00:9::1", "192.0.2.2", "192.0.2.1"} },
+			want:   []string{"[10.96.0.1 fd00::1] external [fd00:9::1 192.0.2.2 192.0.2.1]", "http 80/tcp"},
 		},
 		{
 			name: "bad external IPs leave the others",
@@ -175,10 +170,10 @@ func TestReduceService(t *testing.T) {
 		{
 			name: "bad source ranges leave the others",
 			change: func(s *corev1.Service) {
-				balance(s, "192.0.2.1")
-				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "10.0.0.1", "", "::ffff:10.0.0.0/104", "fd00::1/64"}
+				balance(s, "192.0.2.1", "fd00:9::1")
+				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "10.0.0.1", "", "::ffff:10.0.0.0/104", "fd00::1/64", "010.0.0.7/8"}
 			},
-			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1] from [fd00::/64]", "http 80/tcp"},
+			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 fd00:9::1] from [fd00::/64 10.0.0.0/8]", "http 80/tcp"},
 			problems: []Problem{
 				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a range of IP addresses`},
 				{Field: "spec.loadBalancerSourceRanges[1]", Detail: `"10.0.0.1" is not a range of IP addresses`},
@@ -187,16 +182,44 @@ func TestReduceService(t *testing.T) {
 			},
 		},
 		{
+			name: "bad source ranges of a family let nobody of it in",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1", "fd00:9::1", "192.0.2.2")
+				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "fd00::/64"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] balancer [fd00:9::1] from [fd00::/64]", "http 80/tcp"},
+			problems: []Problem{
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the load balancer's IPv4 addresses are not served"},
+			},
+		},
+		{
+			name: "source ranges of the other family do not restrict",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1")
+				s.Spec.LoadBalancerSourceRanges = []string{"fd00::/64"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1] from [fd00::/64]", "http 80/tcp"},
+		},
+		{
 			name: "bad source ranges alone let nobody in",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1")
-				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.9"}, []string{"office"}
+				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.9", "192.0.2.1"}, []string{"office"}
 			},
 			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.9]", "http 80/tcp"},
 			problems: []Problem{
 				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"office" is not a range of IP addresses`},
-				{Field: "spec.loadBalancerSourceRanges", Detail: "no range is valid, so the load balancer's addresses are not served"},
+				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the load balancer's IPv4 addresses are not served"},
 			},
+		},
+		{
+			name: "an external IP that is the load balancer's",
+			change: func(s *corev1.Service) {
+				balance(s, "192.0.2.1")
+				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.1", "192.0.2.9"}, []string{"10.0.0.0/8"}
+			},
+			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.9] balancer [192.0.2.1] from [10.0.0.0/8]", "http 80/tcp"},
 		},
 		{
 			name: "load balancer fields of another type",
@@ -325,6 +348,25 @@ func TestReduceService(t *testing.T) {
 		{
 			name:   "node port of another type",
 			change: func(s *corev1.Service) { s.Spec.Ports[0].NodePort = 30080 },
+			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name: "fields that say nothing to a proxy",
+			change: func(s *corev1.Service) {
+				s.Annotations = map[string]string{"service.kubernetes.io/topology-mode": "Auto"}
+				s.Spec.Selector, s.Spec.ExternalName = map[string]string{"app": "web"}, "example.org"
+				s.Spec.LoadBalancerIP, s.Spec.LoadBalancerClass = "192.0.2.1", new("example.org/lb")
+				s.Spec.IPFamilies, s.Spec.IPFamilyPolicy = []corev1.IPFamily{"IPv6"}, new(corev1.IPFamilyPolicySingleStack)
+				s.Spec.PublishNotReadyAddresses, s.Spec.AllocateLoadBalancerNodePorts = true, new(false)
+				s.Spec.TrafficDistribution = new(corev1.ServiceTrafficDistributionPreferSameZone)
+				s.Spec.Ports[0].TargetPort, s.Spec.Ports[0].AppProtocol = intstr.FromInt32(9), new("https")
+				s.Status.Conditions = []metav1.Condition{{Type: "Ready", Status: "False"}}
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
+		},
+		{
+			name:   "unknown type: as ClusterIP",
+			change: func(s *corev1.Service) { s.Spec.Type, s.Spec.Ports[0].NodePort = "Anycast", 30080 },
 			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
 		},
 		{

@@ -3,6 +3,8 @@ package watcher
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,7 +19,21 @@ type slice struct {
 	service   string
 	ports     []servicePort
 	endpoints []sliceEndpoint
+	// triggered is when what it was changed for happened, if that is known.
+	triggered time.Time
 	problems  []Problem
+}
+
+// of returns the name of its Service.
+func (s *slice) of() render.ServiceName {
+	return render.ServiceName{Namespace: s.namespace, Name: s.service}
+}
+
+// same tells whether another slice gives the same. When it was changed does not count.
+func (s *slice) same(other *slice) bool {
+	a, b := *s, *other
+	a.triggered, b.triggered = time.Time{}, time.Time{}
+	return reflect.DeepEqual(a, b)
 }
 
 type sliceEndpoint struct {
@@ -39,6 +55,8 @@ func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 	s.service = api.Labels[discoveryv1.LabelServiceName]
 	s.ports = reduceSlicePorts(api.Ports, note)
 	s.endpoints = reduceEndpoints(api, note)
+	// A time that cannot be read, or none, is the zero time: it is for metrics and costs nothing else.
+	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	return s
 }
 

@@ -145,6 +145,16 @@ func TestReduceSlice(t *testing.T) {
 			},
 			want: "http 80/tcp 10.1.0.1:8080 10.1.0.2:8080 10.1.0.3:8080 10.1.0.4:8080{b a; } 10.1.0.5:8080{; n1} 10.1.0.6:8080{a; n1 n2}",
 		},
+		{
+			name: "fields that say nothing to a proxy",
+			change: func(s *discoveryv1.EndpointSlice) {
+				s.Ports[0].AppProtocol = new("https")
+				s.Endpoints[0].Hostname, s.Endpoints[0].Zone = new("web-0"), new("z1")
+				s.Endpoints[0].TargetRef = &corev1.ObjectReference{Kind: "Pod", Name: "web-0"}
+				s.Endpoints[0].DeprecatedTopology = map[string]string{"kubernetes.io/hostname": "n1"}
+			},
+			want: "http 80/tcp 10.1.0.1:8080",
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -31,6 +31,15 @@ type changes struct {
 	names map[string]uint32
 	// all says that names is not complete.
 	all bool
+	// since is when the first of the events came, zero if there is nothing.
+	since time.Time
+}
+
+// begin notes the time if there was nothing yet.
+func (c *changes) begin() {
+	if c.since.IsZero() {
+		c.since = time.Now()
+	}
 }
 
 // watch collects the events of one directory, whether anybody takes them or not.
@@ -158,6 +167,7 @@ func (w *watch) mark(name string, mask uint32) {
 		w.pending.names = map[string]uint32{}
 	}
 	w.pending.names[name] |= mask
+	w.pending.begin()
 	w.mu.Unlock()
 	w.poke()
 }
@@ -166,6 +176,7 @@ func (w *watch) markAll() {
 	w.seen = 0
 	w.mu.Lock()
 	w.pending.all = true
+	w.pending.begin()
 	w.mu.Unlock()
 	w.poke()
 }

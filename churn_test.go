@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// backends is a Service with Pods that all serve, of which its EndpointSlice has some.
+type backends struct {
+	*testCluster
+	frontend string
+	slice    *discoveryv1.EndpointSlice
+	addrs    []string
+}
+
+// addBackends creates the Service and n Pods that greet with their addresses. None is an endpoint yet.
+func (c *testCluster) addBackends(name string, n int) *backends {
+	c.t.Helper()
+	s, err := c.CoreV1().Services("default").Create(c.t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	b := &backends{testCluster: c, frontend: s.Spec.ClusterIP + ":80"}
+	for i := range n {
+		addr := fmt.Sprintf("10.244.7.%d", i+1)
+		pod := c.addPod("default", fmt.Sprintf("%s-%d", name, i), nil, addr)
+		greet(c.t, pod, addr+":8080", addr)
+		b.addrs = append(b.addrs, addr)
+	}
+	port := int32(8080)
+	b.slice, err = c.DiscoveryV1().EndpointSlices("default").Create(c.t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new(string), Port: &port}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return b
+}
+
+// serve makes some of the Pods the Service's endpoints.
+func (b *backends) serve(addrs ...string) {
+	b.t.Helper()
+	b.slice.Endpoints = nil
+	metav1.SetMetaDataAnnotation(&b.slice.ObjectMeta, corev1.EndpointsLastChangeTriggerTime, time.Now().Format(time.RFC3339Nano))
+	for _, a := range addrs {
+		node := clusterNode
+		b.slice.Endpoints = append(b.slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{a}, NodeName: &node})
+	}
+	var err error
+	if b.slice, err = b.DiscoveryV1().EndpointSlices("default").Update(b.t.Context(), b.slice, metav1.UpdateOptions{}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// programmed waits until the kernel has these endpoints and no others.
+func (b *backends) programmed(addrs ...string) {
+	b.t.Helper()
+	var want []string
+	for _, a := range addrs {
+		want = append(want, a+":8080")
+	}
+	slices.Sort(want)
+	eventuallyTrue(b.t, fmt.Sprint("the endpoints are ", want), func() (bool, string) {
+		out, _ := nfproxy(b.t, "dump").CombinedOutput() // without tables it fails
+		var have []string
+		for line := range strings.Lines(string(out)) {
+			if fields := strings.Fields(line); strings.Contains(line, " "+b.frontend+"/tcp ") && len(fields) > 5 {
+				have = strings.FieldsFunc(strings.Join(fields[5:], ""), func(r rune) bool { return r == ',' })
+			}
+		}
+		slices.Sort(have)
+		return slices.Equal(have, want), fmt.Sprint("they are ", have)
+	})
+}
+
+// TestChurn: nobody who connects all the time ever notices: a thousand swaps of endpoints, twenty restarts, every other
+// one by SIGKILL at any moment.
+func TestChurn(t *testing.T) {
+	const swaps, restarts = 1000, 20
+	c := newTestCluster(t)
+	b := c.addBackends("web", 6)
+	b.serve(b.addrs[:3]...)
+	agent := c.startAgent()
+	b.programmed(b.addrs[:3]...)
+	client := c.addPod("default", "client", nil, "10.244.1.99")
+	load := call(t, 8, client.Namespace, b.frontend)
+	load.more(t, 50)
+
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
+	for i := range swaps {
+		if i%(swaps/restarts) == 0 {
+			agent.end([]syscall.Signal{syscall.SIGTERM, syscall.SIGKILL}[i/(swaps/restarts)%2])
+			agent = c.startAgent()
+		}
+		random.Shuffle(len(b.addrs), func(i, j int) { b.addrs[i], b.addrs[j] = b.addrs[j], b.addrs[i] })
+		b.serve(b.addrs[:1+random.IntN(4)]...)
+		time.Sleep(time.Duration(random.IntN(5)) * time.Millisecond)
+	}
+	b.serve(b.addrs[:2]...)
+	b.programmed(b.addrs[:2]...)
+	load.more(t, 100)
+	failed := load.stop()
+	t.Logf("%d connections", load.total)
+	if len(failed) > 0 {
+		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:min(5, len(failed))], "; "))
+	}
+}
+
+// TestFlush: while others flush the ruleset again and again, connections fail in the time until it is repaired and at no
+// other, and none that is open.
+func TestFlush(t *testing.T) {
+	c := newTestCluster(t)
+	b := c.addBackends("web", 3)
+	b.serve(b.addrs...)
+	c.startAgent()
+	b.programmed(b.addrs...)
+	client := c.addPod("default", "client", nil, "10.244.1.99")
+	open, err := client.Dial(t.Context(), "tcp", "", b.frontend) // reads its greeting in the end
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	for range 5 {
+		start := time.Now()
+		if out, err := command("nft", "flush", "ruleset"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		attempts := 0
+		for {
+			attempts++
+			// One that meets no rules goes astray, for as long as it lasts: short attempts.
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			_, err := greeting(ctx, client.Namespace, b.frontend)
+			if cancel(); err == nil {
+				break
+			}
+			if time.Since(start) > patience {
+				t.Fatal("the Service does not come back")
+			}
+		}
+		t.Logf("served again after %v, attempt %d", time.Since(start).Round(time.Millisecond), attempts)
+		time.Sleep(3 * time.Second) // calm
+	}
+	text := make([]byte, 20)
+	if n, err := open.Read(text); err != nil || !slices.Contains(b.addrs, string(text[:n])) {
+		t.Errorf("the open connection reads %q, %v", text[:n], err)
+	}
+}
+
+// TestAPIServerAway: without an API server the rules stay and Services work, and what it says after a minute counts.
+func TestAPIServerAway(t *testing.T) {
+	c := newTestCluster(t)
+	b := c.addBackends("web", 3)
+	b.serve(b.addrs[:2]...)
+	agent := c.startAgent()
+	b.programmed(b.addrs[:2]...)
+	client := c.addPod("default", "client", nil, "10.244.1.99")
+	load := call(t, 2, client.Namespace, b.frontend)
+	load.more(t, 20)
+
+	c.StopAPIServer()
+	away := time.Now()
+	agent.says("connection")
+	if out, err := command("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // which nobody has to ask about
+		t.Fatalf("%v\n%s", err, out)
+	}
+	agent.says("repaired")
+	time.Sleep(time.Until(away.Add(time.Minute)))
+	load.more(t, 20)
+	c.StartAPIServer()
+	b.serve(b.addrs[1:]...)
+	b.programmed(b.addrs[1:]...)
+	load.more(t, 20)
+	if failed := load.stop(); len(failed) > 2 { // those of the moment without lb-2
+		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:3], "; "))
+	}
+	agent.stop()
+	b.programmed(b.addrs[1:]...)
+}

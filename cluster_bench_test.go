@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"nfproxy/integration/sandbox"
+)
+
+// BenchmarkCluster measures nfproxy, as a process, on an API server with Services of three endpoints: what it takes from
+// the start of the process to a connection through the last Service, beside a plain list of the same objects; the same
+// over rules that are there; from the change of an endpoint in the API to a connection that reaches it; and memory.
+func BenchmarkCluster(b *testing.B) {
+	for _, n := range []int{1_000, 10_000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			l := newLoadedCluster(b, n)
+			b.Run("list", l.benchmarkList)
+			b.Run("start", l.benchmarkStart)
+			b.Run("restart", l.benchmarkRestart)
+			b.Run("change", l.benchmarkChange)
+		})
+	}
+}
+
+// loadedCluster has n Services with an EndpointSlice each. The last one's first endpoint is a real Pod, others are none.
+type loadedCluster struct {
+	*testCluster
+	client *sandbox.Pod
+	last   *backends
+}
+
+func newLoadedCluster(b *testing.B, n int) *loadedCluster {
+	b.Helper()
+	c := newTestCluster(b)
+	l := &loadedCluster{testCluster: c, client: c.addPod("default", "client", nil, "10.244.1.99")}
+	var failed atomic.Pointer[error]
+	var creating sync.WaitGroup
+	next := make(chan int)
+	for range 8 {
+		creating.Go(func() {
+			for i := range next {
+				if err := l.create(b.Context(), i); err != nil {
+					failed.Store(&err)
+				}
+			}
+		})
+	}
+	for i := range n - 1 {
+		next <- i
+	}
+	close(next)
+	creating.Wait()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+	l.last = c.addBackends("zz-last", 2)
+	l.last.serve(l.last.addrs[0])
+	return l
+}
+
+// create creates one Service of three endpoints that nobody is behind.
+func (l *loadedCluster) create(ctx context.Context, i int) error {
+	name := fmt.Sprintf("service-%d", i)
+	_, err := l.CoreV1().Services("default").Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return err
+	}
+	port, portName, elsewhere := int32(8080), "http", "node-b"
+	slice := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: name}},
+		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
+	}
+	for e := range 3 {
+		addr := netip.AddrFrom4([4]byte{10, byte(128 + i>>14), byte(i >> 6), byte(i<<2 + e)})
+		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{addr.String()}, NodeName: &elsewhere})
+	}
+	_, err = l.DiscoveryV1().EndpointSlices("default").Create(ctx, slice, metav1.CreateOptions{})
+	return err
+}
+
+// connected waits until a connection through the last Service is answered by a Pod.
+func (l *loadedCluster) connected(b *testing.B, by string) {
+	b.Helper()
+	for deadline := time.Now().Add(time.Minute); ; {
+		ctx, cancel := context.WithTimeout(b.Context(), 50*time.Millisecond)
+		got, err := greeting(ctx, l.client.Namespace, l.last.frontend)
+		if cancel(); err == nil && got == by {
+			return
+		}
+		if time.Now().After(deadline) {
+			b.Fatalf("%s does not answer: %v", by, err)
+		}
+	}
+}
+
+// benchmarkList lists the same objects by client-go, as protobuf, and keeps none.
+func (l *loadedCluster) benchmarkList(b *testing.B) {
+	config := l.AdminConfig()
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		options := metav1.ListOptions{ResourceVersion: "0"}
+		if _, err := client.CoreV1().Services("").List(b.Context(), options); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := client.DiscoveryV1().EndpointSlices("").List(b.Context(), options); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func (l *loadedCluster) benchmarkStart(b *testing.B) {
+	for b.Loop() {
+		agent := l.startAgent()
+		l.connected(b, l.last.addrs[0])
+		b.StopTimer()
+		time.Sleep(time.Second) // at rest
+		b.ReportMetric(memory(b, agent, "VmHWM"), "MB-peak")
+		b.ReportMetric(memory(b, agent, "VmRSS"), "MB-resident")
+		agent.end(syscall.SIGTERM)
+		if out, err := nfproxy(b, "cleanup").CombinedOutput(); err != nil {
+			b.Fatalf("%v\n%s", err, out)
+		}
+		b.StartTimer()
+	}
+}
+
+// benchmarkRestart starts over rules that are there, with a change made meanwhile, until that counts.
+func (l *loadedCluster) benchmarkRestart(b *testing.B) {
+	l.startAgent().endAfter(func() { l.connected(b, l.last.addrs[0]) })
+	i := 0
+	for b.Loop() {
+		i++
+		l.last.serve(l.last.addrs[i%2])
+		agent := l.startAgent()
+		l.connected(b, l.last.addrs[i%2])
+		b.StopTimer()
+		agent.end(syscall.SIGTERM)
+		b.StartTimer()
+	}
+}
+
+// benchmarkChange replaces the last Service's endpoint, until a connection reaches it.
+func (l *loadedCluster) benchmarkChange(b *testing.B) {
+	agent := l.startAgent()
+	l.last.serve(l.last.addrs[0])
+	l.connected(b, l.last.addrs[0])
+	i := 0
+	for b.Loop() {
+		i++
+		l.last.serve(l.last.addrs[i%2])
+		l.connected(b, l.last.addrs[i%2])
+	}
+	agent.end(syscall.SIGTERM)
+}
+
+// endAfter ends the process when f returns.
+func (a *agent) endAfter(f func()) {
+	f()
+	a.end(syscall.SIGTERM)
+}
+
+// memory is what the kernel says of a process, in MB.
+func memory(b *testing.B, a *agent, field string) float64 {
+	b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		if text, ok := strings.CutPrefix(line, field+":"); ok {
+			kB, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(text), " kB"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return float64(kB) / 1000
+		}
+	}
+	b.Fatalf("no %s in\n%s", field, status)
+	return 0
+}

@@ -1,0 +1,322 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+
+	"nfproxy/integration/controlplane"
+)
+
+// impatient is a backoff for an API server that only we ask.
+func impatient() *wait.Backoff {
+	return &wait.Backoff{Duration: 5 * time.Millisecond, Cap: 20 * time.Millisecond, Steps: 10, Factor: 2}
+}
+
+// TestAPI has what only an API server can do.
+func TestAPI(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	for name, test := range map[string]func(*testing.T, *server){
+		"service CIDRs": testServiceCIDRs,
+		"node lost":     testNodeLost,
+		"node missing":  testNodeMissing,
+		"rights":        testRights,
+		"gates":         testGates,
+		"lists":         testLists,
+		"cut off":       testCutOff,
+		"restart":       testRestart,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, s) })
+	}
+}
+
+// by returns the same server to a source with another way to reach it.
+func (s *server) by(change func(*rest.Config)) *server {
+	other := *s
+	other.config = rest.CopyConfig(s.config)
+	change(other.config)
+	return &other
+}
+
+// ranges returns the ServiceCIDRs of the last Update.
+func (w *world) ranges() string { return strings.Trim(fmt.Sprint(w.last.Node.ServiceCIDRs), "[]") }
+
+const serverRanges = controlplane.ServiceCIDR4 + " " + controlplane.ServiceCIDR6
+
+func testServiceCIDRs(t *testing.T, s *server) {
+	w := newWorld(t, s, aService("web", "10.96.1.1"))
+	if got := w.ranges(); got != serverRanges {
+		t.Errorf("ranges %s", got)
+	}
+	more := func(cidrs ...string) *networkingv1.ServiceCIDR {
+		return &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: cidrs[0][:5]}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidrs}}
+	}
+	step := func(want string) {
+		t.Helper()
+		clear(w.state)
+		if _, err := w.next(patience); err != nil || w.ranges() != want {
+			t.Fatalf("ranges %s, want %s, %v", w.ranges(), want, err)
+		}
+		w.until("web http 80/tcp")
+	}
+	first, second := more("10.97.0.0/24"), more("10.90.0.0/24", "fd00:10:90::/112")
+	w.put(first)
+	step("10.96.0.0/16 10.97.0.0/24 fd00:10:96::/112")
+	w.put(second)
+	step("10.90.0.0/24 10.96.0.0/16 10.97.0.0/24 fd00:10:90::/112 fd00:10:96::/112")
+	w.put(with(second, func(o *networkingv1.ServiceCIDR) { o.Labels = map[string]string{"x": "y"} }))
+	w.remove(first)
+	step("10.90.0.0/24 10.96.0.0/16 fd00:10:90::/112 fd00:10:96::/112")
+	w.remove(second)
+	step(serverRanges)
+}
+
+func testNodeLost(t *testing.T, s *server) {
+	node := aNode("z1", "192.0.2.1")
+	w := newWorld(t, s, node)
+	if w.last.NotEligible || w.last.Node.Zone != "z1" {
+		t.Errorf("first %v", w.last)
+	}
+	w.remove(node)
+	if update := w.only(); !update.NotEligible { // and the same node
+		t.Errorf("lost: %v", update)
+	}
+	w.source.(*API).clients.dialer.CloseAll()
+	w.quiet()
+	w.logged(1, "Node is gone")
+	w.put(node)
+	if update := w.only(); update.NotEligible {
+		t.Errorf("there again: %v", update)
+	}
+}
+
+func testNodeMissing(t *testing.T, s *server) {
+	w := newWorld(t, s, aService("web", "10.96.1.1"))
+	w.until("web http 80/tcp")
+	if !w.last.NotEligible {
+		t.Error("eligible without a Node")
+	}
+	w.logged(1, "level=WARN", "Node is not there", "node=n1")
+}
+
+// A right that is missing is named, and an Update comes when it is there. Without the right to read ServiceCIDRs there is
+// one all the same.
+func testRights(t *testing.T, s *server) {
+	ctx := t.Context()
+	s.allow(t, "services", "", "services", "nodes")
+	nobody := s.by(func(c *rest.Config) { *c = *s.Config("nobody") })
+	w := &world{watched: newWatched(t, nil, new(journal)), cluster: nobody}
+	a, err := nobody.open(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	w.source = a
+	if _, err := w.next(time.Second); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("Next: %v", err)
+	}
+	w.logged(1, "level=ERROR", "right is missing", "verb=watch", "resource=endpointslices.discovery.k8s.io")
+	w.logged(1, "level=ERROR", "right is missing", "verb=list", "resource=endpointslices.discovery.k8s.io")
+	s.allow(t, "slices", "discovery.k8s.io", "endpointslices")
+	if _, err := w.next(patience); err != nil {
+		t.Fatal(err)
+	}
+	if w.last.Node.ServiceCIDRs != nil {
+		t.Errorf("ranges %v", w.last.Node.ServiceCIDRs)
+	}
+	w.logged(1, "level=INFO", "right is missing", "verb=watch", "resource=servicecidrs.networking.k8s.io")
+	s.allow(t, "ranges", "networking.k8s.io", "servicecidrs")
+	if _, err := w.next(patience); err != nil || w.ranges() != serverRanges {
+		t.Fatalf("ranges %v, %v", w.ranges(), err)
+	}
+	w.logged(0, "does not answer")
+	if err := s.clients.RbacV1().ClusterRoleBindings().DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{LabelSelector: "test"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// allow gives the user nobody the right to list and watch.
+func (s *server) allow(t *testing.T, name, group string, resources ...string) {
+	t.Helper()
+	ctx, meta := context.Background(), metav1.ObjectMeta{Name: "test-" + name, Labels: map[string]string{"test": ""}}
+	_, err := s.clients.RbacV1().ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: meta, Rules: []rbacv1.PolicyRule{
+		{Verbs: []string{"list", "watch"}, APIGroups: []string{group}, Resources: resources},
+	}}, metav1.CreateOptions{})
+	if err == nil {
+		_, err = s.clients.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+			ObjectMeta: meta,
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: meta.Name},
+			Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: "nobody"}},
+		}, metav1.CreateOptions{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// There is no Update while the server has not told of one of the resources, whichever it is.
+func testGates(t *testing.T, s *server) {
+	for _, r := range resources("n1") {
+		gate := make(chan struct{})
+		w := &world{watched: newWatched(t, nil, new(journal))}
+		a, err := s.by(func(c *rest.Config) {
+			c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+				return roundTripper(func(request *http.Request) (*http.Response, error) {
+					if path.Base(request.URL.Path) == r.name {
+						<-gate
+					}
+					return next.RoundTrip(request)
+				})
+			})
+		}).open(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.source = a
+		if _, err := w.next(300 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Next without %s: %v", r.name, err)
+		}
+		close(gate)
+		if _, err := w.next(patience); err != nil || w.ranges() != serverRanges {
+			t.Errorf("Next with %s: %v, %v", r.name, w.last, err)
+		}
+		w.must(a.Close())
+	}
+}
+
+// A server that does not stream is asked for lists.
+func testLists(t *testing.T, s *server) {
+	var streams, lists atomic.Int32
+	old := s.by(func(c *rest.Config) {
+		c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Query().Get("watch") == "" {
+					lists.Add(1)
+				}
+				if r.URL.Query().Has("sendInitialEvents") {
+					streams.Add(1)
+					query := r.URL.Query()
+					query.Set("resourceVersionMatch", "nonsense") // the server refuses it as it would the stream
+					r.URL.RawQuery = query.Encode()
+				}
+				return next.RoundTrip(r)
+			})
+		})
+	})
+	slice := aSlice("web-1", "web", "10.1.0.1")
+	w := newWorld(t, old, aService("web", "10.96.1.1"), slice)
+	w.until("web http 80/tcp 10.1.0.1:8080")
+	w.remove(slice)
+	w.until("web http 80/tcp")
+	if streams.Load() != 4 || lists.Load() != 4 {
+		t.Errorf("%d streams, %d lists", streams.Load(), lists.Load())
+	}
+	w.logged(0, "does not answer")
+}
+
+// line is the way to a server, that can be cut.
+type line struct {
+	mu    sync.Mutex
+	cut   bool
+	dials int
+}
+
+func (l *line) to(s *server) *server {
+	return s.by(func(c *rest.Config) {
+		dial := c.Dial
+		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			if l.dials++; l.cut {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
+			}
+			return dial(ctx, network, addr)
+		}
+	})
+}
+
+func (l *line) set(cut bool, a source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cut = cut; cut {
+		a.(*API).clients.dialer.CloseAll()
+	}
+}
+
+func (l *line) dialled() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dials
+}
+
+// What changed while there was no connection is told after it, in one Update or more, and nothing else.
+func testCutOff(t *testing.T, s *server) {
+	var l line
+	w := newWorld(t, l.to(s), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("a-1", "a", "10.1.0.1"))
+	w.until("a http 80/tcp 10.1.0.1:8080", "b http 80/tcp")
+	l.set(true, w.source)
+	for n := l.dialled(); l.dialled() < n+20; {
+		time.Sleep(time.Millisecond)
+	}
+	w.logged(1, "level=WARN", "API server does not answer", "connection refused")
+	l.set(false, w.source)
+	w.quiet()
+	w.logged(1, "level=INFO", "API server answers again", "after=")
+
+	l.set(true, w.source)
+	w.remove(aService("b", ""))
+	w.put(aSlice("a-1", "a", "10.1.0.2"), aService("c", "10.96.1.3"))
+	l.set(false, w.source)
+	w.until("a http 80/tcp 10.1.0.2:8080", "c http 80/tcp")
+	w.quiet()
+}
+
+// After a restart the server has forgotten what changed before, and everything is told again to the source (410 Gone).
+func testRestart(t *testing.T, s *server) {
+	var l line
+	w := newWorld(t, l.to(s), aNode("z1", "192.0.2.1"), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("a-1", "a", "10.1.0.1"))
+	w.until("a http 80/tcp 10.1.0.1:8080", "b http 80/tcp")
+	replaced := func() int { return len(w.log.lines("Caches populated")) }
+	before := replaced()
+	restart := func(meanwhile func()) {
+		l.set(true, w.source)
+		meanwhile()
+		s.RestartAPIServer()
+		l.set(false, w.source)
+	}
+	other := aSlice("other-1", "other", "10.1.0.1")
+	restart(func() { w.put(other) })
+	w.quiet()
+	if replaced() == before {
+		t.Error("no resource was listed again")
+	}
+	restart(func() {
+		w.remove(aService("b", ""))
+		w.remove(other)
+		w.put(aSlice("a-1", "a", "10.1.0.2"), aService("c", "10.96.1.3"))
+	})
+	w.until("a http 80/tcp 10.1.0.2:8080", "c http 80/tcp")
+	w.quiet()
+	w.logged(2, "level=WARN", "API server does not answer")
+	w.logged(2, "level=INFO", "API server answers again")
+}

@@ -1,0 +1,128 @@
+package watcher
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nfproxy/render"
+)
+
+// journal is a log to look into.
+type journal struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (j *journal) Write(p []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.text.Write(p)
+}
+
+// lines returns those that contain all the words.
+func (j *journal) lines(words ...string) []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var found []string
+next:
+	for line := range strings.Lines(j.text.String()) {
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				continue next
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
+// patience is how long an Update may take that has to come.
+const patience = 30 * time.Second
+
+// source is a Dir or an API.
+type source interface {
+	Next(context.Context) (render.Update, error)
+	Close() error
+}
+
+// watched is a source and what all its Updates so far add up to.
+type watched struct {
+	*testing.T
+	source source
+	log    *journal
+	state  map[string][]string
+	last   render.Update
+}
+
+func newWatched(t *testing.T, s source, log *journal) *watched {
+	return &watched{T: t, source: s, log: log, state: map[string][]string{}}
+}
+
+// next takes an Update into the state.
+func (w *watched) next(timeout time.Duration) (render.Update, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	update, err := w.source.Next(ctx)
+	if err == nil {
+		w.last = update
+		if ago := time.Since(update.Seen); ago < 0 || ago > time.Minute {
+			w.Errorf("an Update of what was seen %v ago", ago)
+		}
+	}
+	for _, s := range update.Services {
+		w.state[s.String()] = brief(s)
+	}
+	for _, name := range update.Removed {
+		delete(w.state, name.String())
+	}
+	return update, err
+}
+
+// until takes Updates until the state has the Services, given as "name port/protocol endpoints".
+func (w *watched) until(want ...string) {
+	w.Helper()
+	deadline := time.Now().Add(patience)
+	for {
+		diff := cmp.Diff(want, w.services(), compare)
+		if diff == "" {
+			return
+		}
+		if _, err := w.next(time.Until(deadline)); err != nil {
+			w.Fatalf("%v; (-want +got):\n%s\nlog:\n%s", err, diff, strings.Join(w.log.lines(), ""))
+		}
+	}
+}
+
+func (w *watched) services() []string {
+	var all []string
+	for name, lines := range w.state {
+		if name == "default/kubernetes" {
+			continue // the API server's own
+		}
+		all = append(all, strings.TrimPrefix(name, "default/")+" "+strings.Join(lines[1:], "; "))
+	}
+	slices.Sort(all)
+	return all
+}
+
+func (w *watched) must(err error) {
+	w.Helper()
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// logged fails unless a line with all the words was logged as often.
+func (w *watched) logged(times int, words ...string) {
+	w.Helper()
+	if got := w.log.lines(words...); len(got) != times {
+		w.Errorf("%d lines with %q, want %d; log:\n%s", len(got), words, times, strings.Join(w.log.lines(), ""))
+	}
+}
