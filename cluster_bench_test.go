@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 // the start of the process to a connection through the last Service, beside a plain list of the same objects; the same
 // over rules that are there; from the change of an endpoint in the API to a connection that reaches it; and memory.
 func BenchmarkCluster(b *testing.B) {
+	b.Setenv("PATH", buildAgent(b)+":"+os.Getenv("PATH"))
 	for _, n := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			l := newLoadedCluster(b, n)
@@ -34,6 +36,18 @@ func BenchmarkCluster(b *testing.B) {
 			b.Run("change", l.benchmarkChange)
 		})
 	}
+}
+
+// buildAgent builds nfproxy as it is shipped, for its memory is measured too, and returns the directory it is in.
+func buildAgent(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/nfproxy", ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	return dir
 }
 
 // loadedCluster has n Services with an EndpointSlice each. The last one's first endpoint is a real Pod, others are none.

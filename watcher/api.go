@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -41,10 +42,17 @@ type API struct {
 // connection is lost and found. It is an error if no client can be made of config; an API server that does not answer is
 // none.
 func NewAPI(config *rest.Config, node render.Node, log *slog.Logger) (*API, error) {
-	return newAPI(config, node, log, nil)
+	return newAPI(config, node, log, &wait.Backoff{Duration: minReconnect, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: maxReconnect})
 }
 
-// newAPI has a backoff between attempts, nil for client-go's: from one second up to a minute.
+// Bounds of the time between attempts to reach an API server that does not answer. With client-go's own it is up to a minute, which
+// is long for a node that has to hear of its Services again; what many nodes ask at once is spread by jitter.
+const (
+	minReconnect = 500 * time.Millisecond
+	maxReconnect = 10 * time.Second
+)
+
+// newAPI has a backoff between attempts, nil for client-go's.
 func newAPI(config *rest.Config, node render.Node, log *slog.Logger, backoff *wait.Backoff) (*API, error) {
 	clients, err := newClients(config)
 	if err != nil {

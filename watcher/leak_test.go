@@ -1,0 +1,118 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"nfproxy/render"
+)
+
+// TestAPIReconnects: however often the connection breaks, nothing is told that did not change and nothing is left behind.
+func TestAPIReconnects(t *testing.T) {
+	const times = 1000
+	var watches atomic.Int32
+	s := newServer(t).by(func(c *rest.Config) {
+		c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				response, err := next.RoundTrip(r)
+				if err == nil && response.StatusCode == http.StatusOK {
+					watches.Add(1)
+				}
+				return response, err
+			})
+		})
+	})
+	w := newWorld(t, s, aService("web", "10.96.1.1"), aSlice("web-1", "web", "10.1.0.1"))
+	w.until("web http 80/tcp 10.1.0.1:8080")
+	var early int
+	for i := range times {
+		n, start := watches.Load(), time.Now()
+		w.source.(*API).clients.dialer.CloseAll()
+		for ; watches.Load() == n; time.Sleep(time.Millisecond) {
+			switch waited := time.Since(start); {
+			case waited > patience:
+				t.Fatal("it does not come back")
+			case waited > time.Second: // it was just being dialled when the others were closed
+				w.source.(*API).clients.dialer.CloseAll()
+			}
+		}
+		if i == times/10 {
+			early = runtime.NumGoroutine()
+		}
+	}
+	w.quiet()
+	if now := runtime.NumGoroutine(); now > early+20 {
+		t.Errorf("%d goroutines, %d after a tenth of the time", now, early)
+	}
+}
+
+// TestAPIClose: Close leaves no goroutine and no descriptor behind and wakes Next, whether the server answers or not.
+func TestAPIClose(t *testing.T) {
+	s := newServer(t)
+	descriptors := func() int {
+		entries, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(entries)
+	}
+	goroutines, files := runtime.NumGoroutine(), descriptors()
+	for i := range 10 {
+		l := &line{cut: i%2 == 1}
+		a, err := NewAPI(l.to(s).config, render.Node{Name: "n1"}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l.cut {
+			for l.dialled() < 4 {
+				time.Sleep(time.Millisecond)
+			}
+		} else if _, err := a.Next(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		result := make(chan error)
+		go func() {
+			_, err := a.Next(context.Background())
+			result <- err
+		}()
+		start := time.Now()
+		if err := errors.Join(a.Close(), a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("Close took %v", took)
+		}
+		if err := <-result; !errors.Is(err, os.ErrClosed) {
+			t.Fatalf("Next after Close: %v", err)
+		}
+	}
+	for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines || descriptors() > files; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("%d goroutines and %d descriptors, %d and %d before\n%s", runtime.NumGoroutine(), descriptors(), goroutines, files,
+				stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+}
+
+func TestNewAPIErrors(t *testing.T) {
+	t.Parallel()
+	for name, config := range map[string]*rest.Config{
+		"host":        {Host: "://"},
+		"certificate": {Host: "https://192.0.2.1", TLSClientConfig: rest.TLSClientConfig{CertData: []byte("x"), KeyData: []byte("y")}},
+	} {
+		if a, err := NewAPI(config, render.Node{}, slog.New(slog.DiscardHandler)); err == nil {
+			_ = a.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
