@@ -83,6 +83,69 @@ func TestWatch(t *testing.T) {
 	}
 }
 
+// TestWatchTurnsAway: of a large batch of ours there is nothing to hear, nor of what others do to theirs meanwhile; what
+// they do to ours is missed, and that is said.
+func TestWatchTurnsAway(t *testing.T) {
+	l := newLab(t)
+	heard := listen(t, watch(l))
+	var stranger *kernel.Conn
+	if err := l.node.Do(func() (err error) { stranger, err = kernel.Open(); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer stranger.Close()
+	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(2000)})
+	l.reconcile()
+	select {
+	case got := <-heard:
+		t.Errorf("after a load of ours: %s", got)
+	case <-time.After(100 * time.Millisecond):
+	}
+	stop, stopped := make(chan bool), make(chan bool)
+	go func() { // others commit all the time
+		defer close(stopped)
+		other := &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "other"}}
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			err := stranger.Apply([]nft.Change{{Op: nft.Add, Object: other}}, 0)
+			if err == nil {
+				err = stranger.Apply([]nft.Change{{Op: nft.Delete, Object: other}}, 0)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	defer func() { close(stop); <-stopped }()
+	for deadline := time.Now().Add(patience); ; {
+		l.apply(render.Update{Removed: names(cluster(2000))})
+		l.apply(render.Update{Services: cluster(2000)})
+		select {
+		case got := <-heard:
+			if !got.Missed {
+				t.Errorf("heard %s", got)
+			}
+			return
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nothing was missed")
+		}
+	}
+}
+
+func names(services []render.Service) []render.ServiceName {
+	var all []render.ServiceName
+	for _, s := range services {
+		all = append(all, s.ServiceName)
+	}
+	return all
+}
+
 // TestWatchMissed: when there is more than can be read, that is said; and a first load of ours is not more.
 func TestWatchMissed(t *testing.T) {
 	l := newLab(t)

@@ -54,6 +54,10 @@ func (e *ChangeError) Unwrap() error { return e.Err }
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
 func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
+	return c.watch.turnAway(c, nft.ElementOperations(changes), func() error { return c.applyAndSettle(changes, generation) })
+}
+
+func (c *Conn) applyAndSettle(changes []nft.Change, generation uint32) error {
 	changes, learnt, err := c.expandLearnt(changes)
 	if err != nil {
 		return err
@@ -124,6 +128,7 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 		}
 	}
 	if len(all) == 0 {
+		c.commits++
 		return nil
 	}
 	return b.explain(all, changes)

@@ -9,7 +9,9 @@ import (
 // Conn talks to the nf_tables of one network namespace. It must not be used by two goroutines at once.
 type Conn struct {
 	socket
-	spare []byte // the last batch's buffer
+	spare   []byte // the last batch's buffer
+	watch   *Watch // nil if there is none
+	commits uint32 // ours so far
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change it, Open fails

@@ -78,7 +78,9 @@ func (s *socket) receive(wait bool) (datagram []byte, err error) {
 		}
 	})
 	switch {
-	case rerr != nil: // without a deadline there is one reason
+	case errors.Is(rerr, os.ErrDeadlineExceeded):
+		return nil, rerr
+	case rerr != nil: // there is one other reason
 		return nil, fmt.Errorf("%w: %w", os.ErrClosed, rerr)
 	case errors.Is(err, unix.EAGAIN):
 		return nil, nil

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
@@ -16,7 +18,8 @@ import (
 type Watch struct {
 	socket
 	tables []nft.TableID
-	seen   Intrusion // of the commit whose messages are coming in
+	seen   Intrusion   // of the commit whose messages are coming in
+	missed atomic.Bool // Next is to say that there was more than could be read
 }
 
 // Intrusion is a change that somebody else made to the tables.
@@ -62,7 +65,39 @@ func (c *Conn) Watch(tables ...nft.TableID) (*Watch, error) {
 		w.Close()
 		return nil, fmt.Errorf("watch nftables: %w", err)
 	}
+	c.watch = w
 	return w, nil
+}
+
+// manyElements is how many elements a batch of ours has at least before the Watch turns away from it. For every element
+// the kernel makes a message of a page if anybody listens, before it looks who does (nf_tables_setelem_notify in
+// net/netfilter/nf_tables_api.c): a first load of 10,000 Services would take 300 MB for a moment.
+const manyElements = 1000
+
+// turnAway does not listen while f makes a batch of n elements through the Conn, if that is many. If anybody else
+// committed meanwhile, which the generation tells, Next says that it has missed something. A nil Watch does nothing.
+func (w *Watch) turnAway(c *Conn, n int, f func() error) error {
+	if w == nil || n < manyElements {
+		return f()
+	}
+	commits := c.commits
+	before, err := c.Generation()
+	if err == nil {
+		err = w.nl.LeaveGroup(unix.NFNLGRP_NFTABLES)
+	}
+	if err != nil {
+		return fmt.Errorf("watch nftables: %w", err)
+	}
+	failed := f()
+	if err := w.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		return errors.Join(failed, fmt.Errorf("watch nftables: %w", err))
+	}
+	after, err := c.Generation()
+	if err != nil || after-before != c.commits-commits {
+		w.missed.Store(true)
+		err = w.nl.SetReadDeadline(time.Now()) // wakes Next
+	}
+	return errors.Join(failed, err)
 }
 
 // notFrom lets pass what another socket than that of port caused. The kernel puts it into every message of a commit
@@ -84,6 +119,11 @@ func (w *Watch) Next() (Intrusion, error) {
 	for {
 		b, err := w.receive(true)
 		switch {
+		case w.missed.CompareAndSwap(true, false):
+			if err := w.nl.SetReadDeadline(time.Time{}); err != nil {
+				return Intrusion{}, fmt.Errorf("watch nftables: %w", err)
+			}
+			fallthrough
 		case errors.Is(err, unix.ENOBUFS):
 			w.seen = Intrusion{}
 			return Intrusion{Missed: true}, nil
