@@ -71,14 +71,15 @@ func TestReload(t *testing.T) {
 	}
 }
 
-// TestReloadNodeFacts: reload has all that settings say of a node. The zone and the addresses come from elsewhere.
+// TestReloadNodeFacts: reload has all that settings say of a node. The zone, the addresses and whether there is IPv6 come
+// from elsewhere.
 func TestReloadNodeFacts(t *testing.T) {
 	var have []string
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "IPv4Only", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
-		t.Errorf("a node has %q, not %q: does reload compare all of it?", have, want)
+		t.Errorf("a node has %q, not %q: does reload compare all that is told?", have, want)
 	}
 }

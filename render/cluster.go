@@ -30,6 +30,8 @@ type Node struct {
 	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
+	// IPv4Only says that this machine has no IPv6: there are no rules for it then.
+	IPv4Only bool
 	// AffinityClients is how many clients a Service port with session affinity remembers per family; 0 for
 	// DefaultAffinityClients. Further ones are balanced anew each time; nobody is refused.
 	AffinityClients uint32
@@ -38,8 +40,16 @@ type Node struct {
 // Equal says whether two nodes have the same facts.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AffinityClients == m.AffinityClients &&
+		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
+}
+
+// spoken returns the addresses of families that the machine has.
+func (n Node) spoken(addrs []netip.Addr) []netip.Addr {
+	if !n.IPv4Only {
+		return addrs
+	}
+	return slices.DeleteFunc(slices.Clone(addrs), netip.Addr.Is6)
 }
 
 // ServiceName names a Service.

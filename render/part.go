@@ -31,7 +31,7 @@ type Part struct {
 // whatever order they come in. Endpoints take the slots in order of their addresses.
 func PartOf(n Node, s Service) Part {
 	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
-	for _, addr := range s.ClusterIPs {
+	for _, addr := range n.spoken(s.ClusterIPs) {
 		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
@@ -45,19 +45,19 @@ func PartOf(n Node, s Service) Part {
 
 // frontends goes through where a port of the Service is reached on the node. One can come twice.
 func (p Port) frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
-	for _, addr := range s.ClusterIPs {
+	for _, addr := range n.spoken(s.ClusterIPs) {
 		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range s.ExternalIPs {
+	for _, addr := range n.spoken(s.ExternalIPs) {
 		each(ExternalIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range s.LoadBalancerIPs {
+	for _, addr := range n.spoken(s.LoadBalancerIPs) {
 		each(LoadBalancer, netip.AddrPortFrom(addr, p.Port))
 	}
 	if p.NodePort == 0 {
 		return
 	}
-	for _, addr := range n.Addresses {
+	for _, addr := range n.spoken(n.Addresses) {
 		each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
 	}
 }

@@ -42,6 +42,9 @@ const (
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
 	for _, s := range []*schema{ip, ip6} {
+		if n.IPv4Only && s == ip6 {
+			continue
+		}
 		t := &nft.Table{TableID: s.table, Comment: fmt.Sprintf("nfproxy schema %d", Schema)}
 		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.sources()))
 		for _, set := range s.ofServices() {
