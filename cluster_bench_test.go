@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -17,7 +18,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
 
 	"nfproxy/integration/sandbox"
 )
@@ -31,6 +34,7 @@ func BenchmarkCluster(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			l := newLoadedCluster(b, n)
 			b.Run("list", l.benchmarkList)
+			b.Run("informers", l.benchmarkInformers)
 			b.Run("start", l.benchmarkStart)
 			b.Run("restart", l.benchmarkRestart)
 			b.Run("change", l.benchmarkChange)
@@ -143,11 +147,33 @@ func (l *loadedCluster) benchmarkList(b *testing.B) {
 	}
 }
 
+// benchmarkInformers lets client-go's informers get the same objects and keep them, as most programs do.
+func (l *loadedCluster) benchmarkInformers(b *testing.B) {
+	config := l.AdminConfig()
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		factory := informers.NewSharedInformerFactory(client, 0)
+		services, slices := factory.Core().V1().Services().Informer(), factory.Discovery().V1().EndpointSlices().Informer()
+		factory.Start(ctx.Done())
+		if !cache.WaitForCacheSync(ctx.Done(), services.HasSynced, slices.HasSynced) {
+			b.Fatal("no sync")
+		}
+		cancel()
+		factory.Shutdown()
+	}
+}
+
 func (l *loadedCluster) benchmarkStart(b *testing.B) {
 	for b.Loop() {
 		agent := l.startAgent()
 		l.connected(b, l.last.addrs[0])
 		b.StopTimer()
+		b.ReportMetric(processorTime(b, agent), "ms-cpu")
 		time.Sleep(time.Second) // at rest
 		b.ReportMetric(memory(b, agent, "VmHWM"), "MB-peak")
 		b.ReportMetric(memory(b, agent, "VmRSS"), "MB-resident")
@@ -192,6 +218,24 @@ func (l *loadedCluster) benchmarkChange(b *testing.B) {
 func (a *agent) endAfter(f func()) {
 	f()
 	a.end(syscall.SIGTERM)
+}
+
+// processorTime is what a process has used so far, user and system, in milliseconds.
+func processorTime(b *testing.B, a *agent) float64 {
+	b.Helper()
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // proc_pid_stat(5): the name may have spaces, field 3 follows it
+	fields := strings.Fields(rest)
+	user, err1 := strconv.Atoi(fields[11])
+	system, err2 := strconv.Atoi(fields[12])
+	if err := errors.Join(err1, err2); err != nil {
+		b.Fatal(err)
+	}
+	const tick = 10 // ms, USER_HZ
+	return float64(user+system) * tick
 }
 
 // memory is what the kernel says of a process, in MB.
