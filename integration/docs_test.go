@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -135,4 +136,28 @@ func readDocument(t *testing.T, file string) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// warnings finds what the sources log as warnings and errors.
+var warnings = regexp.MustCompile(`(?:\blog\.(?:Warn|Error)\(|slog\.Level(?:Warn|Error), )"([^"]+)"`)
+
+// TestOperatingNamesEveryWarning: for every warning and error in the log docs/operating.md says what to do.
+func TestOperatingNamesEveryWarning(t *testing.T) {
+	text := readDocument(t, "../docs/operating.md")
+	found := 0
+	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path)
+		for _, m := range warnings.FindAllStringSubmatch(string(source), -1) {
+			if found++; !strings.Contains(text, "`"+m[1]+"`") {
+				t.Errorf("%s logs %q, and docs/operating.md does not say what to do", path, m[1])
+			}
+		}
+		return err
+	})
+	if err != nil || found < 10 {
+		t.Errorf("%d warnings found: %v", found, err)
+	}
 }
