@@ -92,7 +92,7 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 	}
 	b.taken[key] = true
 	f := frontendBuilder{builder: b, served: b.serve(p, Family(addr)), key: key, kind: kind}
-	action := f.action()
+	action := f.verdict()
 	if kind == LoadBalancer {
 		action = b.restrict(f.schema, key, action)
 	}
@@ -133,53 +133,40 @@ type frontendBuilder struct {
 	kind Kind
 }
 
-func (f *frontendBuilder) action() nft.Verdict {
-	if f.kind == ClusterIP {
-		return f.internal()
-	}
-	return f.external()
-}
-
-// internal decides for a cluster IP.
-func (f *frontendBuilder) internal() nft.Verdict {
-	local := f.service.InternalLocal
-	switch {
-	case len(f.selected.Cluster) == 0:
+// verdict fills in what the route and the masquerade class of the frontend take, and returns where services leads.
+func (f *frontendBuilder) verdict() nft.Verdict {
+	action, _ := RouteOf(f.kind, f.service, f.selected)
+	class, _ := MasqueradeOf(f.kind, f.service)
+	switch action {
+	case Refuse:
+		if f.kind != ClusterIP { // nobody gets as far, but it tells the kind
+			f.add(f.schema.connections, nft.Element{Key: f.key, Data: nft.GotoChain(masqueradeAll).Value(), Comment: string(f.kind)})
+		}
 		return nft.GotoChain(refuseChain)
-	case local && len(f.selected.Local) == 0: // others would serve, but must not
+	case Drop:
 		return nft.Verdict{Kind: nft.Drop}
+	case Split:
+		f.masquerade(class, false)
+		f.add(f.schema.fromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
+		if len(f.selected.Local) > 0 {
+			f.add(f.schema.fromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
+		}
+		return nft.GotoChain(externalLocalChain)
 	}
-	if f.affinity != nil { // without, being a cluster IP says all there is to masquerading
-		f.masquerade(masqueradeCluster, local)
-	}
+	local := action == ToLocal
+	f.masquerade(class, local)
 	return f.balance(local)
 }
 
-// external decides for every other address. With policy Local this node's pods and the node itself still reach all
-// endpoints, everybody else those of this node, with their own source address.
-func (f *frontendBuilder) external() nft.Verdict {
+// masquerade says by which class connections are masqueraded. A client is remembered on the way. Without affinity, being a
+// cluster IP says all there is to it.
+func (f *frontendBuilder) masquerade(class Class, local bool) {
+	v := nft.GotoChain(class.chain())
 	switch {
-	case len(f.selected.Cluster) == 0:
-		f.add(f.schema.connections, nft.Element{Key: f.key, Data: nft.GotoChain(masqueradeAll).Value(),
-			Comment: string(f.kind)}) // nobody gets as far, but it tells the kind
-		return nft.GotoChain(refuseChain)
-	case !f.service.ExternalLocal:
-		f.masquerade(masqueradeAll, false)
-		return f.balance(false)
-	}
-	f.masquerade(masqueradeNode, false)
-	f.add(f.schema.fromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
-	if len(f.selected.Local) > 0 {
-		f.add(f.schema.fromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
-	}
-	return nft.GotoChain(externalLocalChain)
-}
-
-// masquerade says by which class of chain connections are masqueraded. A client is remembered on the way.
-func (f *frontendBuilder) masquerade(class string, local bool) {
-	v := nft.GotoChain(class)
-	if f.affinity != nil {
-		v = f.affinity.remember(class, local)
+	case f.affinity != nil:
+		v = f.affinity.remember(class.chain(), local)
+	case f.kind == ClusterIP:
+		return
 	}
 	f.add(f.schema.connections, nft.Element{Key: f.key, Data: v.Value(), Comment: string(f.kind)})
 }
