@@ -78,7 +78,7 @@ func TestReloadNodeFacts(t *testing.T) {
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "IPv4Only", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "Counters", "IPv4Only", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		t.Errorf("a node has %q, not %q: does reload compare all that is told?", have, want)
 	}

@@ -30,6 +30,8 @@ type Node struct {
 	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
+	// Counters says whose connections are counted.
+	Counters Counters
 	// IPv4Only says that this machine has no IPv6: there are no rules for it then.
 	IPv4Only bool
 	// AffinityClients is how many clients a Service port with session affinity remembers per family; 0 for
@@ -40,9 +42,19 @@ type Node struct {
 // Equal says whether two nodes have the same facts.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only &&
+		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
+
+// Counters says whose connections elements count.
+type Counters uint8
+
+// Frontends count, or their endpoints as well, or nobody.
+const (
+	CountServices Counters = iota
+	CountEndpoints
+	CountNothing
+)
 
 // spoken returns the addresses of families that the machine has.
 func (n Node) spoken(addrs []netip.Addr) []netip.Addr {

@@ -24,6 +24,8 @@ type Ruleset struct {
 	shared   map[sharedKey]int
 	balanced map[balancer]bool
 	live     bool // Reconcile has been called
+	// declarations are the sets of the schema as the node has them.
+	declarations map[*nft.Set]*nft.Set
 	// confirmed is what Services had when Applied was last called, of those that have been given something else since.
 	confirmed map[ServiceName]possession
 }
@@ -60,11 +62,16 @@ func NewRuleset(n Node) *Ruleset {
 		shared:    make(map[sharedKey]int),
 		balanced:  make(map[balancer]bool),
 		confirmed: make(map[ServiceName]possession),
+
+		declarations: make(map[*nft.Set]*nft.Set),
 	}
 }
 
 // Update takes over what changed and returns the conflicts that it brought: frontends that two Services claim.
 func (r *Ruleset) Update(u Update) []Conflict {
+	if r.node.Counters != u.Node.Counters {
+		clear(r.declarations)
+	}
 	r.node = u.Node
 	for _, name := range u.Removed {
 		r.set(claim{name: name}, Part{})
@@ -211,7 +218,17 @@ func (r *Ruleset) record(op nft.Op, m nft.Member, d *delta) {
 	if m.Set.IsVerdictMap() && op != nft.Delete {
 		r.balance(m, d)
 	}
-	d.edit.Record(op, m.Set, m.Element)
+	d.edit.Record(op, r.declared(m.Set), m.Element)
+}
+
+// declared returns a set as it is declared on the node, the same each time.
+func (r *Ruleset) declared(s *nft.Set) *nft.Set {
+	d := r.declarations[s]
+	if d == nil {
+		d = r.node.declared(s)
+		r.declarations[s] = d
+	}
+	return d
 }
 
 func (r *Ruleset) share(key sharedKey, op nft.Op) {

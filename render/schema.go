@@ -25,7 +25,7 @@ func Tables() []nft.TableID {
 // serviceCIDRs, localSources and hairpin.
 type schema struct {
 	table nft.TableID
-	// services says where a frontend's connections go. Its elements count them.
+	// services says where a frontend's connections go.
 	services *nft.Set
 	// admitted says it for those that sourceRanges let in.
 	admitted, sourceRanges *nft.Set
@@ -75,7 +75,6 @@ func newSchema(f nft.Family) *schema {
 		localSources:   set("local-sources", addr),
 		hairpin:        set("hairpin", addr, addr),
 	}
-	s.services.Counter = true
 	s.sourceRanges.Interval, s.serviceCIDRs.Interval, s.localSources.Interval = true, true, true
 	return s
 }
@@ -84,6 +83,27 @@ func newSchema(f nft.Family) *schema {
 func (s *schema) ofServices() []*nft.Set {
 	return []*nft.Set{s.clusterIPs, s.hairpin, s.services, s.sourceRanges, s.admitted, s.fromNode, s.fromOutside,
 		s.endpoints, s.localEndpoints, s.connections}
+}
+
+// counts says whether elements of a set count on a node: those of a frontend, and those of its endpoints.
+func (s *schema) counts(set *nft.Set, by Counters) bool {
+	switch set {
+	case s.services:
+		return by != CountNothing
+	case s.endpoints, s.localEndpoints:
+		return by == CountEndpoints
+	}
+	return false
+}
+
+// declared returns the declaration of a set as it is on a node.
+func (n Node) declared(set *nft.Set) *nft.Set {
+	if !schemaOf(set.Table.Family).counts(set, n.Counters) {
+		return set
+	}
+	counting := *set
+	counting.Counter = true
+	return &counting
 }
 
 // hasSlots says whether a set's keys are slots of frontends.

@@ -48,7 +48,7 @@ func Skeleton(n Node) []*nft.Table {
 		t := &nft.Table{TableID: s.table, Comment: fmt.Sprintf("nfproxy schema %d", Schema)}
 		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.sources()))
 		for _, set := range s.ofServices() {
-			t.Sets = append(t.Sets, s.declare(set, nil))
+			t.Sets = append(t.Sets, s.declare(n.declared(set), nil))
 		}
 		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n))
 		tables = append(tables, t)

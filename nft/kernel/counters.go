@@ -13,53 +13,85 @@ import (
 // receive buffer.
 const counterChunk = 256
 
-// keepCounters gives the elements that changes replace the counts they have in the kernel. What is counted between
-// that moment and the commit, some microseconds, is lost.
+// keepCounters gives the elements that changes replace or add the counts that are theirs in the kernel. In a verdict map a
+// count is its key's. In a map to addresses it is the address's, in all keys that differ in their last field alone, and goes
+// with it to another such key. What is counted between that moment and the commit, some microseconds, is lost.
 func (c *Conn) keepCounters(changes []nft.Change) ([]nft.Change, error) {
 	kept := changes
-	for i, ch := range changes {
-		e, ok := ch.Object.(nft.Elements)
-		if !ok || ch.Op != nft.Replace || !e.Set.Counter {
-			continue
-		}
-		list, err := c.withCounters(e)
+	for _, s := range counting(changes) {
+		counts, err := c.counts(s, changes)
 		if err != nil {
 			return nil, err
 		}
 		if &kept[0] == &changes[0] {
 			kept = slices.Clone(changes)
 		}
-		kept[i].Object = nft.Elements{Set: e.Set, List: list}
+		for i, ch := range kept {
+			if e, ok := ch.Object.(nft.Elements); ok && e.Set == s && ch.Op != nft.Delete {
+				kept[i].Object = nft.Elements{Set: s, List: counted(s, e.List, counts)}
+			}
+		}
 	}
 	return kept, nil
 }
 
-// withCounters returns the elements with their counters as they are in the kernel.
-func (c *Conn) withCounters(e nft.Elements) ([]nft.Element, error) {
-	list := slices.Clone(e.List)
-	index := make(map[nft.Value]int, len(list))
-	for i, el := range list {
-		index[el.Key] = i
-	}
-	for chunk := range slices.Chunk(e.List, counterChunk) {
-		err := c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, familyNumber(e.Set.Table.Family), func(m *message) {
-			ofSet(e.Set)(m)
-			at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-			for _, el := range chunk {
-				addElement(m, e.Set, el, true)
-			}
-			m.unnest(at)
-		}, func(body []byte) error {
-			for got := range listed(e.Set, body) {
-				if i, ok := index[got.Key]; ok {
-					list[i].Counter = got.Counter
-				}
-			}
-			return nil
-		})
-		if err != nil {
-			return nil, fmt.Errorf("read counters of %s %s: %w", e.Set.Table, e.Set.Name, err)
+// counting returns the sets whose elements count and are replaced by changes.
+func counting(changes []nft.Change) []*nft.Set {
+	var sets []*nft.Set
+	for _, ch := range changes {
+		if e, ok := ch.Object.(nft.Elements); ok && ch.Op == nft.Replace && e.Set.Counter && !slices.Contains(sets, e.Set) {
+			sets = append(sets, e.Set)
 		}
 	}
-	return list, nil
+	return sets
+}
+
+// counts reads the counts of the elements of a set that changes replace or delete.
+func (c *Conn) counts(s *nft.Set, changes []nft.Change) (map[nft.Value]*nft.Counter, error) {
+	counts := make(map[nft.Value]*nft.Counter)
+	for _, ch := range changes {
+		e, ok := ch.Object.(nft.Elements)
+		if !ok || e.Set != s || ch.Op == nft.Add {
+			continue
+		}
+		for chunk := range slices.Chunk(e.List, counterChunk) {
+			if err := c.readCounts(s, chunk, counts); err != nil {
+				return nil, fmt.Errorf("read counters of %s %s: %w", s.Table, s.Name, err)
+			}
+		}
+	}
+	return counts, nil
+}
+
+func (c *Conn) readCounts(s *nft.Set, list []nft.Element, counts map[nft.Value]*nft.Counter) error {
+	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, familyNumber(s.Table.Family), func(m *message) {
+		ofSet(s)(m)
+		at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for _, el := range list {
+			addElement(m, s, el, true)
+		}
+		m.unnest(at)
+	}, func(body []byte) error {
+		for got := range listed(s, body) {
+			counts[countKey(s, got.Element)] = got.Counter
+		}
+		return nil
+	})
+}
+
+// counted returns elements with the counts that are theirs.
+func counted(s *nft.Set, list []nft.Element, counts map[nft.Value]*nft.Counter) []nft.Element {
+	list = slices.Clone(list)
+	for i, el := range list {
+		list[i].Counter = counts[countKey(s, el)]
+	}
+	return list
+}
+
+// countKey is what a count belongs to.
+func countKey(s *nft.Set, e nft.Element) nft.Value {
+	if s.Data == nil || s.IsVerdictMap() {
+		return e.Key
+	}
+	return e.Key[:len(e.Key)-s.Key[len(s.Key)-1].Width()] + e.Data
 }
