@@ -21,7 +21,7 @@ build: ## the binary, ./nfproxy
 demo: build ## four Services, real packets, in network namespaces: no cluster, nothing left behind
 	./nfproxy demo
 
-check: lint unit ## the fast part: vet, staticcheck, tests of the pure packages
+check: lint unit ## the fast part: vet, staticcheck, the tests that need neither tables nor a control plane
 
 lint: ## gofmt, vet, staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt-clean: $$files"; exit 1; }
@@ -29,7 +29,7 @@ lint: ## gofmt, vet, staticcheck
 	$(GO) run $(STATICCHECK) $(PACKAGES)
 
 unit:
-	$(GO) test ./nft ./render ./watcher
+	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics
 
 test: tools controlplane lint build race ## everything: what CI runs
 

@@ -215,15 +215,15 @@ func (l *loadedCluster) benchmarkChange(b *testing.B) {
 }
 
 // endAfter ends the process when f returns.
-func (a *agent) endAfter(f func()) {
+func (p *process) endAfter(f func()) {
 	f()
-	a.end(syscall.SIGTERM)
+	p.end(syscall.SIGTERM)
 }
 
 // processorTime is what a process has used so far, user and system, in milliseconds.
-func processorTime(b *testing.B, a *agent) float64 {
+func processorTime(b *testing.B, p *process) float64 {
 	b.Helper()
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", a.cmd.Process.Pid))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -239,9 +239,9 @@ func processorTime(b *testing.B, a *agent) float64 {
 }
 
 // memory is what the kernel says of a process, in MB.
-func memory(b *testing.B, a *agent, field string) float64 {
+func memory(b *testing.B, p *process, field string) float64 {
 	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", a.cmd.Process.Pid))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type testCluster struct {
 	pods    map[string]*sandbox.Pod
 }
 
+// patience is how long a test waits for what must happen.
+const patience = 10 * time.Second
+
 const clusterNode = "node-a"
 
 var clusterNodeAddrs = []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
@@ -172,8 +175,8 @@ func greeting(ctx context.Context, from *sandbox.Namespace, to string) (string, 
 	return string(text), err
 }
 
-// agent is nfproxy as a process, with the rights it is shipped with.
-type agent struct {
+// process is nfproxy as a process, with the rights it is shipped with.
+type process struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	log  *lines
@@ -181,7 +184,7 @@ type agent struct {
 }
 
 // startAgent starts nfproxy run on the cluster's node.
-func (c *testCluster) startAgent(flags ...string) *agent {
+func (c *testCluster) startAgent(flags ...string) *process {
 	c.t.Helper()
 	kubeconfig := c.Kubeconfig(c.ServiceAccountConfig("kube-system", "nfproxy"))
 	args := append([]string{"run", "--kubeconfig", kubeconfig, "--hostname-override", clusterNode,
@@ -189,55 +192,55 @@ func (c *testCluster) startAgent(flags ...string) *agent {
 	return startAgent(c.t, args...)
 }
 
-func startAgent(t testing.TB, args ...string) *agent {
+func startAgent(t testing.TB, args ...string) *process {
 	t.Helper()
-	a := &agent{t: t, cmd: nfproxy(t, args...), log: &lines{}, done: make(chan error, 1)}
-	a.cmd.Env = append(os.Environ(), outsideEnv+"="+os.Getenv(outsideEnv))
-	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log
-	a.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p := &process{t: t, cmd: nfproxy(t, args...), log: &lines{}, done: make(chan error, 1)}
+	p.cmd.Env = append(os.Environ(), outsideEnv+"="+os.Getenv(outsideEnv))
+	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the death signal is sent when the thread ends that started the process
-		err := a.cmd.Start()
+		err := p.cmd.Start()
 		started <- err
 		if err == nil {
-			a.done <- a.cmd.Wait()
+			p.done <- p.cmd.Wait()
 		}
 	}()
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		a.end(syscall.SIGKILL)
+		p.end(syscall.SIGKILL)
 		if t.Failed() {
-			t.Logf("nfproxy's log:\n%s", a.log)
+			t.Logf("nfproxy's log:\n%s", p.log)
 		}
 	})
-	return a
+	return p
 }
 
 // end ends the process by a signal and waits until it has. Ending it twice is no error.
-func (a *agent) end(s syscall.Signal) {
-	_ = a.cmd.Process.Signal(s) // an error says that it has ended
-	err := <-a.done
-	a.done <- err
+func (p *process) end(s syscall.Signal) {
+	_ = p.cmd.Process.Signal(s) // an error says that it has ended
+	err := <-p.done
+	p.done <- err
 }
 
 // stop ends the process as a kubelet does, and fails the test if that is not to its liking.
-func (a *agent) stop() {
-	a.t.Helper()
-	a.end(syscall.SIGTERM)
-	if err := <-a.done; err != nil {
-		a.t.Errorf("nfproxy ended with %v", err)
+func (p *process) stop() {
+	p.t.Helper()
+	p.end(syscall.SIGTERM)
+	if err := <-p.done; err != nil {
+		p.t.Errorf("nfproxy ended with %v", err)
 	}
-	a.done <- nil
+	p.done <- nil
 }
 
 // says waits until the log has a text.
-func (a *agent) says(text string) {
-	a.t.Helper()
-	eventuallyTrue(a.t, fmt.Sprintf("the log says %q", text), func() (bool, string) {
-		return strings.Contains(a.log.String(), text), a.log.String()
+func (p *process) says(text string) {
+	p.t.Helper()
+	eventuallyTrue(p.t, fmt.Sprintf("the log says %q", text), func() (bool, string) {
+		return strings.Contains(p.log.String(), text), p.log.String()
 	})
 }
 
@@ -253,6 +256,24 @@ func eventuallyTrue(t testing.TB, what string, holds func() (ok bool, otherwise 
 			t.Fatalf("not so: %s; %s", what, otherwise)
 		}
 	}
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // callers connect to a Service from a pod, all the time, and count.

@@ -19,7 +19,9 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"nfproxy/agent"
 	"nfproxy/integration/sandbox"
+	"nfproxy/nft/kernel"
 	"nfproxy/render"
 	"nfproxy/watcher"
 )
@@ -81,7 +83,7 @@ type show struct {
 	bold    func(string) string
 	dir     string // of the manifests
 	network *demoNetwork
-	commits chan commit
+	commits chan agent.Commit
 	ended   chan error // the proxy's end
 }
 
@@ -101,7 +103,7 @@ func demo(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
 
-	s := &show{out: out, bold: boldOn(out), dir: dir, network: network, commits: make(chan commit), ended: make(chan error, 1)}
+	s := &show{out: out, bold: boldOn(out), dir: dir, network: network, commits: make(chan agent.Commit), ended: make(chan error, 1)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { // the proxy ends before its network does
 		cancel()
@@ -123,7 +125,7 @@ func (s *show) startProxy(ctx context.Context) error {
 		ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix(demoServiceCIDR)},
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	k, err := openKernel()
+	k, err := kernel.Open()
 	if err != nil {
 		return err
 	}
@@ -131,13 +133,15 @@ func (s *show) startProxy(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, k.Close())
 	}
-	p := proxy{next: src.Next, kernel: k, ruleset: render.NewRuleset(node), log: log, committed: func(c commit) {
+	committed := func(c agent.Commit) {
 		select {
 		case s.commits <- c:
 		case <-ctx.Done():
 		}
-	}}
-	go func() { s.ended <- errors.Join(p.run(ctx), src.Close(), k.Close()) }()
+	}
+	go func() {
+		s.ended <- errors.Join(agent.Follow(ctx, src.Next, k, node, log, committed), src.Close(), k.Close())
+	}()
 	return nil
 }
 
@@ -151,7 +155,7 @@ func (s *show) play(ctx context.Context, start time.Time) error {
 	fmt.Fprintf(s.out, "nfproxy run --manifests docs/demo --hostname-override %s --cluster-cidr %s --service-cidr %s\n",
 		demoNode, demoClusterCIDR, demoServiceCIDR)
 	fmt.Fprintf(s.out, "4 Services: %d elements in one transaction, in the kernel %s after the start\n",
-		c.operations, rounded(time.Since(start)))
+		c.Operations, rounded(time.Since(start)))
 
 	services := demoServices()
 	s.title(fmt.Sprintf("%d connections from the client to each Service", demoConnections))
@@ -245,20 +249,20 @@ func (s *show) change(ctx context.Context, svc demoService, edit func(string) st
 		return fmt.Errorf("%s changed: %w", svc.file, err)
 	}
 	fmt.Fprintf(s.out, "  from the write of %s to the kernel: %s, of which the transaction %s (%d element operations)\n",
-		svc.file, rounded(time.Since(start)), rounded(c.took), c.operations)
+		svc.file, rounded(time.Since(start)), rounded(c.Took), c.Operations)
 	return nil
 }
 
 // await waits for the next commit.
-func (s *show) await(ctx context.Context) (commit, error) {
+func (s *show) await(ctx context.Context) (agent.Commit, error) {
 	select {
 	case c := <-s.commits:
 		return c, nil
 	case err := <-s.ended:
 		s.ended <- nil
-		return commit{}, cmp.Or(err, errors.New("the proxy ended"))
+		return agent.Commit{}, cmp.Or(err, errors.New("the proxy ended"))
 	case <-ctx.Done():
-		return commit{}, fmt.Errorf("waiting for the proxy: %w", ctx.Err())
+		return agent.Commit{}, fmt.Errorf("waiting for the proxy: %w", ctx.Err())
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nfproxy/nft"
+	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
 
@@ -23,7 +24,7 @@ func dumpCommand() *cli.Command {
 			"-o nft is the ruleset in nft's syntax.",
 		Flags: []cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "table, json or nft",
-				EnvVars: []string{envVar("output")}},
+				EnvVars: []string{"NFPROXY_OUTPUT"}},
 		},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
@@ -45,7 +46,7 @@ func dumpCommand() *cli.Command {
 
 // readTables reads what the kernel has of our tables.
 func readTables() ([]*nft.Table, error) {
-	k, err := openKernel()
+	k, err := kernel.Open()
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -82,7 +81,7 @@ func cleanupCommand() *cli.Command {
 		Description: "Connections that are open go on. New ones to Services find nobody who translates them.",
 		Before:      noArguments,
 		Action: func(c *cli.Context) error {
-			k, err := openKernel()
+			k, err := kernel.Open()
 			if err != nil {
 				return err
 			}
@@ -108,15 +107,6 @@ func cleanup(k *kernel.Conn, w io.Writer) error {
 		fmt.Fprintln(w, "there was nothing to remove")
 	}
 	return nil
-}
-
-// openKernel opens nf_tables. What most often goes wrong is said in one sentence.
-func openKernel() (*kernel.Conn, error) {
-	k, err := kernel.Open()
-	if errors.Is(err, os.ErrPermission) {
-		return nil, errors.New("nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability")
-	}
-	return k, err
 }
 
 // noArguments refuses arguments after the flags: mostly they are a flag without its dashes.

@@ -3,191 +3,129 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
-	"net/netip"
-	"slices"
+	"os"
+	"syscall"
 
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/klog/v2"
-	kubeproxy "k8s.io/kube-proxy/config/v1alpha1"
+	"github.com/urfave/cli/v2"
 
-	"nfproxy/nft/kernel"
-	"nfproxy/render"
-	"nfproxy/watcher"
+	"nfproxy/agent"
+	"nfproxy/config"
 )
 
-// run follows Services until ctx ends, by the settings.
-func run(ctx context.Context, set settings, log *slog.Logger) error {
-	klog.SetSlogLogger(log)
-	k, err := openKernel()
-	if err != nil {
-		return err
+func runCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "run",
+		Usage: "program the Services of a cluster or of a directory of manifests, and follow their changes",
+		Description: "On SIGTERM or SIGINT it ends and leaves the rules: connections go on, and new ones still find\n" +
+			"the Services as they were. nfproxy cleanup removes them.",
+		Flags:  config.Flags(),
+		Before: noArguments,
+		Action: runAction,
 	}
-	defer k.Close()
-	watch, err := k.Watch(render.Tables()...)
-	if err != nil {
-		return err
-	}
-	defer watch.Close()
-	flows, err := kernel.OpenFlows()
-	if err != nil {
-		return err
-	}
-	defer flows.Close()
-	metrics := newMetrics()
-	metrics.watchClients()
-	src, err := openSource(set, log)
-	if err != nil {
-		return err
-	}
-	defer src.close()
-	log.Info("nfproxy starts", "version", version, "node", set.node.Name, "source", src.name)
-	setUpMachine("/", set, log)
-
-	p := proxy{next: src.next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.node), log: log,
-		pace: pace{minSync: set.minSyncPeriod}, events: src.events}
-	p.flows = newSweeper(flows, log, metrics.swept)
-	defer p.flows.Close()
-	balancers := newHealthServers(p.known.Load, src.events, log)
-	defer balancers.Close()
-	p.health = newHealthChecks(balancers.Set)
-	p.metrics, p.status = metrics, newNodeHealth()
-	servers, err := newServers(set, metrics, p.status, configz(set), src.events.serverFailed, log)
-	if err != nil {
-		return err
-	}
-	defer servers.Close()
-	src.events.started()
-	err = runUntil(ctx, servers.Err(), p.run)
-	log.Info("nfproxy ends; its rules stay")
-	return err
 }
 
-// runUntil runs until ctx ends or an error comes that it must end by.
-func runUntil(ctx context.Context, failed <-chan error, run func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	fatal := make(chan error, 1)
-	go func() {
-		select {
-		case err := <-failed:
-			fatal <- err
-			cancel()
-		case <-ctx.Done():
+// runAction makes settings of the command line and runs by them; anew, if the file of --config asks for it.
+func runAction(c *cli.Context) error {
+	var file []byte
+	if path := c.String("config"); path != "" {
+		var err error
+		if file, err = os.ReadFile(path); err != nil {
+			return err
 		}
+	}
+	s, warnings, err := config.FromCLI(c, file)
+	log, level := newLogger(c.App.ErrWriter, s)
+	logWarnings(log, warnings)
+	if err != nil {
+		return err
+	}
+	if s.File == "" {
+		return agent.Run(c.Context, s, version, log)
+	}
+	changed := config.Watch(c.Context, s.File, file, log, func(file []byte) (config.Edition, error) {
+		s, warnings, err := config.FromCLI(c, file)
+		return config.Edition{Settings: s, Warnings: warnings}, err
+	})
+	anew, err := runWhileFollowing(c.Context, s, changed, level, log)
+	if err != nil || !anew {
+		return err
+	}
+	return reexec()
+}
+
+// newLogger logs as the settings say. What is logged can be changed while it is in use.
+func newLogger(w io.Writer, s config.Settings) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
+	level.Set(logLevel(s.Verbosity))
+	options := &slog.HandlerOptions{Level: level}
+	if s.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options)), level
+	}
+	return slog.New(slog.NewTextHandler(w, options)), level
+}
+
+func logLevel(verbosity int) slog.Level {
+	if verbosity >= 4 {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+func logWarnings(log *slog.Logger, warnings []config.Warning) {
+	for _, w := range warnings {
+		args := []any{"setting", w.Setting}
+		if w.File != "" {
+			args = append(args, "file", w.File)
+		}
+		log.Warn(w.What, args...)
+	}
+}
+
+// runWhileFollowing runs until ctx ends, or until a changed file asks for something that takes a new start: then anew is
+// true, and everything has ended cleanly.
+func runWhileFollowing(ctx context.Context, s config.Settings, changed <-chan config.Edition, level *slog.LevelVar,
+	log *slog.Logger) (anew bool, err error) {
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan bool, 1)
+	go func() {
+		ended <- follow(running, s, changed, level, log)
+		cancel()
 	}()
-	err := run(ctx)
-	select {
-	case err := <-fatal:
-		return err
-	default:
-		return err
+	err = agent.Run(running, s, version, log)
+	cancel()
+	return <-ended && ctx.Err() == nil, err
+}
+
+// follow applies what can change while running. It returns true when something else changed, and false when ctx ends.
+func follow(ctx context.Context, s config.Settings, changed <-chan config.Edition, level *slog.LevelVar, log *slog.Logger) bool {
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case next := <-changed:
+			live, restart := config.Reload(s, next.Settings)
+			if len(restart) > 0 {
+				log.Info("starting anew for a changed configuration", "file", s.File, "settings", restart)
+				return true // what there is to warn of is said then
+			}
+			logWarnings(log, next.Warnings)
+			if live.Verbosity != s.Verbosity {
+				log.Info("changed", "file", s.File, "setting", "logging.verbosity", "value", live.Verbosity)
+			}
+			level.Set(logLevel(live.Verbosity))
+			s = live
+		}
 	}
 }
 
-// configz is the configuration in use as /configz shows it.
-func configz(set settings) any {
-	set.effective.APIVersion, set.effective.Kind = kubeproxy.SchemeGroupVersion.String(), "KubeProxyConfiguration"
-	return set.effective
-}
-
-// source is where Services come from.
-type source struct {
-	name   string
-	next   func(context.Context) (render.Update, error)
-	events *events // nil where nobody would read them
-	// closers are called in the opposite order.
-	closers []func()
-}
-
-func (s *source) close() {
-	for _, c := range slices.Backward(s.closers) {
-		c()
+// reexec starts this program anew in its place: the same process, the same arguments and environment. It returns only if
+// that fails. The rules stay, the new start takes them over.
+func reexec() error {
+	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
+		return fmt.Errorf("start anew: %w", err)
 	}
-}
-
-// openSource opens the source that the settings ask for, with the addresses that node ports are served at.
-func openSource(set settings, log *slog.Logger) (*source, error) {
-	s := &source{}
-	if err := s.open(set, log); err != nil {
-		s.close()
-		return nil, err
-	}
-	return s, nil
-}
-
-func (s *source) open(set settings, log *slog.Logger) error {
-	var err error
-	if set.manifests != "" {
-		err = s.openDir(set, log)
-	} else {
-		err = s.openAPI(set, log)
-	}
-	if err != nil {
-		return err
-	}
-	if set.primaryIP.IsValid() {
-		s.next = withPrimaryIP(s.next, set.primaryIP)
-	}
-	if len(set.nodePorts) == 0 {
-		return nil
-	}
-	addresses, err := watcher.NewAddresses(set.nodePorts, log)
-	if err != nil {
-		return err
-	}
-	joined := watcher.NewAddressSource(s.next, addresses)
-	s.next = joined.Next
-	s.closers = append(s.closers, func() { addresses.Close() }, func() { joined.Close() })
 	return nil
-}
-
-func (s *source) openDir(set settings, log *slog.Logger) error {
-	dir, err := watcher.NewDir(set.manifests, set.node, log)
-	if err != nil {
-		return err
-	}
-	s.name, s.next = set.manifests, dir.Next
-	s.closers = append(s.closers, func() { dir.Close() })
-	return nil
-}
-
-func (s *source) openAPI(set settings, log *slog.Logger) error {
-	config, err := clientConfig(set)
-	if err != nil {
-		return err
-	}
-	api, err := watcher.NewAPI(config, set.node, log)
-	if err != nil {
-		return err
-	}
-	s.closers = append(s.closers, func() { api.Close() })
-	if s.events, err = newEvents(config, set.node.Name, log); err != nil {
-		return err
-	}
-	s.closers = append(s.closers, s.events.Close)
-	s.name, s.next = config.Host, api.Next
-	return nil
-}
-
-// clientConfig says how to reach the API server: by a kubeconfig file, or as a pod of the cluster.
-func clientConfig(set settings) (*rest.Config, error) {
-	config, err := clientcmd.BuildConfigFromFlags(set.master, set.kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("kubeconfig %s: %w", set.kubeconfig, err)
-	}
-	config.UserAgent = "nfproxy/" + version
-	return config, nil
-}
-
-// withPrimaryIP replaces the node's address of the family of addr by addr.
-func withPrimaryIP(next func(context.Context) (render.Update, error), addr netip.Addr) func(context.Context) (render.Update, error) {
-	return func(ctx context.Context) (render.Update, error) {
-		u, err := next(ctx)
-		others := slices.DeleteFunc(slices.Clone(u.Node.Addresses), func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
-		u.Node.Addresses = append(others, addr)
-		slices.SortFunc(u.Node.Addresses, netip.Addr.Compare)
-		return u, err
-	}
 }

@@ -79,12 +79,12 @@ func holders(path string) []string {
 var (
 	quoted  = regexp.MustCompile("`([^`\n]+)`")
 	aTest   = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w*$`)
-	aFile   = regexp.MustCompile(`^[\w/*-]+(?:_test\.go|\.txtar)$`)
+	aFile   = regexp.MustCompile(`^[\w/*-]+\.(?:go|txtar)$`)
 	stories = regexp.MustCompile("\\bstor(?:y|ies)((?:,? (?:and )?`[^`]+`)+)")
 	declare = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 )
 
-// TestDocumentsNameWhatThereIs: tests, their files and stories that documents name are there.
+// TestDocumentsNameWhatThereIs: tests, files of Go and stories that documents name are there.
 func TestDocumentsNameWhatThereIs(t *testing.T) {
 	tests := make(map[string]bool)
 	for _, pattern := range []string{"../*_test.go", "../*/*_test.go", "../*/*/*_test.go"} {

@@ -46,8 +46,13 @@ type ControlPlane struct {
 // Service's endpoint. Without addrs it has none.
 //
 // Pods may be created without service accounts, whose controller does not run.
+//
+// It takes seconds, so that with go test -short the test is skipped.
 func Start(t testing.TB, ns *sandbox.Namespace, addrs ...netip.Addr) *ControlPlane {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it needs a control plane")
+	}
 	c := &ControlPlane{t: t, ns: ns, dir: t.TempDir(), addrs: addrs}
 	var err error
 	if c.authority, err = newAuthority(); err != nil {

@@ -1,7 +1,9 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,8 +16,8 @@ type Conn struct {
 	commits uint32 // ours so far
 }
 
-// Open opens a connection to the calling thread's network namespace. Without the privilege to change it, Open fails
-// with an error that wraps os.ErrPermission.
+// Open opens a connection to the calling thread's network namespace. Without the privilege to change it, which is what
+// most often goes wrong, the error says in one sentence how to get it.
 func Open() (*Conn, error) {
 	s, err := dial()
 	if err != nil {
@@ -25,6 +27,9 @@ func Open() (*Conn, error) {
 	// The kernel checks the privilege before anything else (nfnetlink_rcv in net/netfilter/nfnetlink.c).
 	if _, err := c.Generation(); err != nil {
 		c.Close()
+		if errors.Is(err, os.ErrPermission) {
+			return nil, errors.New("nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability")
+		}
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return c, nil

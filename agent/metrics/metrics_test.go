@@ -1,0 +1,301 @@
+package metrics
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// scraped is what /metrics said.
+type scraped struct {
+	types   map[string]string    // by name
+	labels  map[string]string    // by name: those that there are, separated by commas, without le
+	buckets map[string][]float64 // by name: of a histogram, in order, without the infinite one
+	samples map[string]float64   // by name and labels
+}
+
+var sampleLine = regexp.MustCompile(`^([a-z0-9_]+)(?:\{(.*)\})? (\S+)$`)
+
+// scrape asks as Prometheus does.
+func scrape(t *testing.T, m *Recorder) scraped {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("%d\n%s", answer.Code, answer.Body)
+	}
+	return parse(t, answer.Body.String())
+}
+
+func parse(t *testing.T, text string) scraped {
+	t.Helper()
+	s := scraped{make(map[string]string), make(map[string]string), make(map[string][]float64), make(map[string]float64)}
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			name, kind, _ := strings.Cut(rest, " ")
+			s.types[name] = kind
+			continue
+		}
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		parts := sampleLine.FindStringSubmatch(line)
+		if parts == nil {
+			t.Fatalf("not a sample: %s", line)
+		}
+		value, err := strconv.ParseFloat(parts[3], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.samples[strings.TrimSuffix(line, " "+parts[3])] = value
+		s.note(parts[1], parts[2])
+	}
+	return s
+}
+
+// note takes the labels and the bucket of a sample. No value in these tests has a comma.
+func (s scraped) note(sample, labels string) {
+	name := sample
+	if _, ok := s.types[name]; !ok { // one of a histogram's or a summary's
+		name = name[:strings.LastIndex(name, "_")]
+	}
+	var names []string
+	for pair := range strings.SplitSeq(labels, ",") {
+		switch label, value, _ := strings.Cut(pair, "="); label {
+		case "":
+		case "le":
+			if le, err := strconv.ParseFloat(strings.Trim(value, `"`), 64); err == nil && value != `"+Inf"` && !slices.Contains(s.buckets[name], le) {
+				s.buckets[name] = append(s.buckets[name], le)
+			}
+		default:
+			names = append(names, label)
+		}
+	}
+	s.labels[name] = strings.Join(names, ",")
+}
+
+// exercised are metrics of which each has a value.
+func exercised() *Recorder {
+	m := New("v1.2.3")
+	start := m.started
+	m.now = func() time.Time { return start.Add(10 * time.Second) }
+	m.Updated(render.Update{Services: []render.Service{localService("web", "node-b")}})
+	m.Committed(Round{Operations: 5, Took: 2 * time.Millisecond, Seen: start.Add(10*time.Second - 3*time.Millisecond),
+		Triggered: []time.Time{start.Add(9 * time.Second), start.Add(-time.Hour)}})
+	m.Committed(Round{Took: 40 * time.Millisecond, Full: true})
+	m.Failed()
+	m.Repaired()
+	m.Quarantined(2)
+	m.Conflicts(3)
+	m.Swept(nft.IPv6, 7, 20*time.Millisecond)
+	m.HealthzAnswered(503)
+	m.LivezAnswered(200)
+	requested(m.client)
+	return m
+}
+
+// requested tells what client-go would of a request.
+func requested(c clientMetrics) {
+	ctx, at := context.Background(), url.URL{Host: "api:6443"}
+	c.duration.Observe(ctx, "GET", at, time.Second)
+	c.throttled.Observe(ctx, "GET", at, time.Second)
+	c.sent.Observe(ctx, "GET", at.Host, 100)
+	c.received.Observe(ctx, "GET", at.Host, 5000)
+	c.results.Increment(ctx, "200", "GET", at.Host)
+	c.retries.IncrementRetry(ctx, "429", "GET", at.Host)
+}
+
+// TestPeerMetrics: names, types and labels are those of kube-proxy 1.36 in nftables mode, and so are the buckets.
+func TestPeerMetrics(t *testing.T) {
+	got := scrape(t, exercised())
+	for name, want := range map[string][2]string{
+		"sync_proxy_rules_duration_seconds":              {"histogram", "ip_family"},
+		"sync_full_proxy_rules_duration_seconds":         {"histogram", "ip_family"},
+		"sync_partial_proxy_rules_duration_seconds":      {"histogram", "ip_family"},
+		"sync_proxy_rules_last_timestamp_seconds":        {"gauge", "ip_family"},
+		"sync_proxy_rules_last_queued_timestamp_seconds": {"gauge", "ip_family"},
+		"network_programming_duration_seconds":           {"histogram", "ip_family"},
+		"sync_proxy_rules_endpoint_changes_pending":      {"gauge", ""},
+		"sync_proxy_rules_endpoint_changes_total":        {"counter", ""},
+		"sync_proxy_rules_service_changes_pending":       {"gauge", ""},
+		"sync_proxy_rules_service_changes_total":         {"counter", ""},
+		"sync_proxy_rules_nftables_sync_failures_total":  {"counter", "ip_family"},
+		"sync_proxy_rules_no_local_endpoints_total":      {"gauge", "ip_family,traffic_policy"},
+		"proxy_healthz_total":                            {"counter", "code"},
+		"proxy_livez_total":                              {"counter", "code"},
+		"conntrack_reconciler_sync_duration_seconds":     {"histogram", "ip_family"},
+		"conntrack_reconciler_deleted_entries_total":     {"counter", "ip_family"},
+	} {
+		name = "kubeproxy_" + name
+		if is := [2]string{got.types[name], got.labels[name]}; is != want {
+			t.Errorf("%s: %q, want %q", name, is, want)
+		}
+		if got.types[name] != "histogram" {
+			continue
+		}
+		buckets := [3]float64{0.001, 16.384, 15} // the first, the last, how many
+		if name == "kubeproxy_network_programming_duration_seconds" {
+			buckets = [3]float64{0.25, 300, 80}
+		}
+		if le := got.buckets[name]; len(le) == 0 || [3]float64{le[0], le[len(le)-1], float64(len(le))} != buckets {
+			t.Errorf("%s: buckets %v", name, le)
+		}
+	}
+}
+
+// TestMetricsCount: what was told is what is asked for.
+func TestMetricsCount(t *testing.T) {
+	m := exercised()
+	got := scrape(t, m)
+	now := unixSeconds(m.now())
+	for sample, want := range map[string]float64{
+		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}`:                               2,
+		`kubeproxy_sync_proxy_rules_duration_seconds_bucket{ip_family="IPv6",le="0.002"}`:                   1,
+		`kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv6"}`:                          1,
+		`kubeproxy_sync_partial_proxy_rules_duration_seconds_count{ip_family="IPv4"}`:                       1,
+		`kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`:                               now,
+		`kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family="IPv6"}`:                        now,
+		`kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"}`:                            1,
+		`kubeproxy_network_programming_duration_seconds_sum{ip_family="IPv6"}`:                              1,
+		`kubeproxy_sync_proxy_rules_service_changes_total`:                                                  1,
+		`kubeproxy_sync_proxy_rules_endpoint_changes_total`:                                                 1,
+		`kubeproxy_sync_proxy_rules_service_changes_pending`:                                                0,
+		`kubeproxy_sync_proxy_rules_endpoint_changes_pending`:                                               0,
+		`kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv4"}`:                         1,
+		`kubeproxy_sync_proxy_rules_nftables_sync_failures_total{ip_family="IPv6"}`:                         1,
+		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"}`:   1,
+		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv6",traffic_policy="internal"}`:   0,
+		`kubeproxy_proxy_healthz_total{code="503"}`:                                                         1,
+		`kubeproxy_proxy_healthz_total{code="200"}`:                                                         0,
+		`kubeproxy_proxy_livez_total{code="200"}`:                                                           1,
+		`kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv6"}`:                      1,
+		`kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"}`:                            7,
+		`kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"}`:                            0,
+		`nfproxy_event_to_commit_seconds_count`:                                                             1,
+		`nfproxy_event_to_commit_seconds_bucket{le="0.0016"}`:                                               0,
+		`nfproxy_event_to_commit_seconds_bucket{le="0.0032"}`:                                               1,
+		`nfproxy_commit_duration_seconds_count`:                                                             1,
+		`nfproxy_batch_operations_sum`:                                                                      5,
+		`nfproxy_repairs_total`:                                                                             1,
+		`nfproxy_quarantined_services`:                                                                      2,
+		`nfproxy_conflicting_frontends`:                                                                     3,
+		`rest_client_requests_total{code="200",host="api:6443",method="GET"}`:                               1,
+		`rest_client_request_retries_total{code="429",host="api:6443",verb="GET"}`:                          1,
+		`rest_client_request_duration_seconds_bucket{host="api:6443",verb="GET",le="1"}`:                    1,
+		`rest_client_response_size_bytes_sum{host="api:6443",verb="GET"}`:                                   5000,
+		fmt.Sprintf(`nfproxy_build_info{go_version=%q,schema="1",version=%q}`, runtime.Version(), "v1.2.3"): 1,
+	} {
+		is, ok := got.samples[sample]
+		if !ok || is < want-1e-3 || is > want+1e-3 {
+			t.Errorf("%s is %v (there: %v), want %v", sample, is, ok, want)
+		}
+	}
+}
+
+// TestMetricsPending: what came counts until it is in the kernel; the last sync is none before the first.
+func TestMetricsPending(t *testing.T) {
+	m := New("v1.2.3")
+	if _, ok := scrape(t, m).samples[`kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`]; ok {
+		t.Error("there was a sync before the first")
+	}
+	m.Updated(render.Update{Services: []render.Service{localService("a", "node-b"), localService("b", "node-b")}})
+	m.Updated(render.Update{Removed: []render.ServiceName{{Namespace: "ns1", Name: "a"}}})
+	m.Failed()
+	got := scrape(t, m).samples
+	for sample, want := range map[string]float64{
+		`kubeproxy_sync_proxy_rules_service_changes_pending`:                                              3,
+		`kubeproxy_sync_proxy_rules_endpoint_changes_pending`:                                             3,
+		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"}`: 0,
+	} {
+		if got[sample] != want {
+			t.Errorf("%s is %v, want %v", sample, got[sample], want)
+		}
+	}
+	m.Committed(Round{})
+	got = scrape(t, m).samples
+	for sample, want := range map[string]float64{
+		`kubeproxy_sync_proxy_rules_service_changes_pending`:                                              0,
+		`kubeproxy_sync_proxy_rules_service_changes_total`:                                                3,
+		`kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"}`: 1,
+		`nfproxy_batch_operations_count`:                                                                  0,
+	} {
+		if got[sample] != want {
+			t.Errorf("%s is %v after the commit, want %v", sample, got[sample], want)
+		}
+	}
+}
+
+// TestNoMetrics: who wants none needs none.
+func TestNoMetrics(t *testing.T) {
+	var m *Recorder
+	m.Updated(render.Update{})
+	m.Committed(Round{Full: true})
+	m.Failed()
+	m.Repaired()
+	m.Quarantined(1)
+	m.Conflicts(1)
+	m.Swept(nft.IPv4, 1, time.Second)
+	m.HealthzAnswered(200)
+	m.LivezAnswered(200)
+	m.WatchClients()
+}
+
+// documentedMetric is a row of docs/metrics.md: name, type and labels.
+var documentedMetric = regexp.MustCompile("(?m)^\\| `([a-z0-9_*]+)` \\|([a-z ]*)\\|([a-z_, `]*)\\|")
+
+// absentMetric is a row of what kube-proxy has and we have not.
+var absentMetric = regexp.MustCompile("(?m)^\\| `([a-z0-9_*]+)`[^|]*\\|[^|]*\\|$")
+
+// TestMetricsDocument: docs/metrics.md has every metric, with its type and labels, and none besides.
+func TestMetricsDocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	has, lacks, ok := strings.Cut(string(text), "\n## What kube-proxy has and nfproxy has not\n")
+	if !ok {
+		t.Fatal("docs/metrics.md has no section about what is missing")
+	}
+	s := scrape(t, exercised())
+	is := make(map[string]string)
+	for name, kind := range s.types {
+		if prefix, _, _ := strings.Cut(name, "_"); prefix == "go" || prefix == "process" {
+			is[prefix+"_*"] = " "
+			continue
+		}
+		is[name] = kind + " " + s.labels[name]
+	}
+	documented := make(map[string]string)
+	for _, row := range documentedMetric.FindAllStringSubmatch(has, -1) {
+		documented[row[1]] = strings.TrimSpace(row[2]) + " " + strings.NewReplacer("`", "", " ", "").Replace(row[3])
+	}
+	if diff := cmp.Diff(is, documented); diff != "" {
+		t.Errorf("docs/metrics.md (-what there is +what it says):\n%s", diff)
+	}
+	absent := absentMetric.FindAllStringSubmatch(lacks, -1)
+	for _, row := range absent {
+		if _, there := s.types[row[1]]; there {
+			t.Errorf("docs/metrics.md says that there is no %s, and there is", row[1])
+		}
+	}
+	if len(absent) < 5 {
+		t.Errorf("docs/metrics.md says only of %d metrics that they are missing", len(absent))
+	}
+}

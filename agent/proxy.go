@@ -1,0 +1,219 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"nfproxy/agent/metrics"
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// proxy is the whole of it: what a source says has changed becomes changes of the kernel's tables, and what others do to
+// the tables is undone.
+type proxy struct {
+	// next blocks until something changed. The first call returns everything.
+	next    func(context.Context) (render.Update, error)
+	kernel  *kernel.Conn
+	ruleset *render.Ruleset
+	log     *slog.Logger
+	// watch hears of what others change in the tables; nil for a proxy that does not care.
+	watch *kernel.Watch
+	// pace says when to program; its minSync may be set.
+	pace pace
+	// committed, if not nil, is told of every commit.
+	committed func(Commit)
+	// health, if not nil, answers load balancers; flows, if not nil, ends what goes to endpoints that are gone; events, if
+	// not nil, tells people in the API.
+	health *healthChecks
+	flows  *sweeper
+	events *events
+	// metrics and status, if not nil, are told what is going on.
+	metrics *metrics.Recorder
+	status  *nodeHealth
+
+	known  atomic.Bool // what is in the kernel is what ruleset thinks; health servers read it
+	synced atomic.Bool // everything that the source said first is in the kernel
+	// The rest belongs to run.
+	pending   pending
+	intrusion *kernel.Intrusion // what was changed by others and is not repaired yet
+	trials    trials
+}
+
+// pending is what waits to be programmed.
+type pending struct {
+	started   bool // the source has told everything
+	dirty     bool
+	seen      time.Time
+	triggered []time.Time
+}
+
+// update is an answer of next.
+type update struct {
+	render.Update
+	err error
+}
+
+// run works until ctx ends, which is no error, or the source does.
+func (p *proxy) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var following sync.WaitGroup
+	defer following.Wait()
+	defer cancel()
+	updates, intrusions := make(chan update), p.listen(ctx)
+	following.Go(func() { p.follow(ctx, updates) })
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(p.idle())
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-updates:
+			if u.err != nil {
+				return u.err
+			}
+			p.take(u.Update)
+		case i := <-intrusions:
+			p.intruded(i)
+		case <-timer.C:
+		}
+		if p.retry(time.Now()); p.pending.dirty && p.pending.started && p.pace.mayStart(time.Now()) {
+			p.pace.started(time.Now())
+			err := p.program()
+			if p.pace.ended(err); err != nil {
+				p.metrics.Failed()
+				p.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", p.pace.backoff)
+			}
+		}
+	}
+}
+
+// follow asks the source for updates as long as they are wanted. While one waits to be taken the source gathers the next.
+func (p *proxy) follow(ctx context.Context, updates chan<- update) {
+	for {
+		u, err := p.next(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		select {
+		case updates <- update{u, err}:
+		case <-ctx.Done():
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// listen passes on what the watch hears, until ctx ends.
+func (p *proxy) listen(ctx context.Context) <-chan kernel.Intrusion {
+	if p.watch == nil {
+		return nil
+	}
+	intrusions := make(chan kernel.Intrusion)
+	go func() {
+		for {
+			i, err := p.watch.Next()
+			if err != nil {
+				if ctx.Err() == nil {
+					p.log.Error("changes that others make to the tables are not noticed any more", "error", err)
+				}
+				return
+			}
+			select {
+			case intrusions <- i:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return intrusions
+}
+
+// take hands an update to the ruleset and the health checks and tells what follows from it.
+func (p *proxy) take(u render.Update) {
+	p.pending.started, p.pending.dirty = true, true
+	if p.pending.seen.IsZero() {
+		p.pending.seen = u.Seen
+	}
+	p.pending.triggered = append(p.pending.triggered, u.Triggered...)
+	p.pace.hurry()
+	p.health.take(u)
+	p.flows.Take(u)
+	p.metrics.Updated(u)
+	p.status.queued(time.Now())
+	p.status.setEligible(!u.NotEligible)
+	for _, c := range p.ruleset.Update(u) {
+		p.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
+		p.events.warn(c.Loser, reasonConflict, c.String())
+	}
+	p.tell(u)
+}
+
+// tell logs an update for those who want to know everything.
+func (p *proxy) tell(u render.Update) {
+	if !p.log.Enabled(context.Background(), slog.LevelDebug) {
+		return
+	}
+	for _, name := range u.Removed {
+		p.log.Debug("Service removed", "service", name)
+	}
+	for _, s := range u.Services {
+		for _, port := range s.Ports {
+			for _, addr := range s.ClusterIPs {
+				selected := render.Select(u.Node, port, render.Family(addr))
+				p.log.Debug("Service changed", "service", s.ServiceName, "port", port.Name, "frontend",
+					netip.AddrPortFrom(addr, port.Port), "endpoints", len(selected.Cluster), "why", selected.WhyCluster)
+			}
+		}
+	}
+}
+
+// intruded notes that others have changed the tables: what is in the kernel is not known any more.
+func (p *proxy) intruded(i kernel.Intrusion) {
+	if !p.pending.started { // the first round reads everything
+		return
+	}
+	p.known.Store(false)
+	p.intrusion = &i
+	p.status.queued(time.Now())
+	p.pending.dirty = true
+	p.pace.disturbed(time.Now())
+}
+
+// idle is how long there is nothing to do unless something happens.
+func (p *proxy) idle() time.Duration {
+	wait := p.trials.wait(time.Now())
+	if p.pending.dirty && p.pending.started {
+		wait = min(wait, p.pace.wait(time.Now()))
+	}
+	return wait
+}
+
+// report tells whoever wants to know that the kernel has everything, by changes that began to be made at a time. full says
+// that the tables were read before.
+func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
+	c := Commit{nft.ElementOperations(changes), time.Since(start), p.pending.seen, p.pending.triggered}
+	p.pending = pending{started: true}
+	p.trials.succeeded()
+	p.health.programmed()
+	p.flows.Programmed(changes)
+	p.metrics.Committed(metrics.Round{Operations: c.Operations, Took: c.Took, Seen: c.Seen, Triggered: c.Triggered, Full: full})
+	p.metrics.Quarantined(len(p.trials))
+	p.metrics.Conflicts(p.ruleset.Contested())
+	p.status.programmed(time.Now())
+	if len(changes) == 0 {
+		return
+	}
+	p.log.Debug("committed", "operations", c.Operations, "took", c.Took)
+	if p.committed != nil {
+		p.committed(c)
+	}
+}

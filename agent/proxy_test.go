@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// daemon is a proxy at work in the tests' namespace, fed by hand.
+type daemon struct {
+	t       *testing.T
+	updates chan render.Update
+	commits chan Commit
+	log     *lines
+	proxy   *proxy
+	kernel  *kernel.Conn // another connection than the proxy's
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// patience is how long a test waits for what must happen.
+const patience = 10 * time.Second
+
+// startDaemon starts a proxy; its tables are removed when the test ends.
+func startDaemon(t *testing.T) *daemon {
+	t.Helper()
+	d := &daemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &lines{}}
+	open := func() *kernel.Conn {
+		k, err := kernel.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { k.Close() })
+		return k
+	}
+	k := open()
+	d.kernel = open()
+	watch, err := k.Watch(render.Tables()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func(ctx context.Context) (render.Update, error) {
+		select {
+		case u := <-d.updates:
+			return u, nil
+		case <-ctx.Done():
+			return render.Update{}, ctx.Err()
+		}
+	}
+	d.proxy = &proxy{next: next, kernel: k, watch: watch, ruleset: render.NewRuleset(render.Node{Name: "n"}),
+		log: slog.New(slog.NewTextHandler(d.log, nil)), committed: func(c Commit) { d.commits <- c }}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- d.proxy.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		watch.Close()
+		removeTables(t, d.kernel)
+	})
+	return d
+}
+
+// removeTables leaves nothing for the next test.
+func removeTables(t *testing.T, k *kernel.Conn) {
+	t.Helper()
+	tables, _, err := k.Read(render.Tables()...)
+	if err == nil {
+		err = k.Apply(nft.Diff(tables, nil), 0)
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// send hands Services to the proxy.
+func (d *daemon) send(services ...render.Service) {
+	d.t.Helper()
+	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: services, Seen: time.Now()}
+}
+
+// await waits for a commit.
+func (d *daemon) await() Commit {
+	d.t.Helper()
+	select {
+	case c := <-d.commits:
+		return c
+	case <-time.After(patience):
+		d.t.Fatalf("no commit; the log says\n%s", d.log)
+		return Commit{}
+	}
+}
+
+// until waits until the tables have, or lack, what is wanted.
+func (d *daemon) until(what string, want bool) {
+	d.t.Helper()
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		text := d.text()
+		if strings.Contains(text, what) == want {
+			return
+		}
+		if time.Now().After(deadline) {
+			d.t.Fatalf("%q in the tables: %t; they are\n%s\nthe log says\n%s", what, !want, text, d.log)
+		}
+	}
+}
+
+func (d *daemon) text() string {
+	d.t.Helper()
+	tables, _, err := d.kernel.Read(render.Tables()...)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, t := range tables {
+		b.WriteString(t.String())
+	}
+	return b.String()
+}
+
+// testService has one TCP port.
+func testService(name, frontend string, endpoints ...string) render.Service {
+	at := netip.MustParseAddrPort(frontend)
+	s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: name}, ClusterIPs: []netip.Addr{at.Addr()},
+		Ports: []render.Port{{Name: "p", Protocol: nft.TCP, Port: at.Port()}}}
+	for _, e := range endpoints {
+		s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, render.Endpoint{AddrPort: netip.MustParseAddrPort(e), Ready: true})
+	}
+	return s
+}
+
+// refusedService is one that the kernel does not take: the name of its map of clients is too long (NFT_SET_MAXNAMELEN).
+func refusedService(frontend string, endpoints ...string) render.Service {
+	s := testService(strings.Repeat("long", 60), frontend, endpoints...)
+	s.Affinity = time.Hour
+	return s
+}
+
+// TestRefusedService: a Service that the kernel refuses keeps nobody else from theirs, at the start and later, and gets
+// what it wants once that is possible.
+func TestRefusedService(t *testing.T) {
+	d := startDaemon(t)
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
+	d.until("ns/web:p", true)
+	if text := d.text(); strings.Contains(text, "10.96.0.2") {
+		t.Errorf("the Service is there:\n%s", text)
+	}
+	if log := d.log.String(); !strings.Contains(log, "the kernel refuses a Service") || !strings.Contains(log, "service=ns/longlong") {
+		t.Errorf("the log says\n%s", log)
+	}
+	d.send(testService("more", "10.96.0.3:80", "10.0.0.3:80"))
+	d.until("ns/more:p", true)
+
+	allowed := refusedService("10.96.0.2:80", "10.0.0.2:80")
+	allowed.Affinity = 0
+	d.send(allowed)
+	d.until("10.96.0.2 . tcp . 80", true)
+
+	d.send(refusedService("10.96.0.2:80", "10.0.0.9:80"), testService("last", "10.96.0.4:80"))
+	d.until("ns/last:p", true)
+	if text := d.text(); !strings.Contains(text, "10.0.0.2 . 80") || strings.Contains(text, "10.0.0.9 . 80") {
+		t.Errorf("it does not keep what it had:\n%s", text)
+	}
+	d.updates <- render.Update{Node: render.Node{Name: "n"}, Removed: []render.ServiceName{allowed.ServiceName}}
+	d.until("10.96.0.2", false)
+}
+
+// TestRefusedAgain: a Service in quarantine is tried again, with growing delays, and that disturbs nobody.
+func TestRefusedAgain(t *testing.T) {
+	d := startDaemon(t)
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
+	for deadline := time.Now().Add(patience); strings.Count(d.log.String(), "the kernel refuses a Service") < 3; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it is not tried again; the log says\n%s", d.log)
+		}
+	}
+	for _, delay := range []string{"retry=1s", "retry=2s", "retry=4s"} {
+		if !strings.Contains(d.log.String(), delay) {
+			t.Errorf("no %s in\n%s", delay, d.log)
+		}
+	}
+	d.until("ns/web:p", true)
+}
+
+// TestRepairs: what others do is undone for as long as they do it, but not as often as they could.
+func TestRepairs(t *testing.T) {
+	d := startDaemon(t)
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
+	d.await()
+	deletions := 0
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+		tables, generation, err := d.kernel.Read(render.Tables()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(tables) == 0 {
+			continue
+		}
+		switch err := d.kernel.Apply(nft.Diff(tables, nil), generation); {
+		case err == nil:
+			deletions++
+		case !errors.Is(err, kernel.ErrMoved):
+			t.Fatal(err)
+		}
+	}
+	d.until("ns/web:p", true)
+	repairs := len(d.commits)
+	t.Logf("%d deletions, %d repairs", deletions, repairs)
+	if repairs < 3 || repairs > 40 { // without a pause there are hundreds
+		t.Errorf("%d repairs", repairs)
+	}
+}
+
+// TestCommitTells: a commit knows when the first of its changes was seen, and what triggered them.
+func TestCommitTells(t *testing.T) {
+	d := startDaemon(t)
+	seen, cause := time.Now().Add(-time.Second), time.Now().Add(-time.Minute)
+	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{testService("web", "10.96.0.1:80")},
+		Seen: seen, Triggered: []time.Time{cause}}
+	if c := d.await(); !c.Seen.Equal(seen) || len(c.Triggered) != 1 || !c.Triggered[0].Equal(cause) {
+		t.Errorf("%+v", c)
+	}
+}

@@ -1,0 +1,103 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"k8s.io/klog/v2"
+
+	"nfproxy/agent/metrics"
+	"nfproxy/config"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an
+// error if it cannot begin, or if something ends that it must not go on without. version is nfproxy's, which it tells.
+func Run(ctx context.Context, set config.Settings, version string, log *slog.Logger) error {
+	klog.SetSlogLogger(log)
+	k, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	watch, err := k.Watch(render.Tables()...)
+	if err != nil {
+		return err
+	}
+	defer watch.Close()
+	flows, err := kernel.OpenFlows()
+	if err != nil {
+		return err
+	}
+	defer flows.Close()
+	recorder := metrics.New(version)
+	recorder.WatchClients()
+	src, err := openSource(set, version, log)
+	if err != nil {
+		return err
+	}
+	defer src.close()
+	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.name)
+	setUpMachine("/", set, log)
+
+	p := proxy{next: src.next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
+		pace: pace{minSync: set.MinSyncPeriod}, events: src.events}
+	p.flows = newSweeper(flows, log, recorder.Swept)
+	defer p.flows.Close()
+	balancers := newHealthServers(p.known.Load, src.events, log)
+	defer balancers.Close()
+	p.health = newHealthChecks(balancers.Set)
+	p.metrics, p.status = recorder, newNodeHealth()
+	servers, err := newServers(set, recorder, p.status, configz(set), src.events.serverFailed, log)
+	if err != nil {
+		return err
+	}
+	defer servers.Close()
+	src.events.started(version)
+	err = runUntil(ctx, servers.Err(), p.run)
+	log.Info("nfproxy ends; its rules stay")
+	return err
+}
+
+// runUntil runs until ctx ends or an error comes that it must end by.
+func runUntil(ctx context.Context, failed <-chan error, run func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	fatal := make(chan error, 1)
+	go func() {
+		select {
+		case err := <-failed:
+			fatal <- err
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := run(ctx)
+	select {
+	case err := <-fatal:
+		return err
+	default:
+		return err
+	}
+}
+
+// Follow programs what next says through the kernel until ctx ends, which is no error, or next fails. next blocks until
+// something changed; its first call returns everything. committed is told of every commit. This is the loop of Run and
+// nothing around it: what others do to the tables is not undone, nobody is told of health, no flow is swept.
+func Follow(ctx context.Context, next func(context.Context) (render.Update, error), k *kernel.Conn, node render.Node,
+	log *slog.Logger, committed func(Commit)) error {
+	p := proxy{next: next, kernel: k, ruleset: render.NewRuleset(node), log: log, committed: committed}
+	return p.run(ctx)
+}
+
+// Commit is what a commit was made of.
+type Commit struct {
+	Operations int           // elements added and deleted
+	Took       time.Duration // from the first look at what is to be done to the kernel having it
+	// Seen is when the first of the changes reached this machine, zero for one that did not come from a source;
+	// Triggered when they happened in the cluster.
+	Seen      time.Time
+	Triggered []time.Time
+}

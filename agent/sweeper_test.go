@@ -1,0 +1,235 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"nfproxy/integration/sandbox"
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// sweepTest is a proxy's round with a sweeper beside it, in a node of its own.
+type sweepTest struct {
+	t       *testing.T
+	node    *sandbox.Namespace
+	network *sandbox.Network
+	kernel  *kernel.Conn
+	flows   *kernel.Flows
+	ruleset *render.Ruleset
+	sweeper *sweeper
+	facts   render.Node
+	log     lines
+
+	mu      sync.Mutex
+	deleted map[nft.Family]int
+	sweeps  int
+}
+
+func newSweepTest(t *testing.T) *sweepTest {
+	t.Helper()
+	s := &sweepTest{t: t, facts: render.Node{Name: "node-a", Addresses: []netip.Addr{node4, node6},
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, deleted: make(map[nft.Family]int)}
+	s.ruleset = render.NewRuleset(s.facts)
+	var err error
+	if s.node, err = sandbox.NewNamespace(); err != nil {
+		t.Fatal(err)
+	}
+	if s.network, err = sandbox.NewNetwork(s.node, node4, node6); err != nil {
+		t.Fatal(err)
+	}
+	err = s.node.Do(func() (err error) {
+		if s.kernel, err = kernel.Open(); err == nil {
+			s.flows, err = kernel.OpenFlows()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	s.sweeper = newSweeper(s.flows, log, s.observe)
+	t.Cleanup(func() {
+		s.sweeper.Close()
+		s.flows.Close()
+		s.kernel.Close()
+		s.network.Close()
+		s.node.Close()
+		if t.Failed() {
+			t.Log(s.log.String())
+		}
+	})
+	return s
+}
+
+func (s *sweepTest) observe(f nft.Family, deleted int, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.deleted[f] += deleted
+	s.sweeps++
+}
+
+// seen returns how many entries went, and in how many sweeps of a family.
+func (s *sweepTest) seen() (deleted, sweeps int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.deleted[nft.IPv4] + s.deleted[nft.IPv6], s.sweeps
+}
+
+// round is what the proxy does with an update.
+func (s *sweepTest) round(services ...render.Service) {
+	s.t.Helper()
+	u := render.Update{Node: s.facts, Services: services}
+	s.sweeper.Take(u)
+	s.ruleset.Update(u)
+	have, generation, err := s.kernel.Read(render.Tables()...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	changes := s.ruleset.Reconcile(have)
+	if err := s.kernel.Apply(changes, generation); err != nil {
+		s.t.Fatal(err)
+	}
+	s.sweeper.Programmed(changes)
+}
+
+// dnsService has one port of UDP and endpoints at port 5353.
+func dnsService(endpoints ...string) render.Service {
+	p := render.Port{Name: "dns", Protocol: nft.UDP, Port: 53}
+	for _, e := range endpoints {
+		p.Endpoints = append(p.Endpoints, render.Endpoint{AddrPort: netip.AddrPortFrom(netip.MustParseAddr(e), 5353),
+			Node: "node-a", Ready: true, Serving: true})
+	}
+	return render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: "dns"},
+		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Ports: []render.Port{p}}
+}
+
+// answerer is a pod that answers UDP with its address.
+func (s *sweepTest) answerer(addr string) {
+	s.t.Helper()
+	pod, err := s.network.AddPod(addr, netip.MustParseAddr(addr))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c, err := pod.ListenPacket("udp", netip.AddrPortFrom(netip.MustParseAddr(addr), 5353).String())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	go func() {
+		b := make([]byte, 10)
+		for {
+			_, from, err := c.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			c.WriteTo([]byte(addr), from)
+		}
+	}()
+}
+
+// asker is a client that never changes its port.
+func (s *sweepTest) asker() net.PacketConn {
+	s.t.Helper()
+	pod, err := s.network.AddPod("client", netip.MustParseAddr("10.244.9.9"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	c, err := pod.ListenPacket("udp", "10.244.9.9:40000")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// ask asks every ten milliseconds until the one wanted answers, and returns how long that took; a second at most.
+func (s *sweepTest) ask(c net.PacketConn, want string) time.Duration {
+	s.t.Helper()
+	start := time.Now()
+	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.96.0.10:53"))
+	b := make([]byte, 100)
+	for time.Since(start) < time.Second {
+		c.WriteTo([]byte("?"), to)
+		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+		if n, _, err := c.ReadFrom(b); err == nil && string(b[:n]) == want {
+			return time.Since(start)
+		}
+	}
+	s.t.Errorf("%s did not answer within a second", want)
+	return 0
+}
+
+// TestSweeper: a client that keeps its port, and asks all the time, reaches the endpoint that came within a second of the
+// change, and so it does again and again.
+func TestSweeper(t *testing.T) {
+	s := newSweepTest(t)
+	endpoints := []string{"10.244.1.2", "10.244.1.3"}
+	for _, e := range endpoints {
+		s.answerer(e)
+	}
+	client := s.asker()
+	s.round(dnsService(endpoints[0]))
+	s.ask(client, endpoints[0])
+	var took []time.Duration
+	const changes = 10
+	for i := range changes {
+		to := endpoints[(i+1)%2]
+		s.round(dnsService(to))
+		took = append(took, s.ask(client, to))
+	}
+	t.Logf("from the commit to an answer: median %v, worst %v", slices.Sorted(slices.Values(took))[changes/2], slices.Max(took))
+	s.eventually("an entry deleted per change", func() bool { deleted, _ := s.seen(); return deleted >= changes })
+}
+
+// TestSweeperRests: what changes all the time is swept in a few sweeps, and a change of TCP in none.
+func TestSweeperRests(t *testing.T) {
+	s := newSweepTest(t)
+	s.round(dnsService("10.244.1.2"))
+	s.eventually("the first sweep", func() bool { _, sweeps := s.seen(); return sweeps > 0 })
+	_, before := s.seen()
+	tcp := dnsService("10.244.1.2")
+	tcp.Name, tcp.Ports[0].Protocol = "tcp", nft.TCP
+	s.round(tcp)
+	const changes = 200
+	for i := range changes {
+		s.round(dnsService("10.244.1.2", []string{"10.244.1.3", "10.244.1.4"}[i%2]))
+	}
+	s.sweeper.Close()
+	if _, sweeps := s.seen(); sweeps-before > changes/2 || sweeps == before {
+		t.Errorf("%d sweeps for %d changes", sweeps-before, changes)
+	}
+}
+
+// TestSweeperTriesAgain: what cannot be listed is listed later, and Close does not wait for that.
+func TestSweeperTriesAgain(t *testing.T) {
+	s := newSweepTest(t)
+	s.flows.Close()
+	s.round(dnsService("10.244.1.2"))
+	s.eventually("two errors", func() bool { return strings.Count(s.log.String(), "could not sweep") >= 2 })
+	start := time.Now()
+	s.sweeper.Close()
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("Close took %v", took)
+	}
+}
+
+func (s *sweepTest) eventually(what string, done func() bool) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	for !done() {
+		sleep(ctx, 5*time.Millisecond)
+		if ctx.Err() != nil {
+			s.t.Fatalf("never: %s", what)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package config
+
+import (
+	"net"
+	"strconv"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	"k8s.io/kube-proxy/config/v1alpha1"
+	utilnet "k8s.io/utils/net"
+)
+
+// setDefaults fills in what is zero, as kube-proxy 1.36 does (pkg/proxy/apis/config/v1alpha1/defaults.go), with one
+// exception: nftables.minSyncPeriod stays 0, because there is no reason to wait. What changes the machine is set by
+// setMachineDefaults.
+func setDefaults(k *v1alpha1.KubeProxyConfiguration) {
+	setIfZero(&k.BindAddress, "0.0.0.0")
+	healthz, metrics := "0.0.0.0", "127.0.0.1"
+	if ip := utilnet.ParseIPSloppy(k.BindAddress); ip.To4() == nil {
+		healthz, metrics = "::", "::1"
+	}
+	setIfZero(&k.HealthzBindAddress, withPort(healthz, healthzPort))
+	setIfZero(&k.MetricsBindAddress, withPort(metrics, metricsPort))
+
+	setIfZero(&k.IPTables.SyncPeriod.Duration, 30*time.Second)
+	setIfZero(&k.IPTables.MinSyncPeriod.Duration, time.Second)
+	setIfZero(&k.IPVS.SyncPeriod.Duration, 30*time.Second)
+	setIfZero(&k.NFTables.SyncPeriod.Duration, 30*time.Second)
+	setIfZero(&k.ConfigSyncPeriod.Duration, 15*time.Minute)
+	setIfNil(&k.IPTables.LocalhostNodePorts, true)
+	setIfNil(&k.IPTables.MasqueradeBit, 14)
+	setIfNil(&k.NFTables.MasqueradeBit, 14)
+
+	setIfZero(&k.ClientConnection.ContentType, "application/vnd.kubernetes.protobuf")
+	setIfZero(&k.ClientConnection.QPS, 5)
+	setIfZero(&k.ClientConnection.Burst, 10)
+	logsapi.SetRecommendedLoggingConfiguration(&k.Logging)
+}
+
+// setMachineDefaults fills in, as kube-proxy does, what is set on the machine. Without Kubernetes it is left alone.
+func setMachineDefaults(k *v1alpha1.KubeProxyConfiguration) {
+	setIfNil(&k.OOMScoreAdj, -999)
+	setIfNil(&k.Conntrack.MaxPerCore, 32*1024)
+	setIfNil(&k.Conntrack.Min, 128*1024)
+	setIfNil(&k.Conntrack.TCPEstablishedTimeout, metav1.Duration{Duration: 24 * time.Hour})
+	setIfNil(&k.Conntrack.TCPCloseWaitTimeout, metav1.Duration{Duration: time.Hour})
+}
+
+func setIfZero[T comparable](at *T, value T) {
+	var zero T
+	if *at == zero {
+		*at = value
+	}
+}
+
+func setIfNil[T any](at **T, value T) {
+	if *at == nil {
+		*at = &value
+	}
+}
+
+// withPort adds a port to an IP address that has none. Anything else is left for the check to refuse.
+func withPort(address string, port int) string {
+	if utilnet.ParseIPSloppy(address) == nil {
+		return address
+	}
+	return net.JoinHostPort(address, strconv.Itoa(port))
+}

@@ -1,0 +1,41 @@
+package config
+
+import "reflect"
+
+// Reload compares the settings in use with those that a file has now. It returns the settings to go on with, which have
+// what can be changed while running, and the names of the changed ones that take a new start.
+func Reload(old, new Settings) (live Settings, restart []string) {
+	live = old
+	live.Verbosity = new.Verbosity
+	for _, f := range []struct {
+		name     string
+		old, new any
+	}{
+		{"manifests", old.Manifests, new.Manifests},
+		{"clientConnection.kubeconfig", old.Kubeconfig, new.Kubeconfig},
+		{"master", old.Master, new.Master},
+		{"configFile", old.File, new.File},
+		{"hostnameOverride", old.Node.Name, new.Node.Name},
+		{"clusterCIDR", old.Node.ClusterCIDRs, new.Node.ClusterCIDRs},
+		{"detectLocalMode", old.Node.NodeCIDR, new.Node.NodeCIDR},
+		{"detectLocal", old.Node.PodInterface, new.Node.PodInterface},
+		{"masqueradeAll", old.Node.MasqueradeAll, new.Node.MasqueradeAll},
+		{"serviceCIDR", old.Node.ServiceCIDRs, new.Node.ServiceCIDRs},
+		{"nodePortAddresses", old.NodePorts, new.NodePorts},
+		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
+		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
+		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
+		{"healthzBindAddress", old.Healthz, new.Healthz},
+		{"metricsBindAddress", old.Metrics, new.Metrics},
+		{"bindAddressHardFail", old.BindAddressHardFail, new.BindAddressHardFail},
+		{"enableProfiling", old.Profiling, new.Profiling},
+		{"conntrack", old.Conntrack, new.Conntrack},
+		{"oomScoreAdj", old.OOMScoreAdj, new.OOMScoreAdj},
+		{"logging.format", old.LogFormat, new.LogFormat},
+	} {
+		if !reflect.DeepEqual(f.old, f.new) {
+			restart = append(restart, f.name)
+		}
+	}
+	return live, restart
+}

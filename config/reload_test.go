@@ -1,0 +1,85 @@
+package config
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"nfproxy/render"
+)
+
+// TestReload changes each setting by itself. A new one has to be put here, and then into Reload.
+func TestReload(t *testing.T) {
+	cidrs := prefixes(t, "192.0.2.0/24")
+	changes := map[string][]func(*Settings){
+		"Manifests":  {func(s *Settings) { s.Manifests = "x" }},
+		"Kubeconfig": {func(s *Settings) { s.Kubeconfig = "x" }},
+		"Master":     {func(s *Settings) { s.Master = "x" }},
+		"File":       {func(s *Settings) { s.File = "x" }},
+		"Node": {
+			func(s *Settings) { s.Node.Name = "x" },
+			func(s *Settings) { s.Node.ClusterCIDRs = cidrs },
+			func(s *Settings) { s.Node.ServiceCIDRs = cidrs },
+			func(s *Settings) { s.Node.NodeCIDR = true },
+			func(s *Settings) { s.Node.PodInterface = "x" },
+			func(s *Settings) { s.Node.MasqueradeAll = true },
+			func(s *Settings) { s.Node.AffinityClients = 7 },
+		},
+		"NodePorts":           {func(s *Settings) { s.NodePorts = cidrs }},
+		"PrimaryIP":           {func(s *Settings) { s.PrimaryIP = netip.MustParseAddr("192.0.2.1") }},
+		"MinSyncPeriod":       {func(s *Settings) { s.MinSyncPeriod = 7 }},
+		"Healthz":             {func(s *Settings) { s.Healthz = "x" }},
+		"Metrics":             {func(s *Settings) { s.Metrics = "x" }},
+		"BindAddressHardFail": {func(s *Settings) { s.BindAddressHardFail = true }},
+		"Profiling":           {func(s *Settings) { s.Profiling = true }},
+		"Conntrack":           {func(s *Settings) { s.Conntrack.UDPTimeout = time.Second }},
+		"OOMScoreAdj":         {func(s *Settings) { s.OOMScoreAdj = nil }, func(s *Settings) { s.OOMScoreAdj = new(int32(7)) }},
+		"LogFormat":           {func(s *Settings) { s.LogFormat = "json" }},
+	}
+	live := map[string]func(*Settings){
+		"Verbosity": func(s *Settings) { s.Verbosity = 7 },
+	}
+	for field := range reflect.TypeFor[Settings]().Fields() {
+		if field.Name == "Effective" { // the same again, as it was written
+			continue
+		}
+		if changes[field.Name] == nil && live[field.Name] == nil {
+			t.Errorf("the test knows no change of %s", field.Name)
+		}
+	}
+	for name, fs := range changes {
+		for i, change := range fs {
+			next := usual()
+			change(&next)
+			got, restart := Reload(usual(), next)
+			if len(restart) != 1 {
+				t.Errorf("change %d of %s: a new start for %q", i, name, restart)
+			}
+			compare(t, got, usual())
+		}
+	}
+	for name, change := range live {
+		next := usual()
+		change(&next)
+		got, restart := Reload(usual(), next)
+		if restart != nil {
+			t.Errorf("change of %s: a new start for %q", name, restart)
+		}
+		compare(t, got, next)
+	}
+}
+
+// TestReloadNodeFacts: Reload has all that settings say of a node. The zone, the addresses and whether there is IPv6 come
+// from elsewhere.
+func TestReloadNodeFacts(t *testing.T) {
+	var have []string
+	for field := range reflect.TypeFor[render.Node]().Fields() {
+		have = append(have, field.Name)
+	}
+	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "Counters", "IPv4Only", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	if slices.Sort(have); !slices.Equal(have, want) {
+		t.Errorf("a node has %q, not %q: does Reload compare all that is told?", have, want)
+	}
+}
