@@ -123,8 +123,8 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// TestFlush: while others flush the ruleset again and again, connections fail in the time until it is repaired and at no
-// other, and none that is open.
+// TestFlush: others flush the ruleset again and again. What is open goes on, what begins in the moment until it is repaired
+// takes a second longer, when it sends its first packet again, and nothing fails.
 func TestFlush(t *testing.T) {
 	c := newTestCluster(t)
 	b := c.addBackends("web", 3)
@@ -137,6 +137,7 @@ func TestFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
+	load := call(t, 4, client.Namespace, b.frontend) // these have patience
 	for range 5 {
 		start := time.Now()
 		if out, err := command("nft", "flush", "ruleset"); err != nil {
@@ -145,7 +146,6 @@ func TestFlush(t *testing.T) {
 		attempts := 0
 		for {
 			attempts++
-			// One that meets no rules goes astray, for as long as it lasts: short attempts.
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			_, err := greeting(ctx, client.Namespace, b.frontend)
 			if cancel(); err == nil {
@@ -157,6 +157,10 @@ func TestFlush(t *testing.T) {
 		}
 		t.Logf("served again after %v, attempt %d", time.Since(start).Round(time.Millisecond), attempts)
 		time.Sleep(3 * time.Second) // calm
+	}
+	load.more(t, 50)
+	if failed := load.stop(); len(failed) > 0 {
+		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	text := make([]byte, 20)
 	if n, err := open.Read(text); err != nil || !slices.Contains(b.addrs, string(text[:n])) {
@@ -188,8 +192,8 @@ func TestAPIServerAway(t *testing.T) {
 	b.serve(b.addrs[1:]...)
 	b.programmed(b.addrs[1:]...)
 	load.more(t, 20)
-	if failed := load.stop(); len(failed) > 2 { // those of the moment without lb-2
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:3], "; "))
+	if failed := load.stop(); len(failed) > 0 { // also those of the moment without lb-2 find their way in the end
+		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	agent.stop()
 	b.programmed(b.addrs[1:]...)

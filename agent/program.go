@@ -81,11 +81,14 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 	case p.intrusion != nil && len(changes) > 0:
 		p.metrics.Repaired()
 		p.log.Warn("repaired what others had changed", "changed", p.intrusion, "operations", nft.ElementOperations(changes),
-			"first", changes[0], "took", took)
+			"first", changes[0].Summary(), "took", took)
 	case p.intrusion != nil:
 		p.log.Debug("others changed the tables, and nothing was wrong", "changed", p.intrusion)
 	default:
 		p.log.Info("in sync again", "operations", nft.ElementOperations(changes), "took", took)
+	}
+	if len(changes) > 0 {
+		p.flows.WentAstray(p.ruleset.Strays())
 	}
 	p.intrusion = nil
 	p.synced.Store(true)

@@ -23,6 +23,8 @@ type sweeper struct {
 
 	mu    sync.Mutex // held for one entry at a time, never for a list
 	index *render.FlowIndex
+	// strays, if not nil, tells connections that are to be looked for.
+	strays *render.Strays
 
 	wake  chan struct{}
 	stop  context.CancelFunc
@@ -58,6 +60,20 @@ func (s *sweeper) Programmed(changes []nft.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index.Programmed(changes)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// WentAstray says that the tables were not there for a time, and how to tell the connections that began in it.
+func (s *sweeper) WentAstray(strays render.Strays) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.strays = &strays
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -129,8 +145,35 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sweep lists what is due, judges it and deletes what is stale.
+// sweep deletes what is stale and what went astray.
 func (s *sweeper) sweep(ctx context.Context) error {
+	return errors.Join(s.sweepStale(ctx), s.sweepStrays(ctx))
+}
+
+// sweepStrays lists all of TCP: there is no other way, and it is seldom.
+func (s *sweeper) sweepStrays(ctx context.Context) error {
+	s.mu.Lock()
+	strays := s.strays
+	s.strays = nil
+	s.mu.Unlock()
+	if strays == nil {
+		return nil
+	}
+	var failed []error
+	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		deleted, err := s.sweepFlows(ctx, nft.FlowFilter{Family: family, Protocol: nft.TCP}, func(f nft.Flow) (bool, render.Reason) {
+			return strays.Has(f), render.FlowUntranslated
+		})
+		if deleted > 0 {
+			s.log.Info("connections that began without rules find their Services now", "family", family, "connections", deleted)
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// sweepStale lists what is due, judges it and deletes what is stale.
+func (s *sweeper) sweepStale(ctx context.Context) error {
 	s.mu.Lock()
 	due, ok := s.index.Next()
 	s.mu.Unlock()
@@ -163,7 +206,11 @@ func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.F
 			break
 		}
 		start := time.Now()
-		deleted, err := s.sweepFlows(ctx, filter)
+		deleted, err := s.sweepFlows(ctx, filter, func(f nft.Flow) (bool, render.Reason) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return s.index.Judge(f)
+		})
 		if err != nil {
 			failed = append(failed, err)
 		}
@@ -173,15 +220,15 @@ func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.F
 	return tallies, errors.Join(failed...)
 }
 
-// sweepFlows deletes the stale ones of the flows that match the filter. The first that cannot be deleted is the error.
-func (s *sweeper) sweepFlows(ctx context.Context, filter nft.FlowFilter) (deleted int, err error) {
+// sweepFlows deletes those of the flows that match the filter which are judged stale. The first that cannot be deleted is
+// the error.
+func (s *sweeper) sweepFlows(ctx context.Context, filter nft.FlowFilter,
+	judge func(nft.Flow) (stale bool, why render.Reason)) (deleted int, err error) {
 	listed := s.flows.List(filter, func(f nft.Flow) {
 		if ctx.Err() != nil {
 			return
 		}
-		s.mu.Lock()
-		stale, why := s.index.Judge(f)
-		s.mu.Unlock()
+		stale, why := judge(f)
 		if !stale {
 			return
 		}

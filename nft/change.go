@@ -73,6 +73,19 @@ func (c Change) String() string {
 	return fmt.Sprintf("# no text for %T", c.Object)
 }
 
+// fewElements is how many elements a Summary names.
+const fewElements = 3
+
+// Summary is String for the log: of many elements it names the first.
+func (c Change) Summary() string {
+	e, ok := c.Object.(Elements)
+	if !ok || len(e.List) <= fewElements {
+		return c.String()
+	}
+	few := Change{c.Op, Elements{e.Set, e.List[:fewElements]}}
+	return fmt.Sprintf("%s and %d more", few, len(e.List)-fewElements)
+}
+
 func (c Change) verb() string {
 	if c.Op == Delete {
 		return "delete"

@@ -32,7 +32,7 @@ type ChangeError struct {
 func (e *ChangeError) Error() string {
 	text := "commit"
 	if e.Change.Op != 0 {
-		text = e.Change.String()
+		text = e.Change.Summary()
 	}
 	if e.Text != "" {
 		text += ": " + e.Text

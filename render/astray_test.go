@@ -1,0 +1,41 @@
+package render
+
+import (
+	"net/netip"
+	"testing"
+
+	"nfproxy/nft"
+)
+
+// TestStrays: which flows went astray.
+func TestStrays(t *testing.T) {
+	node := Node{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+	s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")
+	s.Ports[0].NodePort = 30080
+	six := testService("six", 1, "[fd00:10:96::1]:80", "[fd00::1]:80")
+	r := NewRuleset(node)
+	r.Update(Update{Node: node, Services: []Service{s, six}})
+	strays := r.Strays()
+	for _, c := range []struct {
+		name string
+		to   string
+		edit func(*nft.Flow)
+		want bool
+	}{
+		{"to a frontend, not translated", "10.96.0.1:80", func(*nft.Flow) {}, true},
+		{"IPv6", "[fd00:10:96::1]:80", func(*nft.Flow) {}, true},
+		{"translated", "10.96.0.1:80", func(f *nft.Flow) { f.Reply.Source = netip.MustParseAddrPort("10.0.0.1:80") }, false},
+		{"answered", "10.96.0.1:80", func(f *nft.Flow) { f.Status = nft.SeenReply }, false},
+		{"UDP", "10.96.0.1:80", func(f *nft.Flow) { f.Protocol = nft.UDP }, false},
+		{"in another zone", "10.96.0.1:80", func(f *nft.Flow) { f.Zone = 1 }, false},
+		{"to no frontend", "10.96.0.1:81", func(*nft.Flow) {}, false},
+		{"to a node port", "192.0.2.1:30080", func(*nft.Flow) {}, false},
+	} {
+		to := netip.MustParseAddrPort(c.to)
+		f := nft.Flow{Family: Family(to.Addr()), Protocol: nft.TCP, Original: nft.Tuple{Destination: to}, Reply: nft.Tuple{Source: to}}
+		c.edit(&f)
+		if got := strays.Has(f); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
+	}
+}
