@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -78,6 +79,7 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 	switch {
 	case !p.synced.Load():
 		p.log.Info("in sync", "operations", nft.ElementOperations(changes), "took", took)
+		go debug.FreeOSMemory() // a start takes more than what follows
 	case p.intrusion != nil && len(changes) > 0:
 		p.metrics.Repaired()
 		p.log.Warn("repaired what others had changed", "changed", p.intrusion, "operations", nft.ElementOperations(changes),

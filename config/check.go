@@ -98,8 +98,22 @@ func (c *configuration) node() render.Node {
 		c.failNamed("--session-affinity-size", fmt.Errorf("%d is not a number of clients", c.affinitySize))
 	}
 	n.AffinityClients = uint32(c.affinitySize)
+	n.Counters = c.countersOf()
 	c.detectLocal(&n)
 	return n
+}
+
+func (c *configuration) countersOf() render.Counters {
+	switch c.counters {
+	case "services":
+	case "endpoints":
+		return render.CountEndpoints
+	case "none":
+		return render.CountNothing
+	default:
+		c.failNamed("--connection-counters", fmt.Errorf("%q is none of none, services, endpoints", c.counters))
+	}
+	return render.CountServices
 }
 
 // nodeName is the name a Node registers with: trimmed and in lower case, as kubelet and kube-proxy do.

@@ -47,6 +47,7 @@ type configuration struct {
 	v1alpha1.KubeProxyConfiguration
 	manifests, master, serviceCIDR string
 	affinitySize                   int
+	counters                       string
 	// healthzPort and metricsPort are kube-proxy's old flags: the ports of addresses without one, 0 for not at all.
 	healthzPort, metricsPort int
 
@@ -76,6 +77,7 @@ func newConfiguration(file string) *configuration {
 	return &configuration{
 		file:         file,
 		affinitySize: render.DefaultAffinityClients,
+		counters:     "services",
 		healthzPort:  healthzPort,
 		metricsPort:  metricsPort,
 		setBy:        map[string]string{},

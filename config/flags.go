@@ -58,6 +58,8 @@ func options() []option {
 			func(c *configuration) *bool { return &c.NFTables.MasqueradeAll }),
 		number("session-affinity-size", "", "`NUMBER` of clients per port and family that session affinity remembers (default: 65536)",
 			func(c *configuration) *int { return &c.affinitySize }),
+		text("connection-counters", "", "whose connections are counted: `WHOSE` is none, services or endpoints (default: services)",
+			func(c *configuration) *string { return &c.counters }),
 		period("min-sync-period", "nftables.minSyncPeriod", "least `TIME` between two transactions (default: 0s, each change at once)",
 			func(c *configuration) *metav1.Duration { return &c.NFTables.MinSyncPeriod }),
 	}

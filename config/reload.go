@@ -23,6 +23,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"serviceCIDR", old.Node.ServiceCIDRs, new.Node.ServiceCIDRs},
 		{"nodePortAddresses", old.NodePorts, new.NodePorts},
 		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
+		{"connectionCounters", old.Node.Counters, new.Node.Counters},
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
 		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
 		{"healthzBindAddress", old.Healthz, new.Healthz},

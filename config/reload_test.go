@@ -26,6 +26,7 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.Node.PodInterface = "x" },
 			func(s *Settings) { s.Node.MasqueradeAll = true },
 			func(s *Settings) { s.Node.AffinityClients = 7 },
+			func(s *Settings) { s.Node.Counters = render.CountNothing },
 		},
 		"NodePorts":           {func(s *Settings) { s.NodePorts = cidrs }},
 		"PrimaryIP":           {func(s *Settings) { s.PrimaryIP = netip.MustParseAddr("192.0.2.1") }},

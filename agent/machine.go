@@ -1,0 +1,33 @@
+package agent
+
+import (
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+
+	"nfproxy/render"
+)
+
+// garbagePercent is how much garbage may gather beside what is in use. Half of Go's own: a node has memory for its pods,
+// and the processor time is spent at the start alone.
+const garbagePercent = 50
+
+// spareMemory lets the process do with less memory, unless GOGC says otherwise.
+func spareMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbagePercent)
+	}
+}
+
+// withMachine adds what the node's kernel says of it.
+func withMachine(root string, n render.Node, log *slog.Logger) render.Node {
+	// The file is there with IPv6, also if it is switched off for all interfaces.
+	if _, err := os.Stat(filepath.Join(root, "proc/self/net/if_inet6")); errors.Is(err, fs.ErrNotExist) {
+		log.Warn("the kernel has no IPv6: there are no rules for it")
+		n.IPv4Only = true
+	}
+	return n
+}
