@@ -54,6 +54,15 @@ func TestFaces(t *testing.T) {
 	answers(metrics, "/metrics", 200, "nfproxy_event_to_commit_seconds_count", `kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`,
 		`kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"} 1`, "rest_client_requests_total")
 
+	client := c.addPod("default", "client", nil, "10.244.1.99")
+	for range 20 {
+		if _, err := greeting(t.Context(), client.Namespace, b.frontend); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers(metrics, "/metrics", 200,
+		`nfproxy_service_connections_total{kind="ClusterIP",namespace="default",port="",protocol="TCP",service="web"} 20`+"\n")
+
 	// A node that goes away is to get nothing new, and serves what it has.
 	c.taint(corev1.Taint{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule})
 	answers(healthz, "/healthz", 503, `"nodeEligible":false,"healthy":true`)

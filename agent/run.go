@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -52,6 +53,12 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	defer balancers.Close()
 	p.health = newHealthChecks(balancers.Set)
 	p.metrics, p.status = recorder, newNodeHealth()
+	counters, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	defer counters.Close()
+	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
 	servers, err := newServers(set, recorder, p.status, configz(set), src.events.serverFailed, log)
 	if err != nil {
 		return err
@@ -61,6 +68,17 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	err = runUntil(ctx, servers.Err(), p.run)
 	log.Info("nfproxy ends; its rules stay")
 	return err
+}
+
+// readCounters returns what reads the counters of all Services, for one caller at a time.
+func readCounters(k *kernel.Conn, by render.Counters) func() (render.Description, error) {
+	var one sync.Mutex
+	return func() (render.Description, error) {
+		one.Lock()
+		defer one.Unlock()
+		tables, err := k.ReadSets(render.CountedSets(by), render.Tables()...)
+		return render.Describe(tables), err
+	}
 }
 
 // runUntil runs until ctx ends or an error comes that it must end by.

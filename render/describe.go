@@ -34,13 +34,15 @@ type DescribedService struct {
 
 // DescribedFrontend is an address and port a Service is reached at, and where its connections go.
 type DescribedFrontend struct {
-	Address         netip.Addr          `json:"address"`
-	Port            uint16              `json:"port"`
-	Kind            Kind                `json:"kind,omitempty"`
-	Action          string              `json:"action"`
-	AffinitySeconds int                 `json:"affinitySeconds"`
-	Connections     *uint64             `json:"connections,omitempty"`
-	Endpoints       []DescribedEndpoint `json:"endpoints"`
+	Address         netip.Addr `json:"address"`
+	Port            uint16     `json:"port"`
+	Kind            Kind       `json:"kind,omitempty"`
+	Action          string     `json:"action"`
+	AffinitySeconds int        `json:"affinitySeconds"`
+	Connections     *uint64    `json:"connections,omitempty"`
+	// Dropped are those of the connections that source ranges or the external policy Local did not let in.
+	Dropped   *uint64             `json:"dropped,omitempty"`
+	Endpoints []DescribedEndpoint `json:"endpoints"`
 	// LocalEndpoints serve those who are neither this node nor its pods; nil unless the policy is Local.
 	LocalEndpoints *[]DescribedEndpoint `json:"localEndpoints,omitempty"`
 }
@@ -52,6 +54,9 @@ type DescribedEndpoint struct {
 	Local       bool       `json:"local"`
 	Connections *uint64    `json:"connections,omitempty"`
 }
+
+// String returns ADDRESS:PORT.
+func (e DescribedEndpoint) String() string { return netip.AddrPortFrom(e.Address, e.Port).String() }
 
 // Describe reads tables of our schema, as they are in a kernel, back.
 func Describe(tables []*nft.Table) Description {
@@ -110,12 +115,16 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Describ
 	}
 	verdict := e.Data.Verdict()
 	if verdict == nft.GotoChain(sourceRangesChain) {
-		verdict = find(t, sc.admitted, e.Key).Data.Verdict()
+		admitted := find(t, sc.admitted, e.Key)
+		f.Dropped = missing(e.Counter, admitted.Counter)
+		verdict = admitted.Data.Verdict()
 	}
 	if verdict == nft.GotoChain(externalLocalChain) {
 		local := describeSlots(t, sc.localEndpoints, e.Key)
 		f.LocalEndpoints = &local
-		verdict = find(t, sc.fromNode, e.Key).Data.Verdict()
+		fromNode := find(t, sc.fromNode, e.Key)
+		f.Dropped = missing(e.Counter, fromNode.Counter, find(t, sc.fromOutside, e.Key).Counter)
+		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
 	if b, ok := balancerOf(t.Family, verdict); ok && b.local {
@@ -125,6 +134,20 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Describ
 	}
 	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.connections, e.Key).Data.Verdict())
 	return f
+}
+
+// missing is what all counted and none of the parts, nil if nobody counts. Counters are not read in one moment.
+func missing(all *nft.Counter, parts ...*nft.Counter) *uint64 {
+	if all == nil {
+		return nil
+	}
+	rest := all.Packets
+	for _, p := range parts {
+		if p != nil {
+			rest -= min(rest, p.Packets)
+		}
+	}
+	return &rest
 }
 
 // pastAffinity is where a verdict leads those who are not remembered.

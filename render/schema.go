@@ -88,12 +88,25 @@ func (s *schema) ofServices() []*nft.Set {
 // counts says whether elements of a set count on a node: those of a frontend, and those of its endpoints.
 func (s *schema) counts(set *nft.Set, by Counters) bool {
 	switch set {
-	case s.services:
+	case s.services, s.admitted, s.fromNode, s.fromOutside: // what the first has and the others have not was dropped
 		return by != CountNothing
 	case s.endpoints, s.localEndpoints:
 		return by == CountEndpoints
 	}
 	return false
+}
+
+// CountedSets are the names of the sets that Describe needs to tell how many connections there were.
+func CountedSets(by Counters) []string {
+	sets := []*nft.Set{ip.services, ip.clusterIPs, ip.connections, ip.admitted, ip.fromNode, ip.fromOutside}
+	if by == CountEndpoints {
+		sets = append(sets, ip.endpoints, ip.localEndpoints, ip.hairpin)
+	}
+	var names []string
+	for _, s := range sets {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // declared returns the declaration of a set as it is on a node.

@@ -64,7 +64,10 @@ func New(version string) *Recorder {
 
 // Handler answers with everything, as Prometheus reads it. What goes wrong on the way is logged.
 func (r *Recorder) Handler(log *slog.Logger) http.Handler {
-	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)})
+	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ErrorHandling: promhttp.ContinueOnError, // what can be told is told
+	})
 }
 
 // Updated counts what an update brings that has yet to be programmed.

@@ -108,6 +108,7 @@ func exercised() *Recorder {
 	m.HealthzAnswered(503)
 	m.LivezAnswered(200)
 	requested(m.client)
+	m.CountConnections(render.CountEndpoints, func() (render.Description, error) { return counted(), nil })
 	return m
 }
 

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,7 +15,8 @@ import (
 const counterChunk = 256
 
 // keepCounters gives the elements that changes replace or add the counts that are theirs in the kernel. In a verdict map a
-// count is its key's. In a map to addresses it is the address's, in all keys that differ in their last field alone, and goes
+// count is its key's, for as long as the verdict is of one kind: a chain called lb-3 is of one kind with lb-2, not with one
+// called refuse. In a map to addresses it is the address's, in all keys that differ in their last field alone, and goes
 // with it to another such key. What is counted between that moment and the commit, some microseconds, is lost.
 func (c *Conn) keepCounters(changes []nft.Change) ([]nft.Change, error) {
 	kept := changes
@@ -90,8 +92,12 @@ func counted(s *nft.Set, list []nft.Element, counts map[nft.Value]*nft.Counter) 
 
 // countKey is what a count belongs to.
 func countKey(s *nft.Set, e nft.Element) nft.Value {
-	if s.Data == nil || s.IsVerdictMap() {
+	if s.Data == nil {
 		return e.Key
+	}
+	if s.IsVerdictMap() {
+		v := e.Data.Verdict()
+		return e.Key + nft.Value(strings.TrimRight(v.String(), "0123456789"))
 	}
 	return e.Key[:len(e.Key)-s.Key[len(s.Key)-1].Width()] + e.Data
 }

@@ -55,9 +55,27 @@ func (c *Conn) readTables(ids []nft.TableID) (tables []*nft.Table, disturbed boo
 	return tables, r.disturbed, nil
 }
 
+// ReadSets returns the tables of the given names that exist with the sets of the given names alone, for who needs no more.
+// What is committed meanwhile may be in it or not.
+func (c *Conn) ReadSets(names []string, ids ...nft.TableID) ([]*nft.Table, error) {
+	var tables []*nft.Table
+	for _, id := range ids {
+		t := &nft.Table{TableID: id}
+		r := reader{Conn: c, only: names}
+		if err := r.sets(t); err != nil && !errors.Is(err, unix.ENOENT) {
+			return nil, fmt.Errorf("read table %s: %w", id, err)
+		}
+		if len(t.Sets) > 0 {
+			tables = append(tables, t)
+		}
+	}
+	return tables, nil
+}
+
 // reader is one pass over the tables.
 type reader struct {
 	*Conn
+	only      []string // names of sets; nil for all
 	disturbed bool
 }
 
@@ -156,7 +174,9 @@ func hookOf(number uint32) nft.Hook {
 func (r *reader) sets(t *nft.Table) error {
 	byTable := func(m *message) { m.str(unix.NFTA_SET_TABLE, t.Name) }
 	err := r.dump(unix.NFT_MSG_GETSET, t, byTable, func(body []byte) {
-		t.Sets = append(t.Sets, decodeSet(t.Family, body))
+		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
+			t.Sets = append(t.Sets, s)
+		}
 	})
 	if err != nil {
 		return fmt.Errorf("sets: %w", err)

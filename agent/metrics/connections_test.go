@@ -1,0 +1,63 @@
+package metrics
+
+import (
+	"errors"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"nfproxy/render"
+)
+
+// counted is what a kernel might have counted.
+func counted() render.Description {
+	n := func(n uint64) *uint64 { return &n }
+	endpoint := func(addr string, connections uint64) render.DescribedEndpoint {
+		return render.DescribedEndpoint{Address: netip.MustParseAddr(addr), Port: 8080, Connections: n(connections)}
+	}
+	local := []render.DescribedEndpoint{endpoint("10.0.0.1", 2)}
+	return render.Description{Services: []render.DescribedService{{Namespace: "default", Name: "web", Port: "http", Protocol: "TCP",
+		Frontends: []render.DescribedFrontend{
+			{Kind: render.ClusterIP, Action: "balance", Connections: n(10), Endpoints: []render.DescribedEndpoint{endpoint("10.0.0.1", 6), endpoint("10.0.0.2", 4)}},
+			{Kind: render.ClusterIP, Action: "refuse", Connections: n(3)}, // the other family
+			{Kind: render.NodePort, Action: "balance", Connections: n(7), Dropped: n(4),
+				Endpoints: []render.DescribedEndpoint{endpoint("10.0.0.1", 1)}, LocalEndpoints: &local},
+			{Kind: render.ExternalIP, Action: "drop", Connections: n(5)},
+		}}}}
+}
+
+// TestConnections: connections are told by what became of them, by Service port and kind, and by endpoint if those count.
+func TestConnections(t *testing.T) {
+	m := New("v1.2.3")
+	m.CountConnections(render.CountEndpoints, func() (render.Description, error) { return counted(), nil })
+	s := scrape(t, m)
+	const port = `namespace="default",port="http",protocol="TCP",service="web"`
+	for name, want := range map[string]float64{
+		`nfproxy_service_connections_total{kind="ClusterIP",` + port + `}`:                           10,
+		`nfproxy_service_refused_connections_total{kind="ClusterIP",` + port + `}`:                   3,
+		`nfproxy_service_dropped_connections_total{kind="ClusterIP",` + port + `}`:                   0,
+		`nfproxy_service_connections_total{kind="NodePort",` + port + `}`:                            3,
+		`nfproxy_service_dropped_connections_total{kind="NodePort",` + port + `}`:                    4,
+		`nfproxy_service_dropped_connections_total{kind="ExternalIP",` + port + `}`:                  5,
+		`nfproxy_endpoint_connections_total{endpoint="10.0.0.1:8080",kind="ClusterIP",` + port + `}`: 6,
+		`nfproxy_endpoint_connections_total{endpoint="10.0.0.1:8080",kind="NodePort",` + port + `}`:  3,
+	} {
+		if got, ok := s.samples[name]; !ok || got != want {
+			t.Errorf("%s is %v, %t; want %v", name, got, ok, want)
+		}
+	}
+}
+
+// TestConnectionsUnreadable: what cannot be read is left out, not told as zeros, and nothing else is.
+func TestConnectionsUnreadable(t *testing.T) {
+	m := New("v1.2.3")
+	m.CountConnections(render.CountServices, func() (render.Description, error) { return render.Description{}, errors.New("no kernel") })
+	answer := httptest.NewRecorder()
+	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
+	text := answer.Body.String()
+	if answer.Code != 200 || strings.Contains(text, "nfproxy_service_connections_total") || !strings.Contains(text, "nfproxy_build_info") {
+		t.Errorf("%d\n%s", answer.Code, text)
+	}
+}
