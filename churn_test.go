@@ -79,8 +79,8 @@ func (b *backends) programmed(addrs ...string) {
 		out, _ := nfproxy(b.t, "dump").CombinedOutput() // without tables it fails
 		var have []string
 		for line := range strings.Lines(string(out)) {
-			if fields := strings.Fields(line); strings.Contains(line, " "+b.frontend+"/tcp ") && len(fields) > 5 {
-				have = strings.FieldsFunc(strings.Join(fields[5:], ""), func(r rune) bool { return r == ',' })
+			if fields := strings.Fields(line); strings.Contains(line, " "+b.frontend+"/tcp ") && len(fields) > 6 {
+				have = strings.FieldsFunc(strings.Join(fields[6:], ""), func(r rune) bool { return r == ',' || r == '*' })
 			}
 		}
 		slices.Sort(have)

@@ -271,7 +271,7 @@ func (s *show) dump() error {
 	if err != nil {
 		return err
 	}
-	return dumpTable(s.out, tables)
+	return dumpTable(s.out, tables, render.Describe(tables))
 }
 
 func (s *show) title(text string) {

@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
-	"strings"
-	"text/tabwriter"
+	"slices"
 
 	"github.com/urfave/cli/v2"
+	"sigs.k8s.io/yaml"
 
+	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -18,30 +18,55 @@ import (
 
 func dumpCommand() *cli.Command {
 	return &cli.Command{
-		Name:  "dump",
-		Usage: "print what the kernel has: the Services, their frontends and endpoints",
-		Description: "It reads the kernel and nothing else, with or without a running nfproxy. -o json is for programs,\n" +
-			"-o nft is the ruleset in nft's syntax.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "table, json or nft",
+		Name:      "dump",
+		Usage:     "print what the kernel has: the Services, their frontends and endpoints",
+		ArgsUsage: "[[NAMESPACE/]NAME | ADDRESS:PORT]",
+		Description: "It reads the kernel and nothing else, with or without a running nfproxy, and prints all Services, or one,\n" +
+			"or the one at an address and port. -o json and yaml are for programs, -o nft is the ruleset in nft's syntax.\n" +
+			"--diff compares with what run would make of the same flags: it prints what is to be done, as nft commands,\n" +
+			"and ends with 1 if that is anything. --problems prints the frontends that refuse or drop, and, with a source\n" +
+			"such as --kubeconfig, conflicts and differences as well.",
+		Flags: append([]cli.Flag{
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "table, wide, json, yaml or nft",
 				EnvVars: []string{"NFPROXY_OUTPUT"}},
-		},
-		Before: noArguments,
-		Action: func(c *cli.Context) error {
-			printer, err := dumpPrinter(c.String("output"))
-			if err != nil {
-				return err
-			}
-			tables, err := readTables()
-			if err != nil {
-				return err
-			}
-			if len(tables) == 0 {
-				fmt.Fprintln(c.App.ErrWriter, "nfproxy: there are no tables of nfproxy in this network namespace")
-			}
-			return printer(c.App.Writer, tables)
-		},
+			&cli.StringFlag{Name: "family", Usage: "`FAMILY` to print: ip or ip6 (default: both)"},
+			&cli.BoolFlag{Name: "problems", Usage: "print what does not work"},
+			&cli.BoolFlag{Name: "diff", Usage: "print how the kernel differs from what it should have"},
+		}, config.SourceFlags()...),
+		Action: dumpAction,
 	}
+}
+
+func dumpAction(c *cli.Context) error {
+	printer, err := dumpPrinter(c.String("output"))
+	if err != nil {
+		return err
+	}
+	want, err := newSelection(c)
+	if err != nil {
+		return err
+	}
+	tables, err := readTables()
+	if err != nil {
+		return err
+	}
+	tables = slices.DeleteFunc(tables, func(t *nft.Table) bool { return !want.families[t.Family] })
+	if len(tables) == 0 {
+		fmt.Fprintln(c.App.ErrWriter, "nfproxy: there are no tables of nfproxy in this network namespace")
+	}
+	switch {
+	case c.Bool("diff"):
+		return dumpDiff(c, tables)
+	case c.Bool("problems"):
+		return dumpProblems(c, tables, want.of(render.Describe(tables)))
+	case c.String("output") == "nft" && want.some():
+		return errors.New("-o nft prints the tables, not one Service")
+	}
+	d := want.of(render.Describe(tables))
+	if want.some() && len(d.Services) == 0 {
+		return fmt.Errorf("the kernel has no Service %s", c.Args().First())
+	}
+	return printer(c.App.Writer, tables, d)
 }
 
 // readTables reads what the kernel has of our tables.
@@ -55,19 +80,26 @@ func readTables() ([]*nft.Table, error) {
 	return tables, err
 }
 
-func dumpPrinter(format string) (func(io.Writer, []*nft.Table) error, error) {
+// printer prints tables, or what is to be printed of their description.
+type printer func(io.Writer, []*nft.Table, render.Description) error
+
+func dumpPrinter(format string) (printer, error) {
 	switch format {
 	case "table":
 		return dumpTable, nil
+	case "wide":
+		return dumpWide, nil
 	case "json":
 		return dumpJSON, nil
+	case "yaml":
+		return dumpYAML, nil
 	case "nft":
 		return dumpNFT, nil
 	}
-	return nil, errors.New("-o is one of table, json and nft, not " + format)
+	return nil, errors.New("-o is one of table, wide, json, yaml and nft, not " + format)
 }
 
-func dumpNFT(w io.Writer, tables []*nft.Table) error {
+func dumpNFT(w io.Writer, tables []*nft.Table, _ render.Description) error {
 	for _, t := range tables {
 		if _, err := io.WriteString(w, t.String()); err != nil {
 			return err
@@ -76,64 +108,17 @@ func dumpNFT(w io.Writer, tables []*nft.Table) error {
 	return nil
 }
 
-func dumpJSON(w io.Writer, tables []*nft.Table) error {
+func dumpJSON(w io.Writer, _ []*nft.Table, d render.Description) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	return e.Encode(render.Describe(tables))
+	return e.Encode(d)
 }
 
-// dumpTable prints a line for each frontend.
-func dumpTable(w io.Writer, tables []*nft.Table) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tFRONTEND\tKIND\tACTION\tCONNECTIONS\tENDPOINTS")
-	for _, s := range render.Describe(tables).Services {
-		name := s.Namespace + "/" + s.Name
-		if s.Port != "" {
-			name += ":" + s.Port
-		}
-		for _, f := range s.Frontends {
-			frontend := fmt.Sprintf("%s/%s", netip.AddrPortFrom(f.Address, f.Port), strings.ToLower(s.Protocol))
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", name, frontend, orDash(f.Kind), f.Action,
-				count(f.Connections), endpointsColumn(f))
-		}
+func dumpYAML(w io.Writer, _ []*nft.Table, d render.Description) error {
+	text, err := yaml.Marshal(d)
+	if err != nil {
+		return err
 	}
-	return t.Flush()
-}
-
-// maxColumn is how many endpoints a line of the table names.
-const maxColumn = 5
-
-// endpointsColumn names a frontend's endpoints; with policy Local, then those that outsiders reach.
-func endpointsColumn(f render.DescribedFrontend) string {
-	text := orDash(list(f.Endpoints))
-	if f.LocalEndpoints != nil {
-		text += "; from outside " + orDash(list(*f.LocalEndpoints))
-	}
-	return text
-}
-
-func list(endpoints []render.DescribedEndpoint) string {
-	var names []string
-	for i, e := range endpoints {
-		if i == maxColumn {
-			names = append(names, fmt.Sprintf("and %d more", len(endpoints)-maxColumn))
-			break
-		}
-		names = append(names, netip.AddrPortFrom(e.Address, e.Port).String())
-	}
-	return strings.Join(names, ", ")
-}
-
-func count(n *uint64) string {
-	if n == nil {
-		return "-"
-	}
-	return fmt.Sprint(*n)
-}
-
-func orDash[T ~string](s T) T {
-	if s == "" {
-		return "-"
-	}
-	return s
+	_, err = w.Write(text)
+	return err
 }

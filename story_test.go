@@ -34,7 +34,7 @@ func TestStory(t *testing.T) {
 	for i := range 3 {
 		c.addEcho(fmt.Sprintf("echo-%d", i), fmt.Sprintf("10.244.1.%d", 10+i))
 	}
-	eventuallyTrue(t, "all Pods are endpoints", c.tables("10.244.1.10:8080, 10.244.1.11:8080, 10.244.1.12:8080", "10.244.1.53:53"))
+	eventuallyTrue(t, "all Pods are endpoints", c.tables("10.244.1.10:8080*, 10.244.1.11:8080*, 10.244.1.12:8080*", "10.244.1.53:53*"))
 
 	client := c.addPod("default", "client", nil, "10.244.1.99")
 	at := resolve(t, client.Namespace)

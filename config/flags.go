@@ -20,6 +20,15 @@ func Flags() []cli.Flag {
 	return flags
 }
 
+// SourceFlags are those of Flags that say where Services come from and what is known of this machine: for commands that
+// ask the source and run nothing.
+func SourceFlags() []cli.Flag {
+	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
+		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
+		"masquerade-all", "session-affinity-size", "connection-counters"}
+	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
+}
+
 // option is a flag of run and what it sets. They have kube-proxy's names where they mean the same.
 type option struct {
 	cli.Flag

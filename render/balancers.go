@@ -53,3 +53,28 @@ func (r *Ruleset) balancers(f nft.Family) []balancer {
 	})
 	return all
 }
+
+// WithoutSpares leaves out of the changes that Reconcile returns those that only remove load balancing chains which no
+// frontend needs at the moment: they do no harm, and are there to be needed again.
+func WithoutSpares(changes []nft.Change) []nft.Change {
+	kept := make(map[string]bool) // chains that get rules again
+	for _, c := range changes {
+		if rules, ok := c.Object.(nft.Rules); ok && c.Op == nft.Add {
+			kept[rules.Chain.Table.String()+rules.Chain.Name] = true
+		}
+	}
+	return slices.DeleteFunc(changes, func(c nft.Change) bool {
+		var chain *nft.Chain
+		switch o := c.Object.(type) {
+		case *nft.Chain:
+			chain = o
+		case nft.Rules:
+			chain = o.Chain
+		}
+		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
+			return false
+		}
+		_, balances := balancerOf(chain.Table.Family, nft.GotoChain(chain.Name))
+		return balances
+	})
+}

@@ -266,8 +266,11 @@ func label(n ServiceName, port string) string {
 	return n.String()
 }
 
-// parseLabel is label's inverse. It says false for a comment that is none of ours.
+// parseLabel is label's inverse. It says false for a comment that is none of ours: names of Kubernetes are printable.
 func parseLabel(l string) (n ServiceName, port string, ok bool) {
+	if strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return n, port, false
+	}
 	l, port, _ = strings.Cut(l, ":")
 	n.Namespace, n.Name, ok = strings.Cut(l, "/")
 	return n, port, ok
