@@ -36,8 +36,8 @@ test: tools controlplane lint build race ## everything: what CI runs
 race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
-bench: tools ## time and memory at 1,000, 10,000 and 100,000 Services
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 30m ./nft/... ./render ./integration
+bench: tools controlplane ## time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
+	$(GO) test -run '^$$$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration .
 
 fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft

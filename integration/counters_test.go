@@ -98,3 +98,37 @@ func TestCountNothing(t *testing.T) {
 	}
 	l.apply(render.Update{Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:80", "10.244.1.3:80")}})
 }
+
+// TestCountersOfAction: a frontend counts what becomes of its connections now: served and refused are not added up.
+func TestCountersOfAction(t *testing.T) {
+	l := newLab(t).addNetwork()
+	l.pod("a", 8080, "10.244.1.2")
+	client := l.pod("client", 0, "10.244.9.9")
+	counts := func(action string, want uint64) {
+		t.Helper()
+		f := render.Describe(l.tables()).Services[0].Frontends[0]
+		if f.Action != action || *f.Connections != want {
+			t.Errorf("%s counts %d, want %s %d", f.Action, *f.Connections, action, want)
+		}
+	}
+	dial := func(n int) {
+		for range n {
+			_, _ = connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience) // refused or not
+		}
+	}
+	none, one := service("s", nft.TCP, "10.96.0.1:80"), service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080")
+	two := service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.2:8080")
+	two.Ports[0].Endpoints[1].AddrPort = netip.MustParseAddrPort("10.244.1.2:8081")
+	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{none}})
+	l.reconcile()
+	dial(3)
+	counts("refuse", 3)
+	l.apply(render.Update{Services: []render.Service{one}})
+	counts("balance", 0)
+	dial(5)
+	counts("balance", 5)
+	l.apply(render.Update{Services: []render.Service{two}})
+	counts("balance", 5)
+	l.apply(render.Update{Services: []render.Service{none}})
+	counts("refuse", 0)
+}
