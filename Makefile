@@ -37,7 +37,7 @@ race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
 bench: tools controlplane ## time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
-	$(GO) test -run '^$$$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration .
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration .
 
 fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
