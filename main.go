@@ -13,8 +13,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nfproxy/nft"
-	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
 
@@ -33,7 +31,7 @@ func main() {
 
 // newApp is the command line. Output goes to stdout; what went wrong and the log go to stderr.
 func newApp(stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{runCommand(), dumpCommand(), cleanupCommand(), demoCommand(), versionCommand()}
+	commands := []*cli.Command{runCommand(), dumpCommand(), checkCommand(), cleanupCommand(), demoCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError
@@ -72,41 +70,6 @@ func versionCommand() *cli.Command {
 			return err
 		},
 	}
-}
-
-func cleanupCommand() *cli.Command {
-	return &cli.Command{
-		Name:        "cleanup",
-		Usage:       "remove nfproxy's tables from this network namespace",
-		Description: "Connections that are open go on. New ones to Services find nobody who translates them.",
-		Before:      noArguments,
-		Action: func(c *cli.Context) error {
-			k, err := kernel.Open()
-			if err != nil {
-				return err
-			}
-			defer k.Close()
-			return cleanup(k, c.App.Writer)
-		},
-	}
-}
-
-// cleanup is a diff against nothing.
-func cleanup(k *kernel.Conn, w io.Writer) error {
-	have, _, err := k.Read(render.Tables()...)
-	if err != nil {
-		return err
-	}
-	if err := k.Apply(nft.Diff(have, nil), 0); err != nil {
-		return err
-	}
-	for _, t := range have {
-		fmt.Fprintf(w, "removed table %s\n", t.TableID)
-	}
-	if len(have) == 0 {
-		fmt.Fprintln(w, "there was nothing to remove")
-	}
-	return nil
 }
 
 // noArguments refuses arguments after the flags: mostly they are a flag without its dashes.

@@ -4,10 +4,26 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"nfproxy/agent/preflight"
 	"nfproxy/render"
 )
+
+// TestTellWhatIsMissing: a problem is an error in the log, with what to do; what is well, or a warning, is not said.
+func TestTellWhatIsMissing(t *testing.T) {
+	var out strings.Builder
+	tellWhatIsMissing([]preflight.Line{
+		{Level: preflight.OK, Check: "kernel", Finding: "Linux 6.1"},
+		{Level: preflight.Warning, Check: "namespace", Finding: "not tried"},
+		{Level: preflight.Problem, Check: "numgen", Finding: "the kernel refuses it", Advice: "modprobe nft_numgen"},
+	}, slog.New(slog.NewTextHandler(&out, nil)))
+	const want = ` level=ERROR msg="this node lacks something that the rules need" check=numgen finding="the kernel refuses it" advice="modprobe nft_numgen"`
+	if strings.Count(out.String(), "\n") != 1 || !strings.HasSuffix(out.String(), want+"\n") {
+		t.Error(out.String())
+	}
+}
 
 // TestWithMachine: without IPv6 in the kernel there are no rules for it.
 func TestWithMachine(t *testing.T) {

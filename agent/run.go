@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"nfproxy/agent/metrics"
+	"nfproxy/agent/preflight"
 	"nfproxy/config"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -35,6 +36,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 		return err
 	}
 	defer flows.Close()
+	tellWhatIsMissing(preflight.Here().Essential(), log)
 	recorder := metrics.New(version)
 	recorder.WatchClients()
 	src, err := openSource(set, version, log)

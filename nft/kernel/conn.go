@@ -17,7 +17,7 @@ type Conn struct {
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change it, which is what
-// most often goes wrong, the error says in one sentence how to get it.
+// most often goes wrong, the error says in one sentence how to get it, and wraps os.ErrPermission.
 func Open() (*Conn, error) {
 	s, err := dial()
 	if err != nil {
@@ -28,12 +28,21 @@ func Open() (*Conn, error) {
 	if _, err := c.Generation(); err != nil {
 		c.Close()
 		if errors.Is(err, os.ErrPermission) {
-			return nil, errors.New("nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability")
+			return nil, unprivileged{}
 		}
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	return c, nil
 }
+
+// unprivileged is Open's error for who may not change nftables.
+type unprivileged struct{}
+
+func (unprivileged) Error() string {
+	return "nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability"
+}
+
+func (unprivileged) Unwrap() error { return os.ErrPermission }
 
 // request is exchange for a message of nf_tables.
 func (c *Conn) request(kind, flags uint16, family uint8, fill func(*message), each func(body []byte) error) error {

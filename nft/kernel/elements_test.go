@@ -86,6 +86,7 @@ func FuzzGarbage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, body := range messages(b) {
 			decodeChain(nft.IPv4, body)
+			decodeSurveyed(body)
 			decodeSet(nft.IPv4, body)
 			decodeRule(nft.IPv6, decodeExprs(nft.IPv6, body))
 			decodeElement(&nft.Set{Key: []nft.Type{nft.IPv6Addr, nft.SlotNumber}, Data: []nft.Type{nft.VerdictType}}, body)

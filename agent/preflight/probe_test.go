@@ -1,0 +1,136 @@
+package preflight
+
+import (
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+)
+
+// TestProbes: this kernel has everything, and what was tried leaves nothing in the namespace that it was asked from.
+func TestProbes(t *testing.T) {
+	before := generation(t)
+	lines := Here().Essential()
+	if len(lines) < 25 {
+		t.Errorf("only %d lines", len(lines))
+	}
+	for _, l := range lines {
+		if l.Level != OK {
+			t.Errorf("%+v", l)
+		}
+	}
+	if after := generation(t); after != before {
+		t.Errorf("the ruleset was at generation %d and is at %d", before, after)
+	}
+}
+
+// generation changes with whatever anybody does to nftables in the namespace of the tests.
+func generation(t testing.TB) uint32 {
+	t.Helper()
+	k, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	n, err := k.Generation()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestProbesHaveNamesAndNeeds: each can be told from the others, and what it takes is said.
+func TestProbesHaveNamesAndNeeds(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, p := range Probes(true) {
+		if seen[p.Name] || p.What == "" || len(p.Options) == 0 || len(p.Tables) == 0 {
+			t.Errorf("%+v", p)
+		}
+		seen[p.Name] = true
+	}
+	for _, p := range Probes(false) {
+		for _, table := range p.Tables {
+			if table.Family == nft.IPv6 {
+				t.Errorf("%s needs IPv6", p.Name)
+			}
+		}
+	}
+}
+
+// TestMissingExpression: a kernel that lacks something is told what, and the other probes are made. A lookup in a set that
+// is not there is refused as an expression is that the kernel does not have: ENOENT.
+func TestMissingExpression(t *testing.T) {
+	missing := Probe{Name: "teapot", What: "a short and stout expression", Options: []string{"CONFIG_NFT_TEAPOT", "CONFIG_TEA"},
+		Modules: []string{"nft_teapot"}, Since: "9.1", Tables: inChain(nft.IPv4, "teapot", nft.Prerouting,
+			nft.VerdictMap{Key: frontend, Map: "nosuch"}, nil)}
+	n := Here()
+	n.Probes = func(ipv6 bool) []Probe { return slices.Concat([]Probe{missing}, Probes(ipv6)) }
+	lines := n.Essential()
+	if Worst(lines) != Problem {
+		t.Errorf("the worst is %s", Worst(lines))
+	}
+	for _, l := range lines {
+		if l.Check != "teapot" && l.Level != OK {
+			t.Errorf("%+v", l)
+		}
+	}
+	l := find(t, lines, "teapot")
+	if want := "the kernel refuses a short and stout expression: add rule ip probe-teapot probe "; !strings.HasPrefix(l.Finding, want) ||
+		!strings.HasSuffix(l.Finding, ": no such file or directory") {
+		t.Errorf("finding %q", l.Finding)
+	}
+	if want := "it needs CONFIG_NFT_TEAPOT and CONFIG_TEA and Linux 9.1 or newer; if the kernel has it as a module: modprobe nft_teapot"; l.Advice != want {
+		t.Errorf("advice %q, want %q", l.Advice, want)
+	}
+}
+
+// TestNoNamespace: who may not make a namespace learns what was not tried, and no more is missing.
+func TestNoNamespace(t *testing.T) {
+	n := Here()
+	n.Scratch = func() (*kernel.Conn, error) { return nil, os.ErrPermission }
+	lines := n.Essential()
+	if l := find(t, lines, "namespace"); l.Level != Warning || !strings.Contains(l.Advice, "CAP_SYS_ADMIN") {
+		t.Errorf("%+v", l)
+	}
+	if len(lines) != 3 || Worst(lines) != Warning {
+		t.Errorf("%+v", lines)
+	}
+}
+
+// TestNoNFTables: a kernel without nftables, and one that does not let this process at it.
+func TestNoNFTables(t *testing.T) {
+	n := Here()
+	n.Open = func() (*kernel.Conn, error) { return nil, errors.New("protocol not supported") }
+	if l := find(t, n.Check(), "nf_tables"); l.Level != Problem || !strings.Contains(l.Advice, "CONFIG_NF_TABLES") {
+		t.Errorf("%+v", l)
+	}
+	n.Open = func() (*kernel.Conn, error) { return nil, os.ErrPermission }
+	if l := find(t, n.Check(), "privileges"); l.Level != Problem || !strings.Contains(l.Finding, "CAP_NET_ADMIN") {
+		t.Errorf("%+v", l)
+	}
+}
+
+// find returns the one line of a check.
+func find(t testing.TB, lines []Line, check string) Line {
+	t.Helper()
+	var found []Line
+	for _, l := range lines {
+		if l.Check == check {
+			found = append(found, l)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("%d lines of %s in %+v", len(found), check, lines)
+	}
+	return found[0]
+}
+
+func BenchmarkEssential(b *testing.B) {
+	for b.Loop() {
+		Here().Essential()
+	}
+}
