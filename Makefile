@@ -41,6 +41,7 @@ bench: tools controlplane ## time and memory at 1,000, 10,000 and 100,000 Servic
 
 fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
+	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
 tools: ## what the tests need besides Go: nft, the independent judge, and a C compiler for the race detector

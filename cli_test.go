@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"nfproxy/integration/sandbox"
 )
@@ -33,7 +35,7 @@ func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir: "testdata", UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "eventually-same": eventuallySame,
-			"terminate": terminate},
+			"terminate": terminate, "link": link},
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(outsideEnv, os.Getenv(outsideEnv))
 			return nil
@@ -86,10 +88,31 @@ func terminate(ts *testscript.TestScript, _ bool, _ []string) {
 	}
 }
 
+// link gives this namespace an interface with addresses until the script ends: link NAME ADDRESS/BITS...
+func link(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 || !sandbox.Inside() {
+		ts.Fatalf("usage: link NAME ADDRESS/BITS..., in a sandbox")
+	}
+	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: args[0]}, PeerName: args[0] + "-far"}
+	ts.Check(netlink.LinkAdd(pair))
+	ts.Defer(func() { ts.Check(netlink.LinkDel(pair)) })
+	for _, name := range []string{pair.PeerName, pair.Name} {
+		l, err := netlink.LinkByName(name)
+		ts.Check(err)
+		ts.Check(netlink.LinkSetUp(l))
+	}
+	for _, text := range args[1:] {
+		addr, err := netlink.ParseAddr(text)
+		ts.Check(err)
+		addr.Flags = unix.IFA_F_NODAD // usable at once
+		ts.Check(netlink.AddrAdd(pair, addr))
+	}
+}
+
 // TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1. A process in a user namespace of
 // its own has no privilege over the network namespace, which is its parent's, whoever it was.
 func TestWithoutPrivilege(t *testing.T) {
-	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}} {
+	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}, {"explain", "--to", "10.96.0.1:80"}} {
 		cmd := nfproxy(t, args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 		out, err := cmd.CombinedOutput()

@@ -141,6 +141,7 @@ func TestClusterIP(t *testing.T) {
 }
 
 func (w *world) check(t *testing.T, p nft.Protocol, b behaviour) {
+	w.checkExplained(t, p, b)
 	traced := w.trace(p, b)
 	if len(b.reach) == 0 {
 		w.checkUnreached(t, p, b, traced)
@@ -216,10 +217,8 @@ func isTimeout(err error) bool {
 	return errors.As(err, &n) && n.Timeout()
 }
 
-// trace asks Trace, on the tables as the kernel has them, for every draw. Paths come by the endpoint they end at, ""
-// for those that end before.
-func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
-	w.t.Helper()
+// packet is the first packet of a behaviour's connections, as the node sees it.
+func (w *world) packet(p nft.Protocol, b behaviour) nft.Packet {
 	packet := nft.Packet{Hook: nft.Prerouting, Protocol: p, Source: netip.MustParseAddrPort(w.at(b.from, 50000)),
 		Destination: netip.MustParseAddrPort(w.at(b.to, b.port))}
 	switch b.from {
@@ -230,6 +229,14 @@ func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
 	case "outside", "far-pod":
 		packet.Interface = worldUplink
 	}
+	return packet
+}
+
+// trace asks Trace, on the tables as the kernel has them, for every draw. Paths come by the endpoint they end at, ""
+// for those that end before.
+func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
+	w.t.Helper()
+	packet := w.packet(p, b)
 	paths := make(map[string]nft.Path)
 	for _, table := range w.tables() {
 		if table.Family != w.family {

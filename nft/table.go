@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Family is the address family of a table.
@@ -68,6 +69,9 @@ type Set struct {
 	Counter bool
 	// Elements in order of Key.
 	Elements []Element
+	// Left is how much longer the elements of a Dynamic set stay, by their keys, counted from when they were read from a
+	// kernel. It is no part of what the set is: nothing compares or prints it.
+	Left map[Value]time.Duration
 }
 
 // Element is one element of a Set.

@@ -46,10 +46,16 @@ type Path struct {
 	Destination netip.AddrPort
 	// Masqueraded: its source is replaced by an address of this machine.
 	Masqueraded bool
-	// Choices is how many numbers the random draw had that decided the destination, 0 if there was none. Each draw
-	// from 0 to Choices-1 is equally likely.
+	// Choices is how many numbers the random draw had that decided the destination, or would have if they had been found,
+	// 0 if there was none. Each draw from 0 to Choices-1 is equally likely.
 	Choices uint32
+	// Unfinished: the way is longer than any that the kernel lets a packet go, and was not followed to its end.
+	Unfinished bool
 }
+
+// maxSteps is how many rules a packet is followed through. Our longest way has about ten; the kernel refuses loops and
+// more than 16 jumps inside each other, a table that was not read from it can have both.
+const maxSteps = 1000
 
 // Step is one rule whose matches held.
 type Step struct {
@@ -57,6 +63,9 @@ type Step struct {
 	Rule  string
 	// Result says what came of it: a verdict, the address a lookup gave, or that it gave none.
 	Result string
+	// Matched is the rule as a value, Then the verdict that came of it; none if the next rule followed.
+	Matched Rule
+	Then    Verdict
 }
 
 // Trace follows a packet through the table: the base chains of its hook, then, unless it ended there, those at
@@ -89,6 +98,12 @@ func (t *Table) baseChains(h Hook) []*Chain {
 	return chains
 }
 
+// Holds says whether a match holds for a packet when it comes in.
+func Holds(t *Table, p Packet, m Match) bool {
+	tr := tracer{table: t, packet: p, path: Path{Destination: p.Destination}}
+	return tr.match(m)
+}
+
 type tracer struct {
 	table  *Table
 	packet Packet
@@ -101,11 +116,15 @@ const pass VerdictKind = 0
 // chain evaluates a chain and those it leads to: Accept or Drop where that is decided, Return at its end.
 func (tr *tracer) chain(c *Chain) VerdictKind {
 	for _, r := range c.Rules {
+		if len(tr.path.Steps) == maxSteps {
+			tr.path.Unfinished = true
+			return Return
+		}
 		if !tr.matches(r.Match) {
 			continue
 		}
 		v, result := tr.do(r.Do)
-		tr.path.Steps = append(tr.path.Steps, Step{c.Name, r.Text(c.Table.Family), result})
+		tr.path.Steps = append(tr.path.Steps, Step{c.Name, r.Text(c.Table.Family), result, r, v})
 		switch kind := tr.follow(v); {
 		case kind == Accept || kind == Drop || kind == Return:
 			return kind
@@ -210,11 +229,6 @@ func (tr *tracer) dnat(a DNAT) (Verdict, string) {
 		return Verdict{}, "no address and port"
 	}
 	tr.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
-	for _, f := range a.Key {
-		if f.Kind == RandomNumber {
-			tr.path.Choices = f.Mod
-		}
-	}
 	return Verdict{Kind: Accept}, "to " + tr.path.Destination.String()
 }
 
@@ -245,6 +259,7 @@ func (tr *tracer) field(f Field) Value {
 	case OriginalDestinationPort:
 		return Port(tr.packet.Destination.Port())
 	case RandomNumber:
+		tr.path.Choices = max(tr.path.Choices, f.Mod)
 		return Slot(uint16(tr.packet.Draw % max(f.Mod, 1)))
 	}
 	return ""

@@ -37,3 +37,31 @@ func TestTraceJumps(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 }
+
+// TestTraceEnds: a table that no kernel would take, with loops, is followed no further than any way can be.
+func TestTraceEnds(t *testing.T) {
+	again := []Rule{{Do: Verdict{Kind: Jump, Chain: "a"}}, {Do: Verdict{Kind: Jump, Chain: "b"}}, {Do: GotoChain("a")}}
+	table := &Table{TableID: TableID{IPv4, "t"}, Chains: []*Chain{{Name: "a", Hook: Output, Rules: again}, {Name: "b", Rules: again}}}
+	p := Trace(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.MustParseAddrPort("10.0.0.1:80")})
+	if len(p.Steps) != maxSteps || !p.Unfinished || p.Outcome != Accepted {
+		t.Errorf("%d steps, unfinished %t, %s", len(p.Steps), p.Unfinished, p.Outcome)
+	}
+}
+
+// TestTraceChoices: how many numbers can be drawn is known whatever was drawn, also where it leads nowhere.
+func TestTraceChoices(t *testing.T) {
+	id := TableID{IPv4, "t"}
+	slots := &Set{Table: id, Name: "slots", Key: []Type{SlotNumber}, Data: []Type{IPv4Addr, InetService},
+		Elements: []Element{{Key: Slot(1), Data: Addr(netip.MustParseAddr("10.1.0.1")) + Port(8080)}}}
+	draw := func(mod uint32) Rule {
+		return Rule{Do: DNAT{Key: []Field{{Kind: RandomNumber, Mod: mod}}, Map: "slots"}}
+	}
+	table := &Table{TableID: id, Sets: []*Set{slots}, Chains: []*Chain{
+		{Name: "out", Hook: Output, Rules: []Rule{draw(3), draw(1), {Do: Verdict{Kind: Drop}}}}}}
+	for n, want := range []Outcome{Dropped, Accepted, Dropped} {
+		p := Trace(table, Packet{Hook: Output, Draw: uint32(n), Destination: netip.MustParseAddrPort("10.0.0.1:80")})
+		if p.Choices != 3 || p.Outcome != want {
+			t.Errorf("draw %d of %d: %s", n, p.Choices, p.Outcome)
+		}
+	}
+}

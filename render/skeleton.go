@@ -1,7 +1,6 @@
 package render
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -45,7 +44,7 @@ func Skeleton(n Node) []*nft.Table {
 		if n.IPv4Only && s == ip6 {
 			continue
 		}
-		t := &nft.Table{TableID: s.table, Comment: fmt.Sprintf("nfproxy schema %d", Schema)}
+		t := &nft.Table{TableID: s.table, Comment: schemaComment()}
 		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.sources()))
 		for _, set := range s.ofServices() {
 			t.Sets = append(t.Sets, s.declare(n.declared(set), nil))

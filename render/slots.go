@@ -68,7 +68,7 @@ func reslot(installed, wanted nft.Fragment) nft.Fragment {
 			continue
 		}
 		slot := slotOf(have)
-		if slot < len(slots) {
+		if slot < len(slots) && slots[slot] == "" { // two of one slot are in maps of another shape, which somebody else made
 			slots[slot] = have.Data
 		} else {
 			moved = append(moved, have.Data)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -199,8 +200,11 @@ func (r *reader) elements(s *nft.Set, t *nft.Table) error {
 		for e := range listed(s, body) {
 			if s.Interval {
 				all = append(all, e)
-			} else {
-				s.Elements = append(s.Elements, e.Element)
+				continue
+			}
+			s.Elements = append(s.Elements, e.Element)
+			if s.Dynamic && e.expires > 0 {
+				stays(s, e)
 			}
 		}
 	})
@@ -211,6 +215,14 @@ func (r *reader) elements(s *nft.Set, t *nft.Table) error {
 	// A hash table that grows while it is dumped gives elements twice.
 	s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 	return err
+}
+
+// stays notes how much longer an element stays.
+func stays(s *nft.Set, e kernelElement) {
+	if s.Left == nil {
+		s.Left = make(map[nft.Value]time.Duration)
+	}
+	s.Left[e.Key] = e.expires
 }
 
 // ofSet fills in which set a request for elements is about.

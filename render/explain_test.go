@@ -1,0 +1,190 @@
+package render_test
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// explained is a cluster with something of everything: policies Local, ranges, affinity, hints, nobody.
+func explained() render.Update {
+	endpoints := func(texts ...string) (all []render.Endpoint) {
+		for i, text := range texts {
+			all = append(all, render.Endpoint{AddrPort: netip.MustParseAddrPort(text), Node: []string{"node-a", "node-b"}[i%2], Ready: true, Serving: true})
+		}
+		return all
+	}
+	addr := netip.MustParseAddr
+	service := func(name string, clusterIP string, port uint16, to ...string) render.Service {
+		return render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: name}, ClusterIPs: []netip.Addr{addr(clusterIP)},
+			ExternalIPs: []netip.Addr{addr("203.0.113." + clusterIP[len(clusterIP)-1:])},
+			Ports:       []render.Port{{Name: "main", Protocol: nft.TCP, Port: 80, NodePort: port, Endpoints: endpoints(to...)}}}
+	}
+	web := service("web", "10.96.0.1", 30001, "10.244.1.2:80", "10.244.2.2:80", "10.244.1.3:80")
+	local := service("local", "10.96.0.2", 30002, "10.244.1.2:80", "10.244.2.2:80")
+	local.ExternalLocal, local.InternalLocal = true, true
+	sticky := service("sticky", "10.96.0.3", 30003, "10.244.1.2:80", "10.244.2.2:80")
+	sticky.Affinity, sticky.ExternalLocal = time.Hour, true
+	ranged := service("ranged", "10.96.0.4", 30004, "10.244.1.2:80")
+	ranged.LoadBalancerIPs, ranged.SourceRanges = []netip.Addr{addr("203.0.113.99")}, []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	return render.Update{
+		Node: render.Node{Name: "node-a", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")},
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}, Addresses: []netip.Addr{addr("192.0.2.10")}},
+		Services: []render.Service{web, local, sticky, ranged, service("empty", "10.96.0.5", 30005)},
+	}
+}
+
+// TestExplainAgrees: what is explained is what is expected, of every frontend and from everywhere, and there is no drift.
+func TestExplainAgrees(t *testing.T) {
+	u := explained()
+	tables := build(t, u)
+	for _, p := range explainedPackets() {
+		e := render.Explain(tables, p)
+		x := render.Expect(u, tables, e)
+		if e.Service == nil {
+			if x.Service != "" || e.Outcome == render.Sent {
+				t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
+			}
+			continue
+		}
+		chosen := 0
+		for _, c := range x.Endpoints {
+			if c.Chosen {
+				chosen++
+			}
+		}
+		inRange := !slices.ContainsFunc(e.Why, func(r render.Reason) bool { return strings.Contains(string(r), "in none of") })
+		if x.Service != e.Service.Namespace+"/"+e.Service.Name || x.Action != e.Service.Action || inRange && chosen != len(e.Endpoints) {
+			t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
+		}
+		if x.Drift != (render.Drift{}) || len(e.Problems) > 0 {
+			t.Errorf("%v: %+v, %v", p, x.Drift, e.Problems)
+		}
+	}
+}
+
+// explainedPackets go from everywhere to every frontend of explained, and beside them.
+func explainedPackets() []nft.Packet {
+	var all []nft.Packet
+	for _, to := range []string{"10.96.0.1:80", "10.96.0.2:80", "10.96.0.3:80", "10.96.0.4:80", "10.96.0.5:80", "192.0.2.10:30001",
+		"192.0.2.10:30002", "192.0.2.10:30003", "192.0.2.10:30005", "203.0.113.99:80", "203.0.113.3:80", "10.96.0.1:81", "10.96.9.9:80",
+		"192.0.2.10:22"} {
+		for from, hook := range map[string]nft.Hook{"10.244.1.9": nft.Prerouting, "10.244.1.2": nft.Prerouting, "192.0.2.10": nft.Output,
+			"198.51.100.7": nft.Prerouting} {
+			all = append(all, nft.Packet{Hook: hook, Protocol: nft.TCP, Source: netip.AddrPortFrom(netip.MustParseAddr(from), 0),
+				Destination: netip.MustParseAddrPort(to)})
+		}
+	}
+	return all
+}
+
+// TestExplainAnything: tables that somebody else wrote, or nobody could, are explained somehow, without a panic and in a
+// time that has a bound.
+func TestExplainAnything(t *testing.T) {
+	for seed := range uint64(150) {
+		explainAnything(t, seed)
+	}
+}
+
+// FuzzExplain is the same for other tables.
+func FuzzExplain(f *testing.F) {
+	f.Fuzz(func(t *testing.T, seed uint64) { explainAnything(t, seed) })
+}
+
+func explainAnything(t *testing.T, seed uint64) {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	u := explained()
+	tables := build(t, u)
+	for range 1 + r.IntN(12) {
+		spoil(r, tables[r.IntN(2)])
+	}
+	if r.IntN(8) == 0 {
+		tables = tables[r.IntN(2):][:1]
+	}
+	for _, p := range explainedPackets() {
+		p.Hook = nft.Hook(r.IntN(5))
+		if r.IntN(5) == 0 {
+			p.Destination = netip.MustParseAddrPort("[fd00::1]:80")
+		}
+		e := render.Explain(tables, p)
+		if sum := 0; e.Outcome == render.Sent && len(e.Problems) == 0 {
+			for _, c := range e.Endpoints {
+				sum += c.Draws
+			}
+			if sum != e.Endpoints[0].Of {
+				t.Fatalf("seed %d: %v: the chances make %d of %d: %+v", seed, p, sum, e.Endpoints[0].Of, e)
+			}
+		}
+	}
+	render.Expect(u, tables, render.Explain(tables, explainedPackets()[0]))
+}
+
+// spoil does to a table what render never does.
+func spoil(r *rand.Rand, t *nft.Table) {
+	if len(t.Sets) == 0 || len(t.Chains) == 0 {
+		return
+	}
+	s, c := t.Sets[r.IntN(len(t.Sets))], t.Chains[r.IntN(len(t.Chains))]
+	there := nft.Verdict{Kind: nft.VerdictKind(r.IntN(7)), Chain: t.Chains[r.IntN(len(t.Chains))].Name}
+	switch r.IntN(9) {
+	case 0:
+		t.Sets = slices.DeleteFunc(t.Sets, func(o *nft.Set) bool { return o == s })
+	case 1:
+		t.Chains = slices.DeleteFunc(t.Chains, func(o *nft.Chain) bool { return o == c })
+	case 2:
+		s.Interval = !s.Interval
+	case 3:
+		s.Key, s.Data = []nft.Type{nft.Type(r.IntN(7)), nft.Type(r.IntN(7))}, []nft.Type{nft.Type(r.IntN(7))}
+	case 4:
+		c.Rules = append([]nft.Rule{{Do: there}}, c.Rules...)
+	case 5:
+		c.Rules = append([]nft.Rule{{Do: nft.Opaque{Text: "\x1b[2J%s"}}}, c.Rules...)
+	case 6:
+		key := []nft.Field{{Kind: nft.FieldKind(r.IntN(9)), Mod: uint32(r.IntN(1 << 12))}}
+		c.Rules = append([]nft.Rule{{Do: nft.DNAT{Key: key, Map: s.Name}}}, c.Rules...)
+	default:
+		spoilElement(r, s, there)
+	}
+}
+
+func spoilElement(r *rand.Rand, s *nft.Set, there nft.Verdict) {
+	if len(s.Elements) == 0 {
+		return
+	}
+	e := &s.Elements[r.IntN(len(s.Elements))]
+	switch r.IntN(4) {
+	case 0:
+		e.Key = e.Key[:r.IntN(len(e.Key)+1)]
+	case 1:
+		e.Data = e.Data[:r.IntN(len(e.Data)+1)]
+	case 2:
+		e.Data = there.Value()
+	case 3:
+		e.Comment = []string{"", "/", "a/b:c:d", "%s%n\x1b\n\t", strings.Repeat("x", 300)}[r.IntN(5)]
+	}
+}
+
+// TestReconcileOtherShape: slots of a map that has the same name and another shape, where two can have one number, are
+// replaced like any others.
+func TestReconcileOtherShape(t *testing.T) {
+	u := explained()
+	tables := build(t, u)
+	slots := tables[0].Set("endpoints")
+	slots.Key = []nft.Type{nft.IPv4Addr, nft.InetProto, nft.InetService, nft.InetProto}
+	for i, e := range slots.Elements {
+		slots.Elements[i].Key = e.Key[:len(e.Key)-2] + e.Key[len(e.Key)-1:]
+	}
+	r := render.NewRuleset(u.Node)
+	r.Update(u)
+	r.Reconcile(tables)
+	if got, want := r.Tables()[0].String(), build(t, u)[0].String(); got != want {
+		t.Errorf("the tables are\n%s\nand not\n%s", got, want)
+	}
+}
