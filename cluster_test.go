@@ -54,6 +54,9 @@ func newTestCluster(t testing.TB) *testCluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		if out, err := nfproxy(t, "cleanup").CombinedOutput(); err != nil { // by then nobody runs any more
+			t.Errorf("%v: %s", err, out)
+		}
 		if err := network.Close(); err != nil {
 			t.Error(err)
 		}
