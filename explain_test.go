@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,36 +13,53 @@ import (
 	"nfproxy/render"
 )
 
-// asked finds what docs/explain.md shows: commands, and what they print.
-var asked = regexp.MustCompile(`(?m)^    \$ (nfproxy explain .*)\n((?:    .*\n|\n)+)`)
+// asked finds what a document shows: commands, and what they print.
+var asked = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
 
-// TestExplainDocument: what docs/explain.md shows is what the story has seen.
-func TestExplainDocument(t *testing.T) {
-	text, err := os.ReadFile("docs/explain.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	story, err := txtar.ParseFile("testdata/explain.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files := make(map[string]string)
-	for _, f := range story.Files {
-		files[f.Name] = string(f.Data)
-	}
-	blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the output before it
-	found := asked.FindAllStringSubmatch(blocks, -1)
-	for _, m := range found {
-		_, after, ok := strings.Cut(string(story.Comment), m[1]+"\ncmp stdout ")
-		name, _, _ := strings.Cut(after, "\n")
-		shown := strings.TrimSpace(regexp.MustCompile(`(?m)^    `).ReplaceAllString(m[2], ""))
-		if want := strings.TrimSpace(files[name]); !ok || shown != want {
-			t.Errorf("%s, in the story as %q, prints\n%s\nand is shown to print\n%s", m[1], name, want, shown)
+// TestDocumentsShowOutput: what documents show that a command prints, a story has seen it print.
+func TestDocumentsShowOutput(t *testing.T) {
+	seen := outputs(t)
+	for name, least := range map[string]int{"explain": 5, "troubleshooting": 8} {
+		text, err := os.ReadFile("docs/" + name + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the output before it
+		found := asked.FindAllStringSubmatch(blocks, -1)
+		for _, m := range found {
+			shown := strings.TrimSpace(regexp.MustCompile(`(?m)^    `).ReplaceAllString(m[2], ""))
+			if !slices.Contains(seen[m[1]], shown) {
+				t.Errorf("docs/%s.md: %s is shown to print\n%s\nand prints, in stories,\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
+			}
+		}
+		if len(found) < least {
+			t.Errorf("docs/%s.md shows %d commands: this is not how the document is read", name, len(found))
 		}
 	}
-	if len(found) < 5 {
-		t.Errorf("%d commands are shown: this is not how the document is read", len(found))
+}
+
+// outputs are what commands print in the stories, where it is compared as a whole.
+func outputs(t *testing.T) map[string][]string {
+	t.Helper()
+	stories, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
 	}
+	seen := make(map[string][]string)
+	for _, path := range stories {
+		story, err := txtar.ParseFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := make(map[string]string)
+		for _, f := range story.Files {
+			files[f.Name] = strings.TrimSpace(string(f.Data))
+		}
+		for _, m := range regexp.MustCompile(`(?m)^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`).FindAllStringSubmatch(string(story.Comment), -1) {
+			seen[m[1]] = append(seen[m[1]], files[m[2]])
+		}
+	}
+	return seen
 }
 
 // TestPrintable: nothing that the kernel or a cluster says can act on a terminal, or look like more lines or cells.
