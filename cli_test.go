@@ -35,9 +35,10 @@ func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir: "testdata", UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "eventually-same": eventuallySame,
-			"terminate": terminate, "link": link},
+			"terminate": terminate, "link": link, "network": network, "connect": connectFromPod},
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(outsideEnv, os.Getenv(outsideEnv))
+			e.Values[scriptPod{}] = new(*sandbox.Pod)
 			return nil
 		},
 	})
@@ -112,7 +113,8 @@ func link(ts *testscript.TestScript, _ bool, args []string) {
 // TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1. A process in a user namespace of
 // its own has no privilege over the network namespace, which is its parent's, whoever it was.
 func TestWithoutPrivilege(t *testing.T) {
-	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}, {"explain", "--to", "10.96.0.1:80"}} {
+	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}, {"explain", "--to", "10.96.0.1:80"},
+		{"trace", "--to", "web"}} {
 		cmd := nfproxy(t, args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
 		out, err := cmd.CombinedOutput()

@@ -31,7 +31,7 @@ func main() {
 
 // newApp is the command line. Output goes to stdout; what went wrong and the log go to stderr.
 func newApp(stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{runCommand(), dumpCommand(), explainCommand(), checkCommand(), cleanupCommand(), demoCommand(), versionCommand()}
+	commands := []*cli.Command{runCommand(), dumpCommand(), explainCommand(), traceCommand(), checkCommand(), cleanupCommand(), demoCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError

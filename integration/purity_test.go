@@ -34,6 +34,7 @@ func TestImportsPointInwards(t *testing.T) {
 		"nfproxy/render":          {"nfproxy/nft"},
 		"nfproxy/nft/kernel":      {"nfproxy/nft"},
 		"nfproxy/watcher":         {"nfproxy/nft", "nfproxy/render"},
+		"nfproxy/trace":           {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
 		"nfproxy/config":          {"nfproxy/nft", "nfproxy/render"},
 		"nfproxy/agent/metrics":   {"nfproxy/nft", "nfproxy/render"},
 		"nfproxy/agent/preflight": {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},

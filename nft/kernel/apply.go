@@ -98,28 +98,41 @@ func estimate(changes []nft.Change) int {
 	return 4096 + perElement*nft.ElementOperations(changes)
 }
 
-// commit sends the batch. The kernel answers only what it refuses, and has done so when send returns
-// (netlink_unicast_kernel in net/netlink/af_netlink.c).
+// commit sends the batch and explains what the kernel did not like about it.
 func (c *Conn) commit(b *batch, changes []nft.Change) error {
+	refused, err := c.deliver(b)
+	if err != nil {
+		return err
+	}
+	if len(refused) == 0 {
+		c.commits++
+		return nil
+	}
+	return b.explain(refused, changes)
+}
+
+// deliver ends the batch, sends it and returns the kernel's errors. The kernel answers only what it refuses, and has done
+// so when send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
+func (c *Conn) deliver(b *batch) ([]refusal, error) {
 	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
 	c.seq = b.first + uint32(len(b.origins))
 	if cap(b.buf) < 1<<20 { // else it is a first load's, and not needed again
 		c.spare = b.buf
 	}
 	if err := c.makeRoom(len(b.buf)); err != nil {
-		return err
+		return nil, err
 	}
 	if err := c.send(b.buf); err != nil {
-		return fmt.Errorf("send batch of %d bytes: %w", len(b.buf), err)
+		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.buf), err)
 	}
 	var all []refusal
 	for {
 		datagram, err := c.receive(false)
 		if err != nil {
-			return fmt.Errorf("%w: %w", errUnknown, err)
+			return nil, fmt.Errorf("%w: %w", errUnknown, err)
 		}
 		if datagram == nil {
-			break
+			return all, nil
 		}
 		for _, r := range refusals(datagram) {
 			if r.seq-b.first <= uint32(len(b.origins)) { // numbers wrap around
@@ -127,11 +140,6 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 			}
 		}
 	}
-	if len(all) == 0 {
-		c.commits++
-		return nil
-	}
-	return b.explain(all, changes)
 }
 
 // sendRoom is what the kernel wants to be free beside a datagram (netlink_sendmsg in net/netlink/af_netlink.c).
@@ -205,9 +213,13 @@ func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return marshalExprs(familyNumber(f), exprs)
+}
+
+func marshalExprs(family uint8, exprs []expr.Any) ([]byte, error) {
 	var m message
 	for _, e := range exprs {
-		data, err := expr.Marshal(familyNumber(f), e)
+		data, err := expr.Marshal(family, e)
 		if err != nil {
 			return nil, err
 		}

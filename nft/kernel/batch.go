@@ -31,9 +31,14 @@ type origin struct {
 const maxElements = math.MaxUint16 - 2048
 
 func (b *batch) begin(kind, flags uint16, family nft.Family, o origin) {
+	b.open(kind, flags, familyNumber(family), o)
+}
+
+// open is begin for any family of netfilter.
+func (b *batch) open(kind, flags uint16, family uint8, o origin) {
 	o.start = len(b.buf)
 	b.origins = append(b.origins, o)
-	b.message.begin(nftMessage(kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), familyNumber(family), 0)
+	b.message.begin(nftMessage(kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
 }
 
 // boundary appends NFNL_MSG_BATCH_BEGIN or _END. With a generation the kernel refuses the batch (ERESTART) when the

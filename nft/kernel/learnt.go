@@ -55,7 +55,7 @@ func elementsOf(list []kernelElement) []nft.Element {
 func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
 	var list []kernelElement
 	r := reader{Conn: c}
-	err := r.dump(unix.NFT_MSG_GETSETELEM, &nft.Table{TableID: l.Set.Table}, ofSet(l.Set), func(body []byte) {
+	err := r.dump(unix.NFT_MSG_GETSETELEM, l.Set.Table.Family, ofSet(l.Set), func(body []byte) {
 		for e := range listed(l.Set, body) {
 			if len(l.Data) == 0 || slices.Contains(l.Data, e.Data) {
 				list = append(list, e)

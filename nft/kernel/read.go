@@ -108,9 +108,9 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	return t, nil
 }
 
-// dump goes through all objects of a kind in the table's family.
-func (r *reader) dump(kind uint16, t *nft.Table, fill func(*message), each func([]byte)) error {
-	err := r.request(kind, unix.NLM_F_DUMP, familyNumber(t.Family), fill, func(body []byte) error {
+// dump goes through all objects of a kind in a family.
+func (r *reader) dump(kind uint16, f nft.Family, fill func(*message), each func([]byte)) error {
+	err := r.request(kind, unix.NLM_F_DUMP, familyNumber(f), fill, func(body []byte) error {
 		each(body)
 		return nil
 	})
@@ -122,7 +122,7 @@ func (r *reader) dump(kind uint16, t *nft.Table, fill func(*message), each func(
 }
 
 func (r *reader) chains(t *nft.Table) error {
-	err := r.dump(unix.NFT_MSG_GETCHAIN, t, nil, func(body []byte) {
+	err := r.dump(unix.NFT_MSG_GETCHAIN, t.Family, nil, func(body []byte) {
 		if c := decodeChain(t.Family, body); c.Table == t.TableID {
 			t.Chains = append(t.Chains, c)
 		}
@@ -174,7 +174,7 @@ func hookOf(number uint32) nft.Hook {
 
 func (r *reader) sets(t *nft.Table) error {
 	byTable := func(m *message) { m.str(unix.NFTA_SET_TABLE, t.Name) }
-	err := r.dump(unix.NFT_MSG_GETSET, t, byTable, func(body []byte) {
+	err := r.dump(unix.NFT_MSG_GETSET, t.Family, byTable, func(body []byte) {
 		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
 			t.Sets = append(t.Sets, s)
 		}
@@ -196,7 +196,7 @@ func (r *reader) sets(t *nft.Table) error {
 
 func (r *reader) elements(s *nft.Set, t *nft.Table) error {
 	var all []kernelElement
-	err := r.dump(unix.NFT_MSG_GETSETELEM, t, ofSet(s), func(body []byte) {
+	err := r.dump(unix.NFT_MSG_GETSETELEM, t.Family, ofSet(s), func(body []byte) {
 		for e := range listed(s, body) {
 			if s.Interval {
 				all = append(all, e)
@@ -292,24 +292,51 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 }
 
 func (r *reader) rules(t *nft.Table) error {
+	return r.listRules(t.TableID, func(chain string, _ uint64, rule nft.Rule) {
+		if c := t.Chain(chain); c != nil {
+			c.Rules = append(c.Rules, rule)
+		}
+	})
+}
+
+// listRules goes through the rules of a table.
+func (r *reader) listRules(t nft.TableID, each func(chain string, handle uint64, rule nft.Rule)) error {
 	byTable := func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.Name) }
-	err := r.dump(unix.NFT_MSG_GETRULE, t, byTable, func(body []byte) {
+	err := r.dump(unix.NFT_MSG_GETRULE, t.Family, byTable, func(body []byte) {
 		var chain string
+		var handle uint64
 		var rule nft.Rule
 		for kind, b := range attributes(body) {
 			switch kind {
 			case unix.NFTA_RULE_CHAIN:
 				chain = cstring(b)
+			case unix.NFTA_RULE_HANDLE:
+				handle = number(b)
 			case unix.NFTA_RULE_EXPRESSIONS:
 				rule = decodeRule(t.Family, decodeExprs(t.Family, b))
 			}
 		}
-		if c := t.Chain(chain); c != nil {
-			c.Rules = append(c.Rules, rule)
-		}
+		each(chain, handle, rule)
 	})
 	if err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
 	return nil
+}
+
+// Rules returns a table's rules by their handles, by which trace events call them. A handle is never used again as long
+// as the table exists (nf_tables_alloc_handle in net/netfilter/nf_tables_api.c).
+func (c *Conn) Rules(t nft.TableID) (map[uint64]nft.Rule, error) {
+	rules := make(map[uint64]nft.Rule)
+	for range readAttempts {
+		r := reader{Conn: c}
+		err := r.listRules(t, func(_ string, handle uint64, rule nft.Rule) { rules[handle] = rule })
+		if err != nil {
+			return nil, fmt.Errorf("read table %s: %w", t, err)
+		}
+		if !r.disturbed {
+			break
+		}
+	}
+	return rules, nil
 }

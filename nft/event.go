@@ -1,0 +1,66 @@
+package nft
+
+import "net/netip"
+
+// TraceEvent is one line of what the kernel tells about a packet that a rule marked (meta nftrace set 1): a rule whose
+// matches held, or what became of the packet at a chain's end. Where Trace says what should happen, these say what did.
+type TraceEvent struct {
+	// ID is the same in all events of one packet. Another packet can have it later.
+	ID   uint32
+	Kind TraceKind
+	// Family, Table and Chain are where. The family is nft's name for it: tables of others can be of any.
+	Family, Table, Chain string
+	// Rule is the handle of the rule of a RuleEvent.
+	Rule uint64
+	// Verdict is the rule's, or the chain's policy. The zero Verdict lets the next rule follow.
+	Verdict Verdict
+	// Packet is what the packet looked like. The kernel says it once for every base chain the packet comes to
+	// (nft_trace_notify in net/netfilter/nf_tables_trace.c, Linux 6.18); other events have the zero value.
+	Packet TracedPacket
+}
+
+// TraceKind is what a TraceEvent is about.
+type TraceKind uint8
+
+// The kinds of events: a rule whose matches held, a chain that returned, a base chain's policy.
+const (
+	RuleEvent TraceKind = iota + 1
+	ReturnEvent
+	PolicyEvent
+)
+
+// TracedPacket is what a packet looked like somewhere on its way. Interfaces are names, empty where it has none.
+type TracedPacket struct {
+	Protocol            Protocol
+	Source, Destination netip.AddrPort
+	In, Out             string
+}
+
+// Is says whether the event is of a table.
+func (e TraceEvent) Is(t TableID) bool { return e.Family == t.Family.String() && e.Table == t.Name }
+
+// MarkerPrefix is how the names of tables that mark packets begin, whoever's they are. Such a table is of family inet,
+// and its chains are: MarkingChain with the one rule that marks; LeavingChain and ArrivingChain, base chains without
+// rules, for the last look at a marked packet after all translation.
+const (
+	MarkerPrefix  = "nfproxy-trace-"
+	MarkingChain  = "marks"
+	LeavingChain  = "leaving"
+	ArrivingChain = "arriving"
+)
+
+// Begins says whether the event is the first of a packet that the marker table of that name marked.
+func (e TraceEvent) Begins(marker string) bool {
+	return e.Family == "inet" && e.Table == marker && e.Chain == MarkingChain && e.Kind == RuleEvent
+}
+
+// Ends says whether the event is the last of such a packet: it got through and leaves the machine, or arrives at it, or
+// it was dropped.
+func (e TraceEvent) Ends(marker string) bool {
+	return e.Verdict.Kind == Drop || e.GotThrough(marker)
+}
+
+// GotThrough says whether the packet has passed everything there is.
+func (e TraceEvent) GotThrough(marker string) bool {
+	return e.Family == "inet" && e.Table == marker && (e.Chain == LeavingChain || e.Chain == ArrivingChain)
+}

@@ -1,0 +1,169 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+)
+
+// Traces hears what the kernel tells about marked packets of one network namespace, whoever marked them.
+type Traces struct {
+	socket
+	waiting []nft.TraceEvent // of the last datagram
+}
+
+// ErrTracesMissed is Next's error when there was more to hear than could be read. The next call goes on after it.
+var ErrTracesMissed = errors.New("there were more trace events than could be read")
+
+// OpenTraces begins to listen in the calling thread's network namespace.
+func OpenTraces() (*Traces, error) {
+	s, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.nl.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("listen to traces: %w", err)
+	}
+	return &Traces{socket: s}, nil
+}
+
+// Next blocks until there is an event. After Close it returns an error that is os.ErrClosed.
+func (t *Traces) Next() (nft.TraceEvent, error) {
+	for len(t.waiting) == 0 {
+		b, err := t.receive(true)
+		if errors.Is(err, unix.ENOBUFS) {
+			return nft.TraceEvent{}, ErrTracesMissed
+		}
+		if err != nil {
+			return nft.TraceEvent{}, fmt.Errorf("listen to traces: %w", err)
+		}
+		t.waiting = t.waiting[:0]
+		for h, body := range messages(b) {
+			if h.kind == nftMessage(unix.NFT_MSG_TRACE) && len(body) >= nfgenLen {
+				t.waiting = append(t.waiting, t.decode(body[0], body[nfgenLen:]))
+			}
+		}
+	}
+	e := t.waiting[0]
+	t.waiting = t.waiting[1:]
+	return e, nil
+}
+
+// decode reads an event (enum nft_trace_attributes in include/uapi/linux/netfilter/nf_tables.h).
+func (t *Traces) decode(family uint8, body []byte) nft.TraceEvent {
+	e := nft.TraceEvent{Family: familyName(family)}
+	var network, transport []byte
+	for kind, b := range attributes(body) {
+		switch kind {
+		case unix.NFTA_TRACE_ID:
+			e.ID = uint32(number(b))
+		case unix.NFTA_TRACE_TYPE:
+			e.Kind = traceKind(uint32(number(b)))
+		case unix.NFTA_TRACE_TABLE:
+			e.Table = cstring(b)
+		case unix.NFTA_TRACE_CHAIN:
+			e.Chain = cstring(b)
+		case unix.NFTA_TRACE_RULE_HANDLE:
+			e.Rule = number(b)
+		case unix.NFTA_TRACE_VERDICT:
+			e.Verdict = tracedVerdict(decodeVerdict(b))
+		case unix.NFTA_TRACE_POLICY:
+			e.Verdict.Kind = verdictOf(int32(number(b)))
+		case unix.NFTA_TRACE_NETWORK_HEADER:
+			network = b
+		case unix.NFTA_TRACE_TRANSPORT_HEADER:
+			transport = b
+		case unix.NFTA_TRACE_IIF:
+			e.Packet.In = t.interfaceName(uint32(number(b)))
+		case unix.NFTA_TRACE_OIF:
+			e.Packet.Out = t.interfaceName(uint32(number(b)))
+		}
+	}
+	if e.Kind == nft.RuleEvent && e.Rule == 0 {
+		// The end of a chain that was gone to: Linux 6.18 calls it a rule, and tells none (nft_trace_fill_rule_info).
+		e.Kind = nft.ReturnEvent
+	}
+	decodeHeaders(&e.Packet, network, transport)
+	return e
+}
+
+// tracedVerdict makes NFT_CONTINUE, which rules of others end with, the zero Verdict.
+func tracedVerdict(v nft.Verdict) nft.Verdict {
+	if v.Kind == verdictOf(unix.NFT_CONTINUE) {
+		return nft.Verdict{}
+	}
+	return v
+}
+
+func traceKind(n uint32) nft.TraceKind {
+	switch n {
+	case unix.NFT_TRACETYPE_RULE:
+		return nft.RuleEvent
+	case unix.NFT_TRACETYPE_RETURN:
+		return nft.ReturnEvent
+	case unix.NFT_TRACETYPE_POLICY:
+		return nft.PolicyEvent
+	}
+	return 0
+}
+
+// familyName is nft's name of a netfilter family (NFPROTO_* in include/uapi/linux/netfilter.h).
+func familyName(n uint8) string {
+	switch n {
+	case unix.NFPROTO_INET:
+		return "inet"
+	case unix.NFPROTO_IPV4:
+		return "ip"
+	case unix.NFPROTO_IPV6:
+		return "ip6"
+	case unix.NFPROTO_ARP:
+		return "arp"
+	case unix.NFPROTO_BRIDGE:
+		return "bridge"
+	case unix.NFPROTO_NETDEV:
+		return "netdev"
+	}
+	return fmt.Sprintf("family-%d", n)
+}
+
+// decodeHeaders reads the addresses and ports of a packet: the first bytes of its IP header (RFC 791 section 3.1, RFC
+// 8200 section 3) and of that of TCP, UDP or SCTP, which begin with the ports.
+func decodeHeaders(p *nft.TracedPacket, network, transport []byte) {
+	var source, destination []byte
+	switch {
+	case len(network) >= 20 && network[0]>>4 == 4:
+		p.Protocol, source, destination = nft.Protocol(network[9]), network[12:16], network[16:20]
+	case len(network) >= 40 && network[0]>>4 == 6:
+		p.Protocol, source, destination = nft.Protocol(network[6]), network[8:24], network[24:40]
+	default:
+		return
+	}
+	var ports [2]uint16
+	if len(transport) >= 4 && hasPorts(p.Protocol) {
+		ports = [2]uint16{binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])}
+	}
+	from, _ := netip.AddrFromSlice(source)
+	to, _ := netip.AddrFromSlice(destination)
+	p.Source, p.Destination = netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1])
+}
+
+// interfaceName asks for the name of an interface of the socket's own namespace, which any socket can be asked
+// (netdevice(7), SIOCGIFNAME); a number if it is gone.
+func (t *Traces) interfaceName(index uint32) string {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return fmt.Sprint(index)
+	}
+	ifr.SetUint32(index)
+	cerr := t.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) })
+	if errors.Join(err, cerr) != nil {
+		return fmt.Sprint(index)
+	}
+	return ifr.Name()
+}
