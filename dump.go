@@ -52,7 +52,7 @@ func dumpAction(c *cli.Context) error {
 	}
 	tables = slices.DeleteFunc(tables, func(t *nft.Table) bool { return !want.families[t.Family] })
 	if len(tables) == 0 {
-		fmt.Fprintln(c.App.ErrWriter, "nfproxy: there are no tables of nfproxy in this network namespace")
+		fmt.Fprintln(c.App.ErrWriter, "nfproxy: "+noTables)
 	}
 	switch {
 	case c.Bool("diff"):
@@ -68,6 +68,9 @@ func dumpAction(c *cli.Context) error {
 	}
 	return printer(c.App.Writer, tables, d)
 }
+
+// noTables is said where there is nothing to read.
+const noTables = "there are no tables of nfproxy in this network namespace"
 
 // readTables reads what the kernel has of our tables.
 func readTables() ([]*nft.Table, error) {

@@ -11,7 +11,7 @@ import (
 	"nfproxy/render"
 )
 
-// selection is what dump is asked to print.
+// selection is what a command is asked to print.
 type selection struct {
 	families        map[nft.Family]bool
 	namespace, name string         // of a Service; empty for any
@@ -28,7 +28,7 @@ func newSelection(c *cli.Context) (selection, error) {
 		return s, fmt.Errorf("--family is ip or ip6, not %s", family)
 	}
 	if c.NArg() > 1 {
-		return s, fmt.Errorf("dump takes one Service or address; flags go before it: %q", c.Args().Get(1))
+		return s, fmt.Errorf("%s takes one Service or address; flags go before it: %q", c.Command.Name, c.Args().Get(1))
 	}
 	argument := c.Args().First()
 	if at, err := netip.ParseAddrPort(argument); err == nil {

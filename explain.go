@@ -75,7 +75,7 @@ func explainAction(c *cli.Context) error {
 // checkTables returns an error if there is nothing to explain, or nothing that can be.
 func checkTables(tables []*nft.Table) error {
 	if len(tables) == 0 {
-		return errors.New("there are no tables of nfproxy in this network namespace: nfproxy run makes them")
+		return errors.New(noTables + ": nfproxy run makes them")
 	}
 	for _, t := range tables {
 		if err := render.CheckSchema(t); err != nil {

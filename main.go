@@ -31,7 +31,8 @@ func main() {
 
 // newApp is the command line. Output goes to stdout; what went wrong and the log go to stderr.
 func newApp(stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{runCommand(), dumpCommand(), explainCommand(), traceCommand(), checkCommand(), cleanupCommand(), demoCommand(), versionCommand()}
+	commands := []*cli.Command{runCommand(), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
+		cleanupCommand(), demoCommand(), completionCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError

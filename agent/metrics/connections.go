@@ -45,9 +45,6 @@ func (c *connections) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// tally is what the frontends of one kind of a port come to.
-type tally struct{ served, refused, dropped uint64 }
-
 // Collect is there for prometheus.Collector.
 func (c *connections) Collect(ch chan<- prometheus.Metric) {
 	description, err := c.read()
@@ -56,10 +53,10 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, s := range description.Services {
-		tallies := make(map[render.Kind]tally)
+		tallies := make(map[render.Kind]render.Tally)
 		endpoints := make(map[endpointKey]uint64)
 		for _, f := range s.Frontends {
-			tallies[f.Kind] = tallies[f.Kind].plus(f)
+			tallies[f.Kind] = tallies[f.Kind].Plus(f.Tally())
 			for _, e := range allEndpoints(f) {
 				if e.Connections != nil {
 					endpoints[endpointKey{f.Kind, e.String()}] += *e.Connections
@@ -70,7 +67,7 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 			return append([]string{s.Namespace, s.Name, s.Port, s.Protocol}, more...)
 		}
 		for kind, t := range tallies {
-			for desc, n := range map[*prometheus.Desc]uint64{c.served: t.served, c.refused: t.refused, c.dropped: t.dropped} {
+			for desc, n := range map[*prometheus.Desc]uint64{c.served: t.Served, c.refused: t.Refused, c.dropped: t.Dropped} {
 				ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels(string(kind))...)
 			}
 		}
@@ -91,25 +88,4 @@ func allEndpoints(f render.DescribedFrontend) []render.DescribedEndpoint {
 		return f.Endpoints
 	}
 	return append(f.Endpoints, *f.LocalEndpoints...)
-}
-
-// plus adds what a frontend counted, by what becomes of its connections.
-func (t tally) plus(f render.DescribedFrontend) tally {
-	if f.Connections == nil {
-		return t
-	}
-	all, dropped := *f.Connections, uint64(0)
-	if f.Dropped != nil {
-		dropped = min(all, *f.Dropped)
-	}
-	t.dropped += dropped
-	switch f.Action {
-	case "refuse":
-		t.refused += all - dropped
-	case "drop":
-		t.dropped += all - dropped
-	default:
-		t.served += all - dropped
-	}
-	return t
 }
