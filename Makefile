@@ -44,8 +44,9 @@ fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
-tools: ## what the tests need besides Go: nft, the independent judge, and a C compiler for the race detector
+tools: ## what the tests need besides Go: nft, the independent judge, promtool, and a C compiler for the race detector
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
+	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
