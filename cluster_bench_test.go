@@ -203,6 +203,7 @@ func (l *loadedCluster) benchmarkRestart(b *testing.B) {
 // benchmarkChange replaces the last Service's endpoint, until a connection reaches it.
 func (l *loadedCluster) benchmarkChange(b *testing.B) {
 	agent := l.startAgent()
+	agent.says("in sync")
 	l.last.serve(l.last.addrs[0])
 	l.connected(b, l.last.addrs[0])
 	i := 0
