@@ -127,9 +127,11 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Describ
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
-	if b, ok := balancerOf(t.Family, verdict); ok && b.local {
+	b, balanced := balancerOf(t.Family, verdict)
+	switch sticky := perService(verdict.Chain) != ""; { // a Service's own chain, which was not read
+	case balanced && b.local || sticky && strings.HasPrefix(verdict.Chain, localAffinity+"/"):
 		f.Endpoints = describeSlots(t, sc.localEndpoints, e.Key)
-	} else if ok {
+	case balanced || sticky:
 		f.Endpoints = describeSlots(t, sc.endpoints, e.Key)
 	}
 	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.connections, e.Key).Data.Verdict())
@@ -203,7 +205,7 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []DescribedEndpo
 }
 
 func describeAction(v nft.Verdict) string {
-	if _, ok := balancerOf(nft.IPv4, v); ok {
+	if _, ok := balancerOf(nft.IPv4, v); ok || perService(v.Chain) != "" {
 		return "balance"
 	}
 	switch v {
