@@ -46,7 +46,11 @@ func dumpAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	tables, err := readTables()
+	read := readServices
+	if c.Bool("diff") || c.Bool("problems") || c.String("output") == "nft" {
+		read = readTables
+	}
+	tables, err := read()
 	if err != nil {
 		return err
 	}
@@ -81,6 +85,32 @@ func readTables() ([]*nft.Table, error) {
 	defer k.Close()
 	tables, _, err := k.Read(render.Tables()...)
 	return tables, err
+}
+
+// readServices reads what render.Describe needs of them, which takes less time where there are many Services.
+func readServices() ([]*nft.Table, error) {
+	k, err := kernel.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	tables, err := k.ReadSets(render.DescribedSets(), render.Tables()...)
+	if err != nil {
+		return nil, err
+	}
+	for _, slots := range render.Slots(tables) {
+		keys := make([]nft.Value, len(slots.List))
+		for i, e := range slots.List {
+			keys[i] = e.Key
+		}
+		endpoints := *slots.Set
+		if endpoints.Elements, err = k.ReadElements(slots.Set, keys); err != nil {
+			return nil, err
+		}
+		i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.TableID == endpoints.Table })
+		tables[i].Sets = append(tables[i].Sets, &endpoints)
+	}
+	return tables, nil
 }
 
 // printer prints tables, or what is to be printed of their description.

@@ -81,6 +81,36 @@ func Describe(tables []*nft.Table) Description {
 	return d
 }
 
+// Slots are the keys of the endpoints that Describe needs besides those of DescribedSets: of every frontend in
+// the tables as many as its load balancing chain has.
+func Slots(tables []*nft.Table) []nft.Elements {
+	var all []nft.Elements
+	for _, t := range tables {
+		sc := schemaOf(t.Family)
+		cluster, local := nft.Elements{Set: sc.endpoints}, nft.Elements{Set: sc.localEndpoints}
+		for _, from := range []*nft.Set{sc.services, sc.admitted, sc.fromNode, sc.fromOutside} {
+			s := t.Set(from.Name)
+			if s == nil {
+				continue
+			}
+			for _, e := range s.Elements {
+				b, ok := balancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
+				to := &cluster
+				if b.local {
+					to = &local
+				}
+				for slot := range b.endpoints {
+					if ok && slot < maxEndpoints {
+						to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
+					}
+				}
+			}
+		}
+		all = append(all, cluster, local)
+	}
+	return all
+}
+
 // describedKey tells the ports of Services apart.
 type describedKey struct{ namespace, name, port, protocol string }
 

@@ -96,6 +96,9 @@ func (s *schema) counts(set *nft.Set, by Counters) bool {
 	return false
 }
 
+// DescribedSets are the names of the sets that Describe needs besides Slots.
+func DescribedSets() []string { return append(CountedSets(CountServices), ip.hairpin.Name) }
+
 // CountedSets are the names of the sets that Describe needs to tell how many connections there were.
 func CountedSets(by Counters) []string {
 	sets := []*nft.Set{ip.services, ip.clusterIPs, ip.connections, ip.admitted, ip.fromNode, ip.fromOutside}

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"nfproxy/nft"
 )
 
@@ -57,28 +55,17 @@ func (c *Conn) counts(s *nft.Set, changes []nft.Change) (map[nft.Value]*nft.Coun
 			continue
 		}
 		for chunk := range slices.Chunk(e.List, counterChunk) {
-			if err := c.readCounts(s, chunk, counts); err != nil {
+			keys := make([]nft.Value, len(chunk))
+			for i, el := range chunk {
+				keys[i] = el.Key
+			}
+			err := c.readKeys(s, keys, func(got nft.Element) { counts[countKey(s, got)] = got.Counter })
+			if err != nil {
 				return nil, fmt.Errorf("read counters of %s %s: %w", s.Table, s.Name, err)
 			}
 		}
 	}
 	return counts, nil
-}
-
-func (c *Conn) readCounts(s *nft.Set, list []nft.Element, counts map[nft.Value]*nft.Counter) error {
-	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, familyNumber(s.Table.Family), func(m *message) {
-		ofSet(s)(m)
-		at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, el := range list {
-			addElement(m, s, el, true)
-		}
-		m.unnest(at)
-	}, func(body []byte) error {
-		for got := range listed(s, body) {
-			counts[countKey(s, got.Element)] = got.Counter
-		}
-		return nil
-	})
 }
 
 // counted returns elements with the counts that are theirs.
