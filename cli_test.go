@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(outsideEnv, os.Getenv(outsideEnv))
 			e.Values[scriptPod{}] = new(*sandbox.Pod)
-			return nil
+			return exec.Command("nft", "flush", "ruleset").Run() // of the sandbox: each begins without rules
 		},
 	})
 }
