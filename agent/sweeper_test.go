@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -112,7 +113,7 @@ func dnsService(endpoints ...string) render.Service {
 		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Ports: []render.Port{p}}
 }
 
-// answerer is a pod that answers UDP with its address.
+// answerer is a pod that answers UDP with its address and what it was asked.
 func (s *sweepTest) answerer(addr string) {
 	s.t.Helper()
 	pod, err := s.network.AddPod(addr, netip.MustParseAddr(addr))
@@ -125,13 +126,13 @@ func (s *sweepTest) answerer(addr string) {
 	}
 	s.t.Cleanup(func() { c.Close() })
 	go func() {
-		b := make([]byte, 10)
+		b := make([]byte, 30)
 		for {
-			_, from, err := c.ReadFrom(b)
+			n, from, err := c.ReadFrom(b)
 			if err != nil {
 				return
 			}
-			c.WriteTo([]byte(addr), from)
+			c.WriteTo(append([]byte(addr+" to "), b[:n]...), from)
 		}
 	}()
 }
@@ -156,11 +157,12 @@ func (s *sweepTest) ask(c net.PacketConn, want string) time.Duration {
 	s.t.Helper()
 	start := time.Now()
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.96.0.10:53"))
+	question := strconv.FormatInt(start.UnixNano(), 10) // answers to earlier ones may still be on their way
 	b := make([]byte, 100)
 	for time.Since(start) < time.Second {
-		c.WriteTo([]byte("?"), to)
+		c.WriteTo([]byte(question), to)
 		c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
-		if n, _, err := c.ReadFrom(b); err == nil && string(b[:n]) == want {
+		if n, _, err := c.ReadFrom(b); err == nil && string(b[:n]) == want+" to "+question {
 			return time.Since(start)
 		}
 	}
