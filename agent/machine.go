@@ -6,22 +6,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 
 	"nfproxy/agent/preflight"
 	"nfproxy/render"
 )
-
-// garbagePercent is how much garbage may gather beside what is in use. Half of Go's own: a node has memory for its pods,
-// and the processor time is spent at the start alone.
-const garbagePercent = 50
-
-// spareMemory lets the process do with less memory, unless GOGC says otherwise.
-func spareMemory() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(garbagePercent)
-	}
-}
 
 // withMachine adds what the node's kernel says of it.
 func withMachine(root string, n render.Node, log *slog.Logger) render.Node {

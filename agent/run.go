@@ -19,7 +19,6 @@ import (
 // error if it cannot begin, or if something ends that it must not go on without. version is nfproxy's, which it tells.
 func Run(ctx context.Context, set config.Settings, version string, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
-	spareMemory()
 	set.Node = withMachine("/", set.Node, log)
 	k, err := kernel.Open()
 	if err != nil {

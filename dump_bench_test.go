@@ -1,0 +1,61 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// BenchmarkDump is nfproxy dump as a process, over Services of three endpoints: the time, and the most memory.
+func BenchmarkDump(b *testing.B) {
+	b.Setenv("PATH", buildAgent(b)+":"+os.Getenv("PATH"))
+	for _, n := range []int{10_000, 100_000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			k, err := kernel.Open()
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer k.Close()
+			r := render.NewRuleset(render.Node{Name: "n"})
+			r.Update(render.Update{Node: render.Node{Name: "n"}, Services: manyServices(n)})
+			if err := k.Apply(r.Reconcile(nil), 0); err != nil {
+				b.Fatal(err)
+			}
+			defer cleanup(k, io.Discard)
+			for _, format := range []string{"table", "json"} {
+				b.Run(format, func(b *testing.B) {
+					for b.Loop() {
+						cmd := nfproxy(b, "dump", "-o", format)
+						if err := cmd.Run(); err != nil {
+							b.Fatal(err)
+						}
+						b.ReportMetric(float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)/1000, "MB-peak")
+					}
+				})
+			}
+		})
+	}
+}
+
+func manyServices(n int) []render.Service {
+	services := make([]render.Service, n)
+	for i := range services {
+		addr := func(base byte) netip.AddrPort {
+			return netip.AddrPortFrom(netip.AddrFrom4([4]byte{base, byte(i >> 16), byte(i >> 8), byte(i)}), 80)
+		}
+		p := render.Port{Name: "http", Protocol: nft.TCP, Port: 80}
+		for e := range 3 {
+			p.Endpoints = append(p.Endpoints, render.Endpoint{AddrPort: addr(byte(20 + e)), Ready: true})
+		}
+		services[i] = render.Service{ServiceName: render.ServiceName{Namespace: "default", Name: fmt.Sprintf("service-%d", i)},
+			ClusterIPs: []netip.Addr{addr(10).Addr()}, Ports: []render.Port{p}}
+	}
+	return services
+}
