@@ -3,6 +3,11 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
+# The same sources make the same bytes, in whatever directory.
+BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
+IMAGE    ?= nfproxy:$(VERSION)
+ARCH     ?= $(shell $(GO) env GOARCH)
+BUILDER  ?= $(firstword $(foreach b,buildah podman docker,$(if $(shell command -v $b),$b)))
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 PACKAGES := ./...
 
@@ -10,13 +15,26 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check lint unit race bench fuzz tools controlplane clean
+.PHONY: help build image image-check demo test check lint unit race bench fuzz tools controlplane clean
 
 help: ## this text
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the binary, ./nfproxy
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o nfproxy .
+	$(BUILD) -o nfproxy .
+
+image: dist/nfproxy-$(ARCH) ## the image nfproxy:VERSION, for ARCH, by buildah, podman or docker: nothing is pulled
+	$(BUILDER) $(if $(filter docker,$(BUILDER)),build,build --isolation chroot --timestamp 0) --platform linux/$(ARCH) \
+		--build-arg TARGETARCH=$(ARCH) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
+
+dist/nfproxy-%: FORCE
+	GOOS=linux GOARCH=$* $(BUILD) -o $@ .
+
+FORCE:
+
+image-check: dist/nfproxy-amd64 dist/nfproxy-arm64 ## build the image and try it, and the unit of systemd
+	.ci/image-check
+	.ci/unit-check
 
 demo: build ## four Services, real packets, in network namespaces: no cluster, nothing left behind
 	./nfproxy demo
@@ -31,7 +49,7 @@ lint: ## gofmt, vet, staticcheck
 unit:
 	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics
 
-test: tools controlplane lint build race ## everything: what CI runs
+test: tools controlplane lint build image-check race ## everything: what CI runs
 
 race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -44,10 +62,12 @@ fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
-tools: ## what the tests need besides Go: nft, the independent judge, promtool, and a C compiler for the race detector
+tools: ## what the tests need besides Go: nft, the independent judge, a C compiler for the race detector, promtool, buildah, systemd-analyze
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
+	command -v buildah >/dev/null || missing="$$missing buildah"; \
+	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
@@ -66,4 +86,4 @@ KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{
 	$(BUILD_TOOL) -ldflags '-s -w' github.com/coredns/coredns
 
 clean: ## remove what make built
-	rm -rf nfproxy .bin
+	rm -rf nfproxy dist .bin
