@@ -20,7 +20,7 @@ import (
 // TestMain makes the test binary nfproxy for the scripts, and runs all in a network namespace of its own.
 func TestMain(m *testing.M) {
 	os.Exit(sandbox.Main(func() int {
-		testscript.Main(m, map[string]func(){"nfproxy": main})
+		testscript.Main(m, map[string]func(){"nfproxy": main, "confine": confine})
 		return 0
 	}))
 }

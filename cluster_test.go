@@ -197,10 +197,18 @@ func (c *testCluster) startAgent(flags ...string) *process {
 
 func startAgent(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: nfproxy(t, args...), log: &lines{}, done: make(chan error, 1)}
+	cmd := nfproxy(t, args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	return startProcess(t, cmd)
+}
+
+// startProcess starts a process that ends with the test at the latest.
+func startProcess(t testing.TB, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, log: &lines{}, done: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), outsideEnv+"="+os.Getenv(outsideEnv))
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // the death signal is sent when the thread ends that started the process

@@ -12,8 +12,10 @@ import (
 )
 
 // fetch returns the status and the body of an answer on this machine.
-func fetch(port int, path string) (int, string) {
-	answer, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+func fetch(port int, path string) (int, string) { return fetchAt("127.0.0.1", port, path) }
+
+func fetchAt(host string, port int, path string) (int, string) {
+	answer, err := http.Get(fmt.Sprintf("http://%s:%d%s", host, port, path))
 	if err != nil {
 		return 0, err.Error()
 	}
@@ -25,6 +27,20 @@ func fetch(port int, path string) (int, string) {
 	return answer.StatusCode, string(body)
 }
 
+// answers waits until a port of this machine answers so, with all these texts.
+func answers(t testing.TB, port int, path string, status int, texts ...string) {
+	t.Helper()
+	eventuallyTrue(t, fmt.Sprintf("port %d%s answers %d with %q", port, path, status, texts), func() (bool, string) {
+		got, body := fetch(port, path)
+		for _, text := range texts {
+			if !strings.Contains(body, text) {
+				return false, fmt.Sprintf("%d, no %q in\n%s", got, text, body)
+			}
+		}
+		return got == status, fmt.Sprint(got, body)
+	})
+}
+
 // TestFaces: what monitoring and load balancers ask of a node at work, where they ask kube-proxy.
 func TestFaces(t *testing.T) {
 	const healthz, metrics = 10256, 10249
@@ -33,15 +49,7 @@ func TestFaces(t *testing.T) {
 	c.startAgent()
 	answers := func(port int, path string, status int, texts ...string) {
 		t.Helper()
-		eventuallyTrue(t, fmt.Sprintf("port %d%s answers %d with %q", port, path, status, texts), func() (bool, string) {
-			got, body := fetch(port, path)
-			for _, text := range texts {
-				if !strings.Contains(body, text) {
-					return false, fmt.Sprintf("%d, no %q in\n%s", got, text, body)
-				}
-			}
-			return got == status, fmt.Sprint(got, body)
-		})
+		answers(t, port, path, status, texts...)
 	}
 	answers(healthz, "/readyz", 200, "ok")
 	b.serve(b.addrs...)

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"nfproxy/integration/controlplane"
+)
+
+// kubelet makes the container that a kubelet makes of the manifest, on the cluster's node: all that it asks for, and an
+// error for what this does not know.
+func (c *testCluster) kubelet() *container {
+	c.t.Helper()
+	var set appsv1.DaemonSet
+	var files corev1.ConfigMap
+	fromManifest(c.t, "DaemonSet", &set)
+	fromManifest(c.t, "ConfigMap", &files)
+	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
+	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
+		c.t.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
+	}
+	made := newContainer(c.t, "/nfproxy") // the image, and its entry point
+	security := spec.SecurityContext
+	made.UID = int(*security.RunAsUser)
+	made.Seccomp = pod.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault
+	made.ReadOnlyRoot, made.NoNewPrivs = *security.ReadOnlyRootFilesystem, !*security.AllowPrivilegeEscalation
+	if got := fmt.Sprint(security.Capabilities.Drop, security.Capabilities.Add, security.Privileged); got != "[ALL] [NET_ADMIN] <nil>" {
+		c.t.Fatalf("%s: capabilities %s", manifest, got)
+	}
+	made.Capabilities = []int{unix.CAP_NET_ADMIN}
+
+	values := map[string]string{"spec.nodeName": clusterNode}
+	made.Env = []string{"PATH=/usr/bin", "KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443"}
+	made.Args = []string{"/nfproxy"}
+	var expand []string
+	for _, e := range spec.Env {
+		value := values[e.ValueFrom.FieldRef.FieldPath]
+		made.Env = append(made.Env, e.Name+"="+value)
+		expand = append(expand, "$("+e.Name+")", value)
+	}
+	for _, arg := range spec.Args {
+		made.Args = append(made.Args, strings.NewReplacer(expand...).Replace(arg))
+	}
+	account := c.ServiceAccountConfig(set.Namespace, pod.ServiceAccountName)
+	made.mount(c.t, "/var/run/secrets/kubernetes.io/serviceaccount", map[string]string{"token": account.BearerToken,
+		"ca.crt": string(account.CAData), "namespace": set.Namespace})
+	if pod.Volumes[0].ConfigMap.Name != files.Name || pod.Volumes[0].Name != spec.VolumeMounts[0].Name {
+		c.t.Fatalf("%s: nobody mounts ConfigMap %s", manifest, files.Name)
+	}
+	made.mount(c.t, spec.VolumeMounts[0].MountPath, c.edited(files.Data))
+	return made
+}
+
+// edited sets what the manifest leaves to be set: the API server's address and the pods' range.
+func (c *testCluster) edited(files map[string]string) map[string]string {
+	c.t.Helper()
+	server := net.JoinHostPort(clusterNodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
+	for _, edit := range [][3]string{
+		{"config.conf", `clusterCIDR: ""`, `clusterCIDR: "10.244.0.0/16,fd00:10:244::/48"`},
+		{"kubeconfig.conf", "https://kube-apiserver:6443", "https://" + server},
+	} {
+		before := files[edit[0]]
+		files[edit[0]] = strings.Replace(before, edit[1], edit[2], 1)
+		if files[edit[0]] == before {
+			c.t.Fatalf("%s: %s has no %s", manifest, edit[0], edit[1])
+		}
+	}
+	return files
+}
+
+// TestDaemonSet: what the manifest asks for suffices, and nothing is left to warn of.
+func TestDaemonSet(t *testing.T) {
+	c := newTestCluster(t)
+	b := c.addBackends("web", 2)
+	made := c.kubelet()
+	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical
+	agent := made.start(t)
+	c.works(b)
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(agent.log.String()) {
+		beyond := string(score) != "-997\n" && strings.Contains(line, "oom_score_adj") // even the test may not, here
+		if strings.Contains(line, "level=") && !strings.Contains(line, "level=INFO") && !beyond {
+			t.Error(line)
+		}
+	}
+	for _, path := range []string{"/livez", "/readyz"} {
+		if status, body := fetch(10256, path); status != 200 {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	agent.stop()
+}

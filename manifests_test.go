@@ -1,0 +1,113 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"reflect"
+	"slices"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/restmapper"
+)
+
+const manifest = "deploy/nfproxy.yaml"
+
+// readManifest returns the objects in a file.
+func readManifest(t testing.TB, path string) []*unstructured.Unstructured {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []*unstructured.Unstructured
+	for documents := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
+		object := new(unstructured.Unstructured)
+		err := documents.Decode(&object.Object)
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		all = append(all, object)
+	}
+}
+
+// fromManifest makes into what the manifest's object of that kind says.
+func fromManifest(t testing.TB, kind string, into any) {
+	t.Helper()
+	objects := readManifest(t, manifest)
+	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })
+	if i < 0 {
+		t.Fatalf("%s has no %s", manifest, kind)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into, true); err != nil {
+		t.Fatalf("%s: %s: %v", manifest, kind, err)
+	}
+}
+
+// TestManifestRights: the manifest has the rights that the tests run with, and no others.
+func TestManifestRights(t *testing.T) {
+	rights := readManifest(t, "deploy/rbac.yaml")
+	var have []*unstructured.Unstructured
+	for _, o := range readManifest(t, manifest) {
+		if o.GetKind() == "ServiceAccount" || o.GroupVersionKind().Group == "rbac.authorization.k8s.io" {
+			have = append(have, o)
+		}
+	}
+	if !reflect.DeepEqual(have, rights) {
+		t.Errorf("%s has the rights %v, deploy/rbac.yaml %v", manifest, have, rights)
+	}
+}
+
+// TestManifestApplies: an API server takes every object, without a field that it does not know, and the DaemonSet's Pods.
+func TestManifestApplies(t *testing.T) {
+	c := newTestCluster(t)
+	groups, err := restmapper.GetAPIGroupResources(c.Discovery())
+	if err != nil {
+		t.Fatal(err)
+	}
+	mapper := restmapper.NewDiscoveryRESTMapper(groups)
+	objects, err := dynamic.NewForConfig(c.AdminConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	yes := true
+	for _, o := range readManifest(t, manifest) {
+		kind := o.GroupVersionKind()
+		mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// Rights have no namespace, which is then empty.
+		_, err = objects.Resource(mapping.Resource).Namespace(o.GetNamespace()).Patch(t.Context(), o.GetName(), types.ApplyPatchType,
+			text, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: "test", Force: &yes,
+				FieldValidation: metav1.FieldValidationStrict})
+		if err != nil {
+			t.Errorf("%s %s: %v", kind.Kind, o.GetName(), err)
+		}
+	}
+	var set appsv1.DaemonSet
+	fromManifest(t, "DaemonSet", &set)
+	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
+	pod.GenerateName = "nfproxy-"
+	_, err = c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		t.Error(err)
+	}
+}
