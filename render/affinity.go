@@ -12,12 +12,6 @@ import (
 // DefaultAffinityClients is how many clients a Service port remembers per family where the Node says nothing else.
 const DefaultAffinityClients = 1 << 16
 
-// The maps of a Service with session affinity, and the chains that look there, by how their names begin.
-const (
-	anyAffinity   = "affinity"
-	localAffinity = "affinity-local"
-)
-
 // affinity is what one port of a Service with session affinity has of its own in one family: a map that remembers which
 // endpoint a client was sent to, and the chains that look there first and that remember. With policy Local there is a
 // second map: who may reach this node's endpoints alone must not be sent where the same client went by another way.
@@ -54,8 +48,8 @@ func newAffinity(sc *schema, n Node, s Service, p Port, selected Selection) *aff
 		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
-	a.clients = clientMap{set: clients(anyAffinity), endpoints: values(selected.Cluster)}
-	a.local = clientMap{set: clients(localAffinity), endpoints: values(selected.Local)}
+	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
+	a.local = clientMap{set: clients("affinity-local"), endpoints: values(selected.Local)}
 	return a
 }
 
@@ -71,9 +65,9 @@ func (a *affinity) chain(kind string, rules ...nft.Rule) nft.Verdict {
 
 // choose is the verdict that sends known clients where they were sent before, and others on.
 func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
-	kind, m := anyAffinity, &a.clients
+	kind, m := "affinity", &a.clients
 	if local {
-		kind, m = localAffinity, &a.local
+		kind, m = "affinity-local", &a.local
 	}
 	m.used = true
 	return a.chain(kind, do(nft.DNAT{Key: source, Map: m.set.Name}, a.match), do(balance))

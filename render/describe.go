@@ -157,11 +157,9 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Describ
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
-	b, balanced := balancerOf(t.Family, verdict)
-	switch sticky := perService(verdict.Chain) != ""; { // a Service's own chain, which was not read
-	case balanced && b.local || sticky && strings.HasPrefix(verdict.Chain, localAffinity+"/"):
+	if b, ok := balancerOf(t.Family, verdict); ok && b.local {
 		f.Endpoints = describeSlots(t, sc.localEndpoints, e.Key)
-	case balanced || sticky:
+	} else if ok {
 		f.Endpoints = describeSlots(t, sc.endpoints, e.Key)
 	}
 	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.connections, e.Key).Data.Verdict())
@@ -235,7 +233,7 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []DescribedEndpo
 }
 
 func describeAction(v nft.Verdict) string {
-	if _, ok := balancerOf(nft.IPv4, v); ok || perService(v.Chain) != "" {
+	if _, ok := balancerOf(nft.IPv4, v); ok {
 		return "balance"
 	}
 	switch v {
