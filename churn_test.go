@@ -123,9 +123,8 @@ func TestChurn(t *testing.T) {
 	}
 }
 
-// TestFlush: others flush the ruleset again and again. What is open goes on; what begins in the moment until it is repaired
-// takes a second longer, when it sends its first packet again. Without any nat chain the kernel translates no answers
-// either: what each caller has under way in that moment, one connection, can fail, and nothing else.
+// TestFlush: others flush the ruleset again and again. What is open goes on, what begins in the moment until it is repaired
+// takes a second longer, when it sends its first packet again, and nothing fails.
 func TestFlush(t *testing.T) {
 	c := newTestCluster(t)
 	b := c.addBackends("web", 3)
@@ -138,9 +137,8 @@ func TestFlush(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	const flushes, flushCallers = 5, 4
-	load := call(t, flushCallers, client.Namespace, b.frontend) // these have patience
-	for range flushes {
+	load := call(t, 4, client.Namespace, b.frontend) // these have patience
+	for range 5 {
 		start := time.Now()
 		if out, err := command("nft", "flush", "ruleset"); err != nil {
 			t.Fatalf("%v\n%s", err, out)
@@ -163,7 +161,7 @@ func TestFlush(t *testing.T) {
 	load.more(t, 50)
 	failed := load.stop()
 	t.Logf("%d connections of %d failed", len(failed), load.total)
-	if len(failed) > flushes*flushCallers {
+	if len(failed) > 0 {
 		t.Errorf("%d connections of %d failed: %s", len(failed), load.total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	text := make([]byte, 20)

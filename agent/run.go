@@ -11,6 +11,7 @@ import (
 	"nfproxy/agent/metrics"
 	"nfproxy/agent/preflight"
 	"nfproxy/config"
+	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
@@ -30,6 +31,11 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 		return err
 	}
 	defer watch.Close()
+	if guard, err := kernel.OpenGuard(families(set.Node)...); err != nil {
+		log.Warn("open connections can break while others flush the ruleset: the kernel keeps no table of ours", "error", err)
+	} else {
+		defer guard.Close()
+	}
 	flows, err := kernel.OpenFlows()
 	if err != nil {
 		return err
@@ -69,6 +75,13 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	err = runUntil(ctx, servers.Err(), p.run)
 	log.Info("nfproxy ends; its rules stay")
 	return err
+}
+
+func families(n render.Node) []nft.Family {
+	if n.IPv4Only {
+		return []nft.Family{nft.IPv4}
+	}
+	return []nft.Family{nft.IPv4, nft.IPv6}
 }
 
 // readCounters returns what reads the counters of all Services, for one caller at a time.
