@@ -60,10 +60,7 @@ func (s *sweeper) Programmed(changes []nft.Change) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.index.Programmed(changes)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
+	s.poke()
 }
 
 // WentAstray says that the tables were not there for a time, and how to tell the connections that began in it.
@@ -74,6 +71,11 @@ func (s *sweeper) WentAstray(strays render.Strays) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.strays = &strays
+	s.poke()
+}
+
+// poke has the sweeper look for what is due.
+func (s *sweeper) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -169,7 +171,15 @@ func (s *sweeper) sweepStrays(ctx context.Context) error {
 		}
 		failed = append(failed, err)
 	}
-	return errors.Join(failed...)
+	err := errors.Join(failed...)
+	if err != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.strays == nil { // else there is something newer to look for
+			s.strays = strays
+		}
+	}
+	return err
 }
 
 // sweepStale lists what is due, judges it and deletes what is stale.
