@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"nfproxy/render"
 )
 
 // TestPace: when to program, by what went before.
@@ -89,7 +91,7 @@ func TestTrials(t *testing.T) {
 	if d := some.failed(b, now); d != 2*minTrial {
 		t.Errorf("the second time it waits %v", d)
 	}
-	some.succeeded() // a, which is being tried
+	some.succeeded(func(n render.ServiceName) bool { return n == b }) // a is out of quarantine
 	for range 20 {
 		some.failed(b, now)
 	}

@@ -202,7 +202,7 @@ func (p *proxy) idle() time.Duration {
 func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
 	c := Commit{nft.ElementOperations(changes), time.Since(start), p.pending.seen, p.pending.triggered}
 	p.pending = pending{started: true}
-	p.trials.succeeded()
+	p.trials.succeeded(p.ruleset.InQuarantine)
 	p.health.programmed()
 	p.flows.Programmed(changes)
 	p.metrics.Committed(metrics.Round{Operations: c.Operations, Took: c.Took, Seen: c.Seen, Triggered: c.Triggered, Full: full})

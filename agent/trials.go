@@ -53,9 +53,9 @@ func (t trials) next(now time.Time) (name render.ServiceName, ok bool) {
 	return name, ok
 }
 
-// succeeded notes that what is in the kernel is what is wanted, but for the Services that wait.
-func (t trials) succeeded() {
-	maps.DeleteFunc(t, func(_ render.ServiceName, one *trial) bool { return one.due.IsZero() })
+// succeeded notes that the kernel has what is wanted, but for the Services in quarantine: others need no trial.
+func (t trials) succeeded(inQuarantine func(render.ServiceName) bool) {
+	maps.DeleteFunc(t, func(name render.ServiceName, _ *trial) bool { return !inQuarantine(name) })
 }
 
 // wait is how long no trial is due.

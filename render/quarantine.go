@@ -1,7 +1,6 @@
 package render
 
 import (
-	"maps"
 	"slices"
 	"strings"
 
@@ -85,8 +84,8 @@ func (r *Ruleset) Release(name ServiceName) {
 	}
 }
 
-// Quarantined returns the Services in quarantine, in order.
-func (r *Ruleset) Quarantined() []ServiceName {
-	isIn := func(name ServiceName) bool { return r.services[name].quarantine == nil }
-	return slices.DeleteFunc(slices.SortedFunc(maps.Keys(r.services), ServiceName.Compare), isIn)
+// InQuarantine says whether a Service is in quarantine.
+func (r *Ruleset) InQuarantine(name ServiceName) bool {
+	inst := r.services[name]
+	return inst != nil && inst.quarantine != nil
 }
