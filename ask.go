@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -26,12 +25,9 @@ func namesSource(c *cli.Context) bool {
 // ask asks the source of Services that the flags name, as run would, what there is.
 func ask(c *cli.Context) (render.Update, error) {
 	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	var file []byte
-	if path := c.String("config"); path != "" {
-		var err error
-		if file, err = os.ReadFile(path); err != nil {
-			return render.Update{}, err
-		}
+	file, err := configFile(c)
+	if err != nil {
+		return render.Update{}, err
 	}
 	set, warnings, err := config.FromCLI(c, file)
 	logWarnings(log, warnings)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"strings"
 	"text/tabwriter"
@@ -14,25 +15,32 @@ import (
 
 // dumpTable prints a line for each frontend.
 func dumpTable(w io.Writer, _ []*nft.Table, d render.Description) error {
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tFRONTEND\tKIND\tACTION\tAFFINITY\tCONNECTIONS\tENDPOINTS")
-	for _, s := range d.Services {
-		for _, f := range s.Frontends {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", portName(s), frontendName(s, f), orDash(f.Kind), f.Action, affinityTime(f),
-				count(f.Connections), endpointsColumn(f, maxColumn))
-		}
-	}
-	return t.Flush()
+	return printFrontends(w, d, false)
 }
 
 // dumpWide is dumpTable with all endpoints, and with the connections that were dropped.
 func dumpWide(w io.Writer, _ []*nft.Table, d render.Description) error {
+	return printFrontends(w, d, true)
+}
+
+func printFrontends(w io.Writer, d render.Description, wide bool) error {
+	most := maxColumn
+	if wide {
+		most = math.MaxInt
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(t, "SERVICE\tFRONTEND\tKIND\tACTION\tAFFINITY\tCONNECTIONS\tDROPPED\tENDPOINTS")
+	header := []string{"SERVICE", "FRONTEND", "KIND", "ACTION", "AFFINITY", "CONNECTIONS"}
+	if wide {
+		header = append(header, "DROPPED")
+	}
+	fmt.Fprintln(t, strings.Join(append(header, "ENDPOINTS"), "\t"))
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", portName(s), frontendName(s, f), orDash(f.Kind), f.Action, affinityTime(f),
-				count(f.Connections), count(f.Dropped), endpointsColumn(f, len(f.Endpoints)+65536))
+			cells := []string{portName(s), frontendName(s, f), string(orDash(f.Kind)), f.Action, affinityTime(f), count(f.Connections)}
+			if wide {
+				cells = append(cells, count(f.Dropped))
+			}
+			fmt.Fprintln(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t"))
 		}
 	}
 	return t.Flush()

@@ -28,12 +28,9 @@ func runCommand() *cli.Command {
 
 // runAction makes settings of the command line and runs by them; anew, if the file of --config asks for it.
 func runAction(c *cli.Context) error {
-	var file []byte
-	if path := c.String("config"); path != "" {
-		var err error
-		if file, err = os.ReadFile(path); err != nil {
-			return err
-		}
+	file, err := configFile(c)
+	if err != nil {
+		return err
 	}
 	s, warnings, err := config.FromCLI(c, file)
 	log, level := newLogger(c.App.ErrWriter, s)
@@ -53,6 +50,14 @@ func runAction(c *cli.Context) error {
 		return err
 	}
 	return reexec()
+}
+
+// configFile is the content of the file that --config names, nil if it names none.
+func configFile(c *cli.Context) ([]byte, error) {
+	if path := c.String("config"); path != "" {
+		return os.ReadFile(path)
+	}
+	return nil, nil
 }
 
 // newLogger logs as the settings say. What is logged can be changed while it is in use.
