@@ -1,0 +1,124 @@
+package render_test
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// TestDataPlaneObjects: the tables in docs/data-plane.md name every set, map and chain that Services of all kinds can make,
+// with their types and hooks, and who leads to them.
+func TestDataPlaneObjects(t *testing.T) {
+	text, err := os.ReadFile("../docs/data-plane.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := objects(everything(t)[0])
+	got := make(map[string]string)
+	for _, m := range regexp.MustCompile("(?m)^\\| `([\\w/-]+)` \\| (.*) \\|[^|]+\\|$").FindAllStringSubmatch(string(text), -1) {
+		name := m[1]
+		if !strings.Contains(m[2], " | ") {
+			name += " (chain)"
+		}
+		got[name] = m[2]
+	}
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		if got[name] != want[name] {
+			t.Errorf("the row of %s is\n%s\nand should be\n%s", name, got[name], want[name])
+		}
+		delete(got, name)
+	}
+	for name := range got {
+		t.Errorf("%s has a row, and nothing makes it", name)
+	}
+}
+
+// everything returns the tables with Services of every kind, policy and affinity, with endpoints here, elsewhere and none.
+func everything(t *testing.T) []*nft.Table {
+	t.Helper()
+	u := render.Update{Node: render.Node{Name: "a", Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
+	here := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Node: "a", Ready: true}
+	there := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.2.2:80"), Node: "b", Ready: true}
+	for i := range 48 {
+		endpoints := [][]render.Endpoint{nil, {here}, {there}}[i%3]
+		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: fmt.Sprintf("s%d", i)},
+			ClusterIPs: addrs(fmt.Sprintf("10.96.0.%d", i)), ExternalIPs: addrs(fmt.Sprintf("203.0.113.%d", i)),
+			LoadBalancerIPs: addrs(fmt.Sprintf("198.51.100.%d", i)), InternalLocal: i/3%2 > 0, ExternalLocal: i/6%2 > 0,
+			Affinity: time.Duration(i/12%2) * time.Hour,
+			Ports:    []render.Port{{Name: "http", Protocol: nft.TCP, Port: 80, NodePort: 30000 + uint16(i), Endpoints: endpoints}}}
+		if i >= 24 {
+			s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		}
+		u.Services = append(u.Services, s)
+	}
+	return build(t, u)
+}
+
+func addrs(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(text)} }
+
+var (
+	perService = regexp.MustCompile(`\bns/s\d+/tcp/http\b`)
+	perCount   = regexp.MustCompile(`\blb-\d+\b`)
+	aBlock     = regexp.MustCompile(`(?ms)^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}$`)
+	aType      = regexp.MustCompile(`(?m)^\t\ttype(?:of)? (.*?)(?: : (.*))?$`)
+	aHook      = regexp.MustCompile(`(?m)^\t\ttype nat (hook \w+) (priority -?\d+);`)
+	aReference = regexp.MustCompile(`(goto |@)([\w/-]+)`)
+)
+
+// objects returns, for each set, map and chain of a table, the cells of its row but for the last. Chains have a row of
+// their own form. Names of Services and numbers of endpoints are what the document writes for them.
+func objects(table *nft.Table) map[string]string {
+	text := perCount.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "lb-N")
+	blocks := aBlock.FindAllStringSubmatch(text, -1)
+	users := make(map[string][]string) // who names an object, by "@" and a set's name, or "goto " and a chain's
+	for _, b := range blocks {
+		for _, m := range aReference.FindAllStringSubmatch(b[3], -1) {
+			users[m[1]+m[2]] = append(users[m[1]+m[2]], "`"+b[2]+"`")
+		}
+	}
+	by := func(object string) string {
+		return strings.Join(slices.Compact(slices.Sorted(slices.Values(users[object]))), ", ")
+	}
+	rows := make(map[string]string)
+	for _, b := range blocks {
+		kind, name, body := b[1], b[2], b[3]
+		if hook := aHook.FindStringSubmatch(body); hook != nil {
+			rows[name+" (chain)"] = hook[1] + ", " + hook[2]
+		} else if kind == "chain" {
+			rows[name+" (chain)"] = by("goto " + name)
+		} else {
+			types := aType.FindStringSubmatch(body)
+			rows[name] = fmt.Sprintf("%s | `%s` | %s | %s", kindOf(kind, body), types[1], dataOf(types[2]), by("@"+name))
+		}
+	}
+	return rows
+}
+
+// kindOf says what kind of set or map it is, by its declaration.
+func kindOf(keyword, declaration string) string {
+	switch {
+	case strings.Contains(declaration, "flags dynamic"):
+		return keyword + ", filled by packets"
+	case strings.Contains(declaration, "flags interval"):
+		return "interval " + keyword
+	case strings.Contains(declaration, ": verdict\n"):
+		return "verdict " + keyword
+	}
+	return keyword
+}
+
+func dataOf(types string) string {
+	if types == "" || types == "verdict" {
+		return types
+	}
+	return "`" + types + "`"
+}
