@@ -246,15 +246,20 @@ func memory(b *testing.B, p *process, field string) float64 {
 	if err != nil {
 		b.Fatal(err)
 	}
+	n, ok := statusField(status, field)
+	if !ok {
+		b.Fatalf("no %s in\n%s", field, status)
+	}
+	return n
+}
+
+// statusField reads a field of /proc/PID/status in MB. A process that has ended has none.
+func statusField(status []byte, field string) (MB float64, ok bool) {
 	for line := range strings.Lines(string(status)) {
 		if text, ok := strings.CutPrefix(line, field+":"); ok {
 			kB, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(text), " kB"))
-			if err != nil {
-				b.Fatal(err)
-			}
-			return float64(kB) / 1000
+			return float64(kB) / 1000, err == nil
 		}
 	}
-	b.Fatalf("no %s in\n%s", field, status)
-	return 0
+	return 0, false
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"nfproxy/nft"
+	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
 
@@ -46,24 +47,18 @@ func TestDumpWalk(t *testing.T) {
 // lightly reads what dump reads.
 func lightly(l *lab) []*nft.Table {
 	l.t.Helper()
-	tables, err := l.kernel.ReadSets(render.DescribedSets(), render.Tables()...)
+	var second *kernel.Conn
+	err := l.node.Do(func() (err error) {
+		second, err = kernel.Open()
+		return err
+	})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	for _, slots := range render.Slots(tables) {
-		endpoints := *slots.Set
-		var keys []nft.Value
-		for _, e := range slots.List {
-			keys = append(keys, e.Key)
-		}
-		if endpoints.Elements, err = l.kernel.ReadElements(slots.Set, keys); err != nil {
-			l.t.Fatal(err)
-		}
-		for _, table := range tables {
-			if table.TableID == endpoints.Table {
-				table.Sets = append(table.Sets, &endpoints)
-			}
-		}
+	defer second.Close()
+	tables, err := l.kernel.ReadFollowing(second, render.DescribedSets(), render.Slots, render.Tables()...)
+	if err != nil {
+		l.t.Fatal(err)
 	}
 	return tables
 }

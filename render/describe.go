@@ -60,80 +60,76 @@ func (e DescribedEndpoint) String() string { return netip.AddrPortFrom(e.Address
 
 // Describe reads tables of our schema, as they are in a kernel, back.
 func Describe(tables []*nft.Table) Description {
-	d := Description{Tables: []DescribedTable{}, Services: []DescribedService{}}
-	services := make(map[describedKey]*DescribedService)
+	d := Description{Tables: []DescribedTable{}}
+	frontends := []DescribedService{} // of one frontend each
 	for _, t := range tables {
 		dt := DescribedTable{Family: t.Family.String()}
 		fmt.Sscanf(t.Comment, "nfproxy schema %d", &dt.Schema)
 		d.Tables = append(d.Tables, dt)
-		describeTable(t, services)
+		frontends = append(frontends, describeTable(t)...)
 	}
-	for _, s := range services {
-		slices.SortFunc(s.Frontends, func(a, b DescribedFrontend) int {
-			return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Port, b.Port))
-		})
-		d.Services = append(d.Services, *s)
-	}
-	slices.SortFunc(d.Services, func(a, b DescribedService) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
-			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+	slices.SortFunc(frontends, func(a, b DescribedService) int {
+		return cmp.Or(comparePorts(a, b), a.Frontends[0].Address.Compare(b.Frontends[0].Address),
+			cmp.Compare(a.Frontends[0].Port, b.Frontends[0].Port))
 	})
+	d.Services = frontends[:0]
+	for _, f := range frontends {
+		if last := len(d.Services) - 1; last >= 0 && comparePorts(d.Services[last], f) == 0 {
+			d.Services[last].Frontends = append(d.Services[last].Frontends, f.Frontends...)
+		} else {
+			d.Services = append(d.Services, f)
+		}
+	}
 	return d
 }
 
-// Slots are the keys of the endpoints that Describe needs besides those of DescribedSets: of every frontend in
-// the tables as many as its load balancing chain has.
-func Slots(tables []*nft.Table) []nft.Elements {
-	var all []nft.Elements
-	for _, t := range tables {
-		sc := schemaOf(t.Family)
-		cluster, local := nft.Elements{Set: sc.endpoints}, nft.Elements{Set: sc.localEndpoints}
-		for _, from := range []*nft.Set{sc.services, sc.admitted, sc.fromNode, sc.fromOutside} {
-			s := t.Set(from.Name)
-			if s == nil {
-				continue
-			}
-			for _, e := range s.Elements {
-				b, ok := balancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
-				to := &cluster
-				if b.local {
-					to = &local
-				}
-				for slot := range b.endpoints {
-					if ok && slot < maxEndpoints {
-						to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
-					}
-				}
-			}
-		}
-		all = append(all, cluster, local)
-	}
-	return all
+// comparePorts compares which ports of Services two are.
+func comparePorts(a, b DescribedService) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
+		cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 }
 
-// describedKey tells the ports of Services apart.
-type describedKey struct{ namespace, name, port, protocol string }
-
-func describeTable(t *nft.Table, services map[describedKey]*DescribedService) {
-	sc := schemaOf(t.Family)
-	frontends := t.Set(sc.services.Name)
-	if frontends == nil {
-		return
+// Slots are the keys of the endpoints that Describe needs besides DescribedSets: of every frontend among the elements of
+// one of those sets as many as its load balancing chain has.
+func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
+	if !s.IsVerdictMap() {
+		return nil
 	}
-	for _, e := range frontends.Elements {
-		fields := e.Key.Fields(frontends.Key)
+	sc := schemaOf(t.Family)
+	cluster, local := nft.Elements{Set: sc.endpoints, List: make([]nft.Element, 0, len(part))}, nft.Elements{Set: sc.localEndpoints}
+	for _, e := range part {
+		b, ok := balancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
+		to := &cluster
+		if b.local {
+			to = &local
+		}
+		for slot := range b.endpoints {
+			if ok && slot < maxEndpoints {
+				to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
+			}
+		}
+	}
+	return []nft.Elements{cluster, local}
+}
+
+// describeTable returns each frontend of a table.
+func describeTable(t *nft.Table) []DescribedService {
+	sc := schemaOf(t.Family)
+	services := t.Set(sc.services.Name)
+	if services == nil {
+		return nil
+	}
+	frontends := make([]DescribedService, 0, len(services.Elements))
+	for _, e := range services.Elements {
+		fields := e.Key.Fields(services.Key)
 		name, port, ok := parseLabel(e.Comment)
 		if !ok || len(fields) != 3 {
 			continue
 		}
-		key := describedKey{name.Namespace, name.Name, port, strings.ToUpper(fields[1].Proto().String())}
-		s := services[key]
-		if s == nil {
-			s = &DescribedService{key.namespace, key.name, key.port, key.protocol, nil}
-			services[key] = s
-		}
-		s.Frontends = append(s.Frontends, describeFrontend(t, e, fields[0], fields[2]))
+		frontends = append(frontends, DescribedService{name.Namespace, name.Name, port,
+			strings.ToUpper(fields[1].Proto().String()), []DescribedFrontend{describeFrontend(t, e, fields[0], fields[2])}})
 	}
+	return frontends
 }
 
 func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) DescribedFrontend {

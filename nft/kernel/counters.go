@@ -55,11 +55,7 @@ func (c *Conn) counts(s *nft.Set, changes []nft.Change) (map[nft.Value]*nft.Coun
 			continue
 		}
 		for chunk := range slices.Chunk(e.List, counterChunk) {
-			keys := make([]nft.Value, len(chunk))
-			for i, el := range chunk {
-				keys[i] = el.Key
-			}
-			err := c.readKeys(s, keys, func(got nft.Element) { counts[countKey(s, got)] = got.Counter })
+			err := c.readKeys(s, chunk, func(got nft.Element) { counts[countKey(s, got)] = got.Counter })
 			if err != nil {
 				return nil, fmt.Errorf("read counters of %s %s: %w", s.Table, s.Name, err)
 			}

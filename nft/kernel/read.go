@@ -44,23 +44,28 @@ func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32,
 
 func (c *Conn) readTables(ids []nft.TableID) (tables []*nft.Table, disturbed bool, err error) {
 	r := reader{Conn: c}
-	for _, id := range ids {
-		t, err := r.table(id)
-		if err != nil {
-			return nil, false, fmt.Errorf("read table %s: %w", id, err)
-		}
-		if t != nil {
-			tables = append(tables, t)
-		}
-	}
-	return tables, r.disturbed, nil
+	tables, err = r.tables(ids)
+	return tables, r.disturbed, err
 }
 
 // ReadSets is Read with the sets of the given names alone, for who needs no more. What is committed meanwhile may be in
 // it or not.
 func (c *Conn) ReadSets(names []string, ids ...nft.TableID) ([]*nft.Table, error) {
-	var tables []*nft.Table
 	r := reader{Conn: c, only: names}
+	return r.tables(ids)
+}
+
+// reader is one pass over the tables.
+type reader struct {
+	*Conn
+	only      []string                                  // names of sets; nil for all
+	part      func(*nft.Table, *nft.Set, []nft.Element) // sees each part of a listing; nil for nobody
+	disturbed bool
+}
+
+// tables reads those that exist.
+func (r *reader) tables(ids []nft.TableID) ([]*nft.Table, error) {
+	var tables []*nft.Table
 	for _, id := range ids {
 		t, err := r.table(id)
 		if err != nil {
@@ -71,51 +76,6 @@ func (c *Conn) ReadSets(names []string, ids ...nft.TableID) ([]*nft.Table, error
 		}
 	}
 	return tables, nil
-}
-
-// ReadElements returns the elements of a set that have the given keys, in order; keys that are not there are left out. To
-// list a large set the kernel goes through it from its start for every part of the listing (nf_tables_dump_set in
-// net/netfilter/nf_tables_api.c); for 300,000 elements that takes three times as long as to ask for each.
-func (c *Conn) ReadElements(s *nft.Set, keys []nft.Value) ([]nft.Element, error) {
-	var found []nft.Element
-	for len(keys) > 0 {
-		n := min(len(keys), counterChunk)
-		before := len(found)
-		err := c.readKeys(s, keys[:n], func(e nft.Element) { found = append(found, e) })
-		switch {
-		case errors.Is(err, unix.ENOENT): // answered up to the one that is missing
-			n = len(found) - before + 1
-		case err != nil:
-			return nil, fmt.Errorf("read elements of %s %s: %w", s.Table, s.Name, err)
-		}
-		keys = keys[n:]
-	}
-	slices.SortFunc(found, func(a, b nft.Element) int { return cmp.Compare(a.Key, b.Key) })
-	return found, nil
-}
-
-// readKeys asks for elements by their keys, few enough that the answers fit the receive buffer.
-func (c *Conn) readKeys(s *nft.Set, keys []nft.Value, each func(nft.Element)) error {
-	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, familyNumber(s.Table.Family), func(m *message) {
-		ofSet(s)(m)
-		at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, key := range keys {
-			addElement(m, s, nft.Element{Key: key}, true)
-		}
-		m.unnest(at)
-	}, func(body []byte) error {
-		for got := range listed(s, body) {
-			each(got.Element)
-		}
-		return nil
-	})
-}
-
-// reader is one pass over the tables.
-type reader struct {
-	*Conn
-	only      []string // names of sets; nil for all
-	disturbed bool
 }
 
 // table reads one table, nil if there is none.
@@ -138,7 +98,7 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, part := range []func(*nft.Table) error{r.chains, r.sets, r.rules} {
+	for _, part := range []func(*nft.Table) error{r.chains, r.rules, r.sets} {
 		if err := part(t); err != nil {
 			return nil, err
 		}
@@ -221,7 +181,11 @@ func (r *reader) sets(t *nft.Table) error {
 		return fmt.Errorf("sets: %w", err)
 	}
 	slices.SortFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(a.Name, b.Name) })
-	for _, s := range t.Sets {
+	order := slices.Clone(t.Sets)
+	slices.SortStableFunc(order, func(a, b *nft.Set) int {
+		return slices.Index(r.only, a.Name) - slices.Index(r.only, b.Name)
+	})
+	for _, s := range order {
 		if !readable(s) {
 			continue
 		}
@@ -233,25 +197,32 @@ func (r *reader) sets(t *nft.Table) error {
 }
 
 func (r *reader) elements(s *nft.Set, t *nft.Table) error {
-	var all []kernelElement
+	var parts [][]nft.Element
+	var intervals []kernelElement
 	err := r.dump(unix.NFT_MSG_GETSETELEM, t.Family, ofSet(s), func(body []byte) {
+		var part []nft.Element
 		for e := range listed(s, body) {
 			if s.Interval {
-				all = append(all, e)
+				intervals = append(intervals, e)
 				continue
 			}
-			s.Elements = append(s.Elements, e.Element)
+			part = append(part, e.Element)
 			if s.Dynamic && e.expires > 0 {
 				stays(s, e)
 			}
 		}
+		parts = append(parts, part)
+		if r.part != nil && len(part) > 0 {
+			r.part(t, s, part)
+		}
 	})
+	s.Elements = slices.Concat(parts...)
 	if s.Interval {
-		s.Elements = joinIntervals(s, all)
+		s.Elements = joinIntervals(s, intervals)
 	}
 	s.Sort()
 	// A hash table that grows while it is dumped gives elements twice.
-	s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
+	s.Elements = slices.CompactFunc(s.Elements, sameKey)
 	return err
 }
 

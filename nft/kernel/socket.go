@@ -71,7 +71,7 @@ func (s *socket) receive(wait bool) (datagram []byte, err error) {
 	n := 0
 	rerr := s.raw.Read(func(fd uintptr) bool {
 		for {
-			n, _, err = unix.Recvfrom(int(fd), s.in, unix.MSG_DONTWAIT)
+			n, err = unix.Read(int(fd), s.in) // which does not wait: the socket is of that kind
 			if !errors.Is(err, unix.EINTR) {
 				return !wait || !errors.Is(err, unix.EAGAIN)
 			}
