@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"reflect"
@@ -30,6 +31,12 @@ func readManifest(t testing.TB, path string) []*unstructured.Unstructured {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return decodeManifest(t, path, data)
+}
+
+// decodeManifest returns the objects in data, which is path's.
+func decodeManifest(t testing.TB, path string, data []byte) []*unstructured.Unstructured {
+	t.Helper()
 	var all []*unstructured.Unstructured
 	for documents := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
 		object := new(unstructured.Unstructured)
@@ -74,40 +81,48 @@ func TestManifestRights(t *testing.T) {
 // TestManifestApplies: an API server takes every object, without a field that it does not know, and the DaemonSet's Pods.
 func TestManifestApplies(t *testing.T) {
 	c := newTestCluster(t)
-	groups, err := restmapper.GetAPIGroupResources(c.Discovery())
-	if err != nil {
-		t.Fatal(err)
-	}
-	mapper := restmapper.NewDiscoveryRESTMapper(groups)
-	objects, err := dynamic.NewForConfig(c.AdminConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	yes := true
 	for _, o := range readManifest(t, manifest) {
-		kind := o.GroupVersionKind()
-		mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, err := json.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		// Rights have no namespace, which is then empty.
-		_, err = objects.Resource(mapping.Resource).Namespace(o.GetNamespace()).Patch(t.Context(), o.GetName(), types.ApplyPatchType,
-			text, metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}, FieldManager: "test", Force: &yes,
-				FieldValidation: metav1.FieldValidationStrict})
-		if err != nil {
-			t.Errorf("%s %s: %v", kind.Kind, o.GetName(), err)
+		if err := c.apply(o, metav1.DryRunAll); err != nil {
+			t.Error(err)
 		}
 	}
 	var set appsv1.DaemonSet
 	fromManifest(t, "DaemonSet", &set)
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 	pod.GenerateName = "nfproxy-"
-	_, err = c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// apply gives an object to the API server, which refuses fields that it does not know. With metav1.DryRunAll nothing is
+// stored.
+func (c *testCluster) apply(o *unstructured.Unstructured, dryRun ...string) error {
+	c.t.Helper()
+	groups, err := restmapper.GetAPIGroupResources(c.Discovery())
+	if err != nil {
+		return err
+	}
+	kind := o.GroupVersionKind()
+	mapping, err := restmapper.NewDiscoveryRESTMapper(groups).RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		return err
+	}
+	objects, err := dynamic.NewForConfig(c.AdminConfig())
+	if err != nil {
+		return err
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	force := true
+	// Rights have no namespace, which is then empty.
+	_, err = objects.Resource(mapping.Resource).Namespace(o.GetNamespace()).Patch(c.t.Context(), o.GetName(), types.ApplyPatchType,
+		text, metav1.PatchOptions{DryRun: dryRun, FieldManager: "test", Force: &force, FieldValidation: metav1.FieldValidationStrict})
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", kind.Kind, o.GetName(), err)
+	}
+	return nil
 }

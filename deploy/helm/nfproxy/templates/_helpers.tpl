@@ -1,0 +1,39 @@
+{{/* The labels of every object. */}}
+{{- define "nfproxy.labels" -}}
+app.kubernetes.io/name: nfproxy
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Where metrics are served; empty: where nfproxy does unless told. */}}
+{{- define "nfproxy.metricsBindAddress" -}}
+{{ .Values.metricsBindAddress | default (ternary "0.0.0.0:10249" "" .Values.podMonitor.enabled) }}
+{{- end }}
+
+{{/* The configuration, before the value config. In a container the numbers of connection tracking are read-only: set them on
+the node; 0 leaves them alone. The OOM score is what the kubelet gives a Pod of this priority: nothing is left to be set, which
+would take CAP_SYS_RESOURCE. */}}
+{{- define "nfproxy.config" -}}
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+mode: nftables
+clusterCIDR: {{ .Values.clusterCIDR | quote }}
+{{- with .Values.detectLocalMode }}
+detectLocalMode: {{ . }}
+{{- end }}
+{{- with .Values.healthzBindAddress }}
+healthzBindAddress: {{ . | quote }}
+{{- end }}
+{{- with include "nfproxy.metricsBindAddress" . }}
+metricsBindAddress: {{ . | quote }}
+{{- end }}
+clientConnection:
+  kubeconfig: /var/lib/kube-proxy/kubeconfig.conf
+oomScoreAdj: -997
+conntrack:
+  maxPerCore: 0
+  tcpEstablishedTimeout: 0s
+  tcpCloseWaitTimeout: 0s
+{{- end }}
