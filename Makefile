@@ -15,7 +15,7 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check demo test check lint unit race bench fuzz tools controlplane clean
+.PHONY: help build image image-check demo test check lint unit race bench fuzz tools controlplane helm clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ lint: ## gofmt, vet, staticcheck
 unit:
 	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics
 
-test: tools controlplane lint build image-check race ## everything: what CI runs
+test: tools controlplane helm lint build image-check race ## everything: what CI runs
 
 race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -84,6 +84,18 @@ KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{
 
 .bin/coredns: integration/tools/coredns/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w' github.com/coredns/coredns
+
+helm: .bin/helm .bin/crds ## what the tests of the chart run, into .bin: helm, some minutes, once; and the CRDs of the Prometheus operator
+
+.bin/helm: integration/tools/helm/go.mod
+	$(BUILD_TOOL) -ldflags '-s -w' helm.sh/helm/v4/cmd/helm
+
+# Files of the module: nothing of it is built.
+PROMETHEUS_OPERATOR = github.com/prometheus-operator/prometheus-operator
+.bin/crds: integration/tools/prometheus-operator/go.mod
+	$(GO) -C $(<D) mod download $(PROMETHEUS_OPERATOR)
+	rm -rf $@ && mkdir -p $@
+	cp $(addprefix $$($(GO) list -C $(<D) -m -f '{{.Dir}}' $(PROMETHEUS_OPERATOR))/example/prometheus-operator-crd/monitoring.coreos.com_,podmonitors.yaml prometheusrules.yaml) $@
 
 clean: ## remove what make built
 	rm -rf nfproxy dist .bin
