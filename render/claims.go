@@ -14,11 +14,20 @@ import (
 type claim struct {
 	name    ServiceName
 	created time.Time
+	kind    Kind // what the address is to the Service
 }
 
-// before says whether c has the better right: the older Service, then the one first by name.
+// before says whether c has the better right: by what the address is to the Services, then the older, then the one first by
+// name.
 func (c claim) before(d claim) bool {
-	return cmp.Or(c.created.Compare(d.created), c.name.Compare(d.name)) < 0
+	return cmp.Or(cmp.Compare(c.kind.rank(), d.kind.rank()), c.created.Compare(d.created), c.name.Compare(d.name)) < 0
+}
+
+// rank orders kinds by who says them. The API server gives cluster IPs and node ports to one Service alone, a controller
+// writes load balancers' addresses; external IPs are whatever somebody wrote into a Service (CVE-2020-8554), and take
+// nothing from the others.
+func (k Kind) rank() int {
+	return slices.Index([]Kind{ClusterIP, NodePort, LoadBalancer, ExternalIP}, k)
 }
 
 // Conflict is a frontend that two Services claim.
@@ -26,12 +35,17 @@ type Conflict struct {
 	Address       netip.AddrPort
 	Protocol      nft.Protocol
 	Winner, Loser ServiceName
+	// WinnerKind and LoserKind are what the address is to them.
+	WinnerKind, LoserKind Kind
 }
 
 // String says it in words.
 func (c Conflict) String() string {
-	return fmt.Sprintf("%s/%s belongs to Service %s, which is older or first by name; Service %s claims it as well",
-		c.Address, c.Protocol, c.Winner, c.Loser)
+	why := "which is older or first by name"
+	if c.WinnerKind.rank() != c.LoserKind.rank() {
+		why = fmt.Sprintf("to which it is its %s and not an %s", c.WinnerKind, c.LoserKind)
+	}
+	return fmt.Sprintf("%s/%s belongs to Service %s, %s; Service %s claims it as well", c.Address, c.Protocol, c.Winner, why, c.Loser)
 }
 
 func newConflict(key nft.Value, a, b claim) Conflict {
@@ -39,7 +53,7 @@ func newConflict(key nft.Value, a, b claim) Conflict {
 		a, b = b, a
 	}
 	n := len(key)
-	return Conflict{netip.AddrPortFrom(key[:n-3].Addr(), key[n-2:].Uint16()), key[n-3 : n-2].Proto(), a.name, b.name}
+	return Conflict{netip.AddrPortFrom(key[:n-3].Addr(), key[n-2:].Uint16()), key[n-3 : n-2].Proto(), a.name, b.name, a.kind, b.kind}
 }
 
 // claims says which Service owns each frontend. Who comes first is a matter of the claims, not of their order.
@@ -96,24 +110,36 @@ func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
 	return heir, ok
 }
 
+// kindred is a frontend and what its address is to the Service.
+type kindred struct {
+	key  nft.Value
+	kind Kind
+}
+
 // frontends lists the frontends of a fragment, in order.
-func frontends(f nft.Fragment) []nft.Value {
-	var keys []nft.Value
+func frontends(f nft.Fragment) []kindred {
+	var all []kindred
+	kinds := make(map[nft.Value]Kind) // of those that are no cluster IPs, and of some that are
 	for _, m := range f {
-		if isServices(m.Set) {
-			keys = append(keys, m.Key)
+		if isConnections(m.Set) {
+			kinds[m.Key] = Kind(m.Comment)
 		}
 	}
-	return keys
+	for _, m := range f {
+		if isServices(m.Set) {
+			all = append(all, kindred{m.Key, cmp.Or(kinds[m.Key], ClusterIP)})
+		}
+	}
+	return all
 }
 
 // without returns what of a is not in b.
-func without(a, b []nft.Value) []nft.Value {
-	in := make(map[nft.Value]bool, len(b))
+func without[T comparable](a, b []T) []T {
+	in := make(map[T]bool, len(b))
 	for _, k := range b {
 		in[k] = true
 	}
-	var rest []nft.Value
+	var rest []T
 	for _, k := range a {
 		if !in[k] {
 			rest = append(rest, k)

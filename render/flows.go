@@ -58,8 +58,8 @@ type flowFrontend struct {
 	kind Kind
 }
 
-// flowClaim is a port's claim to a frontend. There can be several: which Service has the frontend is not asked, since
-// what any of them allows does no harm.
+// flowClaim is a port's claim to a frontend. There can be several. Those of the best kind count; which of these has the
+// frontend is not asked, since what any of them allows does no harm.
 type flowClaim struct {
 	port *flowPort
 	kind Kind
@@ -144,7 +144,7 @@ func (x *FlowIndex) replace(name ServiceName, want []*flowPort) {
 		case had == nil:
 			x.forget(f)
 			x.noted.add(f)
-		case !allAllowed(f, now, had):
+		case !allAllowed(f, best(now), best(had)):
 			x.noted.add(f)
 		}
 	}
@@ -205,6 +205,7 @@ func (x *FlowIndex) Judge(f nft.Flow) (stale bool, why Reason) {
 	}
 	frontend := Frontend{f.Original.Destination, f.Protocol}
 	claims, ok := x.frontends[frontend]
+	claims = best(claims)
 	switch {
 	case !ok:
 		return x.judgePast(frontend, f)
@@ -237,6 +238,17 @@ func (x *FlowIndex) judgePast(frontend Frontend, f nft.Flow) (stale bool, why Re
 func (c flowClaim) serves() bool { return len(c.port.endpoints) > 0 }
 
 func (c flowClaim) onNode() bool { return c.kind == NodePort }
+
+// best returns the claims of the kind that has the best right: endpoints of an external IP that is another Service's cluster
+// IP are none of that one's.
+func best(claims []flowClaim) []flowClaim {
+	if len(claims) < 2 {
+		return claims
+	}
+	rank := func(c flowClaim) int { return c.kind.rank() }
+	least := rank(slices.MinFunc(claims, func(a, b flowClaim) int { return rank(a) - rank(b) }))
+	return slices.DeleteFunc(slices.Clone(claims), func(c flowClaim) bool { return rank(c) != least })
+}
 
 // allowed says whether one of the claims has the endpoint.
 func allowed(claims []flowClaim, endpoint netip.AddrPort) bool {

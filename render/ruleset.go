@@ -78,7 +78,7 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
-		conflicts = append(conflicts, r.set(claim{s.ServiceName, s.Created}, PartOf(r.node, s))...)
+		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, PartOf(r.node, s))...)
 	}
 	return conflicts
 }
@@ -94,15 +94,16 @@ func (r *Ruleset) set(c claim, p Part) []Conflict {
 	if inst.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}
-	for _, key := range lost {
-		if heir, ok := r.claims.release(key, inst.claim); ok {
+	for _, f := range lost {
+		if heir, ok := r.claims.release(f.key, inst.claim); ok {
 			r.touched[heir.name] = true
 		}
 	}
 	var conflicts []Conflict
-	for _, key := range gained {
-		if other, contested := r.claims.assert(key, c); contested {
-			conflict := newConflict(key, c, other)
+	for _, f := range gained {
+		c.kind = f.kind
+		if other, contested := r.claims.assert(f.key, c); contested {
+			conflict := newConflict(f.key, c, other)
 			r.touched[conflict.Loser] = true
 			conflicts = append(conflicts, conflict)
 		}

@@ -128,6 +128,9 @@ func hasSlots(s *nft.Set) bool { return s.Key[len(s.Key)-1] == nft.SlotNumber }
 // isServices says whether a set is a services map: a Service has a frontend if it has an element there.
 func isServices(s *nft.Set) bool { return s == ip.services || s == ip6.services }
 
+// isConnections says whether a set is a connections map: its comments are the kinds of frontends.
+func isConnections(s *nft.Set) bool { return s == ip.connections || s == ip6.connections }
+
 // frontendOf is the part of a member's key that names its frontend, "" for members of sets that Services share.
 func frontendOf(m nft.Member) nft.Value {
 	if len(m.Set.Key) < 3 {
