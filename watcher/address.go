@@ -29,6 +29,8 @@ func parseAddr(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s is a multicast address", addr)
 	case addr.IsLinkLocalUnicast():
 		return netip.Addr{}, fmt.Errorf("%s is a link-local address", addr)
+	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return netip.Addr{}, fmt.Errorf("%s is the broadcast address", addr)
 	}
 	return addr, nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"nfproxy/nft"
 )
@@ -18,12 +19,17 @@ type servicePort struct {
 	nodePort uint16
 }
 
+// reduceServicePorts takes the ports that can be served. A port's name must be one that the API server would have let in:
+// it ends up in comments and in the names of maps.
 func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
 	var have []servicePort
 	for i, p := range api.Spec.Ports {
 		port, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
 		if err == nil && p.Port == 0 {
 			field, err = "port", fmt.Errorf("0 is not a port")
+		}
+		if wrong := validation.IsDNS1123Label(p.Name); err == nil && p.Name != "" && len(wrong) > 0 {
+			field, err = "name", fmt.Errorf("%q is not a name: %s", p.Name, wrong[0])
 		}
 		if err == nil {
 			field, err = clash(have, port)

@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,6 +17,10 @@ func balance(s *corev1.Service, ips ...string) {
 		s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, corev1.LoadBalancerIngress{IP: ip})
 	}
 }
+
+// notALabel is what the API server says of a port's name that is none.
+const notALabel = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end " +
+	"with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 
 func TestReduceService(t *testing.T) {
 	t.Parallel()
@@ -107,6 +112,18 @@ func TestReduceService(t *testing.T) {
 				{Field: "spec.ports[1].port", Detail: "65536 is not a port"},
 				{Field: "spec.ports[2].port", Detail: "-1 is not a port"},
 				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is none of TCP, UDP, SCTP`},
+			},
+		},
+		{
+			name: "names of ports that are none",
+			change: func(s *corev1.Service) {
+				s.Spec.Ports = []corev1.ServicePort{{Name: "a\"\n\x1b", Port: 80}, {Name: "a/b", Port: 81}, {Name: strings.Repeat("a", 64), Port: 82}, {Name: "a", Port: 83}}
+			},
+			want: []string{"[10.96.0.1 fd00::1]", "a 83/tcp"},
+			problems: []Problem{
+				{Field: "spec.ports[0].name", Detail: `"a\"\n\x1b" is not a name: ` + notALabel},
+				{Field: "spec.ports[1].name", Detail: `"a/b" is not a name: ` + notALabel},
+				{Field: "spec.ports[2].name", Detail: `"` + strings.Repeat("a", 64) + `" is not a name: must be no more than 63 characters`},
 			},
 		},
 		{
