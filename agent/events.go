@@ -26,6 +26,7 @@ const (
 	reasonMetricServer       = "FailedToStartMetricServer"
 	reasonConflict           = "FrontendConflict"
 	reasonRefused            = "RefusedByKernel"
+	reasonAddressRefused     = "AddressRefused"
 )
 
 // events tells people about Services and this node where they look: in the API. Sending is nobody's to wait for, and

@@ -43,6 +43,7 @@ type proxy struct {
 	pending   pending
 	intrusion *kernel.Intrusion // what was changed by others and is not repaired yet
 	trials    trials
+	refusals  refusals
 }
 
 // pending is what waits to be programmed.
@@ -150,11 +151,31 @@ func (p *proxy) take(u render.Update) {
 	p.metrics.Updated(u)
 	p.status.queued(time.Now())
 	p.status.setEligible(!u.NotEligible)
-	for _, c := range p.ruleset.Update(u) {
+	p.tellConflicts(p.ruleset.Update(u))
+	p.refusals.take(u, p.log, p.events)
+	p.tell(u)
+}
+
+// maxConflicts is how many conflicts of two Services are told one by one when they come together.
+const maxConflicts = 5
+
+// tellConflicts tells of conflicts that are new. Two Services can have any number of them: nobody is to fill logs by that.
+func (p *proxy) tellConflicts(conflicts []render.Conflict) {
+	type pair struct{ winner, loser render.ServiceName }
+	told := make(map[pair]int)
+	for _, c := range conflicts {
+		between := pair{c.Winner, c.Loser}
+		if told[between]++; told[between] > maxConflicts {
+			continue
+		}
 		p.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
 		p.events.warn(c.Loser, reasonConflict, c.String())
 	}
-	p.tell(u)
+	for between, n := range told {
+		if n > maxConflicts {
+			p.log.Warn("more conflicts", "owner", between.winner, "refused", between.loser, "frontends", n-maxConflicts)
+		}
+	}
 }
 
 // tell logs an update for those who want to know everything.
@@ -208,6 +229,7 @@ func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
 	p.metrics.Committed(metrics.Round{Operations: c.Operations, Took: c.Took, Seen: c.Seen, Triggered: c.Triggered, Full: full})
 	p.metrics.Quarantined(len(p.trials))
 	p.metrics.Conflicts(p.ruleset.Contested())
+	p.metrics.RefusedAddresses(p.refusals.count)
 	p.status.programmed(time.Now())
 	if len(changes) == 0 {
 		return

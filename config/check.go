@@ -99,8 +99,29 @@ func (c *configuration) node() render.Node {
 	}
 	n.AffinityClients = uint32(c.affinitySize)
 	n.Counters = c.countersOf()
+	n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs)
+	n.LoadBalancerIPs = c.allowlist("--load-balancer-ips", c.loadBalancerIPs)
 	c.detectLocal(&n)
 	return n
+}
+
+// allowlist reads which addresses are served. An empty text says neither all nor none, so it is refused: what should
+// protect must not be off because a variable was not set.
+func (c *configuration) allowlist(flag, text string) render.Allowlist {
+	switch strings.TrimSpace(text) {
+	case "any":
+		return render.Allowlist{}
+	case "none":
+		return render.Allowlist{Only: true}
+	}
+	prefixes, err := parsePrefixes(text)
+	if err == nil && len(prefixes) == 0 {
+		err = fmt.Errorf("%q is none of any, none, CIDR[,CIDR...]", text)
+	}
+	if err != nil {
+		c.failNamed(flag, err)
+	}
+	return render.Allowlist{Only: true, Within: prefixes}
 }
 
 func (c *configuration) countersOf() render.Counters {

@@ -48,6 +48,7 @@ type configuration struct {
 	manifests, master, serviceCIDR string
 	affinitySize                   int
 	counters                       string
+	externalIPs, loadBalancerIPs   string
 	// healthzPort and metricsPort are kube-proxy's old flags: the ports of addresses without one, 0 for not at all.
 	healthzPort, metricsPort int
 
@@ -78,9 +79,12 @@ func newConfiguration(file string) *configuration {
 		file:         file,
 		affinitySize: render.DefaultAffinityClients,
 		counters:     "services",
+		externalIPs:  "any",
 		healthzPort:  healthzPort,
 		metricsPort:  metricsPort,
 		setBy:        map[string]string{},
+
+		loadBalancerIPs: "any",
 	}
 }
 

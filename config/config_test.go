@@ -227,14 +227,25 @@ func TestConfigure(t *testing.T) {
 			},
 		},
 		{
+			name: "addresses refused, all and but for ranges",
+			args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=none", "--load-balancer-ips= 203.0.113.9/24, 2001:db8::/32"},
+			want: func(s *Settings) {
+				s.Node.ExternalIPs.Only = true
+				s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: prefixes(t, "203.0.113.0/24,2001:db8::/32")}
+			},
+		},
+		{name: "no address refused", args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=any", "--load-balancer-ips=any"}},
+		{
 			name: "flags beside a file",
 			file: header + "hostnameOverride: other\nlogging: {verbosity: 1}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
 			args: []string{"--cluster-cidr", "10.0.0.0/8", "--kubeconfig", "x", "--healthz-port", "0", "--min-sync-period", "1s", "-v", "5",
 				"--logging-format", "json", "--service-cidr", "10.96.0.0/12", "--session-affinity-size", "9", "--connection-counters", "endpoints", "--master", "https://192.0.2.1",
+				"--external-ips", "none",
 				"--proxy-mode", "ipvs", "--vmodule", "a=1"},
 			want: func(s *Settings) {
 				s.Verbosity, s.LogFormat, s.Node.AffinityClients, s.Master = 5, "json", 9, "https://192.0.2.1"
 				s.Node.ServiceCIDRs, s.Node.Counters = prefixes(t, "10.96.0.0/12"), render.CountEndpoints
+				s.Node.ExternalIPs.Only = true
 			},
 			warn: []string{"--kubeconfig: ignored because of --config", "--cluster-cidr: ignored because of --config",
 				"--min-sync-period: ignored because of --config", "--proxy-mode: ignored because of --config",
@@ -356,11 +367,13 @@ logging: {format: xml}
 			`conf: oomScoreAdj: 1001 is not between -1000 and 1000`,
 			`conf: logging.format: "xml" is neither text nor json`,
 		}},
-		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--connection-counters=all", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
+		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--connection-counters=all", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
 			"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=banana", "--cleanup", "--init-only=false"}, []string{
 			"--cleanup: nfproxy has a command of its own for it: nfproxy cleanup",
 			"--session-affinity-size: 0 is not a number of clients",
 			`--connection-counters: "all" is none of none, services, endpoints`,
+			`--external-ips: "" is none of any, none, CIDR[,CIDR...]`,
+			`--load-balancer-ips: "none" is no CIDR such as 10.0.0.0/16 or fd00::/64`,
 			`--nodeport-addresses: "banana" is no CIDR such as 10.0.0.0/16 or fd00::/64`,
 			`--metrics-bind-address: ":1" is no IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			"--oom-score-adj: 2147483647 is not between -1000 and 1000",

@@ -27,6 +27,7 @@ func TestEnvironment(t *testing.T) {
 	t.Setenv("NFPROXY_HOSTNAME_OVERRIDE", "node-a")
 	t.Setenv("NFPROXY_CONNTRACK_MIN", "7")
 	t.Setenv("NFPROXY_OOM_SCORE_ADJ", "8")
+	t.Setenv("NFPROXY_EXTERNAL_IPS", "none")
 	t.Setenv("NFPROXY_NODEPORT_ADDRESSES", "192.0.2.0/24,2001:db8::/32")
 	s, _, err := configured(t, "", "--conntrack-min=9")
 	if err != nil {
@@ -34,7 +35,16 @@ func TestEnvironment(t *testing.T) {
 	}
 	want := usual()
 	want.Conntrack.Min, want.OOMScoreAdj, want.NodePorts = 9, new(int32(8)), prefixes(t, "192.0.2.0/24,2001:db8::/32")
+	want.Node.ExternalIPs.Only = true
 	compare(t, s, want)
+}
+
+// TestEnvironmentEmpty: a variable that was not filled in does not turn off what it is to protect from.
+func TestEnvironmentEmpty(t *testing.T) {
+	t.Setenv("NFPROXY_EXTERNAL_IPS", "")
+	if _, _, err := configured(t, "", "--kubeconfig=/etc/kubeconfig"); err == nil || !strings.HasPrefix(err.Error(), "--external-ips: ") {
+		t.Errorf("it is taken: %v", err)
+	}
 }
 
 // TestEveryField: each field that kube-proxy has does something, or there is a warning, or its value is refused.

@@ -25,7 +25,7 @@ func Flags() []cli.Flag {
 func SourceFlags() []cli.Flag {
 	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
-		"masquerade-all", "session-affinity-size", "connection-counters"}
+		"masquerade-all", "external-ips", "load-balancer-ips", "session-affinity-size", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
 
@@ -65,6 +65,10 @@ func options() []option {
 			func(c *configuration) *string { return &c.DetectLocal.InterfaceNamePrefix }),
 		truth("masquerade-all", "nftables.masqueradeAll", "masquerade all connections to cluster IPs",
 			func(c *configuration) *bool { return &c.NFTables.MasqueradeAll }),
+		text("external-ips", "", "which externalIPs of Services are served: `WHICH` is any, none, or CIDR[,CIDR...] (default: any)",
+			func(c *configuration) *string { return &c.externalIPs }),
+		text("load-balancer-ips", "", "which load balancer addresses of Services are served: `WHICH` is any, none, or CIDR[,CIDR...] (default: any)",
+			func(c *configuration) *string { return &c.loadBalancerIPs }),
 		number("session-affinity-size", "", "`NUMBER` of clients per port and family that session affinity remembers (default: 65536)",
 			func(c *configuration) *int { return &c.affinitySize }),
 		text("connection-counters", "", "whose connections are counted: `WHOSE` is none, services or endpoints (default: services)",

@@ -24,6 +24,8 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"nodePortAddresses", old.NodePorts, new.NodePorts},
 		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
 		{"connectionCounters", old.Node.Counters, new.Node.Counters},
+		{"externalIPs", old.Node.ExternalIPs, new.Node.ExternalIPs},
+		{"loadBalancerIPs", old.Node.LoadBalancerIPs, new.Node.LoadBalancerIPs},
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
 		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
 		{"healthzBindAddress", old.Healthz, new.Healthz},

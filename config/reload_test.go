@@ -27,6 +27,8 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.Node.MasqueradeAll = true },
 			func(s *Settings) { s.Node.AffinityClients = 7 },
 			func(s *Settings) { s.Node.Counters = render.CountNothing },
+			func(s *Settings) { s.Node.ExternalIPs.Only = true },
+			func(s *Settings) { s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: cidrs} },
 		},
 		"NodePorts":           {func(s *Settings) { s.NodePorts = cidrs }},
 		"PrimaryIP":           {func(s *Settings) { s.PrimaryIP = netip.MustParseAddr("192.0.2.1") }},
@@ -79,7 +81,7 @@ func TestReloadNodeFacts(t *testing.T) {
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "Counters", "IPv4Only", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "Counters", "ExternalIPs", "IPv4Only", "LoadBalancerIPs", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		t.Errorf("a node has %q, not %q: does Reload compare all that is told?", have, want)
 	}

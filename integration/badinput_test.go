@@ -170,17 +170,21 @@ func (m *manifested) expect(t *testing.T, lines ...string) {
 	}
 }
 
-var logged = regexp.MustCompile(`level=(?:WARN|ERROR) .*object="Service test/([^"]*)" field=(\S+)`)
+var logged = regexp.MustCompile(`level=(?:WARN|ERROR) .*object="(?:Service|EndpointSlice) test/([^"]*)" field=(\S+)`)
 
-// badInput are manifests that say what makes no sense, or less than it seems: what is reported, and what packets meet.
-var badInput = []struct {
+// manifestCase are manifests: what is reported of them, and what packets meet.
+type manifestCase struct {
 	name      string
+	settings  func(*render.Node) // what flags say besides, nil for nothing
 	services  []string
 	problems  []string // Service and field
 	conflicts []string
 	tables    []string // what the tables say
 	packets   []string
-}{
+}
+
+// badInput are manifests that say what makes no sense, or less than it seems.
+var badInput = []manifestCase{
 	{
 		name: "affinity timeouts out of bounds",
 		services: []string{
@@ -250,45 +254,57 @@ var badInput = []struct {
 			"client 10.96.0.1:443 refused", "client 10.96.0.1:81 refused", "client 10.96.0.2:80 10.244.1.3:8080 10.244.1.9",
 		},
 	},
-	{
-		name: "an older external IP at another Service's cluster IP keeps its port",
-		services: []string{
-			served("old", "1", "clusterIP: 10.96.0.1, externalIPs: [10.96.0.2], ports: [{name: p, port: 80}]", "", "a"),
-			served("new", "2", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}]", "", "b"),
-		},
-		conflicts: []string{"10.96.0.2:80/tcp: old, not new"},
-		packets:   []string{"client 10.96.0.2:80 10.244.1.2:8080 192.0.2.10", "client 10.96.0.2:81 refused", "client 10.96.0.1:80 10.244.1.2:8080 10.244.1.9"},
-	},
 }
 
-// TestBadInput gives each of them to a node and sends packets. The node itself listens at ports 22 and 8000.
+// TestBadInput gives each of them to a node and sends packets.
 func TestBadInput(t *testing.T) {
 	for _, c := range badInput {
-		t.Run(c.name, func(t *testing.T) {
-			m := newManifested(t, nft.IPv4, nft.IPv6)
-			host := &sandbox.Pod{Namespace: m.node}
-			for _, at := range []string{"192.0.2.10:22", "192.0.2.10:8000", "[2001:db8::10]:22", "[2001:db8::10]:8000"} {
-				m.serve(host, netip.MustParseAddrPort(at))
-			}
-			m.write("all.yaml", strings.Join(c.services, "")+nodeManifest("192.0.2.10", "2001:db8::10"))
-			m.follow()
-			var problems []string
-			for _, match := range logged.FindAllStringSubmatch(m.log.String(), -1) {
-				problems = append(problems, match[1]+" "+match[2])
-			}
-			if slices.Sort(problems); !slices.Equal(problems, c.problems) || strings.Count(m.log.String(), "\n") != len(problems) {
-				t.Errorf("problems %q; log:\n%s", problems, m.log.String())
-			}
-			if !slices.Equal(m.conflicts, c.conflicts) {
-				t.Errorf("conflicts %q", m.conflicts)
-			}
-			for _, text := range c.tables {
-				if table := m.tables()[0].String(); !strings.Contains(table, text) {
-					t.Errorf("%q is not in\n%s", text, table)
-				}
-			}
-			m.expect(t, c.packets...)
-		})
+		t.Run(c.name, c.run)
+	}
+}
+
+// run gives the manifests to a node that listens at ports 22 and 8000. Somebody outside listens at port 6443.
+func (c manifestCase) run(t *testing.T) {
+	m := newManifested(t, nft.IPv4, nft.IPv6)
+	if c.settings != nil {
+		m.configure(c.settings)
+	}
+	host, outside := &sandbox.Pod{Namespace: m.node}, &sandbox.Pod{Namespace: m.from["outside"]}
+	for _, at := range []string{"192.0.2.10:22", "192.0.2.10:8000", "[2001:db8::10]:22", "[2001:db8::10]:8000"} {
+		m.serve(host, netip.MustParseAddrPort(at))
+	}
+	for _, at := range []string{"198.51.100.7:6443", "[2001:db8:51::7]:6443"} {
+		m.serve(outside, netip.MustParseAddrPort(at))
+	}
+	m.write("all.yaml", strings.Join(c.services, "")+nodeManifest("192.0.2.10", "2001:db8::10"))
+	m.follow()
+	var problems []string
+	for _, match := range logged.FindAllStringSubmatch(m.log.String(), -1) {
+		problems = append(problems, match[1]+" "+match[2])
+	}
+	if slices.Sort(problems); !slices.Equal(problems, c.problems) || strings.Count(m.log.String(), "\n") != len(problems) {
+		t.Errorf("problems %q; log:\n%s", problems, m.log.String())
+	}
+	if !slices.Equal(m.conflicts, c.conflicts) {
+		t.Errorf("conflicts %q", m.conflicts)
+	}
+	for _, text := range c.tables {
+		if table := m.tables()[0].String(); !strings.Contains(table, text) {
+			t.Errorf("%q is not in\n%s", text, table)
+		}
+	}
+	m.expect(t, c.packets...)
+}
+
+// configure makes it follow the directory anew, by other settings.
+func (m *manifested) configure(settings func(*render.Node)) {
+	m.t.Helper()
+	settings(&m.facts)
+	m.ruleset = render.NewRuleset(m.facts)
+	m.source.Close()
+	var err error
+	if m.source, err = watcher.NewDir(m.dir, m.facts, slog.New(slog.NewTextHandler(&m.log, nil))); err != nil {
+		m.t.Fatal(err)
 	}
 }
 

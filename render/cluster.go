@@ -30,6 +30,8 @@ type Node struct {
 	Addresses []netip.Addr
 	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
 	ServiceCIDRs []netip.Prefix
+	// ExternalIPs and LoadBalancerIPs say which addresses of these kinds are served.
+	ExternalIPs, LoadBalancerIPs Allowlist
 	// Counters says whose connections are counted.
 	Counters Counters
 	// IPv4Only says that this machine has no IPv6: there are no rules for it then.
@@ -43,6 +45,7 @@ type Node struct {
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,6 +52,7 @@ func Expect(u Update, tables []*nft.Table, e Explanation) Expectation {
 	owner := r.claims.owner(key)
 	i := slices.IndexFunc(u.Services, func(s Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (ServiceName{}) {
+		x.refused(u, e.To.Address)
 		return x
 	}
 	x.Service = owner.String()
@@ -59,6 +61,18 @@ func Expect(u Update, tables []*nft.Table, e Explanation) Expectation {
 		x.judge(u.Node, u.Services[i], port, kind, e)
 	}
 	return x
+}
+
+// refused says so if Services name the address in vain.
+func (x *Expectation) refused(u Update, addr netip.Addr) {
+	for _, s := range u.Services {
+		for _, r := range RefusedAddressesOf(u.Node, s) {
+			if slices.Contains(r.Addresses, addr) {
+				x.Why = Reason(fmt.Sprintf("Service %s names this address in %s, and this node is set to refuse it", s.ServiceName, r.Field()))
+				return
+			}
+		}
+	}
 }
 
 // reachedAt finds the port that is reached at a frontend: the first, as PartOf has it.

@@ -48,10 +48,10 @@ func (p Port) frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	for _, addr := range n.spoken(s.ClusterIPs) {
 		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range n.spoken(s.ExternalIPs) {
+	for _, addr := range n.spoken(n.ExternalIPs.of(s.ExternalIPs)) {
 		each(ExternalIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range n.spoken(s.LoadBalancerIPs) {
+	for _, addr := range n.spoken(n.LoadBalancerIPs.of(s.LoadBalancerIPs)) {
 		each(LoadBalancer, netip.AddrPortFrom(addr, p.Port))
 	}
 	if p.NodePort == 0 {

@@ -136,6 +136,13 @@ func (r *Recorder) Conflicts(n int) {
 	}
 }
 
+// RefusedAddresses says how many addresses Services name that this node is set not to serve.
+func (r *Recorder) RefusedAddresses(n int) {
+	if r != nil {
+		r.own.refusedAddresses.Set(float64(n))
+	}
+}
+
 // Swept notes a sweep of the connection tracking: how many entries of the family it deleted and how long it took.
 func (r *Recorder) Swept(family nft.Family, deleted int, took time.Duration) {
 	if r == nil {

@@ -13,7 +13,7 @@ import (
 type ownMetrics struct {
 	eventToCommit, commitDuration, batchOperations prometheus.Histogram
 	repairs                                        prometheus.Counter
-	quarantined, conflicts                         prometheus.Gauge
+	quarantined, conflicts, refusedAddresses       prometheus.Gauge
 }
 
 // fastBuckets are for what takes a fraction of a millisecond: 0.1 ms to 13 s, each twice the one before.
@@ -37,11 +37,13 @@ func newOwnMetrics() ownMetrics {
 			Help: "How often what others had changed in the tables was repaired."}),
 		quarantined: gauge("quarantined_services", "Services that the kernel refuses; they keep what they had."),
 		conflicts:   gauge("conflicting_frontends", "Frontends that more than one Service claims."),
+		refusedAddresses: gauge("refused_addresses",
+			"External and load balancer addresses that Services name and this node is set not to serve."),
 	}
 }
 
 func (o ownMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.quarantined, o.conflicts}
+	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.quarantined, o.conflicts, o.refusedAddresses}
 }
 
 // newBuildInfo is not called kubernetes_build_info: the alert on components of different Kubernetes versions goes by that.
