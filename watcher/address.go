@@ -3,7 +3,6 @@ package watcher
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,17 +49,26 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, bits), nil
 }
 
-// addAddr parses an address and appends it. One that is invalid or there already is noted at the field and lost.
-func addAddr(have []netip.Addr, text, field string, note notes) []netip.Addr {
+// addrList is addresses, each once. An object can have a hundred thousand.
+type addrList struct {
+	list []netip.Addr
+	has  map[netip.Addr]bool
+}
+
+// add parses an address and appends it. One that is invalid or there already is noted at the field and lost.
+func (l *addrList) add(text, field string, note notes) {
 	addr, err := parseAddr(text)
-	if err == nil && slices.Contains(have, addr) {
+	if err == nil && l.has[addr] {
 		err = fmt.Errorf("%s is there already", addr)
 	}
 	if err != nil {
 		note.add(field, err.Error())
-		return have
+		return
 	}
-	return append(have, addr)
+	if l.has == nil {
+		l.has = make(map[netip.Addr]bool)
+	}
+	l.list, l.has[addr] = append(l.list, addr), true
 }
 
 func ofFamily(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {

@@ -22,7 +22,7 @@ type servicePort struct {
 // reduceServicePorts takes the ports that can be served. A port's name must be one that the API server would have let in:
 // it ends up in comments and in the names of maps.
 func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
-	var have []servicePort
+	var have portList
 	for i, p := range api.Spec.Ports {
 		port, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
 		if err == nil && p.Port == 0 {
@@ -32,32 +32,54 @@ func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
 			field, err = "name", fmt.Errorf("%q is not a name: %s", p.Name, wrong[0])
 		}
 		if err == nil {
-			field, err = clash(have, port)
+			field, err = have.clash(port)
 		}
 		if err != nil {
 			note.add(fmt.Sprintf("spec.ports[%d].%s", i, field), err.Error())
 			continue
 		}
 		if nodePorts(api) {
-			if port.nodePort, err = reduceNodePort(have, port.protocol, p.NodePort); err != nil {
+			if port.nodePort, err = have.nodePort(port.protocol, p.NodePort); err != nil {
 				note.add(fmt.Sprintf("spec.ports[%d].nodePort", i), err.Error())
 			}
 		}
-		have = append(have, port)
+		have.add(port)
 	}
-	return have
+	return have.list
+}
+
+// portList is the ports of a Service that can be served. There can be tens of thousands.
+type portList struct {
+	list []servicePort
+	// numbers and nodePorts have the ports by what nobody else may have, names by their names.
+	numbers, nodePorts map[portNumber]servicePort
+	names              map[string]servicePort
+}
+
+type portNumber struct {
+	protocol nft.Protocol
+	number   uint16
+}
+
+func (l *portList) add(p servicePort) {
+	if l.list == nil {
+		l.numbers, l.nodePorts, l.names = make(map[portNumber]servicePort), make(map[portNumber]servicePort), make(map[string]servicePort)
+	}
+	l.list = append(l.list, p)
+	l.numbers[portNumber{p.protocol, p.port}], l.names[p.name] = p, p
+	if p.nodePort != 0 {
+		l.nodePorts[portNumber{p.protocol, p.nodePort}] = p
+	}
 }
 
 // clash reports what a port repeats of the ports before it. Names tell ports apart for EndpointSlices, so they have to
 // differ even where the protocols do; the API server asks for the same.
-func clash(have []servicePort, port servicePort) (field string, err error) {
-	for _, other := range have {
-		if other.protocol == port.protocol && other.port == port.port {
-			return "port", fmt.Errorf("%d/%s is there already as port %q", port.port, port.protocol, other.name)
-		}
-		if other.name == port.name {
-			return "name", fmt.Errorf("port %d/%s has the name %q already", other.port, other.protocol, other.name)
-		}
+func (l *portList) clash(port servicePort) (field string, err error) {
+	if other, ok := l.numbers[portNumber{port.protocol, port.port}]; ok {
+		return "port", fmt.Errorf("%d/%s is there already as port %q", port.port, port.protocol, other.name)
+	}
+	if other, ok := l.names[port.name]; ok {
+		return "name", fmt.Errorf("port %d/%s has the name %q already", other.port, other.protocol, other.name)
 	}
 	return "", nil
 }
@@ -67,15 +89,13 @@ func nodePorts(api *corev1.Service) bool {
 	return api.Spec.Type == corev1.ServiceTypeNodePort || api.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
 
-// reduceNodePort returns the port at nodes, 0 if there is none or it cannot be used.
-func reduceNodePort(have []servicePort, protocol nft.Protocol, number int32) (uint16, error) {
+// nodePort returns the port at nodes, 0 if there is none or it cannot be used.
+func (l *portList) nodePort(protocol nft.Protocol, number int32) (uint16, error) {
 	if number < 0 || number > math.MaxUint16 {
 		return 0, fmt.Errorf("%d is not a port", number)
 	}
-	for _, other := range have {
-		if number != 0 && other.protocol == protocol && other.nodePort == uint16(number) {
-			return 0, fmt.Errorf("%d/%s is there already as port %q", number, protocol, other.name)
-		}
+	if other, ok := l.nodePorts[portNumber{protocol, uint16(number)}]; ok {
+		return 0, fmt.Errorf("%d/%s is there already as port %q", number, protocol, other.name)
 	}
 	return uint16(number), nil
 }

@@ -20,7 +20,16 @@ type notes struct {
 
 func noter(to *[]Problem, key objectKey) notes { return notes{to: to, object: key.String()} }
 
+// maxProblems is how many problems of one object are told: it can have a hundred thousand.
+const maxProblems = 100
+
 func (n notes) add(field, detail string) {
+	switch had := len(*n.to); {
+	case had > maxProblems:
+		return
+	case had == maxProblems:
+		field, detail = "", "there are more problems; they are not told"
+	}
 	*n.to = append(*n.to, Problem{Object: n.object, Field: field, Detail: detail})
 }
 

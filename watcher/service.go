@@ -46,9 +46,11 @@ func reduceService(api *corev1.Service) *service {
 		return s
 	}
 	s.clusterIPs = reduceClusterIPs(api, note)
+	var external addrList
 	for i, text := range api.Spec.ExternalIPs {
-		s.externalIPs = addAddr(s.externalIPs, text, fmt.Sprintf("spec.externalIPs[%d]", i), note)
+		external.add(text, fmt.Sprintf("spec.externalIPs[%d]", i), note)
 	}
+	s.externalIPs = external.list
 	if api.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		s.reduceLoadBalancer(api, note)
 	}
@@ -118,9 +120,10 @@ func (s *service) reduceLoadBalancer(api *corev1.Service, note notes) {
 		}
 		s.sourceRanges = append(s.sourceRanges, prefix)
 	}
-	s.loadBalancerIPs = reduceIngress(api.Status.LoadBalancer.Ingress, note)
+	balancers := reduceIngress(api.Status.LoadBalancer.Ingress, note)
+	s.loadBalancerIPs = balancers.list
 	// What is an external address as well asks for the ranges all the same, as with kube-proxy.
-	s.externalIPs = slices.DeleteFunc(s.externalIPs, func(a netip.Addr) bool { return slices.Contains(s.loadBalancerIPs, a) })
+	s.externalIPs = slices.DeleteFunc(s.externalIPs, func(a netip.Addr) bool { return balancers.has[a] })
 	if len(s.sourceRanges) < len(texts) {
 		s.closeUnranged(note)
 	}
@@ -143,7 +146,7 @@ func (s *service) closeUnranged(note notes) {
 
 // reduceIngress returns the addresses that a load balancer leaves on the packets it sends to nodes. With the mode Proxy
 // it does not, and connections to the address have to go through it.
-func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips []netip.Addr) {
+func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips addrList) {
 	for i, ingress := range api {
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
 		mode := corev1.LoadBalancerIPModeVIP
@@ -153,7 +156,7 @@ func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips []netip.Ad
 		switch {
 		case ingress.IP == "" || mode == corev1.LoadBalancerIPModeProxy:
 		case mode == corev1.LoadBalancerIPModeVIP:
-			ips = addAddr(ips, ingress.IP, field, note)
+			ips.add(ingress.IP, field, note)
 		default:
 			note.add(field+"Mode", fmt.Sprintf("%q is none of VIP, Proxy", mode))
 		}
