@@ -23,7 +23,7 @@ func TestEvents(t *testing.T) {
 	for i, name := range []string{"first", "second"} {
 		_, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
-			Spec: corev1.ServiceSpec{ExternalIPs: []string{"203.0.113.7"}, Ports: []corev1.ServicePort{{Port: 80}},
+			Spec: corev1.ServiceSpec{ExternalIPs: []string{"203.0.113.7", "198.51.100.99"}, Ports: []corev1.ServicePort{{Port: 80}},
 				Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
 				HealthCheckNodePort: int32(30500 + i)},
 		}, metav1.CreateOptions{})
@@ -31,10 +31,12 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.startAgent()
+	c.startAgent("--external-ips", "203.0.113.0/24")
 	for _, want := range []string{
 		"Node/node-a Normal Starting nfproxy ",
 		"Service/second Warning FrontendConflict 203.0.113.7:80/tcp belongs to Service default/first, which is older",
+		"Service/first Warning AddressRefused 198.51.100.99 in spec.externalIPs: nfproxy is set not to serve it",
+		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
 		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
 	} {
 		eventuallyTrue(t, "there is an Event "+want, func() (bool, string) {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"regexp"
@@ -262,6 +263,24 @@ func TestHealthPortTaken(t *testing.T) {
 	})
 	if log := h.log.String(); strings.Count(log, "\n") != 2 || !strings.Contains(log, `"health check node port is served now"`) {
 		t.Errorf("logged:\n%s", log)
+	}
+}
+
+// TestHealthPortOfOthers: a Service cannot take the port of a server that listens at all addresses, as nfproxy's own and
+// the kubelet's do, and that server goes on.
+func TestHealthPortOfOthers(t *testing.T) {
+	h, addrs := newHealthTest(t), newHealthNode(t)
+	own, err := newHealthServer(netip.AddrPortFrom(netip.IPv4Unspecified(), healthPort), http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer own.close()
+	h.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs[:1])
+	if log := h.log.String(); !strings.Contains(log, "address already in use") {
+		t.Errorf("logged:\n%s", log)
+	}
+	if got, err := ask(node4, healthPort, "/"); err != nil || !strings.HasPrefix(got, "HTTP/1.1 404 ") {
+		t.Errorf("it answers %q: %v", got, err)
 	}
 }
 

@@ -45,6 +45,8 @@ func TestRefusedAddresses(t *testing.T) {
 	web.ExternalIPs = web.ExternalIPs[:2]
 	send(web)
 	send(web)
+	send(testService("last", "10.96.0.2:80"))
+	d.until("ns/last:p", true)
 	told(warning+"192.0.2.1\n", 1)
 	told(warning, 2)
 }

@@ -105,6 +105,21 @@ func TestRunHealth(t *testing.T) {
 	within(t, 5*time.Second, "refused with the policy Cluster", refused)
 	write(healthManifest)
 	within(t, 5*time.Second, "200 again", answers(answer(ok200, "svc1", 1, true)))
+	wantLoopbackAlone(t)
 	_ = end() // the cleanup reports it
 	wantRefused(t, node4, healthPort)
+}
+
+// wantLoopbackAlone fails if any interface routes to 127.0.0.0/8 (CVE-2020-8558).
+func wantLoopbackAlone(t *testing.T) {
+	t.Helper()
+	files, _ := filepath.Glob("/proc/sys/net/ipv4/conf/*/route_localnet")
+	for _, file := range files {
+		if value, err := os.ReadFile(file); err != nil || string(value) != "0\n" {
+			t.Errorf("%s is %q: %v", file, value, err)
+		}
+	}
+	if len(files) < 3 { // all, default, lo
+		t.Errorf("only %q are there", files)
+	}
 }
