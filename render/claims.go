@@ -41,11 +41,12 @@ type Conflict struct {
 
 // String says it in words.
 func (c Conflict) String() string {
-	why := "which is older or first by name"
 	if c.WinnerKind.rank() != c.LoserKind.rank() {
-		why = fmt.Sprintf("to which it is its %s and not an %s", c.WinnerKind, c.LoserKind)
+		return fmt.Sprintf("%s/%s belongs to Service %s as its %s; Service %s claims it as its %s",
+			c.Address, c.Protocol, c.Winner, c.WinnerKind, c.Loser, c.LoserKind)
 	}
-	return fmt.Sprintf("%s/%s belongs to Service %s, %s; Service %s claims it as well", c.Address, c.Protocol, c.Winner, why, c.Loser)
+	return fmt.Sprintf("%s/%s belongs to Service %s, which is older or first by name; Service %s claims it as well",
+		c.Address, c.Protocol, c.Winner, c.Loser)
 }
 
 func newConflict(key nft.Value, a, b claim) Conflict {

@@ -54,7 +54,7 @@ func TestClaimsByKind(t *testing.T) {
 						r.Changes()
 					}
 					if len(conflicts) != 1 || conflicts[0].Winner.Name != "victim" || !strings.Contains(conflicts[0].String(),
-						"to which it is its "+string(better)+" and not an "+string(worse)) {
+						"belongs to Service ns/victim as its "+string(better)+"; Service ns/a-thief claims it as its "+string(worse)) {
 						t.Errorf("%s over %s, %s: %v", better, worse, policy, conflicts)
 					}
 					if got := ownerOf(r); got != "ns/victim:p" {
