@@ -70,7 +70,7 @@ tools: ## what the tests need besides Go: nft, the independent judge, a C compil
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
-controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
+controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
 
 # The versions are those of the modules below integration/tools: a change there builds again.
 BUILD_TOOL = CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -o $(CURDIR)/$@

@@ -74,12 +74,18 @@ func (b *backends) programmed(addrs ...string) {
 	for _, a := range addrs {
 		want = append(want, a+":8080")
 	}
+	b.programmedAt(b.frontend, want...)
+}
+
+// programmedAt waits until a frontend has these endpoints in the kernel and no others.
+func (c *testCluster) programmedAt(frontend string, want ...string) {
+	c.t.Helper()
 	slices.Sort(want)
-	eventuallyTrue(b.t, fmt.Sprint("the endpoints are ", want), func() (bool, string) {
-		out, _ := nfproxy(b.t, "dump").CombinedOutput() // without tables it fails
+	eventuallyTrue(c.t, fmt.Sprint("the endpoints are ", want), func() (bool, string) {
+		out, _ := nfproxy(c.t, "dump").CombinedOutput() // without tables it fails
 		var have []string
 		for line := range strings.Lines(string(out)) {
-			if fields := strings.Fields(line); strings.Contains(line, " "+b.frontend+"/tcp ") && len(fields) > 6 {
+			if fields := strings.Fields(line); strings.Contains(line, " "+frontend+"/tcp ") && len(fields) > 6 {
 				have = strings.FieldsFunc(strings.Join(fields[6:], ""), func(r rune) bool { return r == ',' || r == '*' })
 			}
 		}

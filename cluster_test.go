@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -224,7 +225,7 @@ func startProcess(t testing.TB, cmd *exec.Cmd) *process {
 	t.Cleanup(func() {
 		p.end(syscall.SIGKILL)
 		if t.Failed() {
-			t.Logf("nfproxy's log:\n%s", p.log)
+			t.Logf("the log of %s:\n%s", filepath.Base(p.cmd.Args[0]), p.log)
 		}
 	})
 	return p
@@ -297,15 +298,20 @@ type callers struct {
 	failures []string
 }
 
-// call starts n callers. Each makes at most a hundred connections a second.
+// call starts n callers that are greeted.
 func call(t testing.TB, n int, from *sandbox.Namespace, to string) *callers {
+	return callBy(t, n, func(ctx context.Context) (string, error) { return greeting(ctx, from, to) })
+}
+
+// callBy starts n callers. Each makes at most a hundred connections a second.
+func callBy(t testing.TB, n int, connect func(context.Context) (answer string, err error)) *callers {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &callers{cancel: cancel, answers: make(map[string]int)}
 	t.Cleanup(func() { c.stop() })
 	for range n {
 		c.running.Go(func() {
 			for ctx.Err() == nil {
-				answer, err := greeting(ctx, from, to)
+				answer, err := connect(ctx)
 				if ctx.Err() == nil {
 					c.note(answer, err)
 				}

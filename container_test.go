@@ -75,16 +75,22 @@ func (c *container) put(t testing.TB, path string, content []byte, mode os.FileM
 // mount shows files in the container at a directory.
 func (c *container) mount(t testing.TB, at string, files map[string]string) {
 	t.Helper()
+	if err := os.MkdirAll(filepath.Join(c.Root, at), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.Mounts[at] = directory(t, files)
+}
+
+// directory is a new directory with these files, which every user may read.
+func directory(t testing.TB, files map[string]string) string {
+	t.Helper()
 	dir := publicDir(t)
 	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := os.MkdirAll(filepath.Join(c.Root, at), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	c.Mounts[at] = dir
+	return dir
 }
 
 // shipped is nfproxy as it is shipped, without what tests need.

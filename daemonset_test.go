@@ -14,14 +14,12 @@ import (
 	"nfproxy/integration/controlplane"
 )
 
-// kubelet makes the container that a kubelet makes of the manifest, on the cluster's node: all that it asks for, and an
-// error for what this does not know.
-func (c *testCluster) kubelet() *container {
+// kubelet makes the container that a kubelet makes of the manifest, whose volume has these files, on the cluster's node:
+// all that it asks for, and an error for what this does not know.
+func (c *testCluster) kubelet(files map[string]string) *container {
 	c.t.Helper()
 	var set appsv1.DaemonSet
-	var files corev1.ConfigMap
 	fromManifest(c.t, "DaemonSet", &set)
-	fromManifest(c.t, "ConfigMap", &files)
 	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
 	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
 		c.t.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
@@ -49,18 +47,25 @@ func (c *testCluster) kubelet() *container {
 		made.Args = append(made.Args, strings.NewReplacer(expand...).Replace(arg))
 	}
 	account := c.ServiceAccountConfig(set.Namespace, pod.ServiceAccountName)
-	made.mount(c.t, "/var/run/secrets/kubernetes.io/serviceaccount", map[string]string{"token": account.BearerToken,
-		"ca.crt": string(account.CAData), "namespace": set.Namespace})
-	if pod.Volumes[0].ConfigMap.Name != files.Name || pod.Volumes[0].Name != spec.VolumeMounts[0].Name {
-		c.t.Fatalf("%s: nobody mounts ConfigMap %s", manifest, files.Name)
+	made.mount(c.t, "/var/run/secrets/kubernetes.io/serviceaccount", accountFiles(set.Namespace, account))
+	if pod.Volumes[0].Name != spec.VolumeMounts[0].Name {
+		c.t.Fatalf("%s: nobody mounts volume %s", manifest, pod.Volumes[0].Name)
 	}
-	made.mount(c.t, spec.VolumeMounts[0].MountPath, c.edited(files.Data))
+	made.mount(c.t, spec.VolumeMounts[0].MountPath, files)
 	return made
 }
 
-// edited sets what the manifest leaves to be set: the API server's address and the pods' range.
-func (c *testCluster) edited(files map[string]string) map[string]string {
+// edited is the manifest's ConfigMap with what it leaves to be set: the API server's address and the pods' range.
+func (c *testCluster) edited() map[string]string {
 	c.t.Helper()
+	var set appsv1.DaemonSet
+	var config corev1.ConfigMap
+	fromManifest(c.t, "DaemonSet", &set)
+	fromManifest(c.t, "ConfigMap", &config)
+	if mounted := set.Spec.Template.Spec.Volumes[0].ConfigMap.Name; mounted != config.Name {
+		c.t.Fatalf("%s: ConfigMap %s is mounted, not %s", manifest, mounted, config.Name)
+	}
+	files := config.Data
 	server := net.JoinHostPort(clusterNodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
 	for _, edit := range [][3]string{
 		{"config.conf", `clusterCIDR: ""`, `clusterCIDR: "10.244.0.0/16,fd00:10:244::/48"`},
@@ -79,7 +84,7 @@ func (c *testCluster) edited(files map[string]string) map[string]string {
 func TestDaemonSet(t *testing.T) {
 	c := newTestCluster(t)
 	b := c.addBackends("web", 2)
-	made := c.kubelet()
+	made := c.kubelet(c.edited())
 	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical
 	agent := made.start(t)
 	c.works(b)

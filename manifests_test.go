@@ -81,11 +81,7 @@ func TestManifestRights(t *testing.T) {
 // TestManifestApplies: an API server takes every object, without a field that it does not know, and the DaemonSet's Pods.
 func TestManifestApplies(t *testing.T) {
 	c := newTestCluster(t)
-	for _, o := range readManifest(t, manifest) {
-		if err := c.apply(o, metav1.DryRunAll); err != nil {
-			t.Error(err)
-		}
-	}
+	c.applyAll(readManifest(t, manifest), metav1.DryRunAll)
 	var set appsv1.DaemonSet
 	fromManifest(t, "DaemonSet", &set)
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
@@ -93,6 +89,16 @@ func TestManifestApplies(t *testing.T) {
 	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// applyAll is apply for several; the test fails if the API server has something against one of them.
+func (c *testCluster) applyAll(all []*unstructured.Unstructured, dryRun ...string) {
+	c.t.Helper()
+	for _, o := range all {
+		if err := c.apply(o, dryRun...); err != nil {
+			c.t.Error(err)
+		}
 	}
 }
 

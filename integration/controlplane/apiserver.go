@@ -75,6 +75,7 @@ func (c *ControlPlane) apiserverFlags() []string {
 		"--service-account-key-file=" + c.path(accountKeyFile),
 		"--service-account-signing-key-file=" + c.path(accountKeyFile),
 		"--authorization-mode=RBAC",
+		"--allow-privileged=true", // as kubeadm's
 		"--disable-admission-plugins=ServiceAccount",
 		"--enable-priority-and-fairness=false",
 		"--profiling=false",

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+)
+
+// kubeadmManifest is what kubeadm makes of init.yaml beside it, byte by byte, in nftables mode. Without a word about the mode
+// kubeadm writes the same with mode "", which is iptables in v1.36.
+const kubeadmManifest = "testdata/kubeadm/kube-proxy.yaml"
+
+// kubeadmObject makes into what kubeadm's object of that kind says.
+func kubeadmObject(t testing.TB, kind string, into any) {
+	t.Helper()
+	objects := readManifest(t, kubeadmManifest)
+	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })
+	if i < 0 {
+		t.Fatalf("%s has no %s", kubeadmManifest, kind)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into, true); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are.
+func kubeadmFiles(t testing.TB) map[string]string {
+	t.Helper()
+	var config corev1.ConfigMap
+	kubeadmObject(t, "ConfigMap", &config)
+	return config.Data
+}
+
+// kubeProxyRoot shows kube-proxy what kubeadm's DaemonSet mounts, $1 at its place and $2 as the service account's, in a mount
+// namespace of its own. Two numbers are the machine's, not its network namespace's: files stand in, in $3.
+const kubeProxyRoot = `set -e
+mount --make-rprivate /
+mount --bind "$3/max" /proc/sys/net/netfilter/nf_conntrack_max
+mount --bind "$3/hashsize" /sys/module/nf_conntrack/parameters/hashsize
+mount -t tmpfs none /var/lib
+mount -t tmpfs none /run
+mkdir -p /var/lib/kube-proxy /run/secrets/kubernetes.io/serviceaccount
+mount --bind "$1" /var/lib/kube-proxy
+mount --bind "$2" /run/secrets/kubernetes.io/serviceaccount
+shift 3
+exec "$@"`
+
+// kubeProxy starts the real one as kubeadm's DaemonSet does, with these files in its ConfigMap's volume.
+func (c *testCluster) kubeProxy(files map[string]string, flags ...string) *process {
+	c.t.Helper()
+	path, err := filepath.Abs(".bin/kube-proxy")
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		c.t.Fatalf("kube-proxy is not built: run `make controlplane` (%v)", err)
+	}
+	if out, err := nfproxy(c.t, "check").CombinedOutput(); err != nil { // which loads connection tracking
+		c.t.Fatalf("%v\n%s", err, out)
+	}
+	account := c.ServiceAccountConfig("kube-system", "kube-proxy")
+	args := []string{"kube-proxy", "-c", kubeProxyRoot, "sh", directory(c.t, files), directory(c.t, accountFiles("kube-system", account)),
+		directory(c.t, map[string]string{"max": "131072", "hashsize": "32768"}), path}
+	if flags == nil {
+		flags = []string{"--config=/var/lib/kube-proxy/config.conf", "--hostname-override=" + clusterNode}
+	}
+	cmd := exec.Command("/bin/sh")
+	cmd.Args = append(args, flags...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	return startProcess(c.t, cmd)
+}
+
+// accountFiles are the files that a Pod finds of its service account.
+func accountFiles(namespace string, account *rest.Config) map[string]string {
+	return map[string]string{"token": account.BearerToken, "ca.crt": string(account.CAData), "namespace": namespace}
+}
+
+// kubeProxyHas says whether kube-proxy's nftables tables have all of the texts.
+func kubeProxyHas(texts ...string) func() (bool, string) { return listed("kube-proxy", texts...) }
+
+// listed says whether the tables of that name, as nft lists them, have all of the texts.
+func listed(name string, texts ...string) func() (bool, string) {
+	return func() (bool, string) {
+		out4, _ := command("nft", "list", "table", "ip", name) // which may not be there
+		out6, _ := command("nft", "list", "table", "ip6", name)
+		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
+		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+	}
+}
+
+// hasTables fails the test unless these are the node's tables, but for guards of nfproxy's.
+func hasTables(t testing.TB, tables ...string) {
+	t.Helper()
+	out, err := command("nft", "list", "tables")
+	if err != nil {
+		t.Fatal(err, out)
+	}
+	var got []string
+	for line := range strings.Lines(out) {
+		name := strings.TrimPrefix(strings.TrimSpace(line), "table ")
+		if !strings.Contains(name, "nfproxy-guard-") {
+			got = append(got, name)
+		}
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, tables) {
+		t.Errorf("tables %q, want %q", got, tables)
+	}
+}
