@@ -67,7 +67,7 @@ func newTestCluster(t testing.TB) *testCluster {
 		t.Fatal(err)
 	}
 	c.applyRBAC()
-	c.addNode()
+	c.addNode(clusterNode, clusterNodeAddrs...)
 	return c
 }
 
@@ -100,10 +100,10 @@ func (c *testCluster) applyRBAC() {
 	}
 }
 
-func (c *testCluster) addNode() {
+func (c *testCluster) addNode(name string, addrs ...netip.Addr) {
 	c.t.Helper()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: clusterNode}}
-	for _, addr := range clusterNodeAddrs {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
+	for _, addr := range addrs {
 		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: addr.String()})
 	}
 	if _, err := c.CoreV1().Nodes().Create(c.t.Context(), node, metav1.CreateOptions{}); err != nil { // with its status

@@ -16,8 +16,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeadmManifest is what kubeadm makes of init.yaml beside it, byte by byte, in nftables mode. Without a word about the mode
-// kubeadm writes the same with mode "", which is iptables in v1.36.
+// kubeadmManifest is what kubeadm makes of init.yaml beside it, byte by byte. Without a word about the mode kubeadm
+// writes the same but for mode "".
 const kubeadmManifest = "testdata/kubeadm/kube-proxy.yaml"
 
 // kubeadmObject makes into what kubeadm's object of that kind says.
@@ -33,13 +33,21 @@ func kubeadmObject(t testing.TB, kind string, into any) {
 	}
 }
 
-// kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are.
-func kubeadmFiles(t testing.TB) map[string]string {
+// kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are with that mode.
+func kubeadmFiles(t testing.TB, mode string) map[string]string {
 	t.Helper()
 	var config corev1.ConfigMap
 	kubeadmObject(t, "ConfigMap", &config)
+	before, after, ok := strings.Cut(config.Data["config.conf"], "\nmode: nftables\n")
+	if !ok {
+		t.Fatalf("%s has no mode nftables", kubeadmManifest)
+	}
+	config.Data["config.conf"] = before + "\nmode: " + mode + "\n" + after
 	return config.Data
 }
+
+// The modes of kube-proxy, as kubeadm writes them. None is iptables in v1.36.
+const nftablesMode, noMode = "nftables", `""`
 
 // kubeProxyRoot shows kube-proxy what kubeadm's DaemonSet mounts, $1 at its place and $2 as the service account's, in a mount
 // namespace of its own. Two numbers are the machine's, not its network namespace's: files stand in, in $3.
@@ -93,6 +101,19 @@ func listed(name string, texts ...string) func() (bool, string) {
 	return func() (bool, string) {
 		out4, _ := command("nft", "list", "table", "ip", name) // which may not be there
 		out6, _ := command("nft", "list", "table", "ip6", name)
+		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
+		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+	}
+}
+
+// iptablesHave says whether the rules of iptables have all of the texts. kube-proxy runs the same program.
+func iptablesHave(t testing.TB, texts ...string) func() (bool, string) {
+	if _, err := exec.LookPath("iptables-save"); err != nil {
+		t.Fatalf("iptables is not installed: run `make tools` (%v)", err)
+	}
+	return func() (bool, string) {
+		out4, _ := command("iptables-save")
+		out6, _ := command("ip6tables-save")
 		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
 		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
 	}

@@ -29,13 +29,18 @@ type migration struct {
 }
 
 // newMigration starts kube-proxy alone, and what connects.
-func newMigration(t *testing.T) (*migration, *process) {
+func newMigration(t *testing.T, mode string) (*migration, *process) {
 	c := newTestCluster(t)
 	c.apply(readManifest(t, kubeadmManifest))
-	m := &migration{ways: newWays(c), files: kubeadmFiles(t), load: map[string]*callers{}}
+	m := &migration{ways: newWays(c), files: kubeadmFiles(t, mode), load: map[string]*callers{}}
 	m.node = c.kubelet(m.files)
 	peer := c.kubeProxy(m.files)
-	eventuallyTrue(t, "kube-proxy has programmed", kubeProxyHas(m.ip["empty"], backendAddr(0), rangeIP, "fd00:10:244:7::1"))
+	texts := []string{m.ip["empty"], backendAddr(0), rangeIP, "fd00:10:244:7::1"}
+	programmed := kubeProxyHas(texts...)
+	if mode != nftablesMode {
+		programmed = iptablesHave(t, texts...)
+	}
+	eventuallyTrue(t, "kube-proxy has programmed", programmed)
 	return m, peer
 }
 
@@ -59,7 +64,7 @@ func (m *migration) begin() {
 	})
 	m.load["cluster IP"] = call(m.t, 2, m.client.Namespace, m.ip["web"]+":80")
 	m.load["node port"] = call(m.t, 2, m.outside.Namespace, nodePortGreeting)
-	udp := way{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", "10.244.1.99"}
+	udp := way{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", ""} // see docs/migrating-from-kube-proxy.md
 	m.load["UDP"] = callBy(m.t, 1, func(context.Context) (string, error) {
 		c, err := talk(m.t, udp)
 		if err != nil {
@@ -162,7 +167,7 @@ func (m *migration) follow(service string, backends ...int) {
 // TestBesideKubeProxy: from the real kube-proxy to nfproxy and back, twice, both told by one file, kubeadm's: nobody who
 // connects ever notices, and what is open goes on.
 func TestBesideKubeProxy(t *testing.T) {
-	m, peer := newMigration(t)
+	m, peer := newMigration(t, nftablesMode)
 	m.begin()
 	m.well("kube-proxy alone")
 
@@ -196,6 +201,9 @@ func TestBesideKubeProxy(t *testing.T) {
 	}
 	hasTables(t, "ip nfproxy", "ip6 nfproxy")
 	m.well("nfproxy alone")
+	if out := m.nfproxyDoes("dump", "--diff", "--config=/var/lib/kube-proxy/config.conf", "--hostname-override="+clusterNode); out != "" {
+		t.Errorf("nfproxy dump --diff: %s", out)
+	}
 
 	peer = m.kubeProxy(m.files) // the way back
 	eventuallyTrue(t, "kube-proxy has programmed", kubeProxyHas(rangeIP, backendAddr(3)+" . 8080"))
@@ -213,11 +221,7 @@ func TestBesideKubeProxy(t *testing.T) {
 	eventuallyTrue(t, "nfproxy has programmed", m.tables(rangeIP, backendAddr(3)+":8081"))
 	peer.end(syscall.SIGTERM)
 	before := m.ours()
-	cleaner := m.kubeProxy(m.files, "--cleanup")
-	if err := <-cleaner.done; err != nil {
-		t.Errorf("kube-proxy --cleanup: %v\n%s", err, cleaner.log)
-	}
-	cleaner.done <- nil
+	m.cleansUp()
 	hasTables(t, "ip nfproxy", "ip6 nfproxy")
 	if after := m.ours(); after != before {
 		t.Errorf("kube-proxy --cleanup changed nfproxy's tables from\n%sto\n%s", before, after)
@@ -227,10 +231,49 @@ func TestBesideKubeProxy(t *testing.T) {
 	agent.stop()
 }
 
+// TestBesideIptables: the same from kube-proxy in iptables mode, which kubeadm's ConfigMap means if nobody says another.
+func TestBesideIptables(t *testing.T) {
+	m, peer := newMigration(t, noMode)
+	m.begin()
+	m.well("kube-proxy alone")
+	agent := m.node.start(t)
+	eventuallyTrue(t, "nfproxy has programmed", m.tables(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
+	m.well("both")
+	peer.end(syscall.SIGTERM)
+	m.serve("web", 2, 3)
+	m.follow("web", 2, 3)
+	m.reaches(m.all()[0], backendAddr(2), backendAddr(3))
+	m.well("a change since kube-proxy has ended")
+	if out := m.nfproxyDoes("cleanup", "--kube-proxy"); !strings.HasPrefix(out, "left, ") || !strings.Contains(out, "kube-proxy --cleanup") {
+		t.Errorf("nfproxy cleanup --kube-proxy: %q", out)
+	}
+	before := m.ours()
+	m.cleansUp()
+	if ok, rules := iptablesHave(t, "KUBE-SVC-")(); ok {
+		t.Errorf("kube-proxy --cleanup leaves\n%s", rules)
+	}
+	if after := m.ours(); after != before {
+		t.Errorf("kube-proxy --cleanup changed nfproxy's tables from\n%sto\n%s", before, after)
+	}
+	m.well("nfproxy alone, after kube-proxy --cleanup")
+	m.nobodyNoticed()
+	agent.stop()
+}
+
+// cleansUp lets kube-proxy remove what it left.
+func (m *migration) cleansUp() {
+	m.t.Helper()
+	cleaner := m.kubeProxy(m.files, "--cleanup")
+	err := <-cleaner.done
+	if cleaner.done <- err; err != nil {
+		m.t.Errorf("kube-proxy --cleanup: %v\n%s", err, cleaner.log)
+	}
+}
+
 // TestStaleRules: of two that translate, whose chains were made last decides, and of one that has ended the rules decide by
 // what it knew: what that breaks, that check says it, and that the removal of the rules is the cure.
 func TestStaleRules(t *testing.T) {
-	m, peer := newMigration(t)
+	m, peer := newMigration(t, nftablesMode)
 	agent := m.node.start(t)
 	eventuallyTrue(t, "nfproxy has programmed", m.tables(rangeIP, backendAddr(0)+":8081"))
 	peer.end(syscall.SIGTERM)

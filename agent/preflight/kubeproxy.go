@@ -105,5 +105,5 @@ func (n Node) daemon() []Line {
 		return []Line{ok("daemon", "an nfproxy answers at %s", n.Healthz)}
 	}
 	return []Line{warning("daemon", "another service proxy answers at %s, likely kube-proxy: both would serve the same Services", n.Healthz).
-		advise("stop it before nfproxy runs, and before what it left is removed: it would put it back")}
+		advise("nothing, while one takes over from the other; end it before what it left is removed: it would put it back")}
 }
