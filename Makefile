@@ -62,8 +62,9 @@ fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
-tools: ## what the tests need besides Go: nft, the independent judge, a C compiler for the race detector, promtool, buildah, systemd-analyze
+tools: ## what the tests need besides Go: nft, the independent judge, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
+	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v buildah >/dev/null || missing="$$missing buildah"; \
