@@ -321,7 +321,7 @@ func TestStaleRules(t *testing.T) {
 	// nfproxy's chains were made last, and it ends: so does it.
 	agent.stop()
 	m.nfproxyDoes("cleanup")
-	peer = m.kubeProxy(m.files)
+	m.kubeProxy(m.files)
 	eventuallyTrue(t, "kube-proxy has programmed", kubeProxyHas("-default/empty/tcp/talk"))
 	agent = m.node.start(t)
 	m.follow("empty", 2)
