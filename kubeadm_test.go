@@ -60,7 +60,7 @@ func TestNodeByNode(t *testing.T) {
 	c := newTestCluster(t)
 	c.StartControllerManager()
 	c.addNode("node-b")
-	c.apply(readManifest(t, kubeadmManifest))
+	c.applyAll(readManifest(t, kubeadmManifest))
 	c.proxies("kube-proxy", clusterNode, "node-b")
 
 	patch := fromDocument(t, `kubectl -n kube-system patch daemonset kube-proxy -p '(.*)'\n`)
@@ -73,7 +73,7 @@ func TestNodeByNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.apply(patched(t, readManifest(t, manifest), string(edits)))
+	c.applyAll(patched(t, readManifest(t, manifest), string(edits)))
 	c.proxies("kube-proxy", clusterNode, "node-b")
 	c.proxies("nfproxy")
 
