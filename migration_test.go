@@ -64,7 +64,7 @@ func (m *migration) begin() {
 	})
 	m.load["cluster IP"] = call(m.t, 2, m.client.Namespace, m.ip["web"]+":80")
 	m.load["node port"] = call(m.t, 2, m.outside.Namespace, nodePortGreeting)
-	udp := way{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", ""} // see docs/migrating-from-kube-proxy.md
+	udp := way{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", "10.244.1.99"}
 	m.load["UDP"] = callBy(m.t, 1, func(context.Context) (string, error) {
 		c, err := talk(m.t, udp)
 		if err != nil {

@@ -8,7 +8,7 @@ import (
 // sorted puts the blocks of a listing, sets and chains, in order: nft lists them in the order of their creation, which
 // says nothing.
 func sorted(listing string) string {
-	blocks := strings.Split(listing, "\n\n")
+	blocks := strings.Split(strings.ReplaceAll(listing, "\n}\ntable ", "\n}\n\ntable "), "\n\n")
 	for i := range blocks {
 		blocks[i] = strings.TrimSpace(strings.NewReplacer("table ip nfproxy {", "", "table ip6 nfproxy {", "",
 			"comment \"nfproxy schema 1\"", "").Replace(blocks[i]))

@@ -49,7 +49,7 @@ func (e *ChangeError) Unwrap() error { return e.Err }
 
 // Apply carries the changes out in one transaction, whatever tables they are about: all of them, or none. Nothing is
 // sent when there are none. Elements that are replaced keep their counters. Changes of learnt elements are settled by a
-// second transaction.
+// second transaction, and base chains that are added get their hooks in one.
 //
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
@@ -62,8 +62,15 @@ func (c *Conn) applyAndSettle(changes []nft.Change, generation uint32) error {
 	if err != nil {
 		return err
 	}
-	if err := c.apply(changes, generation); err != nil || len(learnt) == 0 {
+	before, hooks := hooksLast(changes)
+	if err := c.apply(before, generation); err != nil {
 		return err
+	}
+	if err := c.apply(hooks, 0); err != nil {
+		return fmt.Errorf("%w: %v", errUnhooked, err)
+	}
+	if len(learnt) == 0 {
+		return nil
 	}
 	return c.settle(learnt)
 }
