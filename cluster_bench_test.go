@@ -116,7 +116,7 @@ func (l *loadedCluster) create(ctx context.Context, i int) error {
 // connected waits until a connection through the last Service is answered by a Pod.
 func (l *loadedCluster) connected(b *testing.B, by string) {
 	b.Helper()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(10 * time.Minute); ; { // kube-proxy may take some
 		ctx, cancel := context.WithTimeout(b.Context(), 50*time.Millisecond)
 		got, err := greeting(ctx, l.client.Namespace, l.last.frontend)
 		if cancel(); err == nil && got == by {

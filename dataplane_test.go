@@ -54,6 +54,23 @@ func TestDataPlaneDocument(t *testing.T) {
 	}
 }
 
+// TestReadmeShowsDataPlane: what the README shows of rules and elements stands in the document.
+func TestReadmeShowsDataPlane(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := os.ReadFile(dataPlaneDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, found := strings.Cut(string(readme), "\n    $ nfproxy dump")
+	block, _, _ := strings.Cut(after, "\n\n")
+	if !found || !strings.Contains(string(document), "\n    $ nfproxy dump"+block+"\n\n") {
+		t.Errorf("README.md shows what %s does not:%s", dataPlaneDocument, block)
+	}
+}
+
 var aStep = regexp.MustCompile(`(?m)^cp (\S+) manifests/|^env (.*)$|^exec (sed .*)$|^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`)
 
 // dataPlanePlayed is what the story shows: manifests that are put into the directory, variables, edits, and commands whose

@@ -154,7 +154,7 @@ func (s *show) play(ctx context.Context, start time.Time) error {
 	s.title("A node, a client pod, and backend pods, each in a network namespace of its own")
 	fmt.Fprintf(s.out, "nfproxy run --manifests docs/demo --hostname-override %s --cluster-cidr %s --service-cidr %s\n",
 		demoNode, demoClusterCIDR, demoServiceCIDR)
-	fmt.Fprintf(s.out, "4 Services: %d elements in one transaction, in the kernel %s after the start\n",
+	fmt.Fprintf(s.out, "4 Services: %d elements, in the kernel %s after the start\n",
 		c.Operations, rounded(time.Since(start)))
 
 	services := demoServices()

@@ -27,7 +27,7 @@ func dumpCommand() *cli.Command {
 			"or the one at an address and port. -o json and yaml are for programs, -o nft is the ruleset in nft's syntax.\n" +
 			"--diff compares with what run would make of the same flags: it prints what is to be done, as nft commands,\n" +
 			"and ends with 1 if that is anything. --problems prints the frontends that refuse or drop, and, with a source\n" +
-			"such as --kubeconfig, conflicts and differences as well.",
+			"such as --kubeconfig, conflicts, addresses that are set not to be served, and differences as well.",
 		Flags: append([]cli.Flag{
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "table, wide, json, yaml or nft",
 				EnvVars: []string{"NFPROXY_OUTPUT"}},

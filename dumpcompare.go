@@ -16,28 +16,44 @@ var errDiffers = errors.New("the kernel has not what it should have")
 
 // dumpDiff prints what turns the tables into those that run would make.
 func dumpDiff(c *cli.Context, have []*nft.Table) error {
-	changes, _, err := compare(c, have)
+	found, err := compare(c, have)
 	if err != nil {
 		return err
 	}
-	for _, change := range changes {
+	for _, change := range found.changes {
 		fmt.Fprintln(c.App.Writer, change)
 	}
-	if len(changes) > 0 {
+	if len(found.changes) > 0 {
 		return errDiffers
 	}
 	return nil
 }
 
-// compare asks the source what the tables should be: what there is to do, and who claims what another has.
-func compare(c *cli.Context, have []*nft.Table) ([]nft.Change, []render.Conflict, error) {
+// comparison is what a source says besides what the kernel has.
+type comparison struct {
+	conflicts []render.Conflict
+	refused   []string     // addresses that the node is set not to serve
+	changes   []nft.Change // what is to be done
+}
+
+// compare asks the source what the tables should be.
+func compare(c *cli.Context, have []*nft.Table) (comparison, error) {
 	u, err := ask(c)
 	if err != nil {
-		return nil, nil, err
+		return comparison{}, err
+	}
+	var found comparison
+	for _, s := range u.Services {
+		for _, r := range render.RefusedAddressesOf(u.Node, s) {
+			for _, addr := range r.Addresses {
+				found.refused = append(found.refused, fmt.Sprintf("%s, which Service %s names in %s", addr, s.ServiceName, r.Field()))
+			}
+		}
 	}
 	r := render.NewRuleset(u.Node)
-	conflicts := r.Update(u)
-	return render.WithoutSpares(r.Reconcile(have)), conflicts, nil
+	found.conflicts = r.Update(u)
+	found.changes = render.WithoutSpares(r.Reconcile(have))
+	return found, nil
 }
 
 // dumpProblems prints the frontends that do not serve and, with a source, who does not get what it claims, and how the
@@ -63,12 +79,11 @@ func dumpProblems(c *cli.Context, have []*nft.Table, d render.Description) error
 		}
 	}
 	if namesSource(c) {
-		changes, conflicts, err := compare(c, have)
+		compared, err := compare(c, have)
 		if err != nil {
 			return err
 		}
-		found = found || len(changes)+len(conflicts) > 0
-		printDrift(w, changes, conflicts)
+		found = compared.print(w) || found
 	}
 	if !found {
 		fmt.Fprintln(w, "no problem found")
@@ -76,11 +91,16 @@ func dumpProblems(c *cli.Context, have []*nft.Table, d render.Description) error
 	return nil
 }
 
-func printDrift(w io.Writer, changes []nft.Change, conflicts []render.Conflict) {
-	for _, c := range conflicts {
+// print prints a line for each finding and says whether there is any.
+func (f comparison) print(w io.Writer) bool {
+	for _, c := range f.conflicts {
 		fmt.Fprintf(w, "conflict: %s\n", c)
 	}
-	for _, c := range changes {
+	for _, r := range f.refused {
+		fmt.Fprintf(w, "not served: %s\n", r)
+	}
+	for _, c := range f.changes {
 		fmt.Fprintf(w, "the kernel lacks: %s\n", c.Summary())
 	}
+	return len(f.conflicts)+len(f.refused)+len(f.changes) > 0
 }

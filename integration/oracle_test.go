@@ -2,7 +2,6 @@ package integration
 
 import (
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -109,32 +108,4 @@ func tablesText(tables []*nft.Table) string {
 		b.WriteString(t.String())
 	}
 	return b.String()
-}
-
-// TestReadme: the ruleset in the README loads, and is what we make of that Service.
-func TestReadme(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, ruleset, ok := strings.Cut(string(readme), "\n    table ip nfproxy {")
-	ruleset, _, closed := strings.Cut(ruleset, "\n    }\n")
-	if !ok || !closed {
-		t.Fatal("there is no ruleset in the README")
-	}
-	shown, made := newLab(t), newLab(t)
-	shown.nft("table ip nfproxy {\ncomment \"nfproxy schema 1\"\n"+ruleset+"\n}\n", "-f", "-")
-	made.facts.ServiceCIDRs, made.facts.ClusterCIDRs = prefixes("10.96.0.0/12"), prefixes("10.244.0.0/16")
-	s := service("web", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.2.2:8080 remote", "10.244.3.2:8080 remote")
-	s.Namespace, s.Ports[0].Name = "default", "http"
-	made.ruleset.Update(render.Update{Node: made.facts, Services: []render.Service{s}})
-	made.reconcile()
-	full := made.tables()[0]
-	full.Sets = slices.DeleteFunc(full.Sets, func(s *nft.Set) bool { return len(s.Elements) == 0 && s.Name != "connections" })
-	full.Chains = slices.DeleteFunc(full.Chains, func(c *nft.Chain) bool {
-		return slices.Contains([]string{"source-ranges", "external-local", "masquerade-node", "masquerade-all"}, c.Name)
-	})
-	if diff := nft.Diff(shown.tables(), []*nft.Table{full}); len(diff) > 0 {
-		t.Errorf("the README is wrong: %v", diff)
-	}
 }
