@@ -1,7 +1,8 @@
 # nfproxy. `make` explains.
 
 GO       ?= go
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+# Twelve digits of a commit that has no tag: as many in every clone.
+VERSION  ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 # The same sources make the same bytes, in whatever directory.
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
@@ -15,7 +16,7 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check demo test check lint unit race bench fuzz tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test check lint unit race bench fuzz tools controlplane helm clean
 
 help: ## this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +37,12 @@ image-check: dist/nfproxy-amd64 dist/nfproxy-arm64 ## build the image and try it
 	.ci/image-check
 	.ci/unit-check
 
+release: ## what is published, into dist/release, from a clean clone: docs/releasing.md
+	@GO='$(GO)' release/build '$(VERSION)'
+
+release-check: .bin/helm ## make the release twice, and look into it
+	.ci/release-check
+
 demo: build ## four Services, real packets, in network namespaces: no cluster, nothing left behind
 	./nfproxy demo
 
@@ -45,11 +52,12 @@ lint: ## gofmt, vet, staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt-clean: $$files"; exit 1; }
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
+	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
 
 unit:
 	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics
 
-test: tools controlplane helm lint build image-check race ## everything: what CI runs
+test: tools controlplane helm lint build image-check release-check race ## everything: what CI runs
 
 race:
 	CI=1 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -62,13 +70,14 @@ fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
-tools: ## what the tests need besides Go: nft, the independent judge, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze
+tools: ## what the tests need besides Go: nft, the independent judge, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v buildah >/dev/null || missing="$$missing buildah"; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
+	command -v jq >/dev/null || missing="$$missing jq"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
