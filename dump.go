@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -133,27 +132,6 @@ func dumpNFT(w io.Writer, tables []*nft.Table, _ render.Description) error {
 		}
 	}
 	return nil
-}
-
-// dumpJSON prints a Description as json.MarshalIndent does, one Service at a time: the text of all of them is several times
-// as large as what it says.
-func dumpJSON(w io.Writer, _ []*nft.Table, d render.Description) error {
-	tables, err := json.MarshalIndent(d.Tables, "  ", "  ")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(w, "{\n  \"tables\": %s,\n  \"services\": [", tables)
-	separator, end := "\n    ", "]\n}\n"
-	for _, s := range d.Services {
-		text, err := json.MarshalIndent(s, "    ", "  ")
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(w, "%s%s", separator, text)
-		separator, end = ",\n    ", "\n  ]\n}\n"
-	}
-	_, err = io.WriteString(w, end)
-	return err
 }
 
 func dumpYAML(w io.Writer, _ []*nft.Table, d render.Description) error {

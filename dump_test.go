@@ -11,10 +11,10 @@ import (
 // TestDumpJSON: what is printed Service by Service is the JSON form of the whole.
 func TestDumpJSON(t *testing.T) {
 	r := render.NewRuleset(render.Node{Name: "n"})
-	r.Update(render.Update{Node: render.Node{Name: "n"}, Services: manyServices(3)})
+	r.Update(render.Update{Node: render.Node{Name: "n"}, Services: manyServices(600)})
 	r.Reconcile(nil)
 	all := render.Describe(r.Tables())
-	for n := range len(all.Services) + 1 {
+	for _, n := range []int{0, 1, 2, 256, 257, 600} {
 		d := render.Description{Tables: all.Tables, Services: all.Services[:n]}
 		want, err := json.MarshalIndent(d, "", "  ")
 		if err != nil {

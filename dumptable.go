@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net/netip"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -40,7 +41,7 @@ func printFrontends(w io.Writer, d render.Description, wide bool) error {
 			if wide {
 				cells = append(cells, count(f.Dropped))
 			}
-			fmt.Fprintln(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t"))
+			_, _ = io.WriteString(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t")+"\n") // what fails, fails at the end
 		}
 	}
 	return t.Flush()
@@ -55,7 +56,7 @@ func portName(s render.DescribedService) string {
 }
 
 func frontendName(s render.DescribedService, f render.DescribedFrontend) string {
-	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(f.Address, f.Port), strings.ToLower(s.Protocol))
+	return netip.AddrPortFrom(f.Address, f.Port).String() + "/" + strings.ToLower(s.Protocol)
 }
 
 func affinityTime(f render.DescribedFrontend) string {
@@ -101,7 +102,7 @@ func count(n *uint64) string {
 	if n == nil {
 		return "-"
 	}
-	return fmt.Sprint(*n)
+	return strconv.FormatUint(*n, 10)
 }
 
 func orDash[T ~string](s T) T {

@@ -69,12 +69,15 @@ func Describe(tables []*nft.Table) Description {
 		frontends = append(frontends, describeTable(t)...)
 	}
 	slices.SortFunc(frontends, func(a, b DescribedService) int {
-		return cmp.Or(comparePorts(a, b), a.Frontends[0].Address.Compare(b.Frontends[0].Address),
-			cmp.Compare(a.Frontends[0].Port, b.Frontends[0].Port))
+		if c := comparePorts(&a, &b); c != 0 {
+			return c
+		}
+		x, y := &a.Frontends[0], &b.Frontends[0]
+		return cmp.Or(x.Address.Compare(y.Address), cmp.Compare(x.Port, y.Port))
 	})
 	d.Services = frontends[:0]
 	for _, f := range frontends {
-		if last := len(d.Services) - 1; last >= 0 && comparePorts(d.Services[last], f) == 0 {
+		if last := len(d.Services) - 1; last >= 0 && comparePorts(&d.Services[last], &f) == 0 {
 			d.Services[last].Frontends = append(d.Services[last].Frontends, f.Frontends...)
 		} else {
 			d.Services = append(d.Services, f)
@@ -83,10 +86,15 @@ func Describe(tables []*nft.Table) Description {
 	return d
 }
 
-// comparePorts compares which ports of Services two are.
-func comparePorts(a, b DescribedService) int {
-	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name),
-		cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+// comparePorts compares which ports of Services two are. Most differ in their names.
+func comparePorts(a, b *DescribedService) int {
+	if c := cmp.Compare(a.Namespace, b.Namespace); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(a.Name, b.Name); c != 0 {
+		return c
+	}
+	return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 }
 
 // Slots are the keys of the endpoints that Describe needs besides DescribedSets: of every frontend among the elements of

@@ -176,9 +176,13 @@ func decodeData(types []nft.Type, body []byte) nft.Value {
 	return ""
 }
 
+// registerBytes is the most that a key or data can have (NFT_DATA_VALUE_MAXLEN in include/uapi/linux/netfilter/nf_tables.h).
+const registerBytes = 64
+
 // unpad undoes addKey's layout.
 func unpad(types []nft.Type, b []byte) nft.Value {
-	v := make([]byte, 0, len(b))
+	var room [registerBytes]byte
+	v := room[:0]
 	for _, t := range types {
 		n := int(typeLen(t))
 		if n > len(b) {

@@ -66,25 +66,33 @@ func (s *socket) send(b []byte) error {
 	return errors.Join(err, werr)
 }
 
-// receive reads one datagram into s.in. Without wait it returns nil when there is none.
-func (s *socket) receive(wait bool) (datagram []byte, err error) {
+// largestDatagram is more than the kernel puts into one: 32 kB of a listing (netlink_dump in net/netlink/af_netlink.c), a
+// page or two of anything else.
+const largestDatagram = 64 << 10
+
+// receive reads the datagrams that there are, as many as fit, into s.in, one after the other: messages are aligned, and so
+// they can be gone through as if they were one. Without wait it returns nil when there is none.
+func (s *socket) receive(wait bool) (datagrams []byte, err error) {
 	n := 0
 	rerr := s.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err = unix.Read(int(fd), s.in) // which does not wait: the socket is of that kind
-			if !errors.Is(err, unix.EINTR) {
-				return !wait || !errors.Is(err, unix.EAGAIN)
+		for err = nil; err == nil && n+largestDatagram <= len(s.in); {
+			var got int
+			if got, err = unix.Read(int(fd), s.in[n:]); err == nil { // the socket does not block
+				n = align(n + got)
+			} else if errors.Is(err, unix.EINTR) {
+				err = nil
 			}
 		}
+		return n > 0 || !wait || !errors.Is(err, unix.EAGAIN)
 	})
 	switch {
 	case errors.Is(rerr, os.ErrDeadlineExceeded):
 		return nil, rerr
 	case rerr != nil: // there is one other reason
 		return nil, fmt.Errorf("%w: %w", os.ErrClosed, rerr)
-	case errors.Is(err, unix.EAGAIN):
+	case errors.Is(err, unix.EAGAIN) && n == 0:
 		return nil, nil
-	case err != nil:
+	case err != nil && !errors.Is(err, unix.EAGAIN):
 		return nil, err
 	}
 	return s.in[:n], nil
