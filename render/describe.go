@@ -142,7 +142,7 @@ func describeTable(t *nft.Table) []DescribedService {
 
 func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) DescribedFrontend {
 	sc := schemaOf(t.Family)
-	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Kind: describeKind(t, e.Key, addr),
+	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Kind: describeKind(t, e.Key),
 		Endpoints: []DescribedEndpoint{}}
 	if e.Counter != nil {
 		f.Connections = &e.Counter.Packets
@@ -206,12 +206,15 @@ func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 	return 0
 }
 
-func describeKind(t *nft.Table, key, addr nft.Value) Kind {
-	sc := schemaOf(t.Family)
-	if holds(t, sc.clusterIPs, addr) {
-		return ClusterIP
+// describeKind is what the connections map says of a frontend, nothing without that map. It has all frontends but cluster
+// IPs, and of these the ones that remember clients.
+func describeKind(t *nft.Table, frontend nft.Value) Kind {
+	connections := t.Set(schemaOf(t.Family).connections.Name)
+	if connections == nil {
+		return ""
 	}
-	return Kind(find(t, sc.connections, key).Comment)
+	e, _ := connections.Lookup(frontend)
+	return cmp.Or(Kind(e.Comment), ClusterIP)
 }
 
 // describeSlots lists the endpoints that a map has for a frontend.

@@ -166,7 +166,7 @@ func (x *explainer) also(one nft.Element) []OtherFrontend {
 		if e.Comment != one.Comment || e.Key == one.Key || f == nil || f[1].Proto() != x.packet.Protocol {
 			continue
 		}
-		others = append(others, OtherFrontend{f[0].Addr(), f[2].Uint16(), describeKind(x.table, e.Key, f[0])})
+		others = append(others, OtherFrontend{f[0].Addr(), f[2].Uint16(), describeKind(x.table, e.Key)})
 	}
 	return others
 }

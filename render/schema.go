@@ -101,7 +101,7 @@ func DescribedSets() []string { return append(CountedSets(CountServices), ip.hai
 
 // CountedSets are the names of the sets that Describe needs to tell how many connections there were.
 func CountedSets(by Counters) []string {
-	sets := []*nft.Set{ip.services, ip.clusterIPs, ip.connections, ip.admitted, ip.fromNode, ip.fromOutside}
+	sets := []*nft.Set{ip.services, ip.connections, ip.admitted, ip.fromNode, ip.fromOutside}
 	if by == CountEndpoints {
 		sets = append(sets, ip.endpoints, ip.localEndpoints, ip.hairpin)
 	}
