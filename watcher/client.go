@@ -1,9 +1,12 @@
 package watcher
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +27,7 @@ const dialTimeout = 30 * time.Second
 // types of every group there is along with them.
 type clients struct {
 	dialer *connrotation.Dialer
+	closed atomic.Bool
 	http   *http.Client
 	config *rest.Config
 	codecs runtime.NegotiatedSerializer
@@ -41,7 +45,7 @@ func newClients(given *rest.Config) (*clients, error) {
 	}
 	// A dialer of our own gives us connections of our own, so that close can end them.
 	c.dialer = connrotation.NewDialer(dial)
-	c.config.Dial = c.dialer.DialContext
+	c.config.Dial = c.dial
 	var err error
 	if c.http, err = rest.HTTPClientFor(c.config); err != nil {
 		return nil, fmt.Errorf("API server %s: %w", given.Host, err)
@@ -65,8 +69,20 @@ func (c *clients) of(version schema.GroupVersion) (*rest.RESTClient, error) {
 	return client, nil
 }
 
-// close ends all connections.
-func (c *clients) close() { c.dialer.CloseAll() }
+// dial opens a connection. One that comes about while close ends all others is ended as well.
+func (c *clients) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	conn, err := c.dialer.DialContext(ctx, network, addr)
+	if err == nil && c.closed.Load() {
+		return nil, errors.Join(net.ErrClosed, conn.Close())
+	}
+	return conn, err
+}
+
+// close ends all connections, and lets no other come about.
+func (c *clients) close() {
+	c.closed.Store(true)
+	c.dialer.CloseAll()
+}
 
 // newScheme knows the kinds that are read and no others.
 func newScheme() *runtime.Scheme {

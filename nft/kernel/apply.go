@@ -16,7 +16,7 @@ import (
 // ErrMoved is Apply's error when somebody changed the ruleset after the generation given.
 var ErrMoved = errors.New("the ruleset has changed since it was read")
 
-// ChangeError is what the kernel did not like about a batch. Nothing of the batch was applied.
+// ChangeError is what the kernel did not like about a batch. Nothing of that batch was applied.
 type ChangeError struct {
 	// Change is the change at fault: of rules the one rule, of elements the one element where the kernel named it. Its
 	// Op is 0 where the kernel refused the batch as a whole.
@@ -49,7 +49,7 @@ func (e *ChangeError) Unwrap() error { return e.Err }
 
 // Apply carries the changes out in one transaction, whatever tables they are about: all of them, or none. Nothing is
 // sent when there are none. Elements that are replaced keep their counters. Changes of learnt elements are settled by a
-// second transaction, and base chains that are added get their hooks in one.
+// second transaction, and base chains that are added get their hooks in one: if these are refused, all else is there.
 //
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
@@ -66,11 +66,8 @@ func (c *Conn) applyAndSettle(changes []nft.Change, generation uint32) error {
 	if err := c.apply(before, generation); err != nil {
 		return err
 	}
-	if err := c.apply(hooks, 0); err != nil {
-		return fmt.Errorf("%w: %v", errUnhooked, err)
-	}
-	if len(learnt) == 0 {
-		return nil
+	if err := c.apply(hooks, 0); err != nil || len(learnt) == 0 {
+		return err
 	}
 	return c.settle(learnt)
 }

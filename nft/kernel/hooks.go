@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"errors"
 	"slices"
 
 	"nfproxy/nft"
@@ -51,6 +50,3 @@ func adds(changes []nft.Change, chain *nft.Chain) bool {
 		return ok && c.Op == nft.Add && added.Table == chain.Table && added.Name == chain.Name
 	})
 }
-
-// errUnhooked marks errors after which the tables are there but for base chains.
-var errUnhooked = errors.New("the tables are there without their hooks")
