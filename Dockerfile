@@ -1,4 +1,4 @@
-# The image: the binary and nothing else, so that nothing is pulled to build it. `make image` builds both.
+# The image: the binary and its licences, so that nothing is pulled to build it. `make image` builds them as well.
 FROM scratch
 ARG TARGETARCH
 ARG VERSION=unknown
@@ -7,6 +7,8 @@ LABEL org.opencontainers.image.title="nfproxy" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY dist/nfproxy-${TARGETARCH} /nfproxy
+COPY LICENSE /LICENSE
+COPY dist/nfproxy-${TARGETARCH}.licences /THIRD_PARTY_LICENSES
 # Root, with no capability but NET_ADMIN, which Kubernetes gives to nobody else: docs/design/0008.
 USER 0:0
 ENTRYPOINT ["/nfproxy"]

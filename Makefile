@@ -24,12 +24,15 @@ help: ## this text
 build: ## the binary, ./nfproxy
 	$(BUILD) -o nfproxy .
 
-image: dist/nfproxy-$(ARCH) ## the image nfproxy:VERSION, for ARCH, by buildah, podman or docker: nothing is pulled
+image: dist/nfproxy-$(ARCH) dist/nfproxy-$(ARCH).licences ## the image nfproxy:VERSION, for ARCH, by buildah, podman or docker: nothing is pulled
 	$(BUILDER) $(if $(filter docker,$(BUILDER)),build,build --isolation chroot --timestamp 0) --platform linux/$(ARCH) \
 		--build-arg TARGETARCH=$(ARCH) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
 dist/nfproxy-%: FORCE
 	GOOS=linux GOARCH=$* $(BUILD) -o $@ .
+
+dist/nfproxy-%.licences: dist/nfproxy-%
+	GO='$(GO)' $(GO) run ./release/licences $< >$@
 
 FORCE:
 
