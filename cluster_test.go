@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -147,6 +148,15 @@ func (c *testCluster) addPod(namespace, name string, labels map[string]string, a
 // greet lets a pod greet whoever connects.
 func greet(t testing.TB, pod *sandbox.Pod, at, greeting string) {
 	t.Helper()
+	accept(t, pod, at, func(conn net.Conn) {
+		_ = conn.SetDeadline(time.Now().Add(patience))
+		_, _ = io.WriteString(conn, greeting) // who has gone needs none
+	})
+}
+
+// accept lets a pod take TCP connections, which end when each returns.
+func accept(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
+	t.Helper()
 	listener, err := pod.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
@@ -158,9 +168,10 @@ func greet(t testing.TB, pod *sandbox.Pod, at, greeting string) {
 			if err != nil {
 				return
 			}
-			_ = conn.SetDeadline(time.Now().Add(patience))
-			_, _ = io.WriteString(conn, greeting) // who has gone needs none
-			conn.Close()
+			go func() {
+				defer conn.Close()
+				each(conn)
+			}()
 		}
 	}()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -72,8 +71,7 @@ func dumpAction(c *cli.Context) error {
 	if want.some() && len(d.Services) == 0 {
 		return fmt.Errorf("the kernel has no Service %s", c.Args().First())
 	}
-	w := bufio.NewWriter(c.App.Writer)
-	return errors.Join(printer(w, tables, d), w.Flush())
+	return printer(c.App.Writer, tables, d)
 }
 
 // dumpGarbage is how much garbage is left lying, in percent of what is in use, by a process that ends soon.

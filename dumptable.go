@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -29,7 +31,8 @@ func printFrontends(w io.Writer, d render.Description, wide bool) error {
 	if wide {
 		most = math.MaxInt
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	all := bufio.NewWriter(w) // tabwriter writes every cell by itself
+	t := tabwriter.NewWriter(all, 0, 0, 3, ' ', 0)
 	header := []string{"SERVICE", "FRONTEND", "KIND", "ACTION", "AFFINITY", "CONNECTIONS"}
 	if wide {
 		header = append(header, "DROPPED")
@@ -44,7 +47,7 @@ func printFrontends(w io.Writer, d render.Description, wide bool) error {
 			_, _ = io.WriteString(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t")+"\n") // what fails, fails at the end
 		}
 	}
-	return t.Flush()
+	return errors.Join(t.Flush(), all.Flush())
 }
 
 // portName is NAMESPACE/NAME:PORT.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"syscall"
 	"testing"
 )
 
@@ -16,35 +15,9 @@ func BenchmarkKubeProxy(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			l := newLoadedCluster(b, n)
 			l.applyAll(readManifest(b, kubeadmManifest))
-			b.Run("start", l.benchmarkKubeProxyStart)
-			b.Run("change", l.benchmarkKubeProxyChange)
+			start := func() *process { return l.kubeProxy(kubeadmFiles(b, nftablesMode)) }
+			b.Run("start", func(b *testing.B) { l.benchmarkStart(b, start, "cleanup", "--kube-proxy") })
+			b.Run("change", func(b *testing.B) { l.benchmarkChange(b, start) })
 		})
 	}
-}
-
-func (l *loadedCluster) benchmarkKubeProxyStart(b *testing.B) {
-	for b.Loop() {
-		proxy := l.kubeProxy(kubeadmFiles(b, nftablesMode))
-		l.connected(b, l.last.addrs[0])
-		b.StopTimer()
-		b.ReportMetric(processorTime(b, proxy), "ms-cpu")
-		b.ReportMetric(memory(b, proxy, "VmHWM"), "MB-peak")
-		proxy.end(syscall.SIGTERM)
-		if out, err := nfproxy(b, "cleanup", "--kube-proxy").CombinedOutput(); err != nil {
-			b.Fatalf("%v\n%s", err, out)
-		}
-		b.StartTimer()
-	}
-}
-
-func (l *loadedCluster) benchmarkKubeProxyChange(b *testing.B) {
-	proxy := l.kubeProxy(kubeadmFiles(b, nftablesMode))
-	l.connected(b, l.last.addrs[0])
-	i := 0
-	for b.Loop() {
-		i++
-		l.last.serve(l.last.addrs[i%2])
-		l.connected(b, l.last.addrs[i%2])
-	}
-	proxy.end(syscall.SIGTERM)
 }

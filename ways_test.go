@@ -243,25 +243,11 @@ func addrOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).
 // talkTCP answers every line, as long as the connection is open.
 func talkTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
-	listener, err := pod.Listen("tcp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				for in := bufio.NewScanner(conn); in.Scan(); {
-					_, _ = conn.Write(answerOf(conn.LocalAddr(), conn.RemoteAddr()))
-				}
-			}()
+	accept(t, pod, at, func(conn net.Conn) {
+		for in := bufio.NewScanner(conn); in.Scan(); {
+			_, _ = conn.Write(answerOf(conn.LocalAddr(), conn.RemoteAddr()))
 		}
-	}()
+	})
 }
 
 // talkUDP answers every datagram.

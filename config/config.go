@@ -76,15 +76,14 @@ const (
 
 func newConfiguration(file string) *configuration {
 	return &configuration{
-		file:         file,
-		affinitySize: render.DefaultAffinityClients,
-		counters:     "services",
-		externalIPs:  "any",
-		healthzPort:  healthzPort,
-		metricsPort:  metricsPort,
-		setBy:        map[string]string{},
-
+		file:            file,
+		affinitySize:    render.DefaultAffinityClients,
+		counters:        "services",
+		externalIPs:     "any",
 		loadBalancerIPs: "any",
+		healthzPort:     healthzPort,
+		metricsPort:     metricsPort,
+		setBy:           map[string]string{},
 	}
 }
 

@@ -120,15 +120,15 @@ type kindred struct {
 // frontends lists the frontends of a fragment, in order.
 func frontends(f nft.Fragment) []kindred {
 	var all []kindred
-	kinds := make(map[nft.Value]Kind) // of those that are no cluster IPs, and of some that are
+	comments := make(map[nft.Value]string) // of the connections map
 	for _, m := range f {
 		if isConnections(m.Set) {
-			kinds[m.Key] = Kind(m.Comment)
+			comments[m.Key] = m.Comment
 		}
 	}
 	for _, m := range f {
 		if isServices(m.Set) {
-			all = append(all, kindred{m.Key, cmp.Or(kinds[m.Key], ClusterIP)})
+			all = append(all, kindred{m.Key, kindOf(comments[m.Key])})
 		}
 	}
 	return all

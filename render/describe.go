@@ -206,15 +206,14 @@ func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 	return 0
 }
 
-// describeKind is what the connections map says of a frontend, nothing without that map. It has all frontends but cluster
-// IPs, and of these the ones that remember clients.
+// describeKind is the kind of a frontend, nothing in a table without a connections map.
 func describeKind(t *nft.Table, frontend nft.Value) Kind {
 	connections := t.Set(schemaOf(t.Family).connections.Name)
 	if connections == nil {
 		return ""
 	}
 	e, _ := connections.Lookup(frontend)
-	return cmp.Or(Kind(e.Comment), ClusterIP)
+	return kindOf(e.Comment)
 }
 
 // describeSlots lists the endpoints that a map has for a frontend.

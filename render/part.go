@@ -1,6 +1,7 @@
 package render
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -11,13 +12,17 @@ import (
 // Kind is what a frontend's address is to its Service.
 type Kind string
 
-// The kinds of frontends. In the kernel they are the comments of the connections map; cluster IPs are in a set.
+// The kinds of frontends. In the kernel they are the comments of the connections map.
 const (
 	ClusterIP    Kind = "ClusterIP"
 	ExternalIP   Kind = "ExternalIP"
 	LoadBalancer Kind = "LoadBalancer"
 	NodePort     Kind = "NodePort"
 )
+
+// kindOf reads the comment that the connections map has for a frontend. It has all frontends but cluster IPs, and of these
+// the ones that remember clients.
+func kindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
 
 // Part is what one Service has in the tables.
 type Part struct {

@@ -73,16 +73,12 @@ func (f *follower) ask(all []nft.Elements) error {
 	return nil
 }
 
-// set returns what was found of a set. An element that was listed twice was asked for twice.
+// set returns what was found of a set.
 func (f *follower) set(declared *nft.Set) *nft.Set {
 	s := *declared
-	s.Elements = slices.Concat(f.found[declared]...)
-	s.Sort()
-	s.Elements = slices.CompactFunc(s.Elements, sameKey)
+	fill(&s, slices.Concat(f.found[declared]...))
 	return &s
 }
-
-func sameKey(a, b nft.Element) bool { return a.Key == b.Key }
 
 // readKeys asks for elements by their keys, few enough that the answers fit the receive buffer.
 func (c *Conn) readKeys(s *nft.Set, keys []nft.Element, each func(nft.Element)) error {

@@ -13,13 +13,19 @@ import (
 // ranges: pods would be masqueraded. A table that takes the place of another gets its hooks in the same transaction all
 // the same: without rules it would be worse.
 func hooksLast(changes []nft.Change) (before, hooks []nft.Change) {
-	for _, c := range changes {
-		if _, table := c.Object.(*nft.Table); table && c.Op == nft.Delete {
-			return changes, nil
-		}
+	hooked := addedHooks(changes)
+	if len(hooked) == 0 {
+		return changes, nil
 	}
 	for _, c := range changes {
-		if hooked := baseChain(c); hooked != nil && adds(changes, hooked) {
+		var of *nft.Chain
+		switch o := c.Object.(type) {
+		case *nft.Chain:
+			of = o
+		case nft.Rules:
+			of = o.Chain
+		}
+		if of != nil && slices.ContainsFunc(hooked, func(h *nft.Chain) bool { return h.Table == of.Table && h.Name == of.Name }) {
 			hooks = append(hooks, c)
 		} else {
 			before = append(before, c)
@@ -28,25 +34,20 @@ func hooksLast(changes []nft.Change) (before, hooks []nft.Change) {
 	return before, hooks
 }
 
-// baseChain is the base chain that is added or gets rules by a change, nil if none is.
-func baseChain(c nft.Change) *nft.Chain {
-	var chain *nft.Chain
-	switch o := c.Object.(type) {
-	case *nft.Chain:
-		chain = o
-	case nft.Rules:
-		chain = o.Chain
+// addedHooks are the base chains that changes add, none if a table goes. Those that are there are not meant: their new rules
+// must not be parted from the deletion of those they had.
+func addedHooks(changes []nft.Change) (hooked []*nft.Chain) {
+	for _, c := range changes {
+		switch o := c.Object.(type) {
+		case *nft.Table:
+			if c.Op == nft.Delete {
+				return nil
+			}
+		case *nft.Chain:
+			if c.Op == nft.Add && o.Hook != nft.NoHook {
+				hooked = append(hooked, o)
+			}
+		}
 	}
-	if c.Op != nft.Add || chain == nil || chain.Hook == nft.NoHook {
-		return nil
-	}
-	return chain
-}
-
-// adds says whether changes add a chain: rules of one that is there must not be parted from the deletion of those it had.
-func adds(changes []nft.Change, chain *nft.Chain) bool {
-	return slices.ContainsFunc(changes, func(c nft.Change) bool {
-		added, ok := c.Object.(*nft.Chain)
-		return ok && c.Op == nft.Add && added.Table == chain.Table && added.Name == chain.Name
-	})
+	return hooked
 }

@@ -216,14 +216,18 @@ func (r *reader) elements(s *nft.Set, t *nft.Table) error {
 			r.part(t, s, part)
 		}
 	})
-	s.Elements = slices.Concat(parts...)
 	if s.Interval {
-		s.Elements = joinIntervals(s, intervals)
+		parts = [][]nft.Element{joinIntervals(s, intervals)}
 	}
-	s.Sort()
-	// A hash table that grows while it is dumped gives elements twice.
-	s.Elements = slices.CompactFunc(s.Elements, sameKey)
+	fill(s, slices.Concat(parts...))
 	return err
+}
+
+// fill gives a set its elements, in order and each once: a hash table that grows while it is dumped gives some twice.
+func fill(s *nft.Set, elements []nft.Element) {
+	s.Elements = elements
+	s.Sort()
+	s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 }
 
 // stays notes how much longer an element stays.
