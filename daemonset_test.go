@@ -19,7 +19,7 @@ import (
 func (c *testCluster) kubelet(files map[string]string) *container {
 	c.t.Helper()
 	var set appsv1.DaemonSet
-	fromManifest(c.t, "DaemonSet", &set)
+	fromManifest(c.t, manifest, "DaemonSet", &set)
 	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
 	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
 		c.t.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
@@ -60,8 +60,8 @@ func (c *testCluster) edited() map[string]string {
 	c.t.Helper()
 	var set appsv1.DaemonSet
 	var config corev1.ConfigMap
-	fromManifest(c.t, "DaemonSet", &set)
-	fromManifest(c.t, "ConfigMap", &config)
+	fromManifest(c.t, manifest, "DaemonSet", &set)
+	fromManifest(c.t, manifest, "ConfigMap", &config)
 	if mounted := set.Spec.Template.Spec.Volumes[0].ConfigMap.Name; mounted != config.Name {
 		c.t.Fatalf("%s: ConfigMap %s is mounted, not %s", manifest, mounted, config.Name)
 	}

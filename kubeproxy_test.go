@@ -11,8 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
 )
 
@@ -20,24 +18,11 @@ import (
 // writes the same but for mode "".
 const kubeadmManifest = "testdata/kubeadm/kube-proxy.yaml"
 
-// kubeadmObject makes into what kubeadm's object of that kind says.
-func kubeadmObject(t testing.TB, kind string, into any) {
-	t.Helper()
-	objects := readManifest(t, kubeadmManifest)
-	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })
-	if i < 0 {
-		t.Fatalf("%s has no %s", kubeadmManifest, kind)
-	}
-	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into, true); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are with that mode.
 func kubeadmFiles(t testing.TB, mode string) map[string]string {
 	t.Helper()
 	var config corev1.ConfigMap
-	kubeadmObject(t, "ConfigMap", &config)
+	fromManifest(t, kubeadmManifest, "ConfigMap", &config)
 	before, after, ok := strings.Cut(config.Data["config.conf"], "\nmode: nftables\n")
 	if !ok {
 		t.Fatalf("%s has no mode nftables", kubeadmManifest)

@@ -51,16 +51,16 @@ func decodeManifest(t testing.TB, path string, data []byte) []*unstructured.Unst
 	}
 }
 
-// fromManifest makes into what the manifest's object of that kind says.
-func fromManifest(t testing.TB, kind string, into any) {
+// fromManifest makes into what the object of that kind in a file says.
+func fromManifest(t testing.TB, path, kind string, into any) {
 	t.Helper()
-	objects := readManifest(t, manifest)
+	objects := readManifest(t, path)
 	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })
 	if i < 0 {
-		t.Fatalf("%s has no %s", manifest, kind)
+		t.Fatalf("%s has no %s", path, kind)
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(objects[i].Object, into, true); err != nil {
-		t.Fatalf("%s: %s: %v", manifest, kind, err)
+		t.Fatalf("%s: %s: %v", path, kind, err)
 	}
 }
 
@@ -83,7 +83,7 @@ func TestManifestApplies(t *testing.T) {
 	c := newTestCluster(t)
 	c.applyAll(readManifest(t, manifest), metav1.DryRunAll)
 	var set appsv1.DaemonSet
-	fromManifest(t, "DaemonSet", &set)
+	fromManifest(t, manifest, "DaemonSet", &set)
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 	pod.GenerateName = "nfproxy-"
 	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
