@@ -36,7 +36,7 @@ func ask(c *cli.Context) (render.Update, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, askPatience)
 	defer cancel()
-	u, err := agent.Look(ctx, set, version, log)
+	u, err := agent.Look(ctx, set, c.App.Version, log)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return u, fmt.Errorf("the source of Services has not told what there is within %s", askPatience)
 	}

@@ -17,7 +17,7 @@ import (
 // TestChartApplies: an API server with the CRDs of the Prometheus operator takes what the chart makes, without a field that
 // it does not know, and the DaemonSet's Pods; and nfproxy can read its part.
 func TestChartApplies(t *testing.T) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	c.applyCRDs()
 	monitoring := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "monitoring"}}
 	if _, err := c.CoreV1().Namespaces().Create(t.Context(), monitoring, metav1.CreateOptions{}); err != nil {
@@ -49,7 +49,7 @@ func TestChartApplies(t *testing.T) {
 }
 
 // applyCRDs gives the API server the kinds of the Prometheus operator that the chart makes, and waits until it takes them.
-func (c *testCluster) applyCRDs() {
+func (c *deployment) applyCRDs() {
 	c.t.Helper()
 	for _, name := range []string{"podmonitors", "prometheusrules"} {
 		for _, o := range readManifest(c.t, ".bin/crds/monitoring.coreos.com_"+name+".yaml") { // make helm puts it there
@@ -70,7 +70,7 @@ func (c *testCluster) applyCRDs() {
 
 // reads fails the test unless Pods can be made of an object that is a DaemonSet, and nfproxy can read one that has its
 // configuration.
-func (c *testCluster) reads(what string, o *unstructured.Unstructured) {
+func (c *deployment) reads(what string, o *unstructured.Unstructured) {
 	c.t.Helper()
 	switch o.GetKind() + " " + o.GetName() {
 	case "DaemonSet nfproxy":

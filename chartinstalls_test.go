@@ -8,7 +8,7 @@ import (
 
 // installs fails the test unless helm makes a release of what kubectl apply made of the manifest, new Pods for another
 // address of the API server and none for another configuration, and in the end leaves nothing.
-func (c *testCluster) installs() {
+func (c *deployment) installs() {
 	c.t.Helper()
 	for _, o := range readManifest(c.t, manifest) {
 		if err := c.apply(o); err != nil {
@@ -41,7 +41,7 @@ func (c *testCluster) installs() {
 }
 
 // installed returns how often the DaemonSet was changed, and the configuration.
-func (c *testCluster) installed() (generation int64, configuration string) {
+func (c *deployment) installed() (generation int64, configuration string) {
 	c.t.Helper()
 	set, err := c.AppsV1().DaemonSets("kube-system").Get(c.t.Context(), "nfproxy", metav1.GetOptions{})
 	if err != nil {

@@ -27,9 +27,6 @@ func TestMain(m *testing.M) {
 
 var update = flag.Bool("update", false, "rewrite what the scripts want; read the difference before you commit it")
 
-// outsideEnv is how a child of the sandbox knows that it is in it.
-const outsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
-
 // TestScripts: each file in testdata is a session at a terminal, one after the other: they share the kernel's tables.
 func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
@@ -123,16 +120,6 @@ func TestWithoutPrivilege(t *testing.T) {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
 	}
-}
-
-// nfproxy is the test binary as nfproxy; testscript.Main puts it in the path.
-func nfproxy(t testing.TB, args ...string) *exec.Cmd {
-	t.Helper()
-	path, err := exec.LookPath("nfproxy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return exec.Command(path, args...)
 }
 
 // TestDemo: the demo succeeds, as a user would run it.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,18 +40,6 @@ func BenchmarkCluster(b *testing.B) {
 			b.Run("change", func(b *testing.B) { l.benchmarkChange(b, start) })
 		})
 	}
-}
-
-// buildAgent builds nfproxy as it is shipped, for its memory is measured too, and returns the directory it is in.
-func buildAgent(b *testing.B) string {
-	b.Helper()
-	dir := b.TempDir()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/nfproxy", ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
-	}
-	return dir
 }
 
 // loadedCluster has n Services with an EndpointSlice each. The last one's first endpoint is a real Pod, others are none.
@@ -241,29 +228,4 @@ func processorTime(b *testing.B, p *process) float64 {
 	}
 	const tick = 10 // ms, USER_HZ
 	return float64(user+system) * tick
-}
-
-// memory is what the kernel says of a process, in MB.
-func memory(b *testing.B, p *process, field string) float64 {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	n, ok := statusField(status, field)
-	if !ok {
-		b.Fatalf("no %s in\n%s", field, status)
-	}
-	return n
-}
-
-// statusField reads a field of /proc/PID/status in MB. A process that has ended has none.
-func statusField(status []byte, field string) (MB float64, ok bool) {
-	for line := range strings.Lines(string(status)) {
-		if text, ok := strings.CutPrefix(line, field+":"); ok {
-			kB, err := strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(text), " kB"))
-			return float64(kB) / 1000, err == nil
-		}
-	}
-	return 0, false
 }

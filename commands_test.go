@@ -14,7 +14,7 @@ import (
 // TestCommandsDocument: docs/cli.md is what the commands say of themselves; -update rewrites it.
 func TestCommandsDocument(t *testing.T) {
 	const file = "docs/cli.md"
-	want := commandsDocument(newApp(io.Discard, io.Discard))
+	want := commandsDocument(newApp("unknown", io.Discard, io.Discard))
 	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

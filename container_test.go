@@ -49,16 +49,6 @@ func newContainer(t testing.TB, path string) *container {
 	return c
 }
 
-// publicDir is a new directory that every user may enter.
-func publicDir(t testing.TB) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
 // put adds a file to the container's root.
 func (c *container) put(t testing.TB, path string, content []byte, mode os.FileMode) {
 	t.Helper()
@@ -79,18 +69,6 @@ func (c *container) mount(t testing.TB, at string, files map[string]string) {
 		t.Fatal(err)
 	}
 	c.Mounts[at] = directory(t, files)
-}
-
-// directory is a new directory with these files, which every user may read.
-func directory(t testing.TB, files map[string]string) string {
-	t.Helper()
-	dir := publicDir(t)
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
 }
 
 // shipped is nfproxy as it is shipped, without what tests need.

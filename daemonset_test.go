@@ -16,7 +16,7 @@ import (
 
 // kubelet makes the container that a kubelet makes of the manifest, whose volume has these files, on the cluster's node:
 // all that it asks for, and an error for what this does not know.
-func (c *testCluster) kubelet(files map[string]string) *container {
+func (c *deployment) kubelet(files map[string]string) *container {
 	c.t.Helper()
 	var set appsv1.DaemonSet
 	fromManifest(c.t, manifest, "DaemonSet", &set)
@@ -56,7 +56,7 @@ func (c *testCluster) kubelet(files map[string]string) *container {
 }
 
 // edited is the manifest's ConfigMap with what it leaves to be set: the API server's address and the pods' range.
-func (c *testCluster) edited() map[string]string {
+func (c *deployment) edited() map[string]string {
 	c.t.Helper()
 	var set appsv1.DaemonSet
 	var config corev1.ConfigMap
@@ -82,7 +82,7 @@ func (c *testCluster) edited() map[string]string {
 
 // TestDaemonSet: what the manifest asks for suffices, and nothing is left to warn of.
 func TestDaemonSet(t *testing.T) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	b := c.addBackends("web", 2)
 	made := c.kubelet(c.edited())
 	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical

@@ -16,11 +16,9 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
 	"nfproxy/agent"
-	"nfproxy/integration/sandbox"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
 	"nfproxy/watcher"
@@ -28,27 +26,6 @@ import (
 
 //go:embed docs/demo/*.yaml
 var demoManifests embed.FS
-
-func demoCommand() *cli.Command {
-	return &cli.Command{
-		Name:  "demo",
-		Usage: "show it at work: four Services, real packets, in network namespaces of its own",
-		Description: "It needs root, or a kernel that lets users make user namespaces. It touches nothing outside the\n" +
-			"namespaces it makes, and they are gone when it ends.",
-		Before: noArguments,
-		Action: func(c *cli.Context) error {
-			if !sandbox.Inside() {
-				return sandbox.Run(c.Context, nil, "demo")
-			}
-			ctx, cancel := context.WithTimeout(c.Context, demoTimeout)
-			defer cancel()
-			return demo(ctx, c.App.Writer)
-		},
-	}
-}
-
-// demoTimeout bounds the demo; it takes a tenth of that.
-const demoTimeout = 30 * time.Second
 
 // The demo's node. The client is a pod of the cluster CIDR: its connections are not masqueraded.
 const (

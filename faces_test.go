@@ -1,45 +1,11 @@
 package main
 
 import (
-	"fmt"
-	"io"
-	"net/http"
-	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
-
-// fetch returns the status and the body of an answer on this machine.
-func fetch(port int, path string) (int, string) { return fetchAt("127.0.0.1", port, path) }
-
-func fetchAt(host string, port int, path string) (int, string) {
-	answer, err := http.Get(fmt.Sprintf("http://%s:%d%s", host, port, path))
-	if err != nil {
-		return 0, err.Error()
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err != nil {
-		return 0, err.Error()
-	}
-	return answer.StatusCode, string(body)
-}
-
-// answers waits until a port of this machine answers so, with all these texts.
-func answers(t testing.TB, port int, path string, status int, texts ...string) {
-	t.Helper()
-	eventuallyTrue(t, fmt.Sprintf("port %d%s answers %d with %q", port, path, status, texts), func() (bool, string) {
-		got, body := fetch(port, path)
-		for _, text := range texts {
-			if !strings.Contains(body, text) {
-				return false, fmt.Sprintf("%d, no %q in\n%s", got, text, body)
-			}
-		}
-		return got == status, fmt.Sprint(got, body)
-	})
-}
 
 // TestFaces: what monitoring and load balancers ask of a node at work, where they ask kube-proxy.
 func TestFaces(t *testing.T) {

@@ -22,7 +22,7 @@ const migrationDocument = "docs/migrating-from-kube-proxy.md"
 // TestKubeadmConfigMap: kubeadm's ConfigMap does for the shipped DaemonSet as it is, in either mode. Two warnings are about
 // numbers that a container cannot set, one about a mode that is none here, and no other comes.
 func TestKubeadmConfigMap(t *testing.T) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	b := c.addBackends("web", 2)
 	for _, mode := range []string{nftablesMode, noMode} {
 		made := c.kubelet(kubeadmFiles(t, mode))
@@ -57,7 +57,7 @@ func onlyDocumentedWarnings(t *testing.T, when, log string) {
 
 // TestNodeByNode: the commands of the document move one node from kubeadm's DaemonSet to nfproxy's, and no other node.
 func TestNodeByNode(t *testing.T) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	c.StartControllerManager()
 	c.addNode("node-b")
 	c.applyAll(readManifest(t, kubeadmManifest))
@@ -132,7 +132,7 @@ func patched(t testing.TB, objects []*unstructured.Unstructured, patch string) [
 }
 
 // label gives a node the label, or with no value takes it.
-func (c *testCluster) label(node, value string) {
+func (c *deployment) label(node, value string) {
 	c.t.Helper()
 	patch := `{"metadata":{"labels":{"service-proxy":"` + value + `"}}}`
 	if value == "" {
@@ -144,7 +144,7 @@ func (c *testCluster) label(node, value string) {
 }
 
 // proxies waits until a DaemonSet has Pods on these nodes and no others.
-func (c *testCluster) proxies(set string, nodes ...string) {
+func (c *deployment) proxies(set string, nodes ...string) {
 	c.t.Helper()
 	eventuallyTrue(c.t, fmt.Sprintf("%s is on %q", set, nodes), func() (bool, string) {
 		pods, err := c.CoreV1().Pods("kube-system").List(c.t.Context(), metav1.ListOptions{})
@@ -164,7 +164,7 @@ func (c *testCluster) proxies(set string, nodes ...string) {
 }
 
 // placeOrEnd plays the scheduler for a Pod that is new, and the kubelet for one that is to end.
-func (c *testCluster) placeOrEnd(p *corev1.Pod) {
+func (c *deployment) placeOrEnd(p *corev1.Pod) {
 	pods := c.CoreV1().Pods(p.Namespace)
 	switch now := int64(0); {
 	case p.DeletionTimestamp != nil:

@@ -123,3 +123,25 @@ func hasTables(t testing.TB, tables ...string) {
 		t.Errorf("tables %q, want %q", got, tables)
 	}
 }
+
+// publicDir is a new directory that every user may enter.
+func publicDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// directory is a new directory with these files, which every user may read.
+func directory(t testing.TB, files map[string]string) string {
+	t.Helper()
+	dir := publicDir(t)
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}

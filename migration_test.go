@@ -30,7 +30,7 @@ type migration struct {
 
 // newMigration starts kube-proxy alone, and what connects.
 func newMigration(t *testing.T, mode string) (*migration, *process) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	c.applyAll(readManifest(t, kubeadmManifest))
 	m := &migration{ways: newWays(c), files: kubeadmFiles(t, mode), load: map[string]*callers{}}
 	m.node = c.kubelet(m.files)

@@ -70,7 +70,7 @@ func (c *container) giveFile(t *testing.T, path string, capability int) {
 // TestStandalone: what the systemd unit leaves to a user of its own suffices, and numbers of the kernel
 // that it cannot set are warnings.
 func TestStandalone(t *testing.T) {
-	c := newTestCluster(t)
+	c := newDeployment(t)
 	b := c.addBackends("web", 2)
 	made := newContainer(t, "/usr/local/bin/nfproxy")
 	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = someUser, []int{unix.CAP_NET_ADMIN}, true, true, true
@@ -111,7 +111,7 @@ func unitSetting(t *testing.T, name string) string {
 
 // works fails the test unless nfproxy does what takes rights: rules, the deletion of flows, a port for load balancers,
 // metrics.
-func (c *testCluster) works(b *backends) {
+func (c *deployment) works(b *backends) {
 	c.t.Helper()
 	b.serve(b.addrs...)
 	b.programmed(b.addrs...)
@@ -136,7 +136,7 @@ func (c *testCluster) works(b *backends) {
 }
 
 // flowsGo makes a UDP flow to an endpoint that then goes, and waits until it is deleted.
-func (c *testCluster) flowsGo(b *backends, from *sandbox.Namespace) {
+func (c *deployment) flowsGo(b *backends, from *sandbox.Namespace) {
 	c.t.Helper()
 	s, err := c.CoreV1().Services("default").Get(c.t.Context(), "web", metav1.GetOptions{})
 	if err != nil {

@@ -39,13 +39,13 @@ func runAction(c *cli.Context) error {
 		return err
 	}
 	if s.File == "" {
-		return agent.Run(c.Context, s, version, log)
+		return agent.Run(c.Context, s, c.App.Version, log)
 	}
 	changed := config.Watch(c.Context, s.File, file, log, func(file []byte) (config.Edition, error) {
 		s, warnings, err := config.FromCLI(c, file)
 		return config.Edition{Settings: s, Warnings: warnings}, err
 	})
-	anew, err := runWhileFollowing(c.Context, s, changed, level, log)
+	anew, err := runWhileFollowing(c.Context, s, c.App.Version, changed, level, log)
 	if err != nil || !anew {
 		return err
 	}
@@ -90,7 +90,7 @@ func logWarnings(log *slog.Logger, warnings []config.Warning) {
 
 // runWhileFollowing runs until ctx ends, or until a changed file asks for something that takes a new start: then anew is
 // true, and everything has ended cleanly.
-func runWhileFollowing(ctx context.Context, s config.Settings, changed <-chan config.Edition, level *slog.LevelVar,
+func runWhileFollowing(ctx context.Context, s config.Settings, version string, changed <-chan config.Edition, level *slog.LevelVar,
 	log *slog.Logger) (anew bool, err error) {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()

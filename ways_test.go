@@ -22,7 +22,7 @@ import (
 
 // ways are Services of several kinds, the Pods behind them, and who connects to them.
 type ways struct {
-	*testCluster
+	*deployment
 	backends        []*sandbox.Pod
 	client, outside *sandbox.Pod
 	ip              map[string]string // cluster IPs by Service
@@ -37,9 +37,9 @@ const (
 )
 
 // newWays creates them. Service web has the first two Pods as endpoints; there are two more.
-func newWays(c *testCluster) *ways {
+func newWays(c *deployment) *ways {
 	c.t.Helper()
-	w := &ways{testCluster: c, ip: map[string]string{}}
+	w := &ways{deployment: c, ip: map[string]string{}}
 	for i := range 4 {
 		addr4, addr6 := backendAddr(i), fmt.Sprintf("fd00:10:244:7::%d", i+1)
 		pod := c.addPod("default", fmt.Sprint("backend-", i), nil, addr4, addr6)

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"nfproxy/integration/sandbox"
+)
+
+func demoCommand() *cli.Command {
+	return &cli.Command{
+		Name:  "demo",
+		Usage: "show it at work: four Services, real packets, in network namespaces of its own",
+		Description: "It needs root, or a kernel that lets users make user namespaces. It touches nothing outside the\n" +
+			"namespaces it makes, and they are gone when it ends.",
+		Before: noArguments,
+		Action: func(c *cli.Context) error {
+			if !sandbox.Inside() {
+				return sandbox.Run(c.Context, nil, "demo")
+			}
+			ctx, cancel := context.WithTimeout(c.Context, demoTimeout)
+			defer cancel()
+			return demo(ctx, c.App.Writer)
+		},
+	}
+}
+
+// demoTimeout bounds the demo; it takes a tenth of that.
+const demoTimeout = 30 * time.Second
