@@ -58,7 +58,7 @@ lint: ## gofmt, vet, staticcheck
 	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
 
 unit:
-	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics
+	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics ./trace ./cli
 
 test: tools controlplane helm lint build image-check release-check race ## everything: what CI runs
 
@@ -66,7 +66,7 @@ race: # without the second for which a program sleeps at its end, for each of hu
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
 bench: tools controlplane ## time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
-	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration .
+	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
 
 fuzz: ## a minute of fuzzing each target
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft

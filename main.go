@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"nfproxy/cli"
 )
 
 // version is set by the linker: -ldflags "-X main.version=v1.2.3".
@@ -15,7 +17,7 @@ var version = "unknown"
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	code := Main(ctx, version, os.Args, os.Stdout, os.Stderr)
+	code := cli.Main(ctx, version, os.Args, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }

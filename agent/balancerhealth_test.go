@@ -20,8 +20,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"nfproxy/integration/sandbox"
 	"nfproxy/render"
+
+	"nfproxy/sandbox"
 )
 
 // The node's addresses in these tests, and a port.

@@ -7,8 +7,9 @@ import (
 	"os"
 	"path/filepath"
 
-	"nfproxy/agent/preflight"
 	"nfproxy/render"
+
+	"nfproxy/preflight"
 )
 
 // withMachine adds what the node's kernel says of it.

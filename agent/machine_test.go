@@ -7,8 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"nfproxy/agent/preflight"
 	"nfproxy/render"
+
+	"nfproxy/preflight"
 )
 
 // TestTellWhatIsMissing: a problem is an error in the log, with what to do; what is well, or a warning, is not said.

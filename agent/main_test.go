@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"nfproxy/integration/sandbox"
+	"nfproxy/sandbox"
 )
 
 // TestMain runs the tests in a network namespace of their own, whoever starts them and how.

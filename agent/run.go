@@ -9,11 +9,13 @@ import (
 	"k8s.io/klog/v2"
 
 	"nfproxy/agent/metrics"
-	"nfproxy/agent/preflight"
+
 	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/preflight"
 )
 
 // Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an

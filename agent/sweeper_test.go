@@ -12,10 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"nfproxy/integration/sandbox"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/sandbox"
 )
 
 // sweepTest is a proxy's round with a sweeper beside it, in a node of its own.

@@ -12,7 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nfproxy/config"
-	"nfproxy/integration/sandbox"
+
+	"nfproxy/sandbox"
 )
 
 func TestConntrackSysctls(t *testing.T) {

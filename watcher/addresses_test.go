@@ -15,8 +15,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"nfproxy/integration/sandbox"
 	"nfproxy/render"
+
+	"nfproxy/sandbox"
 )
 
 // TestMain runs the tests in a network namespace of their own.

@@ -22,8 +22,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
-	"nfproxy/integration/sandbox"
+
 	"nfproxy/render"
+
+	"nfproxy/sandbox"
 )
 
 // cluster is where objects are: a directory or an API server.

@@ -11,7 +11,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
-	"nfproxy/integration/sandbox"
+	"nfproxy/sandbox"
 )
 
 // What cluster IPs are given from, and the first of each: the Service

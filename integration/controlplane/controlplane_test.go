@@ -18,7 +18,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
-	"nfproxy/integration/sandbox"
+
+	"nfproxy/sandbox"
 )
 
 // cluster is a node with a pod, and a control plane on the node.

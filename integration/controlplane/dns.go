@@ -9,7 +9,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"nfproxy/integration/sandbox"
+	"nfproxy/sandbox"
 )
 
 // dnsPort is where DNS servers listen.

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"nfproxy/integration/sandbox"
+	"nfproxy/sandbox"
 )
 
 // TestMain runs the tests in a network namespace of their own, whoever starts them and how.

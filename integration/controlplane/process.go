@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"nfproxy/integration/sandbox"
+	"nfproxy/sandbox"
 )
 
 const (

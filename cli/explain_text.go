@@ -1,0 +1,252 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"nfproxy/render"
+)
+
+// explainText prints an explanation for people.
+func ExplainText(w io.Writer, e render.Explanation) error {
+	var b bytes.Buffer
+	facts := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
+	row(facts, "from", fromText(e.From))
+	to := fmt.Sprintf("%s/%s", netip.AddrPortFrom(e.To.Address, e.To.Port), strings.ToLower(e.To.Protocol))
+	row(facts, "to", to)
+	if e.Service != nil {
+		row(facts, "service", serviceText(*e.Service))
+	}
+	row(facts, "outcome", outcomeText(e))
+	if e.Affinity != nil {
+		row(facts, "affinity", affinityText(*e.Affinity))
+	}
+	masqueradeRows(facts, e.Endpoints)
+	for _, p := range e.Problems {
+		row(facts, "remark", p)
+	}
+	facts.Flush()
+	candidateRows(&b, e.Endpoints)
+	ruleRows(&b, e)
+	if e.Expected != nil {
+		expectedRows(&b, *e.Expected)
+	}
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+// row prints one line of a table. What the kernel or the cluster gave must not do anything to a terminal, nor look like
+// more lines or cells.
+func row(w io.Writer, cells ...string) {
+	for i, c := range cells {
+		cells[i] = Printable(c)
+	}
+	fmt.Fprintln(w, strings.Join(cells, "\t"))
+}
+
+// printable replaces what cannot be seen by escapes, as Go writes them.
+func Printable(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		if unicode.IsPrint(r) && (r != utf8.RuneError || n > 1) {
+			b.WriteString(s[:n])
+		} else {
+			q := strconv.Quote(s[:n])
+			b.WriteString(q[1 : len(q)-1])
+		}
+		s = s[n:]
+	}
+	return b.String()
+}
+
+func fromText(f render.ExplainedSource) string {
+	who := map[render.Origin]string{render.ThisNode: "this node", render.Pod: "a pod", render.Outsider: "an outsider"}[f.Origin]
+	text := fmt.Sprintf("%s, %s: %s", f.Address, who, f.Why)
+	if f.Interface != "" {
+		text += "; by interface " + f.Interface
+	}
+	return text
+}
+
+func serviceText(s render.ExplainedService) string {
+	text := s.Namespace + "/" + s.Name
+	if s.Name == "" {
+		text = "unknown"
+	}
+	if s.Port != "" {
+		text += ":" + s.Port
+	}
+	text += ", " + string(orDash(s.Kind))
+	if len(s.Also) == 0 {
+		return text
+	}
+	var also []string
+	for _, o := range s.Also {
+		also = append(also, fmt.Sprintf("%s (%s)", netip.AddrPortFrom(o.Address, o.Port), orDash(o.Kind)))
+	}
+	return text + "; also at " + some(also)
+}
+
+func outcomeText(e render.Explanation) string {
+	text := string(e.Outcome)
+	switch {
+	case e.Outcome == render.Sent && len(e.Endpoints) > 1:
+		text = fmt.Sprintf("sent to one of %d endpoints", len(e.Endpoints))
+	case e.Outcome == render.Sent:
+		text = "sent to " + candidateAt(e.Endpoints[0])
+	case e.Outcome == render.Untouched:
+		text = "left alone"
+	case e.Outcome == render.Dropped:
+		text = "dropped, without an answer"
+	case e.Answer == "reset":
+		text = "refused, by a TCP reset"
+	case e.Outcome == render.Refused:
+		text = "refused, by ICMP port unreachable"
+	}
+	return text + ": " + join(e.Why)
+}
+
+func join(reasons []render.Reason) string {
+	texts := make([]string, len(reasons))
+	for i, r := range reasons {
+		texts[i] = string(r)
+	}
+	return strings.Join(texts, "; ")
+}
+
+func candidateAt(c render.Candidate) string { return netip.AddrPortFrom(c.Address, c.Port).String() }
+
+func affinityText(a render.ExplainedAffinity) string {
+	text := fmt.Sprintf("for %s; ", seconds(a.Seconds))
+	switch a.State {
+	case "remembered":
+		text += "remembered at " + a.Endpoint
+		if a.LeftSeconds != nil {
+			text += fmt.Sprintf(", %s left", seconds(*a.LeftSeconds))
+		}
+		return text
+	case "full":
+		return text + fmt.Sprintf("no room: %d clients are remembered, this one is sent anywhere each time", a.Clients)
+	}
+	return text + "not remembered yet: from the first connection on"
+}
+
+func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
+
+// masqueraded is what endpoints have in common whose connections are masqueraded alike.
+type masqueraded struct {
+	replaced bool
+	why      render.Reason
+}
+
+// masqueradeRows has a line for each reason there is.
+func masqueradeRows(w io.Writer, candidates []render.Candidate) {
+	var kinds []masqueraded
+	where := make(map[masqueraded][]string)
+	for _, c := range candidates {
+		m := masqueraded{c.Masqueraded, c.MasqueradeWhy}
+		if where[m] == nil {
+			kinds = append(kinds, m)
+		}
+		where[m] = append(where[m], candidateAt(c))
+	}
+	for _, m := range kinds {
+		text := "no"
+		if m.replaced {
+			text = "yes"
+		}
+		if len(kinds) > 1 {
+			text += ", to " + some(where[m])
+		}
+		row(w, "masquerade", text+": "+string(m.why))
+	}
+}
+
+// some names the first of many.
+func some(names []string) string {
+	if n := len(names) - maxColumn; n > 0 {
+		names = append(slices.Clone(names[:maxColumn]), fmt.Sprintf("%d more", n))
+	}
+	return strings.Join(names, ", ")
+}
+
+func candidateRows(b *bytes.Buffer, candidates []render.Candidate) {
+	if len(candidates) == 0 {
+		return
+	}
+	b.WriteByte('\n')
+	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
+	row(t, "ENDPOINT", "CHANCE", "WHERE")
+	for _, c := range candidates {
+		where := "elsewhere"
+		if c.Local {
+			where = "this node"
+		}
+		row(t, candidateAt(c), fmt.Sprintf("%d/%d, %.4g %%", c.Draws, c.Of, 100*c.Chance), where)
+	}
+	t.Flush()
+}
+
+func ruleRows(b *bytes.Buffer, e render.Explanation) {
+	if len(e.Rules) == 0 {
+		return
+	}
+	b.WriteByte('\n')
+	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
+	heading := "RULE"
+	if len(e.Endpoints) > 1 {
+		heading += ", on the way to " + candidateAt(e.Endpoints[0])
+	}
+	row(t, "CHAIN", heading, "RESULT")
+	for _, r := range e.Rules {
+		row(t, r.Chain, r.Rule, r.Result)
+	}
+	t.Flush()
+}
+
+func expectedRows(b *bytes.Buffer, x render.Expectation) {
+	b.WriteByte('\n')
+	facts := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
+	if x.Service == "" {
+		row(facts, "should be", string(x.Why))
+	} else {
+		row(facts, "should be", fmt.Sprintf("%s, %s: %s", x.Service, x.Action, x.Why))
+	}
+	row(facts, "drift", driftText(x.Drift))
+	facts.Flush()
+	if len(x.Endpoints) == 0 {
+		return
+	}
+	b.WriteByte('\n')
+	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
+	row(t, "ENDPOINT", "NODE", "CHOSEN", "WHY")
+	for _, e := range x.Endpoints {
+		chosen := "no"
+		if e.Chosen {
+			chosen = "yes"
+		}
+		row(t, netip.AddrPortFrom(e.Address, e.Port).String(), orDash(e.Node), chosen, string(e.Why))
+	}
+	t.Flush()
+}
+
+func driftText(d render.Drift) string {
+	if d.Changes == 0 {
+		return "none, the kernel has what it should have"
+	}
+	about := "nothing about this frontend"
+	if d.Frontend {
+		about = "some about this frontend"
+	}
+	return fmt.Sprintf("%d to be changed, %s, the first: %s", d.Changes, about, d.First)
+}

@@ -1,0 +1,60 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"nfproxy/integration/cluster"
+)
+
+// TestCheckWithoutPrivilege: who may not program nftables gets the report, with that in it, and exit code 1.
+func TestCheckWithoutPrivilege(t *testing.T) {
+	cmd := cluster.Command(t, "check")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
+		t.Errorf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"problem  privileges             nftables cannot be read or changed without CAP_NET_ADMIN\n",
+		"what to do: run as root, or grant that capability\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: this node has problems: 1\n"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+// TestCheckWithNetAdminAlone: with what nfproxy run needs and no more, the check says what it could not try out, and the
+// rest of it is made.
+func TestCheckWithNetAdminAlone(t *testing.T) {
+	cmd := cluster.Command(t, "check")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	started := make(chan error)
+	go func() {
+		// Who is started from this thread has no such capability, root or not. The thread ends with the goroutine.
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
+			started <- err
+			return
+		}
+		started <- cmd.Start()
+	}()
+	if err := errors.Join(<-started, cmd.Wait()); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	for _, want := range []string{"ok       privileges ", "warning  namespace ", "grant CAP_SYS_ADMIN for the check alone", "ok       nfproxy-tables "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "numgen") {
+		t.Errorf("the kernel was tried out:\n%s", out.String())
+	}
+}

@@ -1,0 +1,63 @@
+package cluster
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestEvents: what people should know of their Services and nodes stands in the API, written with the rights that
+// deploy/rbac.yaml gives.
+func TestEvents(t *testing.T) {
+	c := New(t)
+	taken, err := net.Listen("tcp", "192.0.2.10:30500") // somebody else's port
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	for i, name := range []string{"first", "second"} {
+		_, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: name},
+			Spec: corev1.ServiceSpec{ExternalIPs: []string{"203.0.113.7", "198.51.100.99"}, Ports: []corev1.ServicePort{{Port: 80}},
+				Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
+				HealthCheckNodePort: int32(30500 + i)},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.startAgent("--external-ips", "203.0.113.0/24")
+	for _, want := range []string{
+		"Node/node-a Normal Starting nfproxy ",
+		"Service/second Warning FrontendConflict 203.0.113.7:80/tcp belongs to Service default/first, which is older",
+		"Service/first Warning AddressRefused 198.51.100.99 in spec.externalIPs: nfproxy is set not to serve it",
+		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
+		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
+	} {
+		EventuallyTrue(t, "there is an Event "+want, func() (bool, string) {
+			events := c.events()
+			return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, want) }), strings.Join(events, "\n")
+		})
+	}
+}
+
+// events are the Events in namespace default, where those of Nodes are as well.
+func (c *Cluster) events() []string {
+	c.T.Helper()
+	list, err := c.CoreV1().Events("default").List(c.T.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	var all []string
+	for _, e := range list.Items {
+		if e.Source.Component == "nfproxy" {
+			all = append(all, fmt.Sprintf("%s/%s %s %s %s", e.InvolvedObject.Kind, e.InvolvedObject.Name, e.Type, e.Reason, e.Message))
+		}
+	}
+	return all
+}

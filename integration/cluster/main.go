@@ -1,0 +1,44 @@
+package cluster
+
+import (
+	"context"
+	"maps"
+	"os"
+	"os/signal"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"nfproxy/cli"
+	"nfproxy/sandbox"
+)
+
+// Main runs the tests of a package that lies two folders below the module's root, with the root as their working
+// directory, in a network namespace of their own. The test binary also serves as the program nfproxy, which Command runs,
+// and as the programs of more.
+func Main(m *testing.M, more map[string]func()) {
+	programs := map[string]func(){"nfproxy": nfproxy}
+	maps.Copy(programs, more)
+	os.Exit(sandbox.Main(func() int {
+		testscript.Main(inRoot{m}, programs)
+		return 0
+	}))
+}
+
+// inRoot runs tests in the module's root.
+type inRoot struct{ *testing.M }
+
+func (m inRoot) Run() int {
+	if err := os.Chdir("../.."); err != nil {
+		panic(err)
+	}
+	return m.M.Run()
+}
+
+// nfproxy is the main function of nfproxy, whose version is unknown.
+func nfproxy() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(cli.Main(ctx, "unknown", os.Args, os.Stdout, os.Stderr))
+}

@@ -1,0 +1,7 @@
+package cluster
+
+import (
+	"testing"
+)
+
+func TestMain(m *testing.M) { Main(m, nil) }

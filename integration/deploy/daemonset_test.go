@@ -1,0 +1,109 @@
+package deploy
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"nfproxy/integration/controlplane"
+
+	"nfproxy/integration/cluster"
+)
+
+// kubelet makes the container that a kubelet makes of the manifest, whose volume has these files, on the cluster's node:
+// all that it asks for, and an error for what this does not know.
+func (c *deployment) kubelet(files map[string]string) *container {
+	c.T.Helper()
+	var set appsv1.DaemonSet
+	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
+	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
+	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
+		c.T.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
+	}
+	made := newContainer(c.T, "/nfproxy") // the image, and its entry point
+	security := spec.SecurityContext
+	made.UID = int(*security.RunAsUser)
+	made.Seccomp = pod.SecurityContext.SeccompProfile.Type == corev1.SeccompProfileTypeRuntimeDefault
+	made.ReadOnlyRoot, made.NoNewPrivs = *security.ReadOnlyRootFilesystem, !*security.AllowPrivilegeEscalation
+	if got := fmt.Sprint(security.Capabilities.Drop, security.Capabilities.Add, security.Privileged); got != "[ALL] [NET_ADMIN] <nil>" {
+		c.T.Fatalf("%s: capabilities %s", manifest, got)
+	}
+	made.Capabilities = []int{unix.CAP_NET_ADMIN}
+
+	values := map[string]string{"spec.nodeName": cluster.NodeName}
+	made.Env = []string{"PATH=/usr/bin", "KUBERNETES_SERVICE_HOST=10.96.0.1", "KUBERNETES_SERVICE_PORT=443"}
+	made.Args = []string{"/nfproxy"}
+	var expand []string
+	for _, e := range spec.Env {
+		value := values[e.ValueFrom.FieldRef.FieldPath]
+		made.Env = append(made.Env, e.Name+"="+value)
+		expand = append(expand, "$("+e.Name+")", value)
+	}
+	for _, arg := range spec.Args {
+		made.Args = append(made.Args, strings.NewReplacer(expand...).Replace(arg))
+	}
+	account := c.ServiceAccountConfig(set.Namespace, pod.ServiceAccountName)
+	made.mount(c.T, "/var/run/secrets/kubernetes.io/serviceaccount", cluster.AccountFiles(set.Namespace, account))
+	if pod.Volumes[0].Name != spec.VolumeMounts[0].Name {
+		c.T.Fatalf("%s: nobody mounts volume %s", manifest, pod.Volumes[0].Name)
+	}
+	made.mount(c.T, spec.VolumeMounts[0].MountPath, files)
+	return made
+}
+
+// edited is the manifest's ConfigMap with what it leaves to be set: the API server's address and the pods' range.
+func (c *deployment) edited() map[string]string {
+	c.T.Helper()
+	var set appsv1.DaemonSet
+	var config corev1.ConfigMap
+	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
+	cluster.FromManifest(c.T, manifest, "ConfigMap", &config)
+	if mounted := set.Spec.Template.Spec.Volumes[0].ConfigMap.Name; mounted != config.Name {
+		c.T.Fatalf("%s: ConfigMap %s is mounted, not %s", manifest, mounted, config.Name)
+	}
+	files := config.Data
+	server := net.JoinHostPort(cluster.NodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
+	for _, edit := range [][3]string{
+		{"config.conf", `clusterCIDR: ""`, `clusterCIDR: "10.244.0.0/16,fd00:10:244::/48"`},
+		{"kubeconfig.conf", "https://kube-apiserver:6443", "https://" + server},
+	} {
+		before := files[edit[0]]
+		files[edit[0]] = strings.Replace(before, edit[1], edit[2], 1)
+		if files[edit[0]] == before {
+			c.T.Fatalf("%s: %s has no %s", manifest, edit[0], edit[1])
+		}
+	}
+	return files
+}
+
+// TestDaemonSet: what the manifest asks for suffices, and nothing is left to warn of.
+func TestDaemonSet(t *testing.T) {
+	c := newDeployment(t)
+	b := c.AddBackends("web", 2)
+	made := c.kubelet(c.edited())
+	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical
+	agent := made.start(t)
+	c.works(b)
+	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(agent.Log.String()) {
+		beyond := string(score) != "-997\n" && strings.Contains(line, "oom_score_adj") // even the test may not, here
+		if strings.Contains(line, "level=") && !strings.Contains(line, "level=INFO") && !beyond {
+			t.Error(line)
+		}
+	}
+	for _, path := range []string{"/livez", "/readyz"} {
+		if status, body := cluster.Fetch(10256, path); status != 200 {
+			t.Errorf("%s: %d %s", path, status, body)
+		}
+	}
+	agent.Stop()
+}

@@ -1,0 +1,43 @@
+package deploy
+
+import (
+	"reflect"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"nfproxy/integration/cluster"
+)
+
+const manifest = "deploy/nfproxy.yaml"
+
+// TestManifestRights: the manifest has the rights that the tests run with, and no others.
+func TestManifestRights(t *testing.T) {
+	rights := cluster.ReadManifest(t, "deploy/rbac.yaml")
+	var have []*unstructured.Unstructured
+	for _, o := range cluster.ReadManifest(t, manifest) {
+		if o.GetKind() == "ServiceAccount" || o.GroupVersionKind().Group == "rbac.authorization.k8s.io" {
+			have = append(have, o)
+		}
+	}
+	if !reflect.DeepEqual(have, rights) {
+		t.Errorf("%s has the rights %v, deploy/rbac.yaml %v", manifest, have, rights)
+	}
+}
+
+// TestManifestApplies: an API server takes every object, without a field that it does not know, and the DaemonSet's Pods.
+func TestManifestApplies(t *testing.T) {
+	c := newDeployment(t)
+	c.ApplyAll(cluster.ReadManifest(t, manifest), metav1.DryRunAll)
+	var set appsv1.DaemonSet
+	cluster.FromManifest(t, manifest, "DaemonSet", &set)
+	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
+	pod.GenerateName = "nfproxy-"
+	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	if err != nil {
+		t.Error(err)
+	}
+}

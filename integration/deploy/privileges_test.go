@@ -1,0 +1,76 @@
+package deploy
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// dropPrivileges leaves the thread what the container may have. Who execs after it has no more.
+func (c *container) dropPrivileges() error {
+	for cap := range unix.CAP_LAST_CAP + 1 {
+		if slices.Contains(c.Capabilities, cap) {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(cap), 0, 0, 0); err != nil {
+			return fmt.Errorf("drop capability %d: %w", cap, err)
+		}
+	}
+	if c.UID != 0 {
+		if err := c.becomeUser(); err != nil {
+			return err
+		}
+	}
+	if err := c.setCapabilities(); err != nil {
+		return err
+	}
+	if !c.NoNewPrivs {
+		return nil
+	}
+	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// becomeUser becomes the user with nothing but its own group. The capabilities stay for now.
+func (c *container) becomeUser() error {
+	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	for _, call := range [][3]uintptr{
+		{unix.SYS_SETGROUPS, 0, 0}, {unix.SYS_SETGID, uintptr(c.UID), 0}, {unix.SYS_SETUID, uintptr(c.UID), 0},
+	} {
+		if _, _, errno := unix.RawSyscall(call[0], call[1], call[2], 0); errno != 0 {
+			return fmt.Errorf("become user %d: %w", c.UID, errno)
+		}
+	}
+	return nil
+}
+
+// setCapabilities leaves the thread the container's, to be inherited if they are ambient.
+func (c *container) setCapabilities() error {
+	var data [2]unix.CapUserData
+	for _, cap := range c.Capabilities {
+		if c.UID != 0 && !c.Ambient && !c.Kept {
+			break
+		}
+		word, bit := &data[cap/32], uint32(1)<<(cap%32)
+		word.Permitted |= bit
+		word.Effective |= bit
+		if c.Ambient {
+			word.Inheritable |= bit
+		}
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if err := unix.Capset(&header, &data[0]); err != nil {
+		return fmt.Errorf("set capabilities: %w", err)
+	}
+	if !c.Ambient {
+		return nil
+	}
+	for _, cap := range c.Capabilities {
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, uintptr(cap), 0, 0); err != nil {
+			return fmt.Errorf("make capability %d ambient: %w", cap, err)
+		}
+	}
+	return nil
+}

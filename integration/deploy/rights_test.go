@@ -1,0 +1,166 @@
+package deploy
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"nfproxy/integration/cluster"
+	"nfproxy/sandbox"
+)
+
+// TestRights: who may program nftables, and who may not. Kubernetes gives capabilities to root alone; a file's are lost
+// where allowPrivilegeEscalation is false. So the container's user is root, who may nothing else: docs/design/0008.
+func TestRights(t *testing.T) {
+	netAdmin := []int{unix.CAP_NET_ADMIN}
+	for _, r := range []struct {
+		name string
+		container
+		file, may bool // file: the binary has the capability
+	}{
+		{"root", container{Capabilities: netAdmin, NoNewPrivs: true}, false, true},
+		{"root without capabilities", container{NoNewPrivs: true}, false, false},
+		{"user", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, false, false},
+		{"user with ambient", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
+		{"user and file", container{UID: someUser, Capabilities: netAdmin}, true, true},
+		{"user and file, no new privileges", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
+		{"the same, kept", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Kept: true}, true, true},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			if !canBe(t, r.UID) {
+				t.Logf("there is no user %d: run the tests as root to see this", r.UID)
+				return
+			}
+			c := newContainer(t, "/nfproxy")
+			c.UID, c.Capabilities, c.NoNewPrivs, c.Ambient, c.Kept = r.UID, r.Capabilities, r.NoNewPrivs, r.Ambient, r.Kept
+			c.Seccomp = r.NoNewPrivs
+			c.Args = []string{"/nfproxy", "cleanup"}
+			if r.file {
+				c.giveFile(t, "/nfproxy", unix.CAP_NET_ADMIN)
+			}
+			p := c.start(t)
+			err := <-p.Done
+			p.Done <- err
+			const refused = "nfproxy: nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability\n"
+			if (err == nil) != r.may || (p.Log.String() == refused) == r.may {
+				t.Errorf("%v: %s", err, p.Log)
+			}
+		})
+	}
+}
+
+// giveFile gives a file a capability, permitted and effective (struct vfs_cap_data, version 2, little endian).
+func (c *container) giveFile(t *testing.T, path string, capability int) {
+	t.Helper()
+	data := make([]byte, 20)
+	data[0], data[3] = 1, 2 // effective, version
+	data[4+capability/8] = 1 << (capability % 8)
+	if err := unix.Setxattr(filepath.Join(c.Root, path), "security.capability", data, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStandalone: what the systemd unit leaves to a user of its own suffices, and numbers of the kernel
+// that it cannot set are warnings.
+func TestStandalone(t *testing.T) {
+	c := newDeployment(t)
+	b := c.AddBackends("web", 2)
+	made := newContainer(t, "/usr/local/bin/nfproxy")
+	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = someUser, []int{unix.CAP_NET_ADMIN}, true, true, true
+	if !canBe(t, someUser) {
+		made.UID = 0
+	}
+	made.ReadOnlyRoot = true
+	kubeconfig, err := os.ReadFile(c.Kubeconfig(c.ServiceAccountConfig("kube-system", "nfproxy")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.mount(t, "/run/credentials/nfproxy.service", map[string]string{"kubeconfig": string(kubeconfig)})
+	made.Args = strings.Fields(unitSetting(t, "ExecStart"))
+	made.Env = []string{"NFPROXY_KUBECONFIG=/run/credentials/nfproxy.service/kubeconfig", "NFPROXY_HOSTNAME_OVERRIDE=" + cluster.NodeName,
+		"NFPROXY_CLUSTER_CIDR=10.244.0.0/16,fd00:10:244::/48", "NFPROXY_CONNTRACK_TCP_TIMEOUT_ESTABLISHED=12345s"}
+	agent := made.start(t)
+	c.works(b)
+	for _, file := range []string{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "/proc/self/oom_score_adj"} {
+		agent.Says(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
+	}
+	agent.Stop()
+}
+
+// unitSetting returns what deploy/nfproxy.service says.
+func unitSetting(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("deploy/nfproxy.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "\n"+name+"=")
+	if !ok {
+		t.Fatalf("deploy/nfproxy.service has no %s", name)
+	}
+	value, _, _ := strings.Cut(rest, "\n")
+	return value
+}
+
+// works fails the test unless nfproxy does what takes rights: rules, the deletion of flows, a port for load balancers,
+// metrics.
+func (c *deployment) works(b *cluster.Backends) {
+	c.T.Helper()
+	b.Serve(b.Addrs...)
+	b.Programmed(b.Addrs...)
+	client := c.AddPod("default", "client", nil, "10.244.1.99")
+	answer, err := cluster.Greeting(c.T.Context(), client.Namespace, b.Frontend)
+	if err != nil || !strings.HasPrefix(answer, "10.244.7.") {
+		c.T.Fatalf("%q, %v", answer, err)
+	}
+	c.flowsGo(b, client.Namespace)
+	local, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "local"},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
+			Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	cluster.EventuallyTrue(c.T, "the health check node port answers", func() (bool, string) {
+		status, body := cluster.FetchAt(cluster.NodeAddrs[0].String(), int(local.Spec.HealthCheckNodePort), "/")
+		return status == 503 && strings.Contains(body, `"localEndpoints"`), fmt.Sprint(status, body)
+	})
+}
+
+// flowsGo makes a UDP flow to an endpoint that then goes, and waits until it is deleted.
+func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
+	c.T.Helper()
+	s, err := c.CoreV1().Services("default").Get(c.T.Context(), "web", metav1.GetOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53})
+	s.Spec.Ports[0].Name = "http"
+	if _, err := c.CoreV1().Services("default").Update(c.T.Context(), s, metav1.UpdateOptions{}); err != nil {
+		c.T.Fatal(err)
+	}
+	http, dns, tcp, udp := "http", "dns", corev1.ProtocolTCP, corev1.ProtocolUDP
+	port, dnsPort := int32(8080), int32(5353)
+	b.Slice.Ports = []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &tcp}, {Name: &dns, Port: &dnsPort, Protocol: &udp}}
+	b.Serve(b.Addrs[0])
+	cluster.EventuallyTrue(c.T, "the UDP port is served", c.Tables(b.Addrs[0]+":5353"))
+	conn, err := from.Dial(c.T.Context(), "udp", "", net.JoinHostPort(s.Spec.ClusterIP, "53"))
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("?")); err != nil {
+		c.T.Fatal(err)
+	}
+	b.Serve(b.Addrs[1])
+	cluster.Answers(c.T, 10249, "/metrics", 200, `kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 1`+"\n")
+}

@@ -1,0 +1,375 @@
+package kernel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+	"nfproxy/watcher"
+
+	"nfproxy/sandbox"
+)
+
+// manifested is a lab that follows a directory of manifests. Pods a and b answer at 8080; client is a pod, outside none.
+type manifested struct {
+	*lab
+	dir       string
+	source    *watcher.Dir
+	log       bytes.Buffer
+	conflicts []string
+	from      map[string]*sandbox.Namespace
+	known     bool
+}
+
+// newManifested makes one with the node's addresses and ranges of these families alone.
+func newManifested(t *testing.T, families ...nft.Family) *manifested {
+	t.Helper()
+	only := func(addr netip.Addr) bool { return slices.Contains(families, render.Family(addr)) }
+	m := &manifested{lab: newLab(t), dir: t.TempDir()}
+	addrs := slices.DeleteFunc(m.facts.Addresses, func(a netip.Addr) bool { return !only(a) })
+	for _, cidrs := range []*[]netip.Prefix{&m.facts.ClusterCIDRs, &m.facts.ServiceCIDRs} {
+		*cidrs = slices.DeleteFunc(*cidrs, func(p netip.Prefix) bool { return !only(p.Addr()) })
+	}
+	m.facts.Addresses = nil // the manifest of the Node says them
+	m.ruleset = render.NewRuleset(m.facts)
+	var err error
+	if m.network, err = sandbox.NewNetwork(m.node, addrs...); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.network.Close() })
+	m.from = map[string]*sandbox.Namespace{"node": m.node}
+	for _, p := range []struct {
+		name  string
+		port  uint16
+		addrs []string
+	}{
+		{"a", 8080, []string{"10.244.1.2", "fd00:10:244:1::2"}},
+		{"b", 8080, []string{"10.244.1.3", "fd00:10:244:1::3"}},
+		{"client", 0, []string{"10.244.1.9", "fd00:10:244:1::9"}},
+		{"outside", 0, []string{"198.51.100.7", "2001:db8:51::7"}},
+	} {
+		m.from[p.name] = m.pod(p.name, p.port, p.addrs...).Namespace
+	}
+	if m.source, err = watcher.NewDir(m.dir, m.facts, slog.New(slog.NewTextHandler(&m.log, nil))); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.source.Close() })
+	return m
+}
+
+// write gives a file another content; the file is there as a whole or not at all.
+func (m *manifested) write(name, text string) {
+	m.t.Helper()
+	hidden := filepath.Join(m.dir, "."+name)
+	if err := os.WriteFile(hidden, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Rename(hidden, filepath.Join(m.dir, name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// follow waits for the next update and programs it.
+func (m *manifested) follow() {
+	m.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	update, err := m.source.Next(ctx)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, c := range m.ruleset.Update(update) {
+		m.conflicts = append(m.conflicts, fmt.Sprintf("%s/%s: %s, not %s", c.Address, c.Protocol, c.Winner.Name, c.Loser.Name))
+	}
+	slices.Sort(m.conflicts)
+	if !m.known {
+		m.reconcile()
+		m.known = true
+		return
+	}
+	if err := m.kernel.Apply(m.ruleset.Changes(), 0); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// served are the manifests of a Service: its spec and status, and a slice per family with one endpoint at port 8080. All its
+// ports are named p.
+func served(name, created, spec, status, pod string) string {
+	const format = `
+apiVersion: v1
+kind: Service
+metadata: {namespace: test, name: %[1]s, creationTimestamp: "2026-01-0%[2]sT00:00:00Z"}
+spec: {%[3]s}
+status: {%[4]s}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: test, name: %[1]s-4, labels: {kubernetes.io/service-name: %[1]s}}
+addressType: IPv4
+ports: [{name: p, port: 8080}]
+endpoints: [{addresses: ["10.244.1.%[5]s"], nodeName: node-a}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {namespace: test, name: %[1]s-6, labels: {kubernetes.io/service-name: %[1]s}}
+addressType: IPv6
+ports: [{name: p, port: 8080}]
+endpoints: [{addresses: ["fd00:10:244:1::%[5]s"], nodeName: node-a}]
+---
+`
+	return fmt.Sprintf(format, name, created, spec, status, map[string]string{"a": "2", "b": "3"}[pod])
+}
+
+// nodeManifest is the lab's Node with these addresses.
+func nodeManifest(addresses ...string) string {
+	text := "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\nstatus: {addresses: ["
+	for _, a := range addresses {
+		text += `{type: InternalIP, address: "` + a + `"},`
+	}
+	return text + "]}\n"
+}
+
+// expect opens a connection for each line "SOURCE DESTINATION OUTCOME": the outcome is the endpoint, refused or dropped,
+// and, if it is of interest, the address that the endpoint saw.
+func (m *manifested) expect(t *testing.T, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		f := append(strings.Fields(line), "")
+		timeout := patience
+		if f[2] == "dropped" {
+			timeout = 200 * time.Millisecond
+		}
+		got, err := connect(m.from[f[0]], nft.TCP, "", f[1], timeout)
+		outcome := got.endpoint.String()
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			outcome = "refused"
+		case err != nil && isTimeout(err):
+			outcome = "dropped"
+		case err != nil:
+			outcome = err.Error()
+		}
+		if outcome != f[2] {
+			t.Errorf("%s: %s", line, outcome)
+		}
+		if seen := got.source.Addr().String(); err == nil && f[3] != "" && seen != f[3] {
+			t.Errorf("%s: it saw %s", line, seen)
+		}
+	}
+}
+
+var logged = regexp.MustCompile(`level=(?:WARN|ERROR) .*object="(?:Service|EndpointSlice) test/([^"]*)" field=(\S+)`)
+
+// manifestCase are manifests: what is reported of them, and what packets meet.
+type manifestCase struct {
+	name      string
+	settings  func(*render.Node) // what flags say besides, nil for nothing
+	services  []string
+	problems  []string // Service and field
+	conflicts []string
+	tables    []string // what the tables say
+	packets   []string
+}
+
+// badInput are manifests that say what makes no sense, or less than it seems.
+var badInput = []manifestCase{
+	{
+		name: "affinity timeouts out of bounds",
+		services: []string{
+			served("below", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -5}}", "", "a"),
+			served("above", "1", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2147483647}}", "", "b"),
+		},
+		problems: []string{"above spec.sessionAffinityConfig.clientIP.timeoutSeconds", "below spec.sessionAffinityConfig.clientIP.timeoutSeconds"},
+		tables:   []string{"update @affinity/test/below/tcp/p { ip saddr timeout 1s ", "update @affinity/test/above/tcp/p { ip saddr timeout 86400s "},
+		packets:  []string{"client 10.96.0.1:80 10.244.1.2:8080", "client 10.96.0.1:80 10.244.1.2:8080", "client 10.96.0.2:80 10.244.1.3:8080"},
+	},
+	{
+		name: "source ranges with host bits and spaces",
+		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+  loadBalancerSourceRanges: [" 198.51.100.200/24", "2001:db8:51::77/64	"]`,
+			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
+		packets: []string{
+			"outside 203.0.113.1:80 10.244.1.2:8080 192.0.2.10", "client 203.0.113.1:80 dropped", "node 203.0.113.1:80 dropped",
+			"outside [2001:db8:cb::1]:80 [fd00:10:244:1::2]:8080 2001:db8::10", "client [2001:db8:cb::1]:80 dropped",
+		},
+	},
+	{
+		name: "source ranges of one family all invalid: its addresses alone are not served",
+		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+  loadBalancerSourceRanges: [198.51.100.0/42, "2001:db8:51::/64"], externalIPs: [203.0.113.1, "2001:db8:cb::1", 203.0.113.2]`,
+			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
+		problems: []string{"ranged spec.loadBalancerSourceRanges", "ranged spec.loadBalancerSourceRanges[0]"},
+		packets: []string{ // the first two external IPs are the load balancer's, and do not get around its ranges
+			"outside 203.0.113.1:80 dropped", "outside [2001:db8:cb::1]:80 [fd00:10:244:1::2]:8080", "client [2001:db8:cb::1]:80 dropped",
+			"outside 203.0.113.2:80 10.244.1.2:8080", "client 10.96.0.1:80 10.244.1.2:8080",
+		},
+	},
+	{
+		name: "duplicate ports: the first counts",
+		services: []string{served("twice", "1", `type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001},
+  {name: none, port: 80, nodePort: 30002}, {name: p, port: 81, nodePort: 30003}, {name: q, port: 82, nodePort: 30001}]`, "", "a")},
+		problems: []string{"twice spec.ports[1].port", "twice spec.ports[2].name", "twice spec.ports[3].nodePort"},
+		packets: []string{
+			"client 10.96.0.1:80 10.244.1.2:8080", "client 10.96.0.1:81 refused", "client 10.96.0.1:82 refused",
+			"outside 192.0.2.10:30001 10.244.1.2:8080", "outside 192.0.2.10:30002 refused", "outside 192.0.2.10:30003 refused",
+			"node 192.0.2.10:30001 10.244.1.2:8080", "node 127.0.0.1:30001 refused", "node [::1]:30001 refused",
+		},
+	},
+	{
+		name: "an external IP of the node: its other ports are left alone",
+		services: []string{
+			served("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
+			served("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
+		},
+		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
+		packets: []string{
+			"outside 192.0.2.10:8000 10.244.1.3:8080 192.0.2.10", "client 192.0.2.10:8000 10.244.1.3:8080", "node 192.0.2.10:8000 10.244.1.3:8080",
+			"outside [2001:db8::10]:8000 [fd00:10:244:1::3]:8080", "outside 192.0.2.10:30001 10.244.1.2:8080", "client 10.96.0.2:8000 10.244.1.3:8080",
+			"outside 192.0.2.10:22 192.0.2.10:22 198.51.100.7", "client 192.0.2.10:22 192.0.2.10:22 10.244.1.9", "node 192.0.2.10:22 192.0.2.10:22",
+			"outside [2001:db8::10]:22 [2001:db8::10]:22 2001:db8:51::7", "outside 192.0.2.10:23 refused",
+		},
+	},
+	{
+		name: "an external IP that is another Service's cluster IP",
+		services: []string{
+			served("old", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}]", "", "a"),
+			served("new", "2", "clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{name: p, port: 80}, {name: p2, port: 443}]", "", "b"),
+			served("other", "3", "clusterIP: 10.96.0.3, externalIPs: [10.96.0.1], ports: [{name: p, port: 8443}]", "", "b"),
+		},
+		conflicts: []string{"10.96.0.1:80/tcp: old, not new"},
+		packets: []string{
+			"client 10.96.0.1:80 10.244.1.2:8080 10.244.1.9", "client 10.96.0.1:8443 10.244.1.3:8080 192.0.2.10",
+			"client 10.96.0.1:443 refused", "client 10.96.0.1:81 refused", "client 10.96.0.2:80 10.244.1.3:8080 10.244.1.9",
+		},
+	},
+}
+
+// TestBadInput gives each of them to a node and sends packets.
+func TestBadInput(t *testing.T) {
+	for _, c := range badInput {
+		t.Run(c.name, c.run)
+	}
+}
+
+// run gives the manifests to a node that listens at ports 22 and 8000. Somebody outside listens at port 6443.
+func (c manifestCase) run(t *testing.T) {
+	m := newManifested(t, nft.IPv4, nft.IPv6)
+	if c.settings != nil {
+		m.configure(c.settings)
+	}
+	host, outside := &sandbox.Pod{Namespace: m.node}, &sandbox.Pod{Namespace: m.from["outside"]}
+	for _, at := range []string{"192.0.2.10:22", "192.0.2.10:8000", "[2001:db8::10]:22", "[2001:db8::10]:8000"} {
+		m.serve(host, netip.MustParseAddrPort(at))
+	}
+	for _, at := range []string{"198.51.100.7:6443", "[2001:db8:51::7]:6443"} {
+		m.serve(outside, netip.MustParseAddrPort(at))
+	}
+	m.write("all.yaml", strings.Join(c.services, "")+nodeManifest("192.0.2.10", "2001:db8::10"))
+	m.follow()
+	var problems []string
+	for _, match := range logged.FindAllStringSubmatch(m.log.String(), -1) {
+		problems = append(problems, match[1]+" "+match[2])
+	}
+	if slices.Sort(problems); !slices.Equal(problems, c.problems) || strings.Count(m.log.String(), "\n") != len(problems) {
+		t.Errorf("problems %q; log:\n%s", problems, m.log.String())
+	}
+	if !slices.Equal(m.conflicts, c.conflicts) {
+		t.Errorf("conflicts %q", m.conflicts)
+	}
+	for _, text := range c.tables {
+		if table := m.tables()[0].String(); !strings.Contains(table, text) {
+			t.Errorf("%q is not in\n%s", text, table)
+		}
+	}
+	m.expect(t, c.packets...)
+}
+
+// configure makes it follow the directory anew, by other settings.
+func (m *manifested) configure(settings func(*render.Node)) {
+	m.t.Helper()
+	settings(&m.facts)
+	m.ruleset = render.NewRuleset(m.facts)
+	m.source.Close()
+	var err error
+	if m.source, err = watcher.NewDir(m.dir, m.facts, slog.New(slog.NewTextHandler(&m.log, nil))); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// TestNodeWithoutAddresses: its node ports are not served, everything else is. When an address appears they are, and no
+// more when it goes.
+func TestNodeWithoutAddresses(t *testing.T) {
+	m := newManifested(t, nft.IPv4, nft.IPv6)
+	m.write("web.yaml", served("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
+  externalIPs: [203.0.113.1], ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"))
+	rest := []string{"client 10.96.0.1:80 10.244.1.2:8080", "node 10.96.0.1:80 10.244.1.2:8080", "outside 203.0.113.1:80 10.244.1.2:8080",
+		"client [fd00:10:96::1]:80 [fd00:10:244:1::2]:8080"}
+	for _, step := range []struct {
+		addresses []string
+		packets   []string
+	}{
+		{nil, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 refused"}},
+		{[]string{"2001:db8::10"}, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080"}},
+		{[]string{"192.0.2.10"}, []string{"outside 192.0.2.10:30001 10.244.1.2:8080 192.0.2.10", "outside [2001:db8::10]:30001 refused"}},
+		{nil, []string{"outside 192.0.2.10:30001 refused"}},
+	} {
+		m.write("node.yaml", nodeManifest(step.addresses...))
+		m.follow()
+		t.Logf("addresses %v", step.addresses)
+		m.expect(t, slices.Concat(step.packets, rest)...)
+	}
+}
+
+// TestSingleStack: lists of both families on a node that has one, whichever: that one works, and nothing of the other
+// stands in its way. Its frontends are there without an endpoint: refused, for who gets as far.
+func TestSingleStack(t *testing.T) {
+	const (
+		spec = `type: LoadBalancer, clusterIP: %s, clusterIPs: [%s, %s], externalIPs: [203.0.113.1, "2001:db8:cb::1"],
+  loadBalancerSourceRanges: [198.51.100.0/24, "2001:db8:51::/64"], ports: [{name: p, port: 80, nodePort: 30001}]`
+		status = "loadBalancer: {ingress: [{ip: 203.0.113.2}, {ip: '2001:db8:cb::2'}]}"
+		v4, v6 = "10.96.0.1", `"fd00:10:96::1"`
+	)
+	for _, c := range []struct {
+		family  nft.Family
+		spec    string
+		node    string
+		packets []string
+	}{
+		{nft.IPv4, fmt.Sprintf(spec, v4, v4, v6), "192.0.2.10", []string{
+			"client 10.96.0.1:80 10.244.1.2:8080 10.244.1.9", "outside 203.0.113.1:80 10.244.1.2:8080 192.0.2.10",
+			"outside 203.0.113.2:80 10.244.1.2:8080 192.0.2.10", "client 203.0.113.2:80 dropped", "outside 192.0.2.10:30001 10.244.1.2:8080 192.0.2.10",
+			"client [fd00:10:96::1]:80 refused", "outside [2001:db8:cb::1]:80 refused",
+		}},
+		{nft.IPv6, fmt.Sprintf(spec, v6, v6, v4), "2001:db8::10", []string{
+			"client [fd00:10:96::1]:80 [fd00:10:244:1::2]:8080 fd00:10:244:1::9", "outside [2001:db8:cb::1]:80 [fd00:10:244:1::2]:8080 2001:db8::10",
+			"outside [2001:db8:cb::2]:80 [fd00:10:244:1::2]:8080 2001:db8::10", "client [2001:db8:cb::2]:80 dropped",
+			"outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080 2001:db8::10", "client 10.96.0.1:80 refused", "outside 203.0.113.1:80 refused",
+		}},
+	} {
+		t.Run(c.family.String(), func(t *testing.T) {
+			m := newManifested(t, c.family)
+			slice := map[nft.Family]string{nft.IPv4: "addressType: IPv6", nft.IPv6: "addressType: IPv4"}[c.family]
+			parts := strings.Split(served("web", "1", c.spec, status, "a"), "---\n")
+			parts = slices.DeleteFunc(parts, func(p string) bool { return strings.Contains(p, slice) }) // no pod has such an address
+			m.write("all.yaml", strings.Join(parts, "---\n")+nodeManifest(c.node))
+			m.follow()
+			if m.log.Len() > 0 {
+				t.Errorf("log:\n%s", m.log.String())
+			}
+			m.expect(t, c.packets...)
+		})
+	}
+}

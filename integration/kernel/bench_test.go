@@ -1,0 +1,178 @@
+package kernel
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"syscall"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// sizes are the numbers of Services, with three endpoints each, that are measured.
+var sizes = []int{1_000, 10_000, 100_000}
+
+// cluster makes Services of one port with three endpoints.
+func cluster(n int) []render.Service {
+	services := make([]render.Service, n)
+	for i := range services {
+		services[i] = clusterService(i, 3, 0)
+	}
+	return services
+}
+
+// clusterService is Service number i with so many endpoints; variant changes the first one's address.
+func clusterService(i, endpoints, variant int) render.Service {
+	a := func(base byte, n int) netip.Addr {
+		return netip.AddrFrom4([4]byte{base, byte(n >> 16), byte(n >> 8), byte(n)})
+	}
+	s := render.Service{
+		ServiceName: render.ServiceName{Namespace: fmt.Sprintf("namespace-%d", i%100), Name: fmt.Sprintf("service-%d", i)},
+		ClusterIPs:  []netip.Addr{a(10, i+1)},
+		Ports:       []render.Port{{Name: "http", Protocol: nft.TCP, Port: 80}},
+	}
+	for e := range endpoints {
+		base := byte(20 + e)
+		if e == 0 {
+			base += byte(100 * variant)
+		}
+		node := "node-b"
+		if i%100 == 0 {
+			node = "node-a"
+		}
+		s.Ports[0].Endpoints = append(s.Ports[0].Endpoints,
+			render.Endpoint{AddrPort: netip.AddrPortFrom(a(base, i), 8080), Node: node, Ready: true})
+	}
+	return s
+}
+
+// BenchmarkLoad is a first start: from Services in memory to all of them in an empty kernel.
+func BenchmarkLoad(b *testing.B) {
+	for _, n := range sizes {
+		services := cluster(n)
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				b.StopTimer()
+				l := newLab(b)
+				b.StartTimer()
+				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
+				l.reconcile()
+				b.StopTimer()
+				l.node.Close()
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkRestart is a start over the tables of an earlier run: everything is read and compared, nothing is sent.
+func BenchmarkRestart(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			l, services := loaded(b, n)
+			for b.Loop() {
+				l.ruleset = render.NewRuleset(l.facts)
+				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
+				if changes := l.reconcile(); len(changes) > 0 {
+					b.Fatalf("%d changes", len(changes))
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkReplaceEndpoint changes the address of one endpoint among so many Services, to the commit.
+func BenchmarkReplaceEndpoint(b *testing.B) {
+	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3, i%2) }, 2)
+}
+
+// BenchmarkAddRemoveEndpoint gives one Service a fourth endpoint and takes it away again: the count changes, and with
+// it the frontend's verdict.
+func BenchmarkAddRemoveEndpoint(b *testing.B) {
+	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3+i%2, 0) }, 3)
+}
+
+func benchmarkChange(b *testing.B, variant func(i int) render.Service, operations int) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			l, _ := loaded(b, n)
+			i := 0
+			for b.Loop() {
+				i++
+				changes := l.apply(render.Update{Services: []render.Service{variant(i)}})
+				if got := nft.ElementOperations(changes); got != operations {
+					b.Fatalf("%d element operations: %v", got, changes)
+				}
+			}
+		})
+	}
+}
+
+func loaded(b *testing.B, n int) (*lab, []render.Service) {
+	l, services := newLab(b), cluster(n)
+	l.facts.ServiceCIDRs = prefixes("10.0.0.0/8")
+	l.ruleset.Update(render.Update{Node: l.facts, Services: services})
+	l.reconcile()
+	return l, services
+}
+
+// TestChangeIsSmall: what one changed endpoint costs does not grow with the number of Services.
+func TestChangeIsSmall(t *testing.T) {
+	const services = 10_000
+	l := newLab(t)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(services)})
+	l.reconcile()
+	for _, c := range []struct {
+		name string
+		to   render.Service
+		want int // element operations: a replaced element is deleted and added
+	}{
+		{"an endpoint replaced", clusterService(7, 3, 1), 2},
+		{"a local endpoint replaced", clusterService(100, 3, 1), 4},
+		{"an endpoint more", clusterService(8, 4, 0), 3},
+		{"an endpoint less", clusterService(9, 2, 0), 3},
+		{"nothing", clusterService(10, 3, 0), 0},
+	} {
+		changes := l.apply(render.Update{Services: []render.Service{c.to}})
+		if got := nft.ElementOperations(changes); got != c.want || got > 4 {
+			t.Errorf("%s: %d element operations, not %d: %v", c.name, got, c.want, changes)
+		}
+		if c.want == 0 && len(changes) > 0 {
+			t.Errorf("%s: %v", c.name, changes)
+		}
+	}
+	if rest := nft.Diff(l.tables(), l.ruleset.Tables()); !onlyUnusedChains(rest) {
+		t.Errorf("the kernel differs by %v", rest)
+	}
+}
+
+// BenchmarkAffinityConnect is what a connection through a Service with session affinity costs, by the number of its
+// endpoints: from connect to the refusal, since all endpoints are closed ports of one pod. The rules do the same work for
+// all.
+func BenchmarkAffinityConnect(b *testing.B) {
+	for _, n := range []int{10, 1_000, 5_000} {
+		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
+			l := newLab(b).addNetwork()
+			l.pod("server", 0, "10.244.1.2")
+			client := l.pod("client", 0, "10.244.9.9")
+			s := service("s", nft.TCP, "10.96.0.1:80")
+			s.Affinity = 3 * time.Hour
+			for port := range n {
+				s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, endpoint(fmt.Sprintf("10.244.1.2:%d", 10_000+port)))
+			}
+			l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
+			l.reconcile()
+			for b.Loop() {
+				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+					b.Fatal(err)
+				}
+			}
+			if got := l.tables()[0].Set("affinity/test/s/tcp/main"); len(got.Elements) != 1 {
+				b.Fatalf("remembered: %v", got.Elements)
+			}
+		})
+	}
+}

@@ -1,0 +1,99 @@
+package kernel
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
+
+	"nfproxy/sandbox"
+)
+
+// flowEntries are entries of the connection tracking that no packet made.
+type flowEntries struct {
+	t      testing.TB
+	handle *netlink.Handle
+}
+
+func newFlowEntries(t testing.TB, ns *sandbox.Namespace) flowEntries {
+	t.Helper()
+	var handle *netlink.Handle
+	err := ns.Do(func() (err error) {
+		handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(handle.Close)
+	return flowEntries{t, handle}
+}
+
+// add makes a translated flow that is tracked for ten minutes.
+func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.AddrPort) {
+	e.t.Helper()
+	tuple := func(from, to netip.AddrPort) netlink.IPTuple {
+		return netlink.IPTuple{Protocol: uint8(p), SrcIP: net.IP(from.Addr().AsSlice()), SrcPort: from.Port(),
+			DstIP: net.IP(to.Addr().AsSlice()), DstPort: to.Port()}
+	}
+	family := netlink.InetFamily(unix.AF_INET)
+	if destination.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	err := e.handle.ConntrackCreate(netlink.ConntrackTable, family, &netlink.ConntrackFlow{FamilyType: uint8(family),
+		Forward: tuple(source, destination), Reverse: tuple(endpoint, source), TimeOut: 600})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+}
+
+// TestListFilters: each filter gives the flows it asks for and no other, in both families and for both protocols.
+func TestListFilters(t *testing.T) {
+	l := newLab(t)
+	flows, entries := openFlows(t, l.node), newFlowEntries(t, l.node)
+	frontends := map[nft.Family][]string{nft.IPv4: {"10.96.0.1:53", "10.96.0.1:54", "10.96.0.2:53"},
+		nft.IPv6: {"[fd00:10:96::1]:53", "[fd00:10:96::1]:54", "[fd00:10:96::2]:53"}}
+	clients := map[nft.Family]netip.Addr{nft.IPv4: netip.MustParseAddr("10.244.9.9"), nft.IPv6: netip.MustParseAddr("fd00:10:244:9::9")}
+	protocols := []nft.Protocol{nft.UDP, nft.SCTP}
+	for family, all := range frontends {
+		endpoint := netip.AddrPortFrom(clients[family].Next(), 5353)
+		for i, to := range all {
+			for _, p := range protocols {
+				entries.add(p, netip.AddrPortFrom(clients[family], uint16(40_000+i)), netip.MustParseAddrPort(to), endpoint)
+			}
+		}
+	}
+	list := func(f nft.FlowFilter) (to []string) {
+		t.Helper()
+		err := flows.List(f, func(fl nft.Flow) {
+			if fl.Family != f.Family || fl.Protocol != f.Protocol || fl.Original.Source.Addr() != clients[f.Family] ||
+				fl.Reply.Source.Addr() != clients[f.Family].Next() || fl.Reply.Destination != fl.Original.Source || fl.ID == 0 {
+				t.Errorf("%s: %+v", f, fl)
+			}
+			to = append(to, fl.Original.Destination.String())
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		return to
+	}
+	for family, all := range frontends {
+		for _, p := range protocols {
+			filter := nft.FlowFilter{Family: family, Protocol: p}
+			if got := list(filter); len(got) != len(all) {
+				t.Errorf("%s: %v", filter, got)
+			}
+			for _, to := range all {
+				filter.Destination = netip.MustParseAddrPort(to)
+				if got := list(filter); !slices.Equal(got, []string{to}) {
+					t.Errorf("%s: %v", filter, got)
+				}
+			}
+		}
+	}
+}

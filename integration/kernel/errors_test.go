@@ -1,0 +1,105 @@
+package kernel
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+
+	"nfproxy/nft"
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// TestErrorsNameTheChange: what the kernel refuses is named down to the element, and nothing of the batch is applied.
+func TestErrorsNameTheChange(t *testing.T) {
+	l := newLab(t)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
+	l.reconcile()
+	before := tablesText(l.tables())
+	table := l.tables()[0]
+	services, clusterIPs := table.Set("services"), table.Set("cluster-ips")
+	key := func(port uint16) nft.Value {
+		return nft.Addr(netip.MustParseAddr("10.96.9.9")) + nft.Proto(nft.TCP) + nft.Port(port)
+	}
+	var many []nft.Element // more than one message holds
+	for port := range uint16(3000) {
+		many = append(many, nft.Element{Key: key(port), Data: nft.GotoChain("refuse").Value()})
+	}
+	many[2500].Data = nft.GotoChain("nowhere").Value()
+	fine := nft.Change{Op: nft.Add, Object: nft.Elements{Set: clusterIPs,
+		List: []nft.Element{{Key: nft.Addr(netip.MustParseAddr("10.96.200.1"))}}}}
+	for name, c := range map[string]struct {
+		change nft.Change
+		want   string
+		cause  error
+	}{
+		"a verdict to no chain, among many": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: many}},
+			"add element ip nfproxy services { 10.96.9.9 . tcp . 2500 : goto nowhere }", syscall.ENOENT},
+		"an element that is there": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: services.Elements[1:2]}},
+			"add element ip nfproxy services { 10.96.0.3 . tcp . 443", syscall.EEXIST},
+		"an element that is not there": {nft.Change{Op: nft.Delete, Object: nft.Elements{Set: services,
+			List: []nft.Element{services.Elements[0], {Key: key(1)}}}},
+			"delete element ip nfproxy services { 10.96.9.9 . tcp . 1 }", syscall.ENOENT},
+		"a chain in use": {nft.Change{Op: nft.Delete, Object: table.Chain("refuse")}, "delete chain ip nfproxy refuse", syscall.EBUSY},
+		"a rule on no set": {nft.Change{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: table.TableID, Name: "refuse",
+			Rules: []nft.Rule{{Do: nft.Reject{}}, {Match: []nft.Match{nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "nosuch"}}, Do: nft.Reject{}}}}}},
+			"add rule ip nfproxy refuse ip saddr @nosuch reject", syscall.ENOENT},
+		"a table that is not there": {nft.Change{Op: nft.Delete, Object: &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "gone"}}},
+			"delete table ip gone", syscall.ENOENT},
+	} {
+		err := l.kernel.Apply([]nft.Change{fine, c.change}, 0)
+		var named *kernel.ChangeError
+		if !errors.As(err, &named) || !errors.Is(err, c.cause) || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s:\ngot  %v\nwant %s…: %v", name, err, c.want, c.cause)
+		}
+		if after := tablesText(l.tables()); after != before {
+			t.Fatalf("%s: something was applied:\n%s", name, after)
+		}
+	}
+}
+
+// TestMoved: a batch made for a ruleset that has changed since is refused as a whole.
+func TestMoved(t *testing.T) {
+	l := newLab(t)
+	_, generation, err := l.kernel.Read(render.Tables()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
+	changes := l.ruleset.Reconcile(nil)
+	l.nft("", "add", "table", "ip", "other")
+	if err := l.kernel.Apply(changes, generation); !errors.Is(err, kernel.ErrMoved) {
+		t.Fatalf("got %v", err)
+	}
+	if got := l.tables(); len(got) > 0 {
+		t.Errorf("something was applied: %v", got)
+	}
+	if err := l.kernel.Apply(changes, 0); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCountersStay: a replaced frontend counts on.
+func TestCountersStay(t *testing.T) {
+	l := newLab(t).addNetwork()
+	l.pod("a", 8080, "10.244.1.2")
+	l.pod("b", 8080, "10.244.1.3")
+	client := l.pod("client", 0, "10.244.9.9")
+	one := service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080")
+	two := service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.3:8080")
+	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{one}})
+	l.reconcile()
+	for i := range 10 {
+		for range 5 {
+			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.apply(render.Update{Services: []render.Service{[]render.Service{two, one}[i%2]}})
+		if got := l.tables()[0].Set("services").Elements[0].Counter; got == nil || got.Packets != uint64(5*(i+1)) {
+			t.Fatalf("after %d connections the counter is %+v", 5*(i+1), got)
+		}
+	}
+}

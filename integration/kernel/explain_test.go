@@ -1,0 +1,88 @@
+package kernel
+
+import (
+	"net/netip"
+	"testing"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// checkExplained: Explain says of the tables, as the kernel has them, what connections are held to experience.
+func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
+	t.Helper()
+	e := render.Explain(w.tables(), w.packet(p, b))
+	want, answer := render.Sent, ""
+	switch {
+	case b.dropped:
+		want = render.Dropped
+	case len(b.reach) == 0 && p == nft.TCP:
+		want, answer = render.Refused, "reset"
+	case len(b.reach) == 0:
+		want, answer = render.Refused, "unreachable"
+	}
+	if e.Outcome != want || e.Answer != answer || len(e.Why) == 0 || len(e.Problems) > 0 || (e.From.Origin == render.ThisNode) != (b.from == "node") {
+		t.Errorf("explained as %+v", e)
+	}
+	candidates := make(map[string]render.Candidate)
+	for _, c := range e.Endpoints {
+		candidates[netip.AddrPortFrom(c.Address, c.Port).String()] = c
+	}
+	for _, name := range b.reach {
+		c, ok := candidates[w.at(name, 8080)]
+		if !ok || c.Masqueraded != b.masqueraded || c.Draws*len(b.reach) != c.Of || c.Local != (name != "c") || c.MasqueradeWhy == "" {
+			t.Errorf("%s is explained as %+v", name, c)
+		}
+	}
+	if len(candidates) != len(b.reach) || e.Service == nil && len(b.reach) > 0 {
+		t.Errorf("of %+v the endpoints are %+v", e.Service, e.Endpoints)
+	}
+}
+
+// TestExplainAffinity: before the first connection a client is new, then it is remembered where it went, at every
+// frontend; where there is no room it is not.
+func TestExplainAffinity(t *testing.T) {
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		t.Run(f.String(), func(t *testing.T) {
+			s := newStickyOf(t, f, nft.TCP, 3)
+			s.facts.AffinityClients = 2
+			s.restart(s.service)
+			frontends := s.frontends()
+			for i := range 2 {
+				if got := s.explain(i, frontends[0]); got.Affinity == nil || got.Affinity.State != "new" || len(got.Endpoints) != 6 {
+					t.Errorf("client %d before: %+v, %+v", i, got.Affinity, got.Endpoints)
+				}
+				home := s.connect(t, i, frontends[0])
+				for _, at := range frontends {
+					s.checkRemembered(t, i, at, home)
+				}
+			}
+			if got := s.explain(2, frontends[0]); got.Affinity == nil || got.Affinity.State != "full" || len(got.Endpoints) != 6 {
+				t.Errorf("without room: %+v, %+v", got.Affinity, got.Endpoints)
+			}
+		})
+	}
+}
+
+// explain explains a client's connection to a frontend.
+func (s *sticky) explain(client int, frontend string) render.Explanation {
+	s.t.Helper()
+	return render.Explain(s.tables(), nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
+		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)})
+}
+
+// checkRemembered fails unless the client is explained to go home, for a time that is not over.
+func (s *sticky) checkRemembered(t *testing.T, client int, frontend, home string) {
+	t.Helper()
+	got := s.explain(client, frontend)
+	a := got.Affinity
+	if a == nil || a.State != "remembered" || a.Endpoint != home || a.LeftSeconds == nil {
+		t.Fatalf("client %d at %s went to %s and is explained as %+v", client, frontend, home, a)
+	}
+	if *a.LeftSeconds <= 0 || *a.LeftSeconds > a.Seconds || a.Seconds != int(s.service.Affinity.Seconds()) {
+		t.Errorf("%d of %d seconds are left", *a.LeftSeconds, a.Seconds)
+	}
+	if len(got.Endpoints) != 1 || netip.AddrPortFrom(got.Endpoints[0].Address, got.Endpoints[0].Port).String() != home {
+		t.Errorf("client %d at %s is explained to go to %+v, not %s", client, frontend, got.Endpoints, home)
+	}
+}

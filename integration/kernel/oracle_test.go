@@ -1,0 +1,111 @@
+package kernel
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// examples are the Services of the oracle tests: all protocols, both families, none, one and several endpoints, local
+// ones and others, the longest names there are.
+func examples() []render.Service {
+	long := service("x", nft.UDP, "10.96.0.9:65535", "10.244.1.9:1 remote")
+	long.Namespace, long.Name = strings.Repeat("n", 63), strings.Repeat("s", 63)
+	long.Ports[0].Name, long.Affinity, long.InternalLocal = strings.Repeat("p", 63), time.Hour, true
+	long.Ports[0].Endpoints = append(long.Ports[0].Endpoints, endpoint("10.244.1.3:1"))
+	dual := service("dual", nft.SCTP, "10.96.0.4:38412", "10.244.1.2:38412", "[fd00:10:244:1::2]:38412", "[fd00:10:244:2::2]:38412 remote")
+	dual.ClusterIPs = append(dual.ClusterIPs, service("", nft.SCTP, "[fd00:10:96::4]:1").ClusterIPs...)
+	external := service("external", nft.TCP, "10.96.0.6:443", "10.244.1.2:8443", "10.244.2.2:8443 remote")
+	external.ClusterIPs = append(external.ClusterIPs, netip.MustParseAddr("fd00:10:96::6"))
+	external.Ports[0].Endpoints = append(external.Ports[0].Endpoints, endpoint("[fd00:10:244:1::2]:8443"))
+	external.Ports[0].NodePort = 30443
+	external.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.80"), netip.MustParseAddr("2001:db8:51::80")}
+	external.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:cb::10")}
+	external.SourceRanges = prefixes("198.51.100.0/24", "192.0.2.0/24", "2001:db8:51::/48")
+	local := external
+	local.Name, local.ExternalLocal, local.InternalLocal = "external-local", true, true
+	local.ClusterIPs, local.Ports = []netip.Addr{netip.MustParseAddr("10.96.0.7")}, slices.Clone(external.Ports)
+	local.Ports[0].Port, local.Ports[0].NodePort = 8443, 30444
+	sticky := service("sticky", nft.TCP, "10.96.0.8:80", "10.244.1.2:8080", "10.244.2.2:8080 remote")
+	sticky.Affinity, sticky.ExternalLocal, sticky.InternalLocal = 3*time.Hour, true, true
+	sticky.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.88")}
+	stickyToo := service("sticky-too", nft.UDP, "10.96.0.8:80", "10.244.1.2:8080")
+	stickyToo.Affinity, stickyToo.ExternalIPs, stickyToo.Ports[0].Name = time.Minute, sticky.ExternalIPs, ""
+	return []render.Service{
+		sticky, stickyToo, external, local,
+		service("web", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080 remote"),
+		service("dns", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"),
+		service("empty", nft.TCP, "10.96.0.3:443"),
+		service("six", nft.TCP, "[fd00:10:96::1]:80", "[fd00:10:244:1::2]:8080", "[fd00:10:244:2::2]:8080 remote"),
+		service("none-of-six", nft.UDP, "[fd00:10:96::2]:80"),
+		dual, long,
+	}
+}
+
+// TestOracleText: the text we print, loaded by nft, and the changes we send, over netlink, make the same ruleset, down
+// to the expressions.
+func TestOracleText(t *testing.T) {
+	for _, pods := range []string{"", "cni0", "veth*"} {
+		t.Run("pods by "+pods, func(t *testing.T) { oracleText(t, pods) })
+	}
+}
+
+func oracleText(t *testing.T, podInterface string) {
+	ours, theirs := newLab(t), newLab(t)
+	ours.facts.PodInterface = podInterface
+	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
+	ours.reconcile()
+	theirs.nft(tablesText(ours.ruleset.Tables()), "-f", "-")
+
+	if a, b := ours.nft("", "list", "ruleset"), theirs.nft("", "list", "ruleset"); sorted(a) != sorted(b) {
+		t.Errorf("nft lists what we sent as\n%s\nand what it loaded as\n%s", a, b)
+	}
+	a, b := ours.nft("", "--debug=netlink", "list", "ruleset"), theirs.nft("", "--debug=netlink", "list", "ruleset")
+	if expressions(a) != expressions(b) {
+		t.Errorf("the expressions we sent are\n%s\nnft's are\n%s", expressions(a), expressions(b))
+	}
+	for i, got := range theirs.tables() {
+		if diff := nft.Diff([]*nft.Table{got}, ours.tables()[i:i+1]); len(diff) > 0 {
+			t.Errorf("what nft loaded, read by us, differs by %v", diff)
+		}
+	}
+}
+
+// TestOracleListing: our tables list, and the listing loads again and lists the same. Anything else would break every
+// other program that lists the ruleset.
+func TestOracleListing(t *testing.T) {
+	ours, again := newLab(t), newLab(t)
+	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
+	ours.reconcile()
+	listing := ours.nft("", "list", "ruleset")
+	again.nft(listing, "-f", "-")
+	if got := again.nft("", "list", "ruleset"); got != listing {
+		t.Errorf("the listing\n%s\nloaded and listed again is\n%s", listing, got)
+	}
+	ours.nft("", "--json", "list", "ruleset")
+}
+
+// TestDumpLoads: what the kernel has, as text with its counters, loads and is the same again.
+func TestDumpLoads(t *testing.T) {
+	ours, again := newLab(t), newLab(t)
+	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
+	ours.reconcile()
+	text := tablesText(ours.tables())
+	again.nft(text, "-f", "-")
+	if got := tablesText(again.tables()); got != text {
+		t.Errorf("dumped\n%s\nloaded and dumped again\n%s", text, got)
+	}
+}
+
+func tablesText(tables []*nft.Table) string {
+	var b strings.Builder
+	for _, t := range tables {
+		b.WriteString(t.String())
+	}
+	return b.String()
+}
