@@ -33,7 +33,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 		return err
 	}
 	defer watch.Close()
-	if guard, err := kernel.OpenGuard(families(set.Node)...); err != nil {
+	if guard, err := OpenGuard(families(set.Node)...); err != nil {
 		log.Warn("open connections can break while others flush the ruleset: the kernel keeps no table of ours", "error", err)
 	} else {
 		defer guard.Close()

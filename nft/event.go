@@ -39,19 +39,19 @@ type TracedPacket struct {
 // Is says whether the event is of a table.
 func (e TraceEvent) Is(t TableID) bool { return e.Family == t.Family.String() && e.Table == t.Name }
 
-// MarkerPrefix is how the names of tables that mark packets begin, whoever's they are. Such a table is of family inet,
-// and its chains are: MarkingChain with the one rule that marks; LeavingChain and ArrivingChain, base chains without
-// rules, for the last look at a marked packet after all translation.
+// TablePrefix is how the names of the tables of all Tracers begin. Such a table has family inet. Its TracingChain has the
+// one rule that switches tracing on; LeavingChain and ArrivingChain are base chains without rules, which show a traced
+// packet after all translation.
 const (
-	MarkerPrefix  = "nfproxy-trace-"
-	MarkingChain  = "marks"
+	TablePrefix   = "nfproxy-trace-"
+	TracingChain  = "marks"
 	LeavingChain  = "leaving"
 	ArrivingChain = "arriving"
 )
 
 // Begins says whether the event is the first of a packet that the marker table of that name marked.
 func (e TraceEvent) Begins(marker string) bool {
-	return e.Family == "inet" && e.Table == marker && e.Chain == MarkingChain && e.Kind == RuleEvent
+	return e.Family == "inet" && e.Table == marker && e.Chain == TracingChain && e.Kind == RuleEvent
 }
 
 // Ends says whether the event is the last of such a packet: it got through and leaves the machine, or arrives at it, or

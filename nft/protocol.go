@@ -40,3 +40,6 @@ func ParseProtocol(s string) (Protocol, error) {
 	}
 	return 0, fmt.Errorf("protocol %q is none of TCP, UDP, SCTP", s)
 }
+
+// HasPorts reports whether the protocol is one whose ports Services have: TCP, UDP or SCTP.
+func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }

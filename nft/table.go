@@ -25,6 +25,14 @@ func (f Family) String() string {
 	return "ip"
 }
 
+// Number returns the kernel's number of the family (NFPROTO_IPV4 and NFPROTO_IPV6 in include/uapi/linux/netfilter.h).
+func (f Family) Number() uint8 {
+	if f == IPv6 {
+		return 10
+	}
+	return 2
+}
+
 // AddrType is the type of the family's addresses.
 func (f Family) AddrType() Type {
 	if f == IPv6 {
@@ -46,8 +54,12 @@ func (t TableID) String() string { return t.Family.String() + " " + t.Name }
 type Table struct {
 	TableID
 	Comment string
-	Sets    []*Set
-	Chains  []*Chain
+	// Owner: the table belongs to the socket that adds it. Others cannot change it, a flush of theirs passes it over, and
+	// the kernel removes it when the socket is closed (NFT_TABLE_F_OWNER in include/uapi/linux/netfilter/nf_tables.h,
+	// Linux 5.12). Diff does not compare it: the only tables that have an owner are never read back.
+	Owner  bool
+	Sets   []*Set
+	Chains []*Chain
 }
 
 // Set is a set or, with Data, a map: its declaration, and its elements where it stands for a whole state. Elements of

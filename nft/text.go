@@ -9,6 +9,9 @@ import (
 func (t *Table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s {\n", t.TableID)
+	if t.Owner {
+		b.WriteString("\tflags owner\n")
+	}
 	if t.Comment != "" {
 		fmt.Fprintf(&b, "\tcomment %q\n", t.Comment)
 	}

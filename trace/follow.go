@@ -25,12 +25,12 @@ type Request struct {
 // Follower marks packets and listens to what the kernel tells of them.
 type Follower struct {
 	// To are the destinations whose packets are marked.
-	To      []kernel.MarkedDestination
+	To      []kernel.Destination
 	request Request
 	kernel  *kernel.Conn
 	traces  *kernel.Traces
-	marker  *kernel.Marker
-	names   map[kernel.MarkedDestination]string
+	tracer  *kernel.Tracer
+	names   map[kernel.Destination]string
 	rules   *rulebook
 }
 
@@ -74,7 +74,7 @@ func (f *Follower) open() error {
 	if f.traces, err = kernel.OpenTraces(); err != nil {
 		return err
 	}
-	f.marker, err = kernel.Mark(kernel.Marking{To: f.To, From: f.request.From, Count: uint32(f.request.Count),
+	f.tracer, err = kernel.StartTracer(kernel.Tracing{To: f.To, From: f.request.From, Count: uint32(f.request.Count),
 		Timeout: f.request.Timeout})
 	return err
 }
@@ -82,8 +82,8 @@ func (f *Follower) open() error {
 // Close ends the marking: its table is gone.
 func (f *Follower) Close() error {
 	var errs []error
-	if f.marker != nil {
-		errs = append(errs, f.marker.Close())
+	if f.tracer != nil {
+		errs = append(errs, f.tracer.Close())
 	}
 	if f.traces != nil {
 		errs = append(errs, f.traces.Close())
@@ -111,7 +111,7 @@ func (f *Follower) Run(ctx context.Context, each func(Journey) error) (Result, e
 	tick := time.NewTicker(patience)
 	defer tick.Stop()
 	var result Result
-	packets, told := newPackets(f.marker.Table), 0
+	packets, told := newPackets(f.tracer.Table()), 0
 	for told < f.request.Count {
 		var ended [][]nft.TraceEvent
 		over := false
@@ -165,9 +165,9 @@ func (f *Follower) tell(events []nft.TraceEvent, each func(Journey) error) error
 	if err := f.rules.refresh(); err != nil {
 		return err
 	}
-	j := tell(events, f.marker.Table, f.rules.rule)
+	j := tell(events, f.tracer.Table(), f.rules.rule)
 	if p, err := nft.ParseProtocol(j.Protocol); err == nil {
-		j.Service = f.names[kernel.MarkedDestination{Protocol: p, AddrPort: j.Destination}]
+		j.Service = f.names[kernel.Destination{Protocol: p, AddrPort: j.Destination}]
 	}
 	return each(j)
 }

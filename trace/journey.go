@@ -53,7 +53,7 @@ func tell(events []nft.TraceEvent, marker string, rule ruleOf) Journey {
 	j := Journey{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
 		In: first.Packet.In, Steps: []Step{}, Outcome: Unknown}
 	for _, e := range events {
-		if strings.HasPrefix(e.Table, nft.MarkerPrefix) {
+		if strings.HasPrefix(e.Table, nft.TablePrefix) {
 			continue
 		}
 		r, known := rule(e)

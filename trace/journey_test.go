@@ -8,7 +8,7 @@ import (
 	"nfproxy/nft"
 )
 
-const marker = nft.MarkerPrefix + "1"
+const marker = nft.TablePrefix + "1"
 
 // The events of tests, as the kernel sends them.
 func event(id uint32, family, table, chain string, rule uint64, v nft.Verdict) nft.TraceEvent {
@@ -25,7 +25,7 @@ func seen(e nft.TraceEvent, source, destination string) nft.TraceEvent {
 }
 
 func begin(id uint32) nft.TraceEvent {
-	return seen(event(id, "inet", marker, nft.MarkingChain, 7, nft.Verdict{}), "10.0.0.9:1000", "10.96.0.1:80")
+	return seen(event(id, "inet", marker, nft.TracingChain, 7, nft.Verdict{}), "10.0.0.9:1000", "10.96.0.1:80")
 }
 
 func ours(id uint32, chain string, rule uint64, v nft.Verdict) nft.TraceEvent {
@@ -78,7 +78,7 @@ func TestJourney(t *testing.T) {
 		"a rule that is gone": {[]nft.TraceEvent{begin(1), ours(1, "dispatch", 99, drop)},
 			"  ip nfproxy  dispatch  a rule that is gone: drop\n  = dropped by ip nfproxy dispatch\n"},
 		"lost":               {[]nft.TraceEvent{begin(1)}, "  = nothing more was heard of it: it was dropped outside of nftables, or waits in a queue\n"},
-		"a marker of others": {[]nft.TraceEvent{begin(1), event(1, "inet", nft.MarkerPrefix+"2", "first", 3, accept), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")}, "  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, its source kept\n"},
+		"a marker of others": {[]nft.TraceEvent{begin(1), event(1, "inet", nft.TablePrefix+"2", "first", 3, accept), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")}, "  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, its source kept\n"},
 	} {
 		var text strings.Builder
 		if err := tell(c.events, marker, rules).Print(&text); err != nil {

@@ -15,7 +15,7 @@ import (
 // Target is what packets are to be followed to: one address and port, or a Service.
 type Target struct {
 	// At is the address and port, the zero value for a Service.
-	At kernel.MarkedDestination
+	At kernel.Destination
 	// Namespace and Name are the Service's. Port is a name or a number, empty for all ports.
 	Namespace, Name, Port string
 }
@@ -31,7 +31,7 @@ func ParseTarget(text string) (Target, error) {
 		if at.Addr().Is4In6() || at.Addr().Zone() != "" || at.Port() == 0 {
 			return Target{}, fmt.Errorf("%q is no address and port of a Service", text)
 		}
-		return Target{At: kernel.MarkedDestination{Protocol: p, AddrPort: at}}, nil
+		return Target{At: kernel.Destination{Protocol: p, AddrPort: at}}, nil
 	}
 	if _, err := netip.ParseAddr(strings.Trim(address, "[]")); err == nil {
 		return Target{}, fmt.Errorf("%q has no port: ADDRESS:PORT, or [ADDRESS]:PORT for IPv6", text)
@@ -66,11 +66,11 @@ func (t Target) String() string {
 }
 
 // Destinations are the frontends of the target. An address and port need not be one.
-func (t Target) Destinations(d render.Description) ([]kernel.MarkedDestination, error) {
+func (t Target) Destinations(d render.Description) ([]kernel.Destination, error) {
 	if t.Name == "" {
-		return []kernel.MarkedDestination{t.At}, nil
+		return []kernel.Destination{t.At}, nil
 	}
-	var found []kernel.MarkedDestination
+	var found []kernel.Destination
 	known := false
 	for _, s := range d.Services {
 		if s.Namespace != t.Namespace || s.Name != t.Name {
@@ -105,14 +105,14 @@ func (t Target) hasPort(s render.DescribedService) bool {
 	return false
 }
 
-func destination(s render.DescribedService, f render.DescribedFrontend) kernel.MarkedDestination {
+func destination(s render.DescribedService, f render.DescribedFrontend) kernel.Destination {
 	p, _ := nft.ParseProtocol(s.Protocol) // the kernel's rules have no other
-	return kernel.MarkedDestination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}
+	return kernel.Destination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}
 }
 
 // serviceNames are the names of the Services' ports by their frontends.
-func serviceNames(d render.Description) map[kernel.MarkedDestination]string {
-	names := make(map[kernel.MarkedDestination]string)
+func serviceNames(d render.Description) map[kernel.Destination]string {
+	names := make(map[kernel.Destination]string)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
 			names[destination(s, f)] = Target{Namespace: s.Namespace, Name: s.Name, Port: s.Port}.String()
@@ -122,7 +122,7 @@ func serviceNames(d render.Description) map[kernel.MarkedDestination]string {
 }
 
 // check refuses sources that no packet to the destinations can have.
-func check(from netip.Prefix, to []kernel.MarkedDestination) error {
+func check(from netip.Prefix, to []kernel.Destination) error {
 	for _, d := range to {
 		if !from.IsValid() || from.Addr().Is4() == d.Addr().Is4() {
 			return nil

@@ -10,8 +10,8 @@ import (
 	"nfproxy/render"
 )
 
-func at(p nft.Protocol, text string) kernel.MarkedDestination {
-	return kernel.MarkedDestination{Protocol: p, AddrPort: netip.MustParseAddrPort(text)}
+func at(p nft.Protocol, text string) kernel.Destination {
+	return kernel.Destination{Protocol: p, AddrPort: netip.MustParseAddrPort(text)}
 }
 
 func TestParseTarget(t *testing.T) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/agent"
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
 
@@ -49,14 +49,14 @@ func guarded(t *testing.T, f nft.Family) {
 			t.Fatal(err)
 		}
 		if guarded {
-			var g *kernel.Guard
-			if err := l.node.Do(func() (err error) { g, err = kernel.OpenGuard(nft.IPv4, nft.IPv6); return err }); err != nil {
+			var g *agent.Guard
+			if err := l.node.Do(func() (err error) { g, err = agent.OpenGuard(nft.IPv4, nft.IPv6); return err }); err != nil {
 				t.Fatal(err)
 			}
 			defer g.Close()
 		}
 		l.nft("flush ruleset\n", "-f", "-")
-		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, kernel.GuardPrefix) != guarded {
+		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) != guarded {
 			t.Errorf("after a flush there is\n%s", listing)
 		}
 		err = say()
@@ -66,7 +66,7 @@ func guarded(t *testing.T, f nft.Family) {
 	if err := talk(true); err != nil {
 		t.Errorf("guarded, an open connection ends by %v", err)
 	}
-	if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, kernel.GuardPrefix) {
+	if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) {
 		t.Errorf("the guard is left behind:\n%s", listing)
 	}
 	if err := talk(false); err == nil {

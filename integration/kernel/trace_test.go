@@ -66,7 +66,7 @@ func (f *followed) next() trace.Journey {
 // request follows one packet to an address of the world.
 func (w *world) request(p nft.Protocol, b behaviour) trace.Request {
 	at := netip.MustParseAddrPort(w.at(b.to, b.port))
-	return trace.Request{To: trace.Target{At: kernel.MarkedDestination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
+	return trace.Request{To: trace.Target{At: kernel.Destination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
 }
 
 // checkTraced opens a connection for a row and holds what the kernel tells of its packet to who answered, and to Trace.
@@ -170,7 +170,7 @@ func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
 	defer traces.Close()
 	meanwhile()
 	last := netip.MustParseAddrPort(w.at("free", 9))
-	m := w.mark(t, kernel.Marking{To: []kernel.MarkedDestination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
+	m := w.mark(t, kernel.Tracing{To: []kernel.Destination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
 	defer m.Close()
 	connect(w.node, nft.UDP, "", last.String(), 200*time.Millisecond) // it is dropped
 	for {
@@ -178,7 +178,7 @@ func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Begins(m.Table) {
+		if e.Begins(m.Table()) {
 			return n
 		}
 		if e.Begins(e.Table) {
@@ -220,7 +220,7 @@ func TestMarkerBound(t *testing.T) {
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		w := newWorld(t, family)
 		at := netip.MustParseAddrPort(w.at("one", 80))
-		what := kernel.Marking{To: []kernel.MarkedDestination{{Protocol: nft.UDP, AddrPort: at}, {Protocol: nft.TCP, AddrPort: at}},
+		what := kernel.Tracing{To: []kernel.Destination{{Protocol: nft.UDP, AddrPort: at}, {Protocol: nft.TCP, AddrPort: at}},
 			Count: 5, Timeout: time.Minute}
 		n := w.marked(t, func() {
 			m := w.mark(t, what)
@@ -239,9 +239,9 @@ func TestMarkerBound(t *testing.T) {
 	}
 }
 
-func (l *lab) mark(t *testing.T, what kernel.Marking) (m *kernel.Marker) {
+func (l *lab) mark(t *testing.T, what kernel.Tracing) (m *kernel.Tracer) {
 	t.Helper()
-	if err := l.node.Do(func() (err error) { m, err = kernel.Mark(what); return err }); err != nil {
+	if err := l.node.Do(func() (err error) { m, err = kernel.StartTracer(what); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -253,12 +253,12 @@ func TestMarkerExpires(t *testing.T) {
 	w := newWorld(t, nft.IPv4)
 	at := netip.MustParseAddrPort(w.at("one", 80))
 	n := w.marked(t, func() {
-		m := w.mark(t, kernel.Marking{To: []kernel.MarkedDestination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
+		m := w.mark(t, kernel.Tracing{To: []kernel.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
 		defer m.Close()
 		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), patience); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(patience); strings.Contains(w.nft("", "list", "table", "inet", m.Table), "expires"); {
+		for deadline := time.Now().Add(patience); strings.Contains(w.nft("", "list", "table", "inet", m.Table()), "expires"); {
 			if time.Now().After(deadline) {
 				t.Fatal("it does not expire")
 			}
@@ -277,10 +277,10 @@ func TestMarkerExpires(t *testing.T) {
 func TestMarkerListing(t *testing.T) {
 	l := newLab(t)
 	before := l.nft("", "list", "ruleset")
-	m := l.mark(t, kernel.Marking{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []kernel.MarkedDestination{
+	m := l.mark(t, kernel.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []kernel.Destination{
 		{Protocol: nft.TCP, AddrPort: netip.MustParseAddrPort("10.96.0.1:80")}}})
 	listing := l.nft("", "list", "ruleset")
-	for _, want := range []string{"table inet " + m.Table + " {", "flags owner", "limit rate 1/week burst 7 packets meta nftrace set 1",
+	for _, want := range []string{"table inet " + m.Table() + " {", "flags owner", "limit rate 1/week burst 7 packets meta nftrace set 1",
 		"10.96.0.1 . tcp . 80 timeout 1m expires", "ip saddr 10.0.0.0/12 ip daddr . meta l4proto . th dport @to-ip ct status ! confirmed goto marks",
 		"type filter hook prerouting priority -199; policy accept;"} {
 		if !strings.Contains(listing, want) {
@@ -288,11 +288,11 @@ func TestMarkerListing(t *testing.T) {
 		}
 	}
 	l.nft("", "--json", "list", "ruleset")
-	if out, err := runNFT(l.node, "", "delete", "table", "inet", m.Table); err == nil {
+	if out, err := runNFT(l.node, "", "delete", "table", "inet", m.Table()); err == nil {
 		t.Errorf("nft removed it: %s", out)
 	}
 	l.nft("", "flush", "ruleset")
-	if again := l.nft("", "list", "ruleset"); !strings.Contains(again, m.Table) {
+	if again := l.nft("", "list", "ruleset"); !strings.Contains(again, m.Table()) {
 		t.Error("flush ruleset removed it")
 	}
 	if err := m.Close(); err != nil {

@@ -217,7 +217,7 @@ func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return marshalExprs(familyNumber(f), exprs)
+	return marshalExprs(f.Number(), exprs)
 }
 
 func marshalExprs(family uint8, exprs []expr.Any) ([]byte, error) {

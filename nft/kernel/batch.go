@@ -31,14 +31,14 @@ type origin struct {
 const maxElements = math.MaxUint16 - 2048
 
 func (b *batch) begin(kind, flags uint16, family nft.Family, o origin) {
-	b.open(kind, flags, familyNumber(family), o)
+	b.open(kind, flags, family.Number(), o)
 }
 
 // open is begin for any family of netfilter.
 func (b *batch) open(kind, flags uint16, family uint8, o origin) {
 	o.start = len(b.buf)
 	b.origins = append(b.origins, o)
-	b.message.begin(nftMessage(kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
+	b.message.begin(messageType(unix.NFNL_SUBSYS_NFTABLES, kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
 }
 
 // boundary appends NFNL_MSG_BATCH_BEGIN or _END. With a generation the kernel refuses the batch (ERESTART) when the
@@ -80,7 +80,11 @@ func (b *batch) table(o origin, op nft.Op, t *nft.Table) {
 	}
 	b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, t.Family, o)
 	b.str(unix.NFTA_TABLE_NAME, t.Name)
-	b.uint32(unix.NFTA_TABLE_FLAGS, 0)
+	var flags uint32
+	if t.Owner {
+		flags = tableOwner
+	}
+	b.uint32(unix.NFTA_TABLE_FLAGS, flags)
 	if t.Comment != "" {
 		b.bytes(tableUserdata, append([]byte{0, byte(len(t.Comment) + 1)}, t.Comment+"\x00"...))
 	}

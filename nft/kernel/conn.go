@@ -44,13 +44,13 @@ func (unprivileged) Error() string {
 
 func (unprivileged) Unwrap() error { return os.ErrPermission }
 
+// PortID is the netlink port ID of the connection's socket: no other socket of the network namespace has the same.
+func (c *Conn) PortID() uint32 { return c.nl.PID() }
+
 // request is exchange for a message of nf_tables.
 func (c *Conn) request(kind, flags uint16, family uint8, fill func(*message), each func(body []byte) error) error {
-	return c.exchange(nftMessage(kind), flags, family, fill, each)
+	return c.exchange(messageType(unix.NFNL_SUBSYS_NFTABLES, kind), flags, family, fill, each)
 }
-
-// nftMessage is the netlink type of a message of nf_tables.
-func nftMessage(kind uint16) uint16 { return unix.NFNL_SUBSYS_NFTABLES<<8 | kind }
 
 // Generation returns the number of the namespace's ruleset. Any commit, of anybody, changes it.
 func (c *Conn) Generation() (uint32, error) {

@@ -205,7 +205,7 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 	default:
 		return unknownExpr{name: name}
 	}
-	if err := expr.Unmarshal(familyNumber(f), data, e); err != nil {
+	if err := expr.Unmarshal(f.Number(), data, e); err != nil {
 		return unknownExpr{name: name}
 	}
 	return e

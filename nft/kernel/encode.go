@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -95,7 +94,7 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 		port := register(padded(addrLen(f)))
 		return append(key,
 			&expr.Lookup{SourceRegister: reg, SetName: a.Map, DestRegister: reg, IsDestRegSet: true},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(familyNumber(f)), RegAddrMin: reg, RegAddrMax: reg,
+			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), RegAddrMin: reg, RegAddrMax: reg,
 				RegProtoMin: port, RegProtoMax: port, Specified: true}), err
 	case nft.Reject:
 		return []expr.Any{encodeReject(f, a)}, nil
@@ -165,14 +164,3 @@ func verdictOf(code int32) nft.VerdictKind {
 	}
 	return nft.VerdictKind(0x80 | uint8(code))
 }
-
-func familyNumber(f nft.Family) uint8 {
-	if f == nft.IPv6 {
-		return unix.NFPROTO_IPV6
-	}
-	return unix.NFPROTO_IPV4
-}
-
-func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
-
-func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -44,7 +44,7 @@ func (f *Flows) Close() error { return errors.Join(f.lists.Close(), f.edits.Clos
 // Count is how many entries of any kind the namespace has.
 func (f *Flows) Count() (uint32, error) {
 	var n uint32
-	err := f.edits.exchange(ctMessage(ctGetStats), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {
+	err := f.edits.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctGetStats), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {
 		for kind, b := range attributes(body) {
 			if kind == ctaStatsEntries {
 				n = uint32(number(b))
@@ -93,22 +93,12 @@ func incomplete(err error) bool {
 		errors.Is(err, unix.EBUSY)
 }
 
-// drain reads what is left of an exchange that went wrong. Reading goes on with a dump in the kernel, so that when
-// there is nothing to read it has ended (netlink_recvmsg in net/netlink/af_netlink.c).
-func (s *socket) drain() error {
-	for {
-		if b, err := s.receive(false); err != nil || b == nil {
-			return err
-		}
-	}
-}
-
 func (f *Flows) list(filter nft.FlowFilter, each func(nft.Flow)) error {
-	fill := func(m *message) { m.flowFilter(filter) }
+	fill := func(m *message) { appendFilter(m, filter) }
 	if f.unfiltered {
 		fill = nil
 	}
-	return f.lists.exchange(ctMessage(ctGet), unix.NLM_F_DUMP, familyNumber(filter.Family), fill, func(body []byte) error {
+	return f.lists.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctGet), unix.NLM_F_DUMP, filter.Family.Number(), fill, func(body []byte) error {
 		if fl, ok := decodeFlow(filter.Family, body); ok && filter.Matches(fl) {
 			each(fl)
 		}
@@ -122,8 +112,8 @@ func (f *Flows) Delete(flow nft.Flow) error {
 	if err := checkTuple(flow); err != nil {
 		return fmt.Errorf("delete flow %s: %w", flow, err)
 	}
-	err := f.edits.exchange(ctMessage(ctDelete), unix.NLM_F_ACK, familyNumber(flow.Family), func(m *message) {
-		m.flowTuple(ctaTupleOrig, flow.Protocol, flow.Original)
+	err := f.edits.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctDelete), unix.NLM_F_ACK, flow.Family.Number(), func(m *message) {
+		appendTuple(m, ctaTupleOrig, flow.Protocol, flow.Original)
 		if flow.Zone != 0 {
 			m.uint16(ctaZone, flow.Zone)
 		}
@@ -146,10 +136,8 @@ func checkTuple(f nft.Flow) error {
 	if !f.Original.Source.IsValid() || !f.Original.Destination.IsValid() {
 		return errors.New("it has no addresses")
 	}
-	if !hasPorts(f.Protocol) {
+	if !f.Protocol.HasPorts() {
 		return errors.New("its protocol has no ports")
 	}
 	return nil
 }
-
-func hasPorts(p nft.Protocol) bool { return p == nft.TCP || p == nft.UDP || p == nft.SCTP }

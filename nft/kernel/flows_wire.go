@@ -1,10 +1,7 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"net/netip"
-
-	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
 )
@@ -48,16 +45,13 @@ const (
 	filterDestinationPort = 1 << 5
 )
 
-// ctMessage is the netlink type of a message of connection tracking.
-func ctMessage(kind uint16) uint16 { return unix.NFNL_SUBSYS_CTNETLINK<<8 | kind }
-
-// flowFilter appends what of the filter the kernel compares (ctnetlink_filter_match_tuple in
+// appendFilter appends what of the filter the kernel compares (ctnetlink_filter_match_tuple in
 // net/netfilter/nf_conntrack_netlink.c, since Linux 5.8; what is older takes no notice of it). The flags say which parts
 // of the tuple count, in the machine's byte order.
 //
 // IPv6 addresses are left out: the kernel has the comparison the wrong way round and lists all flows but those asked for,
 // seen in 5.8 to 6.18. So are the ports of SCTP: it compares those of TCP and UDP alone.
-func (m *message) flowFilter(l nft.FlowFilter) {
+func appendFilter(m *message, l nft.FlowFilter) {
 	flags := uint32(filterProtocol)
 	addr, port := l.Destination.Addr(), l.Destination.Port()
 	if addr.Is4() {
@@ -84,8 +78,8 @@ func (m *message) flowFilter(l nft.FlowFilter) {
 	m.unnest(tuple)
 }
 
-// flowTuple appends a whole tuple.
-func (m *message) flowTuple(kind uint16, p nft.Protocol, t nft.Tuple) {
+// appendTuple appends a whole tuple.
+func appendTuple(m *message, kind uint16, p nft.Protocol, t nft.Tuple) {
 	source, destination := uint16(ctaIPv6Source), uint16(ctaIPv6Destination)
 	if t.Source.Addr().Is4() {
 		source, destination = ctaIPv4Source, ctaIPv4Destination
@@ -101,12 +95,6 @@ func (m *message) flowTuple(kind uint16, p nft.Protocol, t nft.Tuple) {
 	m.uint16(ctaProtoDestinationPort, t.Destination.Port())
 	m.unnest(proto)
 	m.unnest(tuple)
-}
-
-func (m *message) uint16(kind, n uint16) {
-	m.head(kind, 2)
-	m.buf = binary.BigEndian.AppendUint16(m.buf, n)
-	m.pad()
 }
 
 // decodeFlow reads an entry. It says false for one of another protocol than those with ports.
@@ -133,7 +121,7 @@ func decodeFlow(f nft.Family, body []byte) (nft.Flow, bool) {
 			flow.Status = nft.FlowStatus(number(b))
 		}
 	}
-	return flow, hasPorts(flow.Protocol)
+	return flow, flow.Protocol.HasPorts()
 }
 
 func decodeTuple(b []byte) (p nft.Protocol, zone uint16, t nft.Tuple) {

@@ -82,7 +82,7 @@ func (f *follower) set(declared *nft.Set) *nft.Set {
 
 // readKeys asks for elements by their keys, few enough that the answers fit the receive buffer.
 func (c *Conn) readKeys(s *nft.Set, keys []nft.Element, each func(nft.Element)) error {
-	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, familyNumber(s.Table.Family), func(m *message) {
+	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, s.Table.Family.Number(), func(m *message) {
 		ofSet(s)(m)
 		at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range keys {

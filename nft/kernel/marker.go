@@ -5,103 +5,99 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
-	"slices"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
 )
 
-// Marking says which packets a Marker marks for tracing: first packets of connections.
-type Marking struct {
-	// To are the destinations, as clients see them.
-	To []MarkedDestination
-	// From, if valid, is where they come from.
+// Tracing says which packets a Tracer has the kernel trace: the first packets of new connections.
+type Tracing struct {
+	// To are the destinations, as clients address them.
+	To []Destination
+	// From, if valid, is the prefix that the clients' addresses are in.
 	From netip.Prefix
-	// Count is how many are marked at most, MaxMarked at most.
+	// Count is how many packets are traced at most, MaxTraced at most.
 	Count uint32
-	// Timeout is after which time none is marked any more, whatever became of this process.
+	// Timeout is how long packets are traced, whatever becomes of this process.
 	Timeout time.Duration
 }
 
-// MarkedDestination is a protocol, an address and a port.
-type MarkedDestination struct {
+// Destination is an address, a port and a protocol.
+type Destination struct {
 	Protocol nft.Protocol
 	netip.AddrPort
 }
 
 // String returns "address:port/protocol".
-func (d MarkedDestination) String() string { return d.AddrPort.String() + "/" + d.Protocol.String() }
+func (d Destination) String() string { return d.AddrPort.String() + "/" + d.Protocol.String() }
 
-// MaxMarked is the most that a Marker can count. The kernel keeps Count weeks in nanoseconds (nft_limit_init in
+// MaxTraced is the largest Count: the kernel keeps Count weeks in nanoseconds (nft_limit_init in
 // net/netfilter/nft_limit.c).
-const MaxMarked = 10_000
+const MaxTraced = 10_000
 
-// Marker is a table that marks packets. It is the kernel's until Close, or until this process ends, however it ends.
-type Marker struct {
-	conn *Conn
-	// Table is the table's name, of family inet.
-	Table string
+// Tracer is a table whose rules switch tracing on for packets. It exists until Close, or until this process ends.
+type Tracer struct {
+	conn  *nftables.Conn
+	table *nftables.Table
+	sets  map[nft.Family]*nftables.Set
+	// chains by their names.
+	chains map[string]*nftables.Chain
 }
 
-// Mark begins to mark in the calling thread's network namespace. The table is named by the socket's number, which
-// nobody else in the namespace has.
+// StartTracer begins to trace in the calling thread's network namespace.
 //
-// It is of family inet, so that the bound holds for both families together, and owned by the socket: nobody else
-// changes it, and the kernel removes it when the socket is closed, as it is when the process is killed (NFT_TABLE_F_OWNER,
-// nft_rcv_nl_event in net/netfilter/nf_tables_api.c, from Linux 5.12). A kernel that knows no owners takes the table
-// without: then Close removes it, and after a SIGKILL it stays, but does nothing after the Timeout.
-func Mark(what Marking) (*Marker, error) {
-	if what.Count == 0 || what.Count > MaxMarked {
-		return nil, fmt.Errorf("mark %d packets: it can be 1 to %d", what.Count, MaxMarked)
+// The table has family inet, so that Count holds for both families together. The port ID of the socket is part of its
+// name: no other socket of the namespace has the same. The socket owns the table: nobody else can change it, and the
+// kernel removes it when the socket is closed, even if the process is killed (NFT_TABLE_F_OWNER, nft_rcv_nl_event in
+// net/netfilter/nf_tables_api.c, Linux 5.12). On an older kernel Close removes the table; after a SIGKILL it stays, but
+// has no effect after the Timeout.
+func StartTracer(what Tracing) (*Tracer, error) {
+	if what.Count == 0 || what.Count > MaxTraced {
+		return nil, fmt.Errorf("trace %d packets: the count is 1 to %d", what.Count, MaxTraced)
 	}
-	c, err := Open()
+	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	m := &Marker{conn: c, Table: fmt.Sprint(nft.MarkerPrefix, c.nl.PID())}
-	err = m.add(what, tableOwner)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nf_tables_newtable before 5.12
-		err = m.add(what, 0)
+	port, err := c.GetPortID()
+	if err != nil {
+		return nil, errors.Join(err, c.CloseLasting())
+	}
+	t := &Tracer{conn: c, table: &nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprint(nft.TablePrefix, port)}}
+	t.table.Flags = nftables.TableFlagOwner
+	err = t.add(what)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nf_tables_newtable before Linux 5.12
+		t.table.Flags = 0
+		err = t.add(what)
 	}
 	if err != nil {
-		c.Close()
-		return nil, fmt.Errorf("add table inet %s: %w", m.Table, err)
+		return nil, errors.Join(fmt.Errorf("add table inet %s: %w", t.table.Name, err), c.CloseLasting())
 	}
-	return m, nil
+	return t, nil
 }
 
-// Close removes the table, if it is still there.
-func (m *Marker) Close() error {
-	b := m.conn.newBatch(nil, 0)
-	b.open(unix.NFT_MSG_DELTABLE, 0, unix.NFPROTO_INET, origin{})
-	b.str(unix.NFTA_TABLE_NAME, m.Table)
-	b.end()
-	err := m.transact(b)
-	if errors.Is(err, unix.ENOENT) { // without an owner others can remove it
+// Table is the name of the table, whose family is inet.
+func (t *Tracer) Table() string { return t.table.Name }
+
+// Close removes the table, if it still exists.
+func (t *Tracer) Close() error {
+	t.conn.DelTable(t.table)
+	err := t.conn.Flush()
+	if errors.Is(err, unix.ENOENT) { // a table without an owner can be removed by others
 		err = nil
 	}
 	if err != nil {
-		err = fmt.Errorf("delete table inet %s: %w", m.Table, err)
+		err = fmt.Errorf("delete table inet %s: %w", t.table.Name, err)
 	}
-	return errors.Join(err, m.conn.Close())
+	return errors.Join(err, t.conn.CloseLasting())
 }
 
-// transact sends a batch of the marker's.
-func (m *Marker) transact(b *batch) error {
-	refused, err := m.conn.deliver(b)
-	if err != nil || len(refused) == 0 {
-		return err
-	}
-	return refused[0].errno
-}
-
-// tableOwner is NFT_TABLE_F_OWNER.
-const tableOwner = 2
-
-// add sends the whole table, which nft lists as
+// add adds the whole table, which nft lists as
 //
 //	table inet nfproxy-trace-1234 {
 //		flags owner
@@ -117,167 +113,123 @@ const tableOwner = 2
 //		chain leaving { type filter hook postrouting priority 2147483646; policy accept; }
 //		chain arriving { type filter hook input priority 2147483646; policy accept; }
 //	}
-func (m *Marker) add(what Marking, flags uint32) error {
-	b := m.conn.newBatch(nil, 0)
-	b.open(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFPROTO_INET, origin{})
-	b.str(unix.NFTA_TABLE_NAME, m.Table)
-	b.uint32(unix.NFTA_TABLE_FLAGS, flags)
-	b.end()
-	for i, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		m.addDestinations(b, f, uint32(i+1), what)
+func (t *Tracer) add(what Tracing) error {
+	t.conn.CreateTable(t.table)
+	t.sets, t.chains = make(map[nft.Family]*nftables.Set), make(map[string]*nftables.Chain)
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		if err := t.addDestinations(f, what); err != nil {
+			return err
+		}
 	}
-	for _, c := range []markerChain{{name: nft.MarkingChain}, {name: "first"},
-		{"prerouting", unix.NF_INET_PRE_ROUTING, afterTracking}, {"output", unix.NF_INET_LOCAL_OUT, afterTracking},
-		{nft.LeavingChain, unix.NF_INET_POST_ROUTING, last}, {nft.ArrivingChain, unix.NF_INET_LOCAL_IN, last}} {
-		m.addChain(b, c)
-	}
-	if err := m.addRules(b, what); err != nil {
-		return err
-	}
-	return m.transact(b)
+	t.addChain(nft.TracingChain, nil, 0)
+	t.addChain("first", nil, 0)
+	t.addChain("prerouting", nftables.ChainHookPrerouting, afterTracking)
+	t.addChain("output", nftables.ChainHookOutput, afterTracking)
+	t.addChain(nft.LeavingChain, nftables.ChainHookPostrouting, last)
+	t.addChain(nft.ArrivingChain, nftables.ChainHookInput, last)
+	t.addRules(what)
+	return t.conn.Flush()
 }
 
 // Priorities of the base chains (include/uapi/linux/netfilter_ipv4.h): after connection tracking, at -200, which knows
-// whether a packet is a connection's first; and after everything else.
+// whether a packet is the first of a connection; and after all others.
 const (
-	afterTracking = -199
-	last          = math.MaxInt32 - 1
+	afterTracking nftables.ChainPriority = -199
+	last          nftables.ChainPriority = math.MaxInt32 - 1
 )
 
-// markerChain is a chain of the table; without a priority none has a hook.
-type markerChain struct {
-	name     string
-	hook     uint32
-	priority int32
-}
-
-func (m *Marker) addChain(b *batch, c markerChain) {
-	b.open(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFPROTO_INET, origin{})
-	b.str(unix.NFTA_CHAIN_TABLE, m.Table)
-	b.str(unix.NFTA_CHAIN_NAME, c.name)
-	if c.priority != 0 {
-		hook := b.nest(unix.NFTA_CHAIN_HOOK)
-		b.uint32(unix.NFTA_HOOK_HOOKNUM, c.hook)
-		b.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.priority))
-		b.unnest(hook)
-		b.uint32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		b.str(unix.NFTA_CHAIN_TYPE, "filter")
+// addChain adds a chain, a base chain if it has a hook.
+func (t *Tracer) addChain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) {
+	c := &nftables.Chain{Table: t.table, Name: name}
+	if hook != nil {
+		accept := nftables.ChainPolicyAccept
+		c.Hooknum, c.Priority, c.Type, c.Policy = hook, &priority, nftables.ChainTypeFilter, &accept
 	}
-	b.end()
+	t.chains[name] = t.conn.AddChain(c)
 }
 
-// addDestinations adds the set of a family's destinations, each of which is there for the Timeout alone.
-func (m *Marker) addDestinations(b *batch, f nft.Family, id uint32, what Marking) {
-	key := []nft.Type{f.AddrType(), nft.InetProto, nft.InetService}
-	set := &nft.Set{Table: nft.TableID{Family: f, Name: m.Table}, Name: "to-" + f.String(), Key: key}
-	keyType, keyLen := concatenation(key)
-	b.open(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, unix.NFPROTO_INET, origin{})
-	b.str(unix.NFTA_SET_TABLE, m.Table)
-	b.str(unix.NFTA_SET_NAME, set.Name)
-	b.uint32(unix.NFTA_SET_FLAGS, unix.NFT_SET_TIMEOUT)
-	b.uint32(unix.NFTA_SET_KEY_TYPE, keyType)
-	b.uint32(unix.NFTA_SET_KEY_LEN, keyLen)
-	b.uint32(unix.NFTA_SET_ID, id)
-	b.bytes(unix.NFTA_SET_USERDATA, setUserdata(set))
-	b.end()
+// addDestinations adds the set of a family's destinations, whose elements expire after the Timeout.
+func (t *Tracer) addDestinations(f nft.Family, what Tracing) error {
+	addr := nftables.TypeIPAddr
+	if f == nft.IPv6 {
+		addr = nftables.TypeIP6Addr
+	}
+	key, err := nftables.ConcatSetType(addr, nftables.TypeInetProto, nftables.TypeInetService)
+	if err != nil {
+		return err
+	}
+	t.sets[f] = &nftables.Set{Table: t.table, Name: "to-" + f.String(), KeyType: key, Concatenation: true, HasTimeout: true,
+		KeyByteOrder: binaryutil.BigEndian}
+	var elements []nftables.SetElement
 	for _, to := range what.To {
 		if to.Addr().Is4() != (f == nft.IPv4) {
 			continue
 		}
-		b.open(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, unix.NFPROTO_INET, origin{})
-		ofSet(set)(&b.message)
-		list := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		elem := b.nest(unix.NFTA_LIST_ELEM)
-		addKey(&b.message, unix.NFTA_SET_ELEM_KEY, key, nft.Addr(to.Addr())+nft.Proto(to.Protocol)+nft.Port(to.Port()))
-		b.uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(what.Timeout.Milliseconds()))
-		b.unnest(elem)
-		b.unnest(list)
-		b.end()
+		k := append(to.Addr().AsSlice(), byte(to.Protocol), 0, 0, 0, byte(to.Port()>>8), byte(to.Port()), 0, 0) // padded to 4 bytes each
+		elements = append(elements, nftables.SetElement{Key: k, Timeout: what.Timeout})
 	}
+	return t.conn.AddSet(t.sets[f], elements)
 }
 
 // addRules adds the rules of all chains.
-func (m *Marker) addRules(b *batch, what Marking) error {
-	var all []markerRule
+func (t *Tracer) addRules(what Tracing) {
+	add := func(chain string, exprs ...expr.Any) {
+		t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: t.chains[chain], Exprs: exprs})
+	}
+	// The limit's bucket holds Count packets at first; a week later it would hold one more (nft_limit_eval in
+	// net/netfilter/nft_limit.c).
+	add(nft.TracingChain, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeWeek, Burst: what.Count},
+		&expr.Immediate{Register: reg, Data: []byte{1}},
+		&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: reg})
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		if what.From.IsValid() && what.From.Addr().Is4() != (f == nft.IPv4) {
-			continue
+		if !what.From.IsValid() || what.From.Addr().Is4() == (f == nft.IPv4) {
+			add("first", t.matchFirst(f, what.From)...)
 		}
-		match, err := matchFirst(f, what.From)
-		if err != nil {
-			return err
-		}
-		all = append(all, markerRule{"first", match})
 	}
-	first, _ := encodeVerdict(nft.GotoChain("first"))
-	all = append(all, markerRule{nft.MarkingChain, markRule(what.Count)}, markerRule{"prerouting", []expr.Any{first}},
-		markerRule{"output", []expr.Any{first}})
-	for _, r := range all {
-		data, err := marshalExprs(unix.NFPROTO_INET, r.exprs)
-		if err != nil {
-			return err
-		}
-		b.open(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, unix.NFPROTO_INET, origin{})
-		b.str(unix.NFTA_RULE_TABLE, m.Table)
-		b.str(unix.NFTA_RULE_CHAIN, r.chain)
-		b.bytes(unix.NFTA_RULE_EXPRESSIONS|nestedFlag, data)
-		b.end()
-	}
-	return nil
-}
-
-type markerRule struct {
-	chain string
-	exprs []expr.Any
-}
-
-// markRule marks as many packets as the limit's bucket holds at first; a week later it would hold one more (nft_limit_eval
-// in net/netfilter/nft_limit.c).
-func markRule(count uint32) []expr.Any {
-	return []expr.Any{
-		&expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeWeek, Burst: count},
-		&expr.Immediate{Register: unix.NFT_REG_1, Data: []byte{1}},
-		&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: unix.NFT_REG_1},
+	for _, hook := range []string{"prerouting", "output"} {
+		add(hook, &expr.Verdict{Kind: expr.VerdictGoto, Chain: "first"})
 	}
 }
 
-// ipsConfirmed is IPS_CONFIRMED of include/uapi/linux/netfilter/nf_conntrack_common.h: a connection has it once its
-// first packet got through.
+// reg is the first register of 16 bytes; a lookup reads its key from there on.
+const reg = unix.NFT_REG_1
+
+// ipsConfirmed is IPS_CONFIRMED of include/uapi/linux/netfilter/nf_conntrack_common.h: set for a connection whose first
+// packet got through.
 const ipsConfirmed = 1 << 3
 
-// matchFirst matches packets that begin connections to a destination of the family: those, and no other, that chains of
-// type nat see.
-func matchFirst(f nft.Family, from netip.Prefix) ([]expr.Any, error) {
-	const reg = unix.NFT_REG_1
+// matchFirst matches packets that begin connections to a destination of the family: exactly those that chains of type nat
+// see.
+func (t *Tracer) matchFirst(f nft.Family, from netip.Prefix) []expr.Any {
+	source, destination, size := uint32(12), uint32(16), uint32(4) // struct iphdr
+	if f == nft.IPv6 {
+		source, destination, size = 8, 24, 16 // struct ipv6hdr
+	}
+	network := func(offset, to uint32) expr.Any {
+		return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size, DestRegister: to}
+	}
 	exprs := []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{familyNumber(f)}},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.Number()}},
 	}
 	if from.IsValid() {
-		source, _, err := load(f, nft.Field{Kind: nft.SourceAddr}, reg)
-		if err != nil {
-			return nil, err
-		}
-		exprs = append(exprs, source)
-		exprs = append(exprs, matchPrefix(from.Masked())...)
+		exprs = append(append(exprs, network(source, reg)), matchPrefix(from.Masked())...)
 	}
-	key, err := loadKey(f, []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}})
-	if err != nil {
-		return nil, err
-	}
-	then, err := encodeVerdict(nft.GotoChain(nft.MarkingChain))
-	return slices.Concat(exprs, key, []expr.Any{
-		&expr.Lookup{SourceRegister: reg, SetName: "to-" + f.String()},
+	after := unix.NFT_REG32_00 + size/4 // the 4-byte register that follows the address in the key
+	return append(exprs,
+		network(destination, reg),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: after},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: after + 1},
+		&expr.Lookup{SourceRegister: reg, SetName: t.sets[f].Name, SetID: t.sets[f].ID},
 		&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
-		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(ipsConfirmed), Xor: native(0)},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(0)},
-		then,
-	}), err
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ipsConfirmed),
+			Xor: make([]byte, 4)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)},
+		&expr.Verdict{Kind: expr.VerdictGoto, Chain: nft.TracingChain})
 }
 
 // matchPrefix compares the address in the first register with a prefix.
 func matchPrefix(p netip.Prefix) []expr.Any {
-	const reg = unix.NFT_REG_1
 	size := p.Addr().BitLen() / 8
 	equal := &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: p.Addr().AsSlice()}
 	if p.IsSingleIP() {

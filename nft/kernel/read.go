@@ -81,7 +81,7 @@ func (r *reader) tables(ids []nft.TableID) ([]*nft.Table, error) {
 // table reads one table, nil if there is none.
 func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	t := &nft.Table{TableID: id}
-	family := familyNumber(id.Family)
+	family := id.Family.Number()
 	err := r.request(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK, family,
 		func(m *message) { m.str(unix.NFTA_TABLE_NAME, id.Name) },
 		func(body []byte) error {
@@ -108,7 +108,7 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 
 // dump goes through all objects of a kind in a family.
 func (r *reader) dump(kind uint16, f nft.Family, fill func(*message), each func([]byte)) error {
-	err := r.request(kind, unix.NLM_F_DUMP, familyNumber(f), fill, func(body []byte) error {
+	err := r.request(kind, unix.NLM_F_DUMP, f.Number(), fill, func(body []byte) error {
 		each(body)
 		return nil
 	})

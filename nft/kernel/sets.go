@@ -89,6 +89,7 @@ const (
 	elemKeyEnd      = 10 // NFTA_SET_ELEM_KEY_END
 	elemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS
 	tableUserdata   = 6  // NFTA_TABLE_USERDATA
+	tableOwner      = 2  // NFT_TABLE_F_OWNER
 )
 
 // addSet fills in a NEWSET message. id tells the sets of one batch apart.

@@ -154,3 +154,13 @@ func (s *socket) answers(b []byte, each func([]byte) error) (done bool, err erro
 	}
 	return false, err
 }
+
+// drain reads what is left of an exchange that went wrong. Reading goes on with a dump in the kernel, so that when
+// there is nothing to read it has ended (netlink_recvmsg in net/netlink/af_netlink.c).
+func (s *socket) drain() error {
+	for {
+		if b, err := s.receive(false); err != nil || b == nil {
+			return err
+		}
+	}
+}

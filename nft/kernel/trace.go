@@ -45,7 +45,7 @@ func (t *Traces) Next() (nft.TraceEvent, error) {
 		}
 		t.waiting = t.waiting[:0]
 		for h, body := range messages(b) {
-			if h.kind == nftMessage(unix.NFT_MSG_TRACE) && len(body) >= nfgenLen {
+			if h.kind == messageType(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_TRACE) && len(body) >= nfgenLen {
 				t.waiting = append(t.waiting, t.decode(body[0], body[nfgenLen:]))
 			}
 		}
@@ -145,7 +145,7 @@ func decodeHeaders(p *nft.TracedPacket, network, transport []byte) {
 		return
 	}
 	var ports [2]uint16
-	if len(transport) >= 4 && hasPorts(p.Protocol) {
+	if len(transport) >= 4 && p.Protocol.HasPorts() {
 		ports = [2]uint16{binary.BigEndian.Uint16(transport), binary.BigEndian.Uint16(transport[2:])}
 	}
 	from, _ := netip.AddrFromSlice(source)

@@ -152,7 +152,7 @@ func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
 			continue
 		}
 		i := slices.IndexFunc(w.tables, func(id nft.TableID) bool {
-			return familyNumber(id.Family) == family && id.Name == tableOf(body)
+			return id.Family.Number() == family && id.Name == tableOf(body)
 		})
 		if i < 0 {
 			continue

@@ -75,10 +75,16 @@ func (m *message) str(kind uint16, s string) {
 	m.pad()
 }
 
-// uint32 and uint64 append numbers as nf_tables wants them, in network byte order.
+// uint16, uint32 and uint64 append numbers in network byte order, as netfilter expects them.
 func (m *message) uint32(kind uint16, n uint32) {
 	m.head(kind, 4)
 	m.buf = binary.BigEndian.AppendUint32(m.buf, n)
+}
+
+func (m *message) uint16(kind, n uint16) {
+	m.head(kind, 2)
+	m.buf = binary.BigEndian.AppendUint16(m.buf, n)
+	m.pad()
 }
 
 func (m *message) uint64(kind uint16, n uint64) {
@@ -146,3 +152,11 @@ func number(b []byte) (n uint64) {
 	}
 	return n
 }
+
+// native and nativeUint32 write and read a number in the machine's byte order.
+func native(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
+
+func nativeUint32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
+
+// messageType is the type of a message of a netfilter subsystem (struct nfgenmsg, include/uapi/linux/netfilter/nfnetlink.h).
+func messageType(subsystem, kind uint16) uint16 { return subsystem<<8 | kind }
