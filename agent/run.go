@@ -16,6 +16,8 @@ import (
 	"nfproxy/render"
 
 	"nfproxy/preflight"
+
+	"nfproxy/conntrack/ctnetlink"
 )
 
 // Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an
@@ -38,7 +40,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	} else {
 		defer guard.Close()
 	}
-	flows, err := kernel.OpenFlows()
+	flows, err := ctnetlink.Open()
 	if err != nil {
 		return err
 	}

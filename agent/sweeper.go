@@ -8,14 +8,17 @@ import (
 	"time"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+
 	"nfproxy/render"
+
+	"nfproxy/conntrack"
+	"nfproxy/conntrack/ctnetlink"
 )
 
 // sweeper deletes stale entries of the connection tracking, in a goroutine of its own: programming never waits
 // for it. A nil one does nothing.
 type sweeper struct {
-	flows *kernel.Flows
+	flows *ctnetlink.Conn
 	log   *slog.Logger
 	// observe, if not nil, is told of every sweep: how many entries of the family went, and the time it took. It is
 	// called by the sweeper's goroutine.
@@ -33,7 +36,7 @@ type sweeper struct {
 
 // newSweeper returns a sweeper that has begun. It sweeps everything when Programmed is called for the first time. The
 // flows are the sweeper's until Close returns; they are not closed.
-func newSweeper(flows *kernel.Flows, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *sweeper {
+func newSweeper(flows *ctnetlink.Conn, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *sweeper {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &sweeper{flows: flows, log: log, observe: observe, index: render.NewFlowIndex(),
 		wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
@@ -163,7 +166,7 @@ func (s *sweeper) sweepStrays(ctx context.Context) error {
 	}
 	var failed []error
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
-		deleted, err := s.sweepFlows(ctx, nft.FlowFilter{Family: family, Protocol: nft.TCP}, func(f nft.Flow) (bool, render.Reason) {
+		deleted, err := s.sweepFlows(ctx, conntrack.Filter{Family: family, Protocol: nft.TCP}, func(f conntrack.Flow) (bool, render.Reason) {
 			return strays.Has(f), render.FlowUntranslated
 		})
 		if deleted > 0 {
@@ -216,7 +219,7 @@ func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.F
 			break
 		}
 		start := time.Now()
-		deleted, err := s.sweepFlows(ctx, filter, func(f nft.Flow) (bool, render.Reason) {
+		deleted, err := s.sweepFlows(ctx, filter, func(f conntrack.Flow) (bool, render.Reason) {
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			return s.index.Judge(f)
@@ -232,9 +235,9 @@ func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.F
 
 // sweepFlows deletes those of the flows that match the filter which are judged stale. The first that cannot be deleted is
 // the error.
-func (s *sweeper) sweepFlows(ctx context.Context, filter nft.FlowFilter,
-	judge func(nft.Flow) (stale bool, why render.Reason)) (deleted int, err error) {
-	listed := s.flows.List(filter, func(f nft.Flow) {
+func (s *sweeper) sweepFlows(ctx context.Context, filter conntrack.Filter,
+	judge func(conntrack.Flow) (stale bool, why render.Reason)) (deleted int, err error) {
+	listed := s.flows.List(filter, func(f conntrack.Flow) {
 		if ctx.Err() != nil {
 			return
 		}

@@ -17,6 +17,8 @@ import (
 	"nfproxy/render"
 
 	"nfproxy/sandbox"
+
+	"nfproxy/conntrack/ctnetlink"
 )
 
 // sweepTest is a proxy's round with a sweeper beside it, in a node of its own.
@@ -25,7 +27,7 @@ type sweepTest struct {
 	node    *sandbox.Namespace
 	network *sandbox.Network
 	kernel  *kernel.Conn
-	flows   *kernel.Flows
+	flows   *ctnetlink.Conn
 	ruleset *render.Ruleset
 	sweeper *sweeper
 	facts   render.Node
@@ -50,7 +52,7 @@ func newSweepTest(t *testing.T) *sweepTest {
 	}
 	err = s.node.Do(func() (err error) {
 		if s.kernel, err = kernel.Open(); err == nil {
-			s.flows, err = kernel.OpenFlows()
+			s.flows, err = ctnetlink.Open()
 		}
 		return err
 	})

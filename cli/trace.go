@@ -12,7 +12,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nfproxy/nft/kernel"
 	"nfproxy/trace"
 )
 
@@ -60,8 +59,8 @@ func traceRequest(c *cli.Context) (r trace.Request, err error) {
 			return r, err
 		}
 	}
-	if r.Count = c.Int("count"); r.Count < 1 || r.Count > kernel.MaxTraced {
-		return r, fmt.Errorf("--count is 1 to %d, not %d", kernel.MaxTraced, r.Count)
+	if r.Count = c.Int("count"); r.Count < 1 || r.Count > trace.MaxTraced {
+		return r, fmt.Errorf("--count is 1 to %d, not %d", trace.MaxTraced, r.Count)
 	}
 	if r.Timeout = c.Duration("timeout"); r.Timeout < time.Second || r.Timeout > maxTraceTimeout {
 		return r, fmt.Errorf("--timeout is 1s to %s, not %s", maxTraceTimeout, r.Timeout)
@@ -114,7 +113,7 @@ func followPackets(ctx context.Context, r trace.Request, printer func(trace.Jour
 }
 
 // frontends lists what a Service comes to.
-func frontends(t trace.Target, all []kernel.Destination) string {
+func frontends(t trace.Target, all []trace.Destination) string {
 	if t.Name == "" {
 		return ""
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"os"
 
-	"nfproxy/nft/kernel"
+	"nfproxy/conntrack/ctnetlink"
 )
 
 // conntrackNetlink says whether flows can be listed and deleted.
@@ -21,7 +21,7 @@ func (n Node) conntrackNetlink() []Line {
 
 // flows asks the connection tracking for a number.
 func flows() error {
-	f, err := kernel.OpenFlows()
+	f, err := ctnetlink.Open()
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,9 @@
 package render
 
-import "nfproxy/nft"
+import (
+	"nfproxy/conntrack"
+	"nfproxy/nft"
+)
 
 // Strays tells TCP connections that began while the tables were not there, from all others: the connection tracking
 // remembers that they are not translated, so that their first packet, sent again, would go astray for as long as somebody
@@ -27,7 +30,7 @@ func (r *Ruleset) Strays() Strays {
 
 // Has says whether a flow went astray. One that was ever answered has found somebody; in another zone somebody else
 // translates.
-func (s Strays) Has(f nft.Flow) bool {
+func (s Strays) Has(f conntrack.Flow) bool {
 	to := f.Original.Destination
 	return f.Protocol == nft.TCP && f.Zone == 0 && !f.Translated() && !f.Answered() &&
 		s.frontends[nft.Addr(to.Addr())+nft.Proto(nft.TCP)+nft.Port(to.Port())]

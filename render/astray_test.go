@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
 )
 
 // TestStrays: which flows went astray.
@@ -19,20 +21,20 @@ func TestStrays(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		to   string
-		edit func(*nft.Flow)
+		edit func(*conntrack.Flow)
 		want bool
 	}{
-		{"to a frontend, not translated", "10.96.0.1:80", func(*nft.Flow) {}, true},
-		{"IPv6", "[fd00:10:96::1]:80", func(*nft.Flow) {}, true},
-		{"translated", "10.96.0.1:80", func(f *nft.Flow) { f.Reply.Source = netip.MustParseAddrPort("10.0.0.1:80") }, false},
-		{"answered", "10.96.0.1:80", func(f *nft.Flow) { f.Status = nft.SeenReply }, false},
-		{"UDP", "10.96.0.1:80", func(f *nft.Flow) { f.Protocol = nft.UDP }, false},
-		{"in another zone", "10.96.0.1:80", func(f *nft.Flow) { f.Zone = 1 }, false},
-		{"to no frontend", "10.96.0.1:81", func(*nft.Flow) {}, false},
-		{"to a node port", "192.0.2.1:30080", func(*nft.Flow) {}, false},
+		{"to a frontend, not translated", "10.96.0.1:80", func(*conntrack.Flow) {}, true},
+		{"IPv6", "[fd00:10:96::1]:80", func(*conntrack.Flow) {}, true},
+		{"translated", "10.96.0.1:80", func(f *conntrack.Flow) { f.Reply.Source = netip.MustParseAddrPort("10.0.0.1:80") }, false},
+		{"answered", "10.96.0.1:80", func(f *conntrack.Flow) { f.Status = conntrack.SeenReply }, false},
+		{"UDP", "10.96.0.1:80", func(f *conntrack.Flow) { f.Protocol = nft.UDP }, false},
+		{"in another zone", "10.96.0.1:80", func(f *conntrack.Flow) { f.Zone = 1 }, false},
+		{"to no frontend", "10.96.0.1:81", func(*conntrack.Flow) {}, false},
+		{"to a node port", "192.0.2.1:30080", func(*conntrack.Flow) {}, false},
 	} {
 		to := netip.MustParseAddrPort(c.to)
-		f := nft.Flow{Family: Family(to.Addr()), Protocol: nft.TCP, Original: nft.Tuple{Destination: to}, Reply: nft.Tuple{Source: to}}
+		f := conntrack.Flow{Family: Family(to.Addr()), Protocol: nft.TCP, Original: conntrack.Tuple{Destination: to}, Reply: conntrack.Tuple{Source: to}}
 		c.edit(&f)
 		if got := strays.Has(f); got != c.want {
 			t.Errorf("%s: %t", c.name, got)

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
 )
 
 // Why a flow is stale, or why not.
@@ -199,7 +201,7 @@ func (x *FlowIndex) forget(f Frontend) {
 // A flow that is not translated reaches no frontend. It is stale also where the frontend has no endpoint: a new one
 // would be refused, and its client told. But one to a node port that was ever answered is the conversation of a process
 // of the node, which was there first and goes on until it pauses.
-func (x *FlowIndex) Judge(f nft.Flow) (stale bool, why Reason) {
+func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	if !hasFlows(f.Protocol) {
 		return false, FlowProtocol
 	}
@@ -225,7 +227,7 @@ func (x *FlowIndex) Judge(f nft.Flow) (stale bool, why Reason) {
 
 // judgePast judges a flow to what is no frontend now. Where one was, what is not translated may be somebody's who has
 // the address and port since.
-func (x *FlowIndex) judgePast(frontend Frontend, f nft.Flow) (stale bool, why Reason) {
+func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, why Reason) {
 	if _, gone := x.gone[frontend]; !gone {
 		return false, FlowForeign
 	}

@@ -8,6 +8,8 @@ import (
 	"slices"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
 )
 
 // fewFrontends is up to how many frontends of a family and protocol are listed one by one. For each list the kernel goes
@@ -62,7 +64,7 @@ func (d flowDuty) merge(other flowDuty) {
 // FlowSweep is what has to be listed and judged.
 type FlowSweep struct {
 	// Filters together say which flows. One can be of several filters.
-	Filters []nft.FlowFilter
+	Filters []conntrack.Filter
 
 	duty  flowDuty
 	epoch uint64
@@ -98,7 +100,7 @@ func (x *FlowIndex) Next() (FlowSweep, bool) {
 		if x.sizes[g] == 0 {
 			continue
 		}
-		filter := nft.FlowFilter{Family: g.family, Protocol: g.protocol}
+		filter := conntrack.Filter{Family: g.family, Protocol: g.protocol}
 		if x.due[g].all {
 			s.Filters = append(s.Filters, filter)
 		}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
 )
 
 // The Service of the tests: a UDP and an SCTP port at every kind of address, of both families.
@@ -40,21 +42,21 @@ func flowEndpoints(texts ...string) (all []Endpoint) {
 func flowNode() Node { return Node{Name: "node-a", Addresses: addrs("192.0.2.10", "2001:db8::10")} }
 
 // flow is an answered flow: from a client to an address, answered by another.
-func flow(p nft.Protocol, to, by string) nft.Flow {
+func flow(p nft.Protocol, to, by string) conntrack.Flow {
 	destination, source := netip.MustParseAddrPort(to), netip.MustParseAddrPort(by)
 	client := netip.MustParseAddrPort("10.244.9.9:40000")
 	if destination.Addr().Is6() {
 		client = netip.MustParseAddrPort("[fd00:244:9::9]:40000")
 	}
-	return nft.Flow{Family: Family(destination.Addr()), Protocol: p, Original: nft.Tuple{Source: client, Destination: destination},
-		Reply: nft.Tuple{Source: source, Destination: client}, Status: nft.SeenReply}
+	return conntrack.Flow{Family: Family(destination.Addr()), Protocol: p, Original: conntrack.Tuple{Source: client, Destination: destination},
+		Reply: conntrack.Tuple{Source: source, Destination: client}, Status: conntrack.SeenReply}
 }
 
 // TestJudge has for each case what happens to the Service, and what becomes of a flow that began before.
 func TestJudge(t *testing.T) {
-	unanswered := func(f nft.Flow) nft.Flow { f.Status = 0; return f }
-	inZone := func(f nft.Flow) nft.Flow { f.Zone = 7; return f }
-	masqueraded := func(f nft.Flow) nft.Flow {
+	unanswered := func(f conntrack.Flow) conntrack.Flow { f.Status = 0; return f }
+	inZone := func(f conntrack.Flow) conntrack.Flow { f.Zone = 7; return f }
+	masqueraded := func(f conntrack.Flow) conntrack.Flow {
 		f.Reply.Destination = netip.MustParseAddrPort("192.0.2.10:1024")
 		return f
 	}
@@ -70,7 +72,7 @@ func TestJudge(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name  string
-		flow  nft.Flow
+		flow  conntrack.Flow
 		then  func(*Service) // nil: the Service goes
 		stale bool
 		why   Reason

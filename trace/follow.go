@@ -25,12 +25,12 @@ type Request struct {
 // Follower marks packets and listens to what the kernel tells of them.
 type Follower struct {
 	// To are the destinations whose packets are marked.
-	To      []kernel.Destination
+	To      []Destination
 	request Request
 	kernel  *kernel.Conn
-	traces  *kernel.Traces
-	tracer  *kernel.Tracer
-	names   map[kernel.Destination]string
+	traces  *Listener
+	tracer  *Tracer
+	names   map[Destination]string
 	rules   *rulebook
 }
 
@@ -71,10 +71,10 @@ func (f *Follower) open() error {
 	if err := check(f.request.From, f.To); err != nil {
 		return err
 	}
-	if f.traces, err = kernel.OpenTraces(); err != nil {
+	if f.traces, err = Listen(); err != nil {
 		return err
 	}
-	f.tracer, err = kernel.StartTracer(kernel.Tracing{To: f.To, From: f.request.From, Count: uint32(f.request.Count),
+	f.tracer, err = StartTracer(Tracing{To: f.To, From: f.request.From, Count: uint32(f.request.Count),
 		Timeout: f.request.Timeout})
 	return err
 }
@@ -97,7 +97,7 @@ const patience = 500 * time.Millisecond
 
 // heard is what Next returned.
 type heard struct {
-	event nft.TraceEvent
+	event Event
 	err   error
 }
 
@@ -113,7 +113,7 @@ func (f *Follower) Run(ctx context.Context, each func(Journey) error) (Result, e
 	var result Result
 	packets, told := newPackets(f.tracer.Table()), 0
 	for told < f.request.Count {
-		var ended [][]nft.TraceEvent
+		var ended [][]Event
 		over := false
 		select {
 		case <-ctx.Done():
@@ -121,7 +121,7 @@ func (f *Follower) Run(ctx context.Context, each func(Journey) error) (Result, e
 		case <-tick.C:
 			ended = packets.idle()
 		case h := <-events:
-			if h.err != nil && !errors.Is(h.err, kernel.ErrTracesMissed) {
+			if h.err != nil && !errors.Is(h.err, ErrMissed) {
 				return result, h.err
 			}
 			if h.err != nil {
@@ -155,19 +155,19 @@ func (f *Follower) listen(ctx context.Context, events chan<- heard) {
 		case <-ctx.Done():
 			return
 		}
-		if err != nil && !errors.Is(err, kernel.ErrTracesMissed) {
+		if err != nil && !errors.Is(err, ErrMissed) {
 			return
 		}
 	}
 }
 
-func (f *Follower) tell(events []nft.TraceEvent, each func(Journey) error) error {
+func (f *Follower) tell(events []Event, each func(Journey) error) error {
 	if err := f.rules.refresh(); err != nil {
 		return err
 	}
 	j := tell(events, f.tracer.Table(), f.rules.rule)
 	if p, err := nft.ParseProtocol(j.Protocol); err == nil {
-		j.Service = f.names[kernel.Destination{Protocol: p, AddrPort: j.Destination}]
+		j.Service = f.names[Destination{Protocol: p, AddrPort: j.Destination}]
 	}
 	return each(j)
 }
@@ -206,9 +206,9 @@ func (b *rulebook) refresh() error {
 }
 
 // rule is a ruleOf.
-func (b *rulebook) rule(e nft.TraceEvent) (nft.Rule, bool) {
+func (b *rulebook) rule(e Event) (nft.Rule, bool) {
 	for t, rules := range b.rules {
-		if e.Is(t) && e.Kind == nft.RuleEvent {
+		if e.Is(t) && e.Kind == RuleEvent {
 			r, ok := rules[e.Rule]
 			return r, ok
 		}

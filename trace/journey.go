@@ -45,15 +45,15 @@ type Step struct {
 func (s Step) Ours() bool { return (s.Family == "ip" || s.Family == "ip6") && s.Table == "nfproxy" }
 
 // ruleOf finds a rule of our tables by its handle. It says false for rules of others and those that are gone.
-type ruleOf func(e nft.TraceEvent) (nft.Rule, bool)
+type ruleOf func(e Event) (nft.Rule, bool)
 
 // tell makes a Journey of a packet's events.
-func tell(events []nft.TraceEvent, marker string, rule ruleOf) Journey {
+func tell(events []Event, marker string, rule ruleOf) Journey {
 	first, last := events[0], events[len(events)-1]
 	j := Journey{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
 		In: first.Packet.In, Steps: []Step{}, Outcome: Unknown}
 	for _, e := range events {
-		if strings.HasPrefix(e.Table, nft.TablePrefix) {
+		if strings.HasPrefix(e.Table, TablePrefix) {
 			continue
 		}
 		r, known := rule(e)
@@ -72,7 +72,7 @@ func tell(events []nft.TraceEvent, marker string, rule ruleOf) Journey {
 }
 
 // through fills in how the packet looked at the end.
-func (j *Journey) through(p nft.TracedPacket) {
+func (j *Journey) through(p Packet) {
 	j.Outcome, j.Out = nft.Accepted.String(), p.Out
 	if p.Destination != j.Destination {
 		j.Endpoint = p.Destination
@@ -94,12 +94,12 @@ func dropped(r nft.Rule) string {
 	return nft.Unreachable.String()
 }
 
-func step(e nft.TraceEvent, r nft.Rule, known bool) Step {
+func step(e Event, r nft.Rule, known bool) Step {
 	s := Step{Family: e.Family, Table: e.Table, Chain: e.Chain, Verdict: verdictText(e.Verdict)}
 	switch {
-	case e.Kind == nft.PolicyEvent:
+	case e.Kind == PolicyEvent:
 		s.Rule = "policy"
-	case e.Kind == nft.ReturnEvent:
+	case e.Kind == ReturnEvent:
 		s.Rule = "end of chain"
 	case known:
 		s.Rule = r.Text(familyOf(e))
@@ -117,7 +117,7 @@ func verdictText(v nft.Verdict) string {
 }
 
 // familyOf is the family of an event in one of our tables.
-func familyOf(e nft.TraceEvent) nft.Family {
+func familyOf(e Event) nft.Family {
 	if e.Family == nft.IPv6.String() {
 		return nft.IPv6
 	}

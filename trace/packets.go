@@ -1,7 +1,5 @@
 package trace
 
-import "nfproxy/nft"
-
 // packets puts events together by packet: from the rule that marked it to the last there is of it. Packets that others
 // marked are none of its business.
 type packets struct {
@@ -10,22 +8,22 @@ type packets struct {
 	order  []uint32 // of open, as they began
 	// early has the packets that somebody else marked before, as they came to our marker's table: the kernel shows a
 	// packet in the first event of a base chain, and the rule that marks is then not the first.
-	early map[uint32]nft.TracedPacket
+	early map[uint32]Packet
 }
 
 // packet is one on its way.
 type packet struct {
-	events []nft.TraceEvent
+	events []Event
 	quiet  bool // nothing was heard of it since the last call of idle
 }
 
 func newPackets(marker string) *packets {
-	return &packets{marker: marker, open: make(map[uint32]*packet), early: make(map[uint32]nft.TracedPacket)}
+	return &packets{marker: marker, open: make(map[uint32]*packet), early: make(map[uint32]Packet)}
 }
 
 // add takes an event and returns the packets that have ended: the event's own, or one of the same ID that was never seen
 // to end. began says that the event is the first of a packet.
-func (p *packets) add(e nft.TraceEvent) (ended [][]nft.TraceEvent, began bool) {
+func (p *packets) add(e Event) (ended [][]Event, began bool) {
 	p.note(e)
 	if began = e.Begins(p.marker); began {
 		e.Packet = p.early[e.ID]
@@ -49,10 +47,10 @@ func (p *packets) add(e nft.TraceEvent) (ended [][]nft.TraceEvent, began bool) {
 
 // note keeps how a packet looked when it came to our marker's table, as long as it is there: a base chain ends with its
 // policy.
-func (p *packets) note(e nft.TraceEvent) {
+func (p *packets) note(e Event) {
 	switch {
 	case e.Family != "inet" || e.Table != p.marker:
-	case e.Kind == nft.PolicyEvent:
+	case e.Kind == PolicyEvent:
 		delete(p.early, e.ID)
 	case e.Packet.Protocol != 0:
 		p.early[e.ID] = e.Packet
@@ -60,7 +58,7 @@ func (p *packets) note(e nft.TraceEvent) {
 }
 
 // end forgets a packet and returns its events.
-func (p *packets) end(id uint32) []nft.TraceEvent {
+func (p *packets) end(id uint32) []Event {
 	events := p.open[id].events
 	delete(p.open, id)
 	for i, other := range p.order {
@@ -73,7 +71,7 @@ func (p *packets) end(id uint32) []nft.TraceEvent {
 }
 
 // idle ends the packets of which nothing was heard since the last call.
-func (p *packets) idle() (ended [][]nft.TraceEvent) {
+func (p *packets) idle() (ended [][]Event) {
 	for _, id := range append([]uint32(nil), p.order...) {
 		if p.open[id].quiet {
 			ended = append(ended, p.end(id))
@@ -85,4 +83,4 @@ func (p *packets) idle() (ended [][]nft.TraceEvent) {
 }
 
 // rest ends all.
-func (p *packets) rest() [][]nft.TraceEvent { return append(p.idle(), p.idle()...) }
+func (p *packets) rest() [][]Event { return append(p.idle(), p.idle()...) }

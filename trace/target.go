@@ -8,14 +8,14 @@ import (
 	"strings"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+
 	"nfproxy/render"
 )
 
 // Target is what packets are to be followed to: one address and port, or a Service.
 type Target struct {
 	// At is the address and port, the zero value for a Service.
-	At kernel.Destination
+	At Destination
 	// Namespace and Name are the Service's. Port is a name or a number, empty for all ports.
 	Namespace, Name, Port string
 }
@@ -31,7 +31,7 @@ func ParseTarget(text string) (Target, error) {
 		if at.Addr().Is4In6() || at.Addr().Zone() != "" || at.Port() == 0 {
 			return Target{}, fmt.Errorf("%q is no address and port of a Service", text)
 		}
-		return Target{At: kernel.Destination{Protocol: p, AddrPort: at}}, nil
+		return Target{At: Destination{Protocol: p, AddrPort: at}}, nil
 	}
 	if _, err := netip.ParseAddr(strings.Trim(address, "[]")); err == nil {
 		return Target{}, fmt.Errorf("%q has no port: ADDRESS:PORT, or [ADDRESS]:PORT for IPv6", text)
@@ -66,11 +66,11 @@ func (t Target) String() string {
 }
 
 // Destinations are the frontends of the target. An address and port need not be one.
-func (t Target) Destinations(d render.Description) ([]kernel.Destination, error) {
+func (t Target) Destinations(d render.Description) ([]Destination, error) {
 	if t.Name == "" {
-		return []kernel.Destination{t.At}, nil
+		return []Destination{t.At}, nil
 	}
-	var found []kernel.Destination
+	var found []Destination
 	known := false
 	for _, s := range d.Services {
 		if s.Namespace != t.Namespace || s.Name != t.Name {
@@ -105,14 +105,14 @@ func (t Target) hasPort(s render.DescribedService) bool {
 	return false
 }
 
-func destination(s render.DescribedService, f render.DescribedFrontend) kernel.Destination {
+func destination(s render.DescribedService, f render.DescribedFrontend) Destination {
 	p, _ := nft.ParseProtocol(s.Protocol) // the kernel's rules have no other
-	return kernel.Destination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}
+	return Destination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}
 }
 
 // serviceNames are the names of the Services' ports by their frontends.
-func serviceNames(d render.Description) map[kernel.Destination]string {
-	names := make(map[kernel.Destination]string)
+func serviceNames(d render.Description) map[Destination]string {
+	names := make(map[Destination]string)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
 			names[destination(s, f)] = Target{Namespace: s.Namespace, Name: s.Name, Port: s.Port}.String()
@@ -122,7 +122,7 @@ func serviceNames(d render.Description) map[kernel.Destination]string {
 }
 
 // check refuses sources that no packet to the destinations can have.
-func check(from netip.Prefix, to []kernel.Destination) error {
+func check(from netip.Prefix, to []Destination) error {
 	for _, d := range to {
 		if !from.IsValid() || from.Addr().Is4() == d.Addr().Is4() {
 			return nil

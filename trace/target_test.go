@@ -6,12 +6,12 @@ import (
 	"testing"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+
 	"nfproxy/render"
 )
 
-func at(p nft.Protocol, text string) kernel.Destination {
-	return kernel.Destination{Protocol: p, AddrPort: netip.MustParseAddrPort(text)}
+func at(p nft.Protocol, text string) Destination {
+	return Destination{Protocol: p, AddrPort: netip.MustParseAddrPort(text)}
 }
 
 func TestParseTarget(t *testing.T) {

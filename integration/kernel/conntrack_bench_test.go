@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
 )
 
 // addMany makes n flows, one in a hundred to each of a hundred frontends.
@@ -31,8 +33,8 @@ func BenchmarkListFlows(b *testing.B) {
 	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
 	entries.addMany(nft.UDP, each)
 	entries.addMany(nft.TCP, each)
-	udp := nft.FlowFilter{Family: nft.IPv4, Protocol: nft.UDP}
-	to := func(n int) (filters []nft.FlowFilter) {
+	udp := conntrack.Filter{Family: nft.IPv4, Protocol: nft.UDP}
+	to := func(n int) (filters []conntrack.Filter) {
 		for i := range n {
 			f := udp
 			f.Destination = benchFrontend(i)
@@ -42,21 +44,21 @@ func BenchmarkListFlows(b *testing.B) {
 	}
 	for _, c := range []struct {
 		name    string
-		filters []nft.FlowFilter
+		filters []conntrack.Filter
 		listed  int
 	}{
-		{"udp", []nft.FlowFilter{udp}, each},
+		{"udp", []conntrack.Filter{udp}, each},
 		{"frontends=1", to(1), each / 100},
 		{"frontends=4", to(4), 4 * each / 100},
 		{"frontends=8", to(8), 8 * each / 100},
-		{"none", []nft.FlowFilter{{Family: nft.IPv6, Protocol: nft.SCTP}}, 0},
+		{"none", []conntrack.Filter{{Family: nft.IPv6, Protocol: nft.SCTP}}, 0},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				listed := 0
 				for _, filter := range c.filters {
-					if err := flows.List(filter, func(nft.Flow) { listed++ }); err != nil {
+					if err := flows.List(filter, func(conntrack.Flow) { listed++ }); err != nil {
 						b.Fatal(err)
 					}
 				}
@@ -78,7 +80,7 @@ func BenchmarkDeleteFlows(b *testing.B) {
 		entries.addMany(nft.UDP, n)
 		b.StartTimer()
 		deleted := 0
-		err := flows.List(nft.FlowFilter{Family: nft.IPv4, Protocol: nft.UDP}, func(f nft.Flow) {
+		err := flows.List(conntrack.Filter{Family: nft.IPv4, Protocol: nft.UDP}, func(f conntrack.Flow) {
 			if err := flows.Delete(f); err != nil {
 				b.Fatal(err)
 			}

@@ -12,16 +12,19 @@ import (
 	"time"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+
 	"nfproxy/render"
 
 	"nfproxy/sandbox"
+
+	"nfproxy/conntrack"
+	"nfproxy/conntrack/ctnetlink"
 )
 
 // flowLab is a lab that sweeps: what run does beside its loop is done here after every change, in the same order.
 type flowLab struct {
 	*lab
-	flows *kernel.Flows
+	flows *ctnetlink.Conn
 	index *render.FlowIndex
 }
 
@@ -32,11 +35,11 @@ func newFlowLab(t testing.TB) *flowLab {
 	return l
 }
 
-func openFlows(t testing.TB, ns *sandbox.Namespace) *kernel.Flows {
+func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 	t.Helper()
-	var flows *kernel.Flows
+	var flows *ctnetlink.Conn
 	err := ns.Do(func() (err error) {
-		flows, err = kernel.OpenFlows()
+		flows, err = ctnetlink.Open()
 		return err
 	})
 	if err != nil {
@@ -47,7 +50,7 @@ func openFlows(t testing.TB, ns *sandbox.Namespace) *kernel.Flows {
 }
 
 // start is the first round.
-func (l *flowLab) start(services ...render.Service) []nft.Flow {
+func (l *flowLab) start(services ...render.Service) []conntrack.Flow {
 	l.t.Helper()
 	u := render.Update{Node: l.facts, Services: services}
 	l.index.Take(u)
@@ -57,7 +60,7 @@ func (l *flowLab) start(services ...render.Service) []nft.Flow {
 }
 
 // change is a round after that.
-func (l *flowLab) change(u render.Update) []nft.Flow {
+func (l *flowLab) change(u render.Update) []conntrack.Flow {
 	l.t.Helper()
 	u.Node = l.facts
 	l.index.Take(u)
@@ -66,11 +69,11 @@ func (l *flowLab) change(u render.Update) []nft.Flow {
 }
 
 // sweep deletes what is stale and returns it.
-func (l *flowLab) sweep() (deleted []nft.Flow) {
+func (l *flowLab) sweep() (deleted []conntrack.Flow) {
 	l.t.Helper()
 	due, _ := l.index.Next()
 	for _, filter := range due.Filters {
-		err := l.flows.List(filter, func(f nft.Flow) {
+		err := l.flows.List(filter, func(f conntrack.Flow) {
 			if stale, why := l.index.Judge(f); stale {
 				l.t.Logf("%s: %s", f, why)
 				if err := l.flows.Delete(f); err != nil {
@@ -88,10 +91,10 @@ func (l *flowLab) sweep() (deleted []nft.Flow) {
 }
 
 // list returns the flows of the protocol in both families.
-func (l *flowLab) list(p nft.Protocol) (all []nft.Flow) {
+func (l *flowLab) list(p nft.Protocol) (all []conntrack.Flow) {
 	l.t.Helper()
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
-		err := l.flows.List(nft.FlowFilter{Family: family, Protocol: p}, func(f nft.Flow) { all = append(all, f) })
+		err := l.flows.List(conntrack.Filter{Family: family, Protocol: p}, func(f conntrack.Flow) { all = append(all, f) })
 		if err != nil {
 			l.t.Fatal(err)
 		}
@@ -100,14 +103,14 @@ func (l *flowLab) list(p nft.Protocol) (all []nft.Flow) {
 }
 
 // flowTo returns the one flow whose first packet went to the address.
-func (l *flowLab) flowTo(p nft.Protocol, at string) (nft.Flow, bool) {
+func (l *flowLab) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
 	l.t.Helper()
 	for _, f := range l.list(p) {
 		if f.Original.Destination.String() == at {
 			return f, true
 		}
 	}
-	return nft.Flow{}, false
+	return conntrack.Flow{}, false
 }
 
 // resolver asks and asks again from one port, as a DNS client does that never changes it.

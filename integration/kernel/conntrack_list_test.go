@@ -12,6 +12,8 @@ import (
 	"nfproxy/nft"
 
 	"nfproxy/sandbox"
+
+	"nfproxy/conntrack"
 )
 
 // flowEntries are entries of the connection tracking that no packet made.
@@ -68,9 +70,9 @@ func TestListFilters(t *testing.T) {
 			}
 		}
 	}
-	list := func(f nft.FlowFilter) (to []string) {
+	list := func(f conntrack.Filter) (to []string) {
 		t.Helper()
-		err := flows.List(f, func(fl nft.Flow) {
+		err := flows.List(f, func(fl conntrack.Flow) {
 			if fl.Family != f.Family || fl.Protocol != f.Protocol || fl.Original.Source.Addr() != clients[f.Family] ||
 				fl.Reply.Source.Addr() != clients[f.Family].Next() || fl.Reply.Destination != fl.Original.Source || fl.ID == 0 {
 				t.Errorf("%s: %+v", f, fl)
@@ -84,7 +86,7 @@ func TestListFilters(t *testing.T) {
 	}
 	for family, all := range frontends {
 		for _, p := range protocols {
-			filter := nft.FlowFilter{Family: family, Protocol: p}
+			filter := conntrack.Filter{Family: family, Protocol: p}
 			if got := list(filter); len(got) != len(all) {
 				t.Errorf("%s: %v", filter, got)
 			}

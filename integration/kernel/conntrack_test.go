@@ -8,6 +8,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/conntrack"
 )
 
 // flowAddrs are the addresses of these tests: of the client, three endpoints, and a frontend.
@@ -90,7 +92,7 @@ func TestFlowsRestart(t *testing.T) {
 	for i, s := range []string{"10.96.0.10:53", "10.96.0.11:53"} {
 		newResolver(t, client.Namespace, fmt.Sprintf("10.244.9.9:%d", 40000+i), s).expect(t, "10.244.1.2:5353")
 	}
-	restart := func(services ...render.Service) []nft.Flow {
+	restart := func(services ...render.Service) []conntrack.Flow {
 		l.index, l.ruleset = render.NewFlowIndex(), render.NewRuleset(l.facts)
 		return l.start(services...)
 	}
@@ -178,13 +180,13 @@ func TestFlowsInZone(t *testing.T) {
 	l.nft(`table ip other { chain raw { type filter hook prerouting priority -300; udp sport 40006 ct zone set 7; udp dport 40006 ct zone set 7; }; }`,
 		"-f", "-")
 	// Until the flow in the zone goes to the second endpoint it is begun anew.
-	inZone := func() nft.Flow {
+	inZone := func() conntrack.Flow {
 		for _, f := range l.list(nft.UDP) {
 			if f.Zone == 7 {
 				return f
 			}
 		}
-		return nft.Flow{}
+		return conntrack.Flow{}
 	}
 	for {
 		if who, err := r.ask(patience); err != nil {
@@ -234,7 +236,7 @@ func TestFlowDelete(t *testing.T) {
 	if _, ok := l.flowTo(nft.UDP, "10.244.1.2:5353"); ok {
 		t.Error("it is still there")
 	}
-	if err := l.flows.Delete(nft.Flow{Family: nft.IPv4, Protocol: nft.UDP}); err == nil {
+	if err := l.flows.Delete(conntrack.Flow{Family: nft.IPv4, Protocol: nft.UDP}); err == nil {
 		t.Error("a flow without addresses was deleted: all of them")
 	}
 }

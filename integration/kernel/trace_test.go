@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+
 	"nfproxy/render"
 	"nfproxy/trace"
 )
@@ -66,7 +66,7 @@ func (f *followed) next() trace.Journey {
 // request follows one packet to an address of the world.
 func (w *world) request(p nft.Protocol, b behaviour) trace.Request {
 	at := netip.MustParseAddrPort(w.at(b.to, b.port))
-	return trace.Request{To: trace.Target{At: kernel.Destination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
+	return trace.Request{To: trace.Target{At: trace.Destination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
 }
 
 // checkTraced opens a connection for a row and holds what the kernel tells of its packet to who answered, and to Trace.
@@ -163,14 +163,14 @@ func (w *world) web(count int) trace.Request {
 // all of it comes before what it tells of one sent afterwards.
 func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
 	t.Helper()
-	var traces *kernel.Traces
-	if err := w.node.Do(func() (err error) { traces, err = kernel.OpenTraces(); return err }); err != nil {
+	var traces *trace.Listener
+	if err := w.node.Do(func() (err error) { traces, err = trace.Listen(); return err }); err != nil {
 		t.Fatal(err)
 	}
 	defer traces.Close()
 	meanwhile()
 	last := netip.MustParseAddrPort(w.at("free", 9))
-	m := w.mark(t, kernel.Tracing{To: []kernel.Destination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
+	m := w.mark(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
 	defer m.Close()
 	connect(w.node, nft.UDP, "", last.String(), 200*time.Millisecond) // it is dropped
 	for {
@@ -220,7 +220,7 @@ func TestMarkerBound(t *testing.T) {
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		w := newWorld(t, family)
 		at := netip.MustParseAddrPort(w.at("one", 80))
-		what := kernel.Tracing{To: []kernel.Destination{{Protocol: nft.UDP, AddrPort: at}, {Protocol: nft.TCP, AddrPort: at}},
+		what := trace.Tracing{To: []trace.Destination{{Protocol: nft.UDP, AddrPort: at}, {Protocol: nft.TCP, AddrPort: at}},
 			Count: 5, Timeout: time.Minute}
 		n := w.marked(t, func() {
 			m := w.mark(t, what)
@@ -239,9 +239,9 @@ func TestMarkerBound(t *testing.T) {
 	}
 }
 
-func (l *lab) mark(t *testing.T, what kernel.Tracing) (m *kernel.Tracer) {
+func (l *lab) mark(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
 	t.Helper()
-	if err := l.node.Do(func() (err error) { m, err = kernel.StartTracer(what); return err }); err != nil {
+	if err := l.node.Do(func() (err error) { m, err = trace.StartTracer(what); return err }); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -253,7 +253,7 @@ func TestMarkerExpires(t *testing.T) {
 	w := newWorld(t, nft.IPv4)
 	at := netip.MustParseAddrPort(w.at("one", 80))
 	n := w.marked(t, func() {
-		m := w.mark(t, kernel.Tracing{To: []kernel.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
+		m := w.mark(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
 		defer m.Close()
 		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), patience); err != nil {
 			t.Fatal(err)
@@ -277,7 +277,7 @@ func TestMarkerExpires(t *testing.T) {
 func TestMarkerListing(t *testing.T) {
 	l := newLab(t)
 	before := l.nft("", "list", "ruleset")
-	m := l.mark(t, kernel.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []kernel.Destination{
+	m := l.mark(t, trace.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []trace.Destination{
 		{Protocol: nft.TCP, AddrPort: netip.MustParseAddrPort("10.96.0.1:80")}}})
 	listing := l.nft("", "list", "ruleset")
 	for _, want := range []string{"table inet " + m.Table() + " {", "flags owner", "limit rate 1/week burst 7 packets meta nftrace set 1",

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // ErrMoved is Apply's error when somebody changed the ruleset after the generation given.
@@ -91,7 +93,7 @@ func (c *Conn) apply(changes []nft.Change, generation uint32) error {
 
 // newBatch begins a batch with room for the changes.
 func (c *Conn) newBatch(changes []nft.Change, generation uint32) *batch {
-	b := &batch{message: message{buf: slices.Grow(c.spare[:0], estimate(changes))}, first: c.seq + 1}
+	b := &batch{Message: nlmsg.Message{Buf: slices.Grow(c.spare[:0], estimate(changes))}, first: c.nl.Seq + 1}
 	b.boundary(unix.NFNL_MSG_BATCH_BEGIN, generation)
 	return b
 }
@@ -119,19 +121,19 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 // so when send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
 func (c *Conn) deliver(b *batch) ([]refusal, error) {
 	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
-	c.seq = b.first + uint32(len(b.origins))
-	if cap(b.buf) < 1<<20 { // else it is a first load's, and not needed again
-		c.spare = b.buf
+	c.nl.Seq = b.first + uint32(len(b.origins))
+	if cap(b.Buf) < 1<<20 { // else it is a first load's, and not needed again
+		c.spare = b.Buf
 	}
-	if err := c.makeRoom(len(b.buf)); err != nil {
+	if err := c.makeRoom(len(b.Buf)); err != nil {
 		return nil, err
 	}
-	if err := c.send(b.buf); err != nil {
-		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.buf), err)
+	if err := c.nl.Send(b.Buf); err != nil {
+		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.Buf), err)
 	}
 	var all []refusal
 	for {
-		datagram, err := c.receive(false)
+		datagram, err := c.nl.Receive(false)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnknown, err)
 		}
@@ -167,7 +169,7 @@ func (c *Conn) makeRoom(n int) error {
 }
 
 func (c *Conn) sendBuffer() (n int, err error) {
-	cerr := c.raw.Control(func(fd uintptr) {
+	cerr := c.nl.Raw.Control(func(fd uintptr) {
 		n, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF)
 	})
 	if err := errors.Join(err, cerr); err != nil {
@@ -221,13 +223,13 @@ func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
 }
 
 func marshalExprs(family uint8, exprs []expr.Any) ([]byte, error) {
-	var m message
+	var m nlmsg.Message
 	for _, e := range exprs {
 		data, err := expr.Marshal(family, e)
 		if err != nil {
 			return nil, err
 		}
-		m.bytes(unix.NFTA_LIST_ELEM|nestedFlag, data)
+		m.Bytes(unix.NFTA_LIST_ELEM|nlmsg.NestedFlag, data)
 	}
-	return m.buf, nil
+	return m.Buf, nil
 }

@@ -9,11 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // batch is one transaction under construction: messages in one buffer, and for each the change it comes from.
 type batch struct {
-	message
+	nlmsg.Message
 	first   uint32 // sequence number of the batch's begin
 	origins []origin
 	sets    uint32 // added so far
@@ -36,19 +38,19 @@ func (b *batch) begin(kind, flags uint16, family nft.Family, o origin) {
 
 // open is begin for any family of netfilter.
 func (b *batch) open(kind, flags uint16, family uint8, o origin) {
-	o.start = len(b.buf)
+	o.start = len(b.Buf)
 	b.origins = append(b.origins, o)
-	b.message.begin(messageType(unix.NFNL_SUBSYS_NFTABLES, kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
+	b.Message.Begin(nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
 }
 
 // boundary appends NFNL_MSG_BATCH_BEGIN or _END. With a generation the kernel refuses the batch (ERESTART) when the
 // ruleset is not at that generation any more.
 func (b *batch) boundary(kind uint16, generation uint32) {
-	b.message.begin(kind, unix.NLM_F_REQUEST, b.first, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
+	b.Message.Begin(kind, unix.NLM_F_REQUEST, b.first, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 	if generation != 0 {
-		b.uint32(unix.NFNL_BATCH_GENID, generation)
+		b.Uint32(unix.NFNL_BATCH_GENID, generation)
 	}
-	b.end()
+	b.End()
 }
 
 // change appends the messages of one change.
@@ -74,35 +76,35 @@ func (b *batch) change(i int, c nft.Change) error {
 func (b *batch) table(o origin, op nft.Op, t *nft.Table) {
 	if op == nft.Delete {
 		b.begin(unix.NFT_MSG_DELTABLE, 0, t.Family, o)
-		b.str(unix.NFTA_TABLE_NAME, t.Name)
-		b.end()
+		b.String(unix.NFTA_TABLE_NAME, t.Name)
+		b.End()
 		return
 	}
 	b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, t.Family, o)
-	b.str(unix.NFTA_TABLE_NAME, t.Name)
+	b.String(unix.NFTA_TABLE_NAME, t.Name)
 	var flags uint32
 	if t.Owner {
 		flags = tableOwner
 	}
-	b.uint32(unix.NFTA_TABLE_FLAGS, flags)
+	b.Uint32(unix.NFTA_TABLE_FLAGS, flags)
 	if t.Comment != "" {
-		b.bytes(tableUserdata, append([]byte{0, byte(len(t.Comment) + 1)}, t.Comment+"\x00"...))
+		b.Bytes(tableUserdata, append([]byte{0, byte(len(t.Comment) + 1)}, t.Comment+"\x00"...))
 	}
-	b.end()
+	b.End()
 }
 
 func (b *batch) set(o origin, op nft.Op, s *nft.Set) {
 	if op == nft.Delete {
 		b.begin(unix.NFT_MSG_DELSET, 0, s.Table.Family, o)
-		b.str(unix.NFTA_SET_TABLE, s.Table.Name)
-		b.str(unix.NFTA_SET_NAME, s.Name)
-		b.end()
+		b.String(unix.NFTA_SET_TABLE, s.Table.Name)
+		b.String(unix.NFTA_SET_NAME, s.Name)
+		b.End()
 		return
 	}
 	b.sets++
 	b.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, s.Table.Family, o)
-	addSet(&b.message, s, b.sets)
-	b.end()
+	addSet(&b.Message, s, b.sets)
+	b.End()
 }
 
 func (b *batch) chain(o origin, op nft.Op, c *nft.Chain) {
@@ -111,26 +113,26 @@ func (b *batch) chain(o origin, op nft.Op, c *nft.Chain) {
 	} else {
 		b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, c.Table.Family, o)
 	}
-	b.str(unix.NFTA_CHAIN_TABLE, c.Table.Name)
-	b.str(unix.NFTA_CHAIN_NAME, c.Name)
+	b.String(unix.NFTA_CHAIN_TABLE, c.Table.Name)
+	b.String(unix.NFTA_CHAIN_NAME, c.Name)
 	if op == nft.Add && c.Hook != nft.NoHook {
-		hook := b.nest(unix.NFTA_CHAIN_HOOK)
-		b.uint32(unix.NFTA_HOOK_HOOKNUM, hookNumber(c.Hook))
-		b.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Priority))
-		b.unnest(hook)
-		b.uint32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
-		b.str(unix.NFTA_CHAIN_TYPE, "nat")
+		hook := b.Nest(unix.NFTA_CHAIN_HOOK)
+		b.Uint32(unix.NFTA_HOOK_HOOKNUM, hookNumber(c.Hook))
+		b.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Priority))
+		b.Unnest(hook)
+		b.Uint32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+		b.String(unix.NFTA_CHAIN_TYPE, "nat")
 	}
-	b.end()
+	b.End()
 }
 
 // rules appends all rules of a chain, or flushes it.
 func (b *batch) rules(o origin, op nft.Op, c *nft.Chain) error {
 	if op == nft.Delete {
 		b.begin(unix.NFT_MSG_DELRULE, 0, c.Table.Family, o)
-		b.str(unix.NFTA_RULE_TABLE, c.Table.Name)
-		b.str(unix.NFTA_RULE_CHAIN, c.Name)
-		b.end()
+		b.String(unix.NFTA_RULE_TABLE, c.Table.Name)
+		b.String(unix.NFTA_RULE_CHAIN, c.Name)
+		b.End()
 		return nil
 	}
 	for i, r := range c.Rules {
@@ -140,10 +142,10 @@ func (b *batch) rules(o origin, op nft.Op, c *nft.Chain) error {
 			return fmt.Errorf("chain %s %s: %s: %w", c.Table, c.Name, r.Text(c.Table.Family), err)
 		}
 		b.begin(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, c.Table.Family, o)
-		b.str(unix.NFTA_RULE_TABLE, c.Table.Name)
-		b.str(unix.NFTA_RULE_CHAIN, c.Name)
-		b.bytes(unix.NFTA_RULE_EXPRESSIONS|nestedFlag, data)
-		b.end()
+		b.String(unix.NFTA_RULE_TABLE, c.Table.Name)
+		b.String(unix.NFTA_RULE_CHAIN, c.Name)
+		b.Bytes(unix.NFTA_RULE_EXPRESSIONS|nlmsg.NestedFlag, data)
+		b.End()
 	}
 	return nil
 }
@@ -171,28 +173,28 @@ func (b *batch) elementList(kind, flags uint16, o origin, e nft.Elements) {
 	for i := 0; i < len(e.List); {
 		o.first = i
 		b.begin(kind, flags, e.Set.Table.Family, o)
-		ofSet(e.Set)(&b.message)
-		list := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for ; i < len(e.List) && len(b.buf)-list < maxElements; i++ {
-			addElement(&b.message, e.Set, e.List[i], kind != unix.NFT_MSG_NEWSETELEM)
+		ofSet(e.Set)(&b.Message)
+		list := b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		for ; i < len(e.List) && len(b.Buf)-list < maxElements; i++ {
+			addElement(&b.Message, e.Set, e.List[i], kind != unix.NFT_MSG_NEWSETELEM)
 		}
-		b.unnest(list)
-		b.end()
+		b.Unnest(list)
+		b.End()
 	}
 }
 
 // element finds the element of a message that lies at an offset in it, -1 if that is no element.
 func (b *batch) element(o origin, offset int) int {
-	at := o.start + headerLen + nfgenLen
-	end := o.start + int(nativeUint32(b.buf[o.start:]))
+	at := o.start + nlmsg.HeaderLen + nlmsg.NFGenLen
+	end := o.start + int(nlmsg.NativeUint32(b.Buf[o.start:]))
 	for at < end {
-		n := int(uint16(nativeUint32(b.buf[at:])))
-		kind := uint16(nativeUint32(b.buf[at:])>>16) & attrTypeMask
+		n := int(uint16(nlmsg.NativeUint32(b.Buf[at:])))
+		kind := uint16(nlmsg.NativeUint32(b.Buf[at:])>>16) & nlmsg.AttrTypeMask
 		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			at += align(n)
+			at += nlmsg.Align(n)
 			continue
 		}
-		return b.listIndex(o, at+attrLen, at+n, o.start+offset)
+		return b.listIndex(o, at+nlmsg.AttrLen, at+n, o.start+offset)
 	}
 	return -1
 }
@@ -200,7 +202,7 @@ func (b *batch) element(o origin, offset int) int {
 // listIndex counts the list entries up to the one that begins at or holds position.
 func (b *batch) listIndex(o origin, at, end, position int) int {
 	for i := 0; at < end; i++ {
-		n := align(int(uint16(nativeUint32(b.buf[at:]))))
+		n := nlmsg.Align(int(uint16(nlmsg.NativeUint32(b.Buf[at:]))))
 		if n == 0 {
 			return -1
 		}
@@ -226,17 +228,17 @@ type refusal struct {
 // refusals collects the error messages of a datagram (netlink(7); NLMSGERR_ATTR_* in include/uapi/linux/netlink.h).
 func refusals(datagram []byte) []refusal {
 	var all []refusal
-	for h, body := range messages(datagram) {
-		if h.kind != unix.NLMSG_ERROR || len(body) < 4+headerLen {
+	for h, body := range nlmsg.Messages(datagram) {
+		if h.Type != unix.NLMSG_ERROR || len(body) < 4+nlmsg.HeaderLen {
 			continue
 		}
-		r := refusal{errno: syscall.Errno(-int32(nativeUint32(body))), seq: nativeUint32(body[12:])}
-		for kind, b := range attributes(body[4+headerLen:]) {
+		r := refusal{errno: syscall.Errno(-int32(nlmsg.NativeUint32(body))), seq: nlmsg.NativeUint32(body[12:])}
+		for kind, b := range nlmsg.Attributes(body[4+nlmsg.HeaderLen:]) {
 			switch {
 			case kind == unix.NLMSGERR_ATTR_MSG:
-				r.text = cstring(b)
+				r.text = nlmsg.CString(b)
 			case kind == unix.NLMSGERR_ATTR_OFFS && len(b) == 4:
-				r.offset = int(nativeUint32(b))
+				r.offset = int(nlmsg.NativeUint32(b))
 			}
 		}
 		if r.errno != 0 {

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // decodeRule finds the rule that encodes to the expressions. A rule of others is nft.Opaque.
@@ -53,7 +55,7 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 		case *expr.Counter:
 			r.Match = append(r.Match, nft.Counted{Counter: nft.Counter{Packets: e.Packets, Bytes: e.Bytes}})
 		case *expr.Verdict:
-			v := nft.Verdict{Kind: verdictOf(int32(e.Kind)), Chain: e.Chain}
+			v := nft.Verdict{Kind: VerdictOf(int32(e.Kind)), Chain: e.Chain}
 			if remember, ok := r.Do.(nft.Remember); ok {
 				remember.Then = v
 				r.Do = remember
@@ -136,13 +138,13 @@ type unknownExpr struct {
 // decodeExprs reads a rule's expressions (NFTA_RULE_EXPRESSIONS).
 func decodeExprs(f nft.Family, list []byte) []expr.Any {
 	var exprs []expr.Any
-	for _, elem := range attributes(list) {
+	for _, elem := range nlmsg.Attributes(list) {
 		var name string
 		var data []byte
-		for kind, b := range attributes(elem) {
+		for kind, b := range nlmsg.Attributes(elem) {
 			switch kind {
 			case unix.NFTA_EXPR_NAME:
-				name = cstring(b)
+				name = nlmsg.CString(b)
 			case unix.NFTA_EXPR_DATA:
 				data = b
 			}
@@ -160,12 +162,12 @@ func decodeExprs(f nft.Family, list []byte) []expr.Any {
 // net/netfilter/nft_byteorder.c).
 func swapsNothing(data []byte) bool {
 	var size, length uint64
-	for kind, b := range attributes(data) {
+	for kind, b := range nlmsg.Attributes(data) {
 		switch kind {
 		case unix.NFTA_BYTEORDER_SIZE:
-			size = number(b)
+			size = nlmsg.Number(b)
 		case unix.NFTA_BYTEORDER_LEN:
-			length = number(b)
+			length = nlmsg.Number(b)
 		}
 	}
 	return length < size

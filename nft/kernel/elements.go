@@ -7,42 +7,44 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // addElement appends one element of a set, as a list element of NEWSETELEM or, with the key alone, of DELSETELEM and
 // GETSETELEM. An interval of single fields is two elements, its start and the value after its end.
-func addElement(m *message, s *nft.Set, e nft.Element, keyAlone bool) {
+func addElement(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 	if !s.Interval {
 		addPlain(m, s, e, keyAlone)
 		return
 	}
 	first, last := e.Key[:len(e.Key)/2], e.Key[len(e.Key)/2:]
 	if len(s.Key) > 1 {
-		at := m.nest(unix.NFTA_LIST_ELEM)
+		at := m.Nest(unix.NFTA_LIST_ELEM)
 		addKey(m, unix.NFTA_SET_ELEM_KEY, s.Key, first)
 		addKey(m, elemKeyEnd, s.Key, last)
 		addRest(m, s, e, keyAlone)
-		m.unnest(at)
+		m.Unnest(at)
 		return
 	}
 	addPlain(m, s, nft.Element{Key: first, Data: e.Data, Comment: e.Comment, Counter: e.Counter}, keyAlone)
 	if next, ok := successor(last); ok {
-		at := m.nest(unix.NFTA_LIST_ELEM)
-		m.uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+		at := m.Nest(unix.NFTA_LIST_ELEM)
+		m.Uint32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
 		addKey(m, unix.NFTA_SET_ELEM_KEY, s.Key, next)
-		m.unnest(at)
+		m.Unnest(at)
 	}
 }
 
-func addPlain(m *message, s *nft.Set, e nft.Element, keyAlone bool) {
-	at := m.nest(unix.NFTA_LIST_ELEM)
+func addPlain(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
+	at := m.Nest(unix.NFTA_LIST_ELEM)
 	addKey(m, unix.NFTA_SET_ELEM_KEY, s.Key, e.Key)
 	addRest(m, s, e, keyAlone)
-	m.unnest(at)
+	m.Unnest(at)
 }
 
 // addRest appends what an element has besides its key.
-func addRest(m *message, s *nft.Set, e nft.Element, keyAlone bool) {
+func addRest(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 	if keyAlone {
 		return
 	}
@@ -54,10 +56,10 @@ func addRest(m *message, s *nft.Set, e nft.Element, keyAlone bool) {
 	}
 	if e.Comment != "" {
 		// One entry of nft's userdata: NFTNL_UDATA_SET_ELEM_COMMENT, the length, the text with its NUL.
-		m.head(unix.NFTA_SET_ELEM_USERDATA, len(e.Comment)+3)
-		m.buf = append(m.buf, 0, byte(len(e.Comment)+1))
-		m.buf = append(append(m.buf, e.Comment...), 0)
-		m.pad()
+		m.Head(unix.NFTA_SET_ELEM_USERDATA, len(e.Comment)+3)
+		m.Buf = append(m.Buf, 0, byte(len(e.Comment)+1))
+		m.Buf = append(append(m.Buf, e.Comment...), 0)
+		m.Pad()
 	}
 	if e.Counter != nil {
 		addCounter(m, *e.Counter)
@@ -65,45 +67,45 @@ func addRest(m *message, s *nft.Set, e nft.Element, keyAlone bool) {
 }
 
 // addKey appends a value: its fields in registers' layout, each padded to 4 bytes.
-func addKey(m *message, kind uint16, types []nft.Type, v nft.Value) {
-	at := m.nest(kind)
+func addKey(m *nlmsg.Message, kind uint16, types []nft.Type, v nft.Value) {
+	at := m.Nest(kind)
 	_, size := concatenation(types)
-	m.head(unix.NFTA_DATA_VALUE, int(size))
+	m.Head(unix.NFTA_DATA_VALUE, int(size))
 	for _, t := range types {
 		n := t.Width()
 		if t == nft.SlotNumber { // numgen leaves its number in the CPU's byte order
-			m.buf = binary.NativeEndian.AppendUint32(m.buf, uint32(v[:n].Uint16()))
+			m.Buf = binary.NativeEndian.AppendUint32(m.Buf, uint32(v[:n].Uint16()))
 		} else {
-			m.buf = append(m.buf, v[:n]...)
+			m.Buf = append(m.Buf, v[:n]...)
 		}
-		m.pad()
+		m.Pad()
 		v = v[n:]
 	}
-	m.unnest(at)
+	m.Unnest(at)
 }
 
-func addVerdict(m *message, v nft.Verdict) {
-	data := m.nest(unix.NFTA_SET_ELEM_DATA)
-	verdict := m.nest(unix.NFTA_DATA_VERDICT)
+func addVerdict(m *nlmsg.Message, v nft.Verdict) {
+	data := m.Nest(unix.NFTA_SET_ELEM_DATA)
+	verdict := m.Nest(unix.NFTA_DATA_VERDICT)
 	code, _ := verdictCode(v.Kind) // checked before the batch is built
-	m.uint32(unix.NFTA_VERDICT_CODE, uint32(code))
+	m.Uint32(unix.NFTA_VERDICT_CODE, uint32(code))
 	if v.Chain != "" {
-		m.str(unix.NFTA_VERDICT_CHAIN, v.Chain)
+		m.String(unix.NFTA_VERDICT_CHAIN, v.Chain)
 	}
-	m.unnest(verdict)
-	m.unnest(data)
+	m.Unnest(verdict)
+	m.Unnest(data)
 }
 
-func addCounter(m *message, c nft.Counter) {
-	list := m.nest(elemExpressions)
-	elem := m.nest(unix.NFTA_LIST_ELEM)
-	m.str(unix.NFTA_EXPR_NAME, "counter")
-	data := m.nest(unix.NFTA_EXPR_DATA)
-	m.uint64(unix.NFTA_COUNTER_BYTES, c.Bytes)
-	m.uint64(unix.NFTA_COUNTER_PACKETS, c.Packets)
-	m.unnest(data)
-	m.unnest(elem)
-	m.unnest(list)
+func addCounter(m *nlmsg.Message, c nft.Counter) {
+	list := m.Nest(elemExpressions)
+	elem := m.Nest(unix.NFTA_LIST_ELEM)
+	m.String(unix.NFTA_EXPR_NAME, "counter")
+	data := m.Nest(unix.NFTA_EXPR_DATA)
+	m.Uint64(unix.NFTA_COUNTER_BYTES, c.Bytes)
+	m.Uint64(unix.NFTA_COUNTER_PACKETS, c.Packets)
+	m.Unnest(data)
+	m.Unnest(elem)
+	m.Unnest(list)
 }
 
 // successor is the value after v, if there is one.
@@ -140,7 +142,7 @@ type kernelElement struct {
 }
 
 func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.Key = decodeData(s.Key, b)
@@ -149,11 +151,11 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Data = decodeData(s.Data, b)
 		case unix.NFTA_SET_ELEM_FLAGS:
-			e.end = number(b)&unix.NFT_SET_ELEM_INTERVAL_END != 0
+			e.end = nlmsg.Number(b)&unix.NFT_SET_ELEM_INTERVAL_END != 0
 		case unix.NFTA_SET_ELEM_TIMEOUT:
-			e.timeout = time.Duration(number(b)) * time.Millisecond
+			e.timeout = time.Duration(nlmsg.Number(b)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_EXPIRATION:
-			e.expires = time.Duration(number(b)) * time.Millisecond
+			e.expires = time.Duration(nlmsg.Number(b)) * time.Millisecond
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = comment(b)
 		case unix.NFTA_SET_ELEM_EXPR:
@@ -165,12 +167,12 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 
 // decodeData reads NFTA_DATA_VALUE or NFTA_DATA_VERDICT.
 func decodeData(types []nft.Type, body []byte) nft.Value {
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_DATA_VALUE:
 			return unpad(types, b)
 		case unix.NFTA_DATA_VERDICT:
-			return decodeVerdict(b).Value()
+			return DecodeVerdict(b).Value()
 		}
 	}
 	return ""
@@ -189,22 +191,22 @@ func unpad(types []nft.Type, b []byte) nft.Value {
 			return ""
 		}
 		if t == nft.SlotNumber {
-			v = binary.BigEndian.AppendUint16(v, uint16(nativeUint32(b)))
+			v = binary.BigEndian.AppendUint16(v, uint16(nlmsg.NativeUint32(b)))
 		} else {
 			v = append(v, b[:n]...)
 		}
-		b = b[min(align(n), len(b)):]
+		b = b[min(nlmsg.Align(n), len(b)):]
 	}
 	return nft.Value(v)
 }
 
-func decodeVerdict(body []byte) (v nft.Verdict) {
-	for kind, b := range attributes(body) {
+func DecodeVerdict(body []byte) (v nft.Verdict) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_VERDICT_CODE:
-			v.Kind = verdictOf(int32(number(b)))
+			v.Kind = VerdictOf(int32(nlmsg.Number(b)))
 		case unix.NFTA_VERDICT_CHAIN:
-			v.Chain = cstring(b)
+			v.Chain = nlmsg.CString(b)
 		}
 	}
 	return v
@@ -214,7 +216,7 @@ func decodeVerdict(body []byte) (v nft.Verdict) {
 func comment(b []byte) string {
 	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
 		if b[0] == 0 {
-			return cstring(b[2 : 2+int(b[1])])
+			return nlmsg.CString(b[2 : 2+int(b[1])])
 		}
 		b = b[2+int(b[1]):]
 	}
@@ -224,17 +226,17 @@ func comment(b []byte) string {
 // decodeCounter reads an element's expression, nil if it is no counter.
 func decodeCounter(body []byte) *nft.Counter {
 	var c *nft.Counter
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch {
-		case kind == unix.NFTA_EXPR_NAME && cstring(b) == "counter":
+		case kind == unix.NFTA_EXPR_NAME && nlmsg.CString(b) == "counter":
 			c = &nft.Counter{}
 		case kind == unix.NFTA_EXPR_DATA && c != nil:
-			for kind, b := range attributes(b) {
+			for kind, b := range nlmsg.Attributes(b) {
 				switch kind {
 				case unix.NFTA_COUNTER_BYTES:
-					c.Bytes = number(b)
+					c.Bytes = nlmsg.Number(b)
 				case unix.NFTA_COUNTER_PACKETS:
-					c.Packets = number(b)
+					c.Packets = nlmsg.Number(b)
 				}
 			}
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // TestTypeofUserdata: the bytes are those nft 1.0.6 writes for the declaration (read from a set it made).
@@ -45,17 +47,17 @@ func TestElements(t *testing.T) {
 		{Name: "intervals of two fields", Key: []nft.Type{nft.InetService, nft.IPv4Addr}, Interval: true,
 			Elements: []nft.Element{{Key: nft.Port(80) + addr4 + nft.Port(90) + addr4}}},
 	} {
-		var m message
+		var m nlmsg.Message
 		for _, e := range s.Elements {
 			addElement(&m, s, e, false)
 		}
 		var all []kernelElement
-		for _, b := range attributes(m.buf) {
+		for _, b := range nlmsg.Attributes(m.Buf) {
 			e := decodeElement(s, b)
 			// The kernel takes the expressions in one attribute and gives them back in another.
-			for kind, b := range attributes(b) {
+			for kind, b := range nlmsg.Attributes(b) {
 				if kind == elemExpressions {
-					for _, b := range attributes(b) {
+					for _, b := range nlmsg.Attributes(b) {
 						e.Counter = decodeCounter(b)
 					}
 				}
@@ -78,13 +80,13 @@ func TestElements(t *testing.T) {
 
 // FuzzGarbage: what the kernel would never send does not make us panic.
 func FuzzGarbage(f *testing.F) {
-	var m message
-	m.begin(1, 2, 3, 4, 5)
-	m.str(1, "x")
-	m.end()
-	f.Add(m.buf)
+	var m nlmsg.Message
+	m.Begin(1, 2, 3, 4, 5)
+	m.String(1, "x")
+	m.End()
+	f.Add(m.Buf)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for _, body := range messages(b) {
+		for _, body := range nlmsg.Messages(b) {
 			decodeChain(nft.IPv4, body)
 			decodeSurveyed(body)
 			decodeSet(nft.IPv4, body)

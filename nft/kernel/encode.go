@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // encodeRule compiles a rule to expressions, in the very form in which the kernel gives them back.
@@ -41,8 +43,8 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 	case nft.Translated:
 		return []expr.Any{
 			&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
-			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: native(ipsDstNAT), Xor: native(0)},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(ipsDstNAT)},
+			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: nlmsg.NativeBytes(ipsDstNAT), Xor: nlmsg.NativeBytes(0)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: nlmsg.NativeBytes(ipsDstNAT)},
 		}, nil
 	case nft.FromInterface:
 		return encodeInterface(m)
@@ -51,7 +53,7 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 	case nft.FromHost:
 		return []expr.Any{
 			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: native(unix.RTN_LOCAL)},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: nlmsg.NativeBytes(unix.RTN_LOCAL)},
 		}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", m)
@@ -156,7 +158,7 @@ func verdictCode(k nft.VerdictKind) (int32, error) {
 }
 
 // verdictOf is verdictCode's inverse. A verdict we never write keeps its number, above those of ours.
-func verdictOf(code int32) nft.VerdictKind {
+func VerdictOf(code int32) nft.VerdictKind {
 	for k := nft.Accept; k <= nft.Goto; k++ {
 		if c, _ := verdictCode(k); c == code {
 			return k

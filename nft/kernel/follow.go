@@ -8,6 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // Lead says which elements of other sets of a table elements of one lead to, by their keys. The table has its chains, and
@@ -82,13 +84,13 @@ func (f *follower) set(declared *nft.Set) *nft.Set {
 
 // readKeys asks for elements by their keys, few enough that the answers fit the receive buffer.
 func (c *Conn) readKeys(s *nft.Set, keys []nft.Element, each func(nft.Element)) error {
-	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, s.Table.Family.Number(), func(m *message) {
+	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, s.Table.Family.Number(), func(m *nlmsg.Message) {
 		ofSet(s)(m)
-		at := m.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		at := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range keys {
 			addElement(m, s, e, true)
 		}
-		m.unnest(at)
+		m.Unnest(at)
 	}, func(body []byte) error {
 		for got := range listed(s, body) {
 			each(got.Element)

@@ -119,21 +119,21 @@ func (c *Conn) settleElements(ch nft.Change, list []kernelElement) error {
 func (b *batch) retimed(o origin, l nft.Learnt, list []kernelElement) {
 	for chunk := range slices.Chunk(list, counterChunk) {
 		b.begin(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.Set.Table.Family, o)
-		ofSet(l.Set)(&b.message)
-		at := b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		ofSet(l.Set)(&b.Message)
+		at := b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 		for _, e := range chunk {
 			left := l.Timeout - (e.timeout - e.expires)
 			if left <= 0 {
 				continue
 			}
-			elem := b.nest(unix.NFTA_LIST_ELEM)
-			addKey(&b.message, unix.NFTA_SET_ELEM_KEY, l.Set.Key, e.Key)
-			addRest(&b.message, l.Set, e.Element, false)
-			b.uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(l.Timeout.Milliseconds()))
-			b.uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(left.Milliseconds()))
-			b.unnest(elem)
+			elem := b.Nest(unix.NFTA_LIST_ELEM)
+			addKey(&b.Message, unix.NFTA_SET_ELEM_KEY, l.Set.Key, e.Key)
+			addRest(&b.Message, l.Set, e.Element, false)
+			b.Uint64(unix.NFTA_SET_ELEM_TIMEOUT, uint64(l.Timeout.Milliseconds()))
+			b.Uint64(unix.NFTA_SET_ELEM_EXPIRATION, uint64(left.Milliseconds()))
+			b.Unnest(elem)
 		}
-		b.unnest(at)
-		b.end()
+		b.Unnest(at)
+		b.End()
 	}
 }

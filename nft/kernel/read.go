@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // readAttempts is how often Read starts again when the ruleset changes under it. On a node where somebody else commits
@@ -83,9 +85,9 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	t := &nft.Table{TableID: id}
 	family := id.Family.Number()
 	err := r.request(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK, family,
-		func(m *message) { m.str(unix.NFTA_TABLE_NAME, id.Name) },
+		func(m *nlmsg.Message) { m.String(unix.NFTA_TABLE_NAME, id.Name) },
 		func(body []byte) error {
-			for kind, b := range attributes(body) {
+			for kind, b := range nlmsg.Attributes(body) {
 				if kind == tableUserdata {
 					t.Comment = comment(b)
 				}
@@ -107,12 +109,12 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 }
 
 // dump goes through all objects of a kind in a family.
-func (r *reader) dump(kind uint16, f nft.Family, fill func(*message), each func([]byte)) error {
+func (r *reader) dump(kind uint16, f nft.Family, fill func(*nlmsg.Message), each func([]byte)) error {
 	err := r.request(kind, unix.NLM_F_DUMP, f.Number(), fill, func(body []byte) error {
 		each(body)
 		return nil
 	})
-	if errors.Is(err, errInterrupted) {
+	if errors.Is(err, nlmsg.ErrInterrupted) {
 		r.disturbed = true
 		return nil
 	}
@@ -134,19 +136,19 @@ func (r *reader) chains(t *nft.Table) error {
 
 func decodeChain(f nft.Family, body []byte) *nft.Chain {
 	c := &nft.Chain{Table: nft.TableID{Family: f}}
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_CHAIN_TABLE:
-			c.Table.Name = cstring(b)
+			c.Table.Name = nlmsg.CString(b)
 		case unix.NFTA_CHAIN_NAME:
-			c.Name = cstring(b)
+			c.Name = nlmsg.CString(b)
 		case unix.NFTA_CHAIN_HOOK:
-			for kind, b := range attributes(b) {
+			for kind, b := range nlmsg.Attributes(b) {
 				switch kind {
 				case unix.NFTA_HOOK_HOOKNUM:
-					c.Hook = hookOf(uint32(number(b)))
+					c.Hook = hookOf(uint32(nlmsg.Number(b)))
 				case unix.NFTA_HOOK_PRIORITY:
-					c.Priority = int32(number(b))
+					c.Priority = int32(nlmsg.Number(b))
 				}
 			}
 		}
@@ -171,7 +173,7 @@ func hookOf(number uint32) nft.Hook {
 }
 
 func (r *reader) sets(t *nft.Table) error {
-	byTable := func(m *message) { m.str(unix.NFTA_SET_TABLE, t.Name) }
+	byTable := func(m *nlmsg.Message) { m.String(unix.NFTA_SET_TABLE, t.Name) }
 	err := r.dump(unix.NFT_MSG_GETSET, t.Family, byTable, func(body []byte) {
 		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
 			t.Sets = append(t.Sets, s)
@@ -239,21 +241,21 @@ func stays(s *nft.Set, e kernelElement) {
 }
 
 // ofSet fills in which set a request for elements is about.
-func ofSet(s *nft.Set) func(*message) {
-	return func(m *message) {
-		m.str(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
-		m.str(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+func ofSet(s *nft.Set) func(*nlmsg.Message) {
+	return func(m *nlmsg.Message) {
+		m.String(unix.NFTA_SET_ELEM_LIST_TABLE, s.Table.Name)
+		m.String(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	}
 }
 
 // listed goes through the elements of a NEWSETELEM message.
 func listed(s *nft.Set, body []byte) func(yield func(kernelElement) bool) {
 	return func(yield func(kernelElement) bool) {
-		for kind, list := range attributes(body) {
+		for kind, list := range nlmsg.Attributes(body) {
 			if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 				continue
 			}
-			for _, b := range attributes(list) {
+			for _, b := range nlmsg.Attributes(list) {
 				if !yield(decodeElement(s, b)) {
 					return
 				}
@@ -314,17 +316,17 @@ func (r *reader) rules(t *nft.Table) error {
 
 // listRules goes through the rules of a table.
 func (r *reader) listRules(t nft.TableID, each func(chain string, handle uint64, rule nft.Rule)) error {
-	byTable := func(m *message) { m.str(unix.NFTA_RULE_TABLE, t.Name) }
+	byTable := func(m *nlmsg.Message) { m.String(unix.NFTA_RULE_TABLE, t.Name) }
 	err := r.dump(unix.NFT_MSG_GETRULE, t.Family, byTable, func(body []byte) {
 		var chain string
 		var handle uint64
 		var rule nft.Rule
-		for kind, b := range attributes(body) {
+		for kind, b := range nlmsg.Attributes(body) {
 			switch kind {
 			case unix.NFTA_RULE_CHAIN:
-				chain = cstring(b)
+				chain = nlmsg.CString(b)
 			case unix.NFTA_RULE_HANDLE:
-				handle = number(b)
+				handle = nlmsg.Number(b)
 			case unix.NFTA_RULE_EXPRESSIONS:
 				rule = decodeRule(t.Family, decodeExprs(t.Family, b))
 			}

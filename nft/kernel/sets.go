@@ -7,6 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // The kernel keeps a set's types for programs that print it and does not look at them. They are nft's numbers of its
@@ -93,33 +95,33 @@ const (
 )
 
 // addSet fills in a NEWSET message. id tells the sets of one batch apart.
-func addSet(m *message, s *nft.Set, id uint32) {
+func addSet(m *nlmsg.Message, s *nft.Set, id uint32) {
 	keyType, keyLen := concatenation(s.Key)
-	m.str(unix.NFTA_SET_TABLE, s.Table.Name)
-	m.str(unix.NFTA_SET_NAME, s.Name)
-	m.uint32(unix.NFTA_SET_FLAGS, setFlags(s))
-	m.uint32(unix.NFTA_SET_KEY_TYPE, keyType)
-	m.uint32(unix.NFTA_SET_KEY_LEN, keyLen)
+	m.String(unix.NFTA_SET_TABLE, s.Table.Name)
+	m.String(unix.NFTA_SET_NAME, s.Name)
+	m.Uint32(unix.NFTA_SET_FLAGS, setFlags(s))
+	m.Uint32(unix.NFTA_SET_KEY_TYPE, keyType)
+	m.Uint32(unix.NFTA_SET_KEY_LEN, keyLen)
 	if s.Data != nil {
 		dataType, dataLen := concatenation(s.Data)
-		m.uint32(unix.NFTA_SET_DATA_TYPE, dataType)
-		m.uint32(unix.NFTA_SET_DATA_LEN, dataLen)
+		m.Uint32(unix.NFTA_SET_DATA_TYPE, dataType)
+		m.Uint32(unix.NFTA_SET_DATA_LEN, dataLen)
 	}
-	m.uint32(unix.NFTA_SET_ID, id)
+	m.Uint32(unix.NFTA_SET_ID, id)
 	if s.Interval && len(s.Key) > 1 {
 		describeFields(m, s.Key)
 	}
 	if s.Size > 0 {
-		desc := m.nest(unix.NFTA_SET_DESC)
-		m.uint32(unix.NFTA_SET_DESC_SIZE, s.Size)
-		m.unnest(desc)
+		desc := m.Nest(unix.NFTA_SET_DESC)
+		m.Uint32(unix.NFTA_SET_DESC_SIZE, s.Size)
+		m.Unnest(desc)
 	}
-	m.bytes(unix.NFTA_SET_USERDATA, setUserdata(s))
+	m.Bytes(unix.NFTA_SET_USERDATA, setUserdata(s))
 	if s.Counter {
-		at := m.nest(setExpr)
-		m.str(unix.NFTA_EXPR_NAME, "counter")
-		m.unnest(m.nest(unix.NFTA_EXPR_DATA))
-		m.unnest(at)
+		at := m.Nest(setExpr)
+		m.String(unix.NFTA_EXPR_NAME, "counter")
+		m.Unnest(m.Nest(unix.NFTA_EXPR_DATA))
+		m.Unnest(at)
 	}
 }
 
@@ -143,16 +145,16 @@ func setFlags(s *nft.Set) uint32 {
 }
 
 // describeFields tells the kernel where the fields of a concatenation of intervals lie.
-func describeFields(m *message, types []nft.Type) {
-	desc := m.nest(unix.NFTA_SET_DESC)
-	concat := m.nest(setDescConcat)
+func describeFields(m *nlmsg.Message, types []nft.Type) {
+	desc := m.Nest(unix.NFTA_SET_DESC)
+	concat := m.Nest(setDescConcat)
 	for _, t := range types {
-		elem := m.nest(unix.NFTA_LIST_ELEM)
-		m.uint32(setFieldLen, typeLen(t))
-		m.unnest(elem)
+		elem := m.Nest(unix.NFTA_LIST_ELEM)
+		m.Uint32(setFieldLen, typeLen(t))
+		m.Unnest(elem)
 	}
-	m.unnest(concat)
-	m.unnest(desc)
+	m.Unnest(concat)
+	m.Unnest(desc)
 }
 
 // setUserdata is what nft keeps with a set for itself: byte orders, and for a set declared by typeof the expressions.
@@ -167,7 +169,7 @@ func setUserdata(s *nft.Set) []byte {
 	case len(s.Key) > 1:
 		return []byte{0, 4, 0, 0, 0, 0}
 	}
-	return append([]byte{0, 4}, native(2)...) // NFTNL_UDATA_SET_KEYBYTEORDER, big endian
+	return append([]byte{0, 4}, nlmsg.NativeBytes(2)...) // NFTNL_UDATA_SET_KEYBYTEORDER, big endian
 }
 
 // typeofUserdata describes the key "ADDR . meta l4proto . th dport . numgen random mod 65535" with the data
@@ -193,24 +195,24 @@ func typeofUserdata(s *nft.Set) []byte {
 // decodeSet reads a NEWSET message. What its userdata say is not compared with ours.
 func decodeSet(f nft.Family, body []byte) *nft.Set {
 	s := &nft.Set{Table: nft.TableID{Family: f}}
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_SET_TABLE:
-			s.Table.Name = cstring(b)
+			s.Table.Name = nlmsg.CString(b)
 		case unix.NFTA_SET_NAME:
-			s.Name = cstring(b)
+			s.Name = nlmsg.CString(b)
 		case unix.NFTA_SET_KEY_TYPE:
-			s.Key = typesOf(uint32(number(b)))
+			s.Key = typesOf(uint32(nlmsg.Number(b)))
 		case unix.NFTA_SET_DATA_TYPE:
-			s.Data = typesOf(uint32(number(b)))
+			s.Data = typesOf(uint32(nlmsg.Number(b)))
 		case unix.NFTA_SET_DESC:
-			for kind, b := range attributes(b) {
+			for kind, b := range nlmsg.Attributes(b) {
 				if kind == unix.NFTA_SET_DESC_SIZE {
-					s.Size = uint32(number(b))
+					s.Size = uint32(nlmsg.Number(b))
 				}
 			}
 		case unix.NFTA_SET_FLAGS:
-			flags := uint32(number(b))
+			flags := uint32(nlmsg.Number(b))
 			s.Interval = flags&unix.NFT_SET_INTERVAL != 0
 			s.Dynamic = flags&unix.NFT_SET_EVAL != 0
 		case setExpr:

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"nfproxy/nlmsg"
 )
 
 // SurveyedTable is a table of anybody's, with its chains and nothing of what is in them.
@@ -38,11 +40,11 @@ func (c *Conn) Survey() ([]SurveyedTable, error) {
 	}{{unix.NFPROTO_IPV4, "ip"}, {unix.NFPROTO_IPV6, "ip6"}, {unix.NFPROTO_INET, "inet"}} {
 		for attempt := 1; ; attempt++ {
 			tables, err := c.surveyFamily(f.number, f.name)
-			if err == nil || errors.Is(err, errInterrupted) && attempt == readAttempts {
+			if err == nil || errors.Is(err, nlmsg.ErrInterrupted) && attempt == readAttempts {
 				all = append(all, tables...)
 				break
 			}
-			if !errors.Is(err, errInterrupted) {
+			if !errors.Is(err, nlmsg.ErrInterrupted) {
 				return nil, fmt.Errorf("list tables of family %s: %w", f.name, err)
 			}
 		}
@@ -53,9 +55,9 @@ func (c *Conn) Survey() ([]SurveyedTable, error) {
 func (c *Conn) surveyFamily(family uint8, name string) ([]SurveyedTable, error) {
 	var tables []SurveyedTable
 	err := c.request(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, family, nil, func(body []byte) error {
-		for kind, b := range attributes(body) {
+		for kind, b := range nlmsg.Attributes(body) {
 			if kind == unix.NFTA_TABLE_NAME {
-				tables = append(tables, SurveyedTable{Family: name, Name: cstring(b)})
+				tables = append(tables, SurveyedTable{Family: name, Name: nlmsg.CString(b)})
 			}
 		}
 		return nil
@@ -77,23 +79,23 @@ func (c *Conn) surveyFamily(family uint8, name string) ([]SurveyedTable, error) 
 
 // decodeSurveyed reads a NEWCHAIN message of the families above.
 func decodeSurveyed(body []byte) (table string, c SurveyedChain) {
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_CHAIN_TABLE:
-			table = cstring(b)
+			table = nlmsg.CString(b)
 		case unix.NFTA_CHAIN_NAME:
-			c.Name = cstring(b)
+			c.Name = nlmsg.CString(b)
 		case unix.NFTA_CHAIN_TYPE:
-			c.Type = cstring(b)
+			c.Type = nlmsg.CString(b)
 		case unix.NFTA_CHAIN_POLICY:
-			c.Drops = number(b) == 0 // NF_DROP
+			c.Drops = nlmsg.Number(b) == 0 // NF_DROP
 		case unix.NFTA_CHAIN_HOOK:
-			for kind, b := range attributes(b) {
+			for kind, b := range nlmsg.Attributes(b) {
 				switch kind {
 				case unix.NFTA_HOOK_HOOKNUM:
-					c.Hook = hookName(number(b))
+					c.Hook = hookName(nlmsg.Number(b))
 				case unix.NFTA_HOOK_PRIORITY:
-					c.Priority = int32(number(b))
+					c.Priority = int32(nlmsg.Number(b))
 				}
 			}
 		}

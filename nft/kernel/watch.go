@@ -12,11 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nlmsg"
 )
 
 // Watch hears what others change in tables. What its Conn changes it does not hear of.
 type Watch struct {
-	socket
+	nl     *nlmsg.Socket
 	tables []nft.TableID
 	seen   Intrusion   // of the commit whose messages are coming in
 	missed atomic.Bool // Next is to say that there was more than could be read
@@ -49,11 +51,11 @@ func (i Intrusion) String() string {
 
 // Watch begins to watch tables of the calling thread's network namespace, which must be that of the Conn.
 func (c *Conn) Watch(tables ...nft.TableID) (*Watch, error) {
-	s, err := dial()
+	s, err := nlmsg.Dial()
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{socket: s, tables: tables}
+	w := &Watch{nl: s, tables: tables}
 	filter, err := bpf.Assemble(notFrom(c.nl.PID()))
 	if err == nil {
 		err = w.nl.SetBPF(filter)
@@ -107,17 +109,20 @@ func notFrom(port uint32) []bpf.Instruction {
 	const portOffset = 12 // nlmsg_pid in struct nlmsghdr
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: portOffset, Size: 4}, // as if in network byte order, which it is not
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(native(port)), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(nlmsg.NativeBytes(port)), SkipTrue: 1},
 		bpf.RetConstant{Val: ^uint32(0)},
 		bpf.RetConstant{Val: 0},
 	}
 }
 
+// Close ends the Watch.
+func (w *Watch) Close() error { return w.nl.Close() }
+
 // Next blocks until somebody else has changed something of the tables. After Close it returns an error that is
 // os.ErrClosed.
 func (w *Watch) Next() (Intrusion, error) {
 	for {
-		b, err := w.receive(true)
+		b, err := w.nl.Receive(true)
 		switch {
 		case w.missed.CompareAndSwap(true, false):
 			if err := w.nl.SetReadDeadline(time.Time{}); err != nil {
@@ -138,11 +143,11 @@ func (w *Watch) Next() (Intrusion, error) {
 
 // take reads a datagram. A commit's changes come first, its number and author last.
 func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
-	for h, body := range messages(b) {
-		if h.kind>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nfgenLen {
+	for h, body := range nlmsg.Messages(b) {
+		if h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nlmsg.NFGenLen {
 			continue
 		}
-		family, kind, body := body[0], h.kind&0xff, body[nfgenLen:]
+		family, kind, body := body[0], h.Type&0xff, body[nlmsg.NFGenLen:]
 		if kind == unix.NFT_MSG_NEWGEN {
 			if w.seen.Count > 0 {
 				found, ok = w.seen, true
@@ -167,9 +172,9 @@ func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
 // tableOf is the name of the table that a notification is about: the first attribute of every kind of object
 // (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on in include/uapi/linux/netfilter/nf_tables.h).
 func tableOf(body []byte) string {
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		if kind == 1 {
-			return cstring(b)
+			return nlmsg.CString(b)
 		}
 	}
 	return ""
@@ -184,9 +189,9 @@ func objectOf(event uint16, body []byte) string {
 	if event == unix.NFT_MSG_NEWTABLE || event == unix.NFT_MSG_DELTABLE {
 		return ""
 	}
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		if kind == name {
-			return " " + cstring(b)
+			return " " + nlmsg.CString(b)
 		}
 	}
 	return ""
@@ -223,12 +228,12 @@ func eventName(kind uint16) string {
 func author(body []byte) string {
 	const procPID, procName = 2, 3
 	name, pid := "unknown", uint64(0)
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case procPID:
-			pid = number(b)
+			pid = nlmsg.Number(b)
 		case procName:
-			name = cstring(b)
+			name = nlmsg.CString(b)
 		}
 	}
 	return fmt.Sprintf("%s (pid %d)", name, pid)

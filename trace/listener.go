@@ -1,4 +1,4 @@
-package kernel
+package trace
 
 import (
 	"encoding/binary"
@@ -9,44 +9,50 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/nft/kernel"
+	"nfproxy/nlmsg"
 )
 
 // Traces hears what the kernel tells about marked packets of one network namespace, whoever marked them.
-type Traces struct {
-	socket
-	waiting []nft.TraceEvent // of the last datagram
+type Listener struct {
+	nl      *nlmsg.Socket
+	waiting []Event // of the last datagram
 }
 
 // ErrTracesMissed is Next's error when there was more to hear than could be read. The next call goes on after it.
-var ErrTracesMissed = errors.New("there were more trace events than could be read")
+var ErrMissed = errors.New("there were more trace events than could be read")
 
 // OpenTraces begins to listen in the calling thread's network namespace.
-func OpenTraces() (*Traces, error) {
-	s, err := dial()
+func Listen() (*Listener, error) {
+	s, err := nlmsg.Dial()
 	if err != nil {
 		return nil, err
 	}
-	if err := s.nl.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
+	if err := s.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("listen to traces: %w", err)
 	}
-	return &Traces{socket: s}, nil
+	return &Listener{nl: s}, nil
 }
 
+// Close ends the listening.
+func (t *Listener) Close() error { return t.nl.Close() }
+
 // Next blocks until there is an event. After Close it returns an error that is os.ErrClosed.
-func (t *Traces) Next() (nft.TraceEvent, error) {
+func (t *Listener) Next() (Event, error) {
 	for len(t.waiting) == 0 {
-		b, err := t.receive(true)
+		b, err := t.nl.Receive(true)
 		if errors.Is(err, unix.ENOBUFS) {
-			return nft.TraceEvent{}, ErrTracesMissed
+			return Event{}, ErrMissed
 		}
 		if err != nil {
-			return nft.TraceEvent{}, fmt.Errorf("listen to traces: %w", err)
+			return Event{}, fmt.Errorf("listen to traces: %w", err)
 		}
 		t.waiting = t.waiting[:0]
-		for h, body := range messages(b) {
-			if h.kind == messageType(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_TRACE) && len(body) >= nfgenLen {
-				t.waiting = append(t.waiting, t.decode(body[0], body[nfgenLen:]))
+		for h, body := range nlmsg.Messages(b) {
+			if h.Type == nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_TRACE) && len(body) >= nlmsg.NFGenLen {
+				t.waiting = append(t.waiting, t.decode(body[0], body[nlmsg.NFGenLen:]))
 			}
 		}
 	}
@@ -56,38 +62,38 @@ func (t *Traces) Next() (nft.TraceEvent, error) {
 }
 
 // decode reads an event (enum nft_trace_attributes in include/uapi/linux/netfilter/nf_tables.h).
-func (t *Traces) decode(family uint8, body []byte) nft.TraceEvent {
-	e := nft.TraceEvent{Family: familyName(family)}
+func (t *Listener) decode(family uint8, body []byte) Event {
+	e := Event{Family: familyName(family)}
 	var network, transport []byte
-	for kind, b := range attributes(body) {
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_TRACE_ID:
-			e.ID = uint32(number(b))
+			e.ID = uint32(nlmsg.Number(b))
 		case unix.NFTA_TRACE_TYPE:
-			e.Kind = traceKind(uint32(number(b)))
+			e.Kind = traceKind(uint32(nlmsg.Number(b)))
 		case unix.NFTA_TRACE_TABLE:
-			e.Table = cstring(b)
+			e.Table = nlmsg.CString(b)
 		case unix.NFTA_TRACE_CHAIN:
-			e.Chain = cstring(b)
+			e.Chain = nlmsg.CString(b)
 		case unix.NFTA_TRACE_RULE_HANDLE:
-			e.Rule = number(b)
+			e.Rule = nlmsg.Number(b)
 		case unix.NFTA_TRACE_VERDICT:
-			e.Verdict = tracedVerdict(decodeVerdict(b))
+			e.Verdict = tracedVerdict(kernel.DecodeVerdict(b))
 		case unix.NFTA_TRACE_POLICY:
-			e.Verdict.Kind = verdictOf(int32(number(b)))
+			e.Verdict.Kind = kernel.VerdictOf(int32(nlmsg.Number(b)))
 		case unix.NFTA_TRACE_NETWORK_HEADER:
 			network = b
 		case unix.NFTA_TRACE_TRANSPORT_HEADER:
 			transport = b
 		case unix.NFTA_TRACE_IIF:
-			e.Packet.In = t.interfaceName(uint32(number(b)))
+			e.Packet.In = t.interfaceName(uint32(nlmsg.Number(b)))
 		case unix.NFTA_TRACE_OIF:
-			e.Packet.Out = t.interfaceName(uint32(number(b)))
+			e.Packet.Out = t.interfaceName(uint32(nlmsg.Number(b)))
 		}
 	}
-	if e.Kind == nft.RuleEvent && e.Rule == 0 {
+	if e.Kind == RuleEvent && e.Rule == 0 {
 		// The end of a chain that was gone to: Linux 6.18 calls it a rule, and tells none (nft_trace_fill_rule_info).
-		e.Kind = nft.ReturnEvent
+		e.Kind = ReturnEvent
 	}
 	decodeHeaders(&e.Packet, network, transport)
 	return e
@@ -95,20 +101,20 @@ func (t *Traces) decode(family uint8, body []byte) nft.TraceEvent {
 
 // tracedVerdict makes NFT_CONTINUE, which rules of others end with, the zero Verdict.
 func tracedVerdict(v nft.Verdict) nft.Verdict {
-	if v.Kind == verdictOf(unix.NFT_CONTINUE) {
+	if v.Kind == kernel.VerdictOf(unix.NFT_CONTINUE) {
 		return nft.Verdict{}
 	}
 	return v
 }
 
-func traceKind(n uint32) nft.TraceKind {
+func traceKind(n uint32) EventKind {
 	switch n {
 	case unix.NFT_TRACETYPE_RULE:
-		return nft.RuleEvent
+		return RuleEvent
 	case unix.NFT_TRACETYPE_RETURN:
-		return nft.ReturnEvent
+		return ReturnEvent
 	case unix.NFT_TRACETYPE_POLICY:
-		return nft.PolicyEvent
+		return PolicyEvent
 	}
 	return 0
 }
@@ -134,7 +140,7 @@ func familyName(n uint8) string {
 
 // decodeHeaders reads the addresses and ports of a packet: the first bytes of its IP header (RFC 791 section 3.1, RFC
 // 8200 section 3) and of that of TCP, UDP or SCTP, which begin with the ports.
-func decodeHeaders(p *nft.TracedPacket, network, transport []byte) {
+func decodeHeaders(p *Packet, network, transport []byte) {
 	var source, destination []byte
 	switch {
 	case len(network) >= 20 && network[0]>>4 == 4:
@@ -155,13 +161,13 @@ func decodeHeaders(p *nft.TracedPacket, network, transport []byte) {
 
 // interfaceName asks for the name of an interface of the socket's own namespace, which any socket can be asked
 // (netdevice(7), SIOCGIFNAME); a number if it is gone.
-func (t *Traces) interfaceName(index uint32) string {
+func (t *Listener) interfaceName(index uint32) string {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return fmt.Sprint(index)
 	}
 	ifr.SetUint32(index)
-	cerr := t.raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) })
+	cerr := t.nl.Raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) })
 	if errors.Join(err, cerr) != nil {
 		return fmt.Sprint(index)
 	}

@@ -1,9 +1,12 @@
-package kernel
+package ctnetlink
 
 import (
 	"net/netip"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
+	"nfproxy/nlmsg"
 )
 
 // Messages and attributes of connection tracking, of include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum
@@ -51,7 +54,7 @@ const (
 //
 // IPv6 addresses are left out: the kernel has the comparison the wrong way round and lists all flows but those asked for,
 // seen in 5.8 to 6.18. So are the ports of SCTP: it compares those of TCP and UDP alone.
-func appendFilter(m *message, l nft.FlowFilter) {
+func appendFilter(m *nlmsg.Message, l conntrack.Filter) {
 	flags := uint32(filterProtocol)
 	addr, port := l.Destination.Addr(), l.Destination.Port()
 	if addr.Is4() {
@@ -60,41 +63,41 @@ func appendFilter(m *message, l nft.FlowFilter) {
 	if l.Destination.IsValid() && l.Protocol != nft.SCTP {
 		flags |= filterDestinationPort
 	}
-	filter := m.nest(ctaFilter)
-	m.bytes(ctaFilterOrigFlags, native(flags))
-	m.unnest(filter)
-	tuple := m.nest(ctaTupleOrig)
+	filter := m.Nest(ctaFilter)
+	m.Bytes(ctaFilterOrigFlags, nlmsg.NativeBytes(flags))
+	m.Unnest(filter)
+	tuple := m.Nest(ctaTupleOrig)
 	if flags&filterIPDestination != 0 {
-		ip := m.nest(ctaTupleIP)
-		m.bytes(ctaIPv4Destination, addr.AsSlice())
-		m.unnest(ip)
+		ip := m.Nest(ctaTupleIP)
+		m.Bytes(ctaIPv4Destination, addr.AsSlice())
+		m.Unnest(ip)
 	}
-	proto := m.nest(ctaTupleProto)
-	m.bytes(ctaProtoNumber, []byte{byte(l.Protocol)})
+	proto := m.Nest(ctaTupleProto)
+	m.Bytes(ctaProtoNumber, []byte{byte(l.Protocol)})
 	if flags&filterDestinationPort != 0 {
-		m.uint16(ctaProtoDestinationPort, port)
+		m.Uint16(ctaProtoDestinationPort, port)
 	}
-	m.unnest(proto)
-	m.unnest(tuple)
+	m.Unnest(proto)
+	m.Unnest(tuple)
 }
 
 // appendTuple appends a whole tuple.
-func appendTuple(m *message, kind uint16, p nft.Protocol, t nft.Tuple) {
+func appendTuple(m *nlmsg.Message, kind uint16, p nft.Protocol, t conntrack.Tuple) {
 	source, destination := uint16(ctaIPv6Source), uint16(ctaIPv6Destination)
 	if t.Source.Addr().Is4() {
 		source, destination = ctaIPv4Source, ctaIPv4Destination
 	}
-	tuple := m.nest(kind)
-	ip := m.nest(ctaTupleIP)
-	m.bytes(source, t.Source.Addr().AsSlice())
-	m.bytes(destination, t.Destination.Addr().AsSlice())
-	m.unnest(ip)
-	proto := m.nest(ctaTupleProto)
-	m.bytes(ctaProtoNumber, []byte{byte(p)})
-	m.uint16(ctaProtoSourcePort, t.Source.Port())
-	m.uint16(ctaProtoDestinationPort, t.Destination.Port())
-	m.unnest(proto)
-	m.unnest(tuple)
+	tuple := m.Nest(kind)
+	ip := m.Nest(ctaTupleIP)
+	m.Bytes(source, t.Source.Addr().AsSlice())
+	m.Bytes(destination, t.Destination.Addr().AsSlice())
+	m.Unnest(ip)
+	proto := m.Nest(ctaTupleProto)
+	m.Bytes(ctaProtoNumber, []byte{byte(p)})
+	m.Uint16(ctaProtoSourcePort, t.Source.Port())
+	m.Uint16(ctaProtoDestinationPort, t.Destination.Port())
+	m.Unnest(proto)
+	m.Unnest(tuple)
 }
 
 // decodeFlow reads an entry. It says false for one of another protocol than those with ports.
@@ -102,9 +105,9 @@ func appendTuple(m *message, kind uint16, p nft.Protocol, t nft.Tuple) {
 // A zone can be one direction's alone, and is then said within its tuple (ctnetlink_dump_zone_id in
 // net/netfilter/nf_conntrack_netlink.c). To find an entry by its original tuple takes the zone of that direction
 // (nf_ct_zone_equal in include/net/netfilter/nf_conntrack_zones.h).
-func decodeFlow(f nft.Family, body []byte) (nft.Flow, bool) {
-	flow := nft.Flow{Family: f}
-	for kind, b := range attributes(body) {
+func decodeFlow(f nft.Family, body []byte) (conntrack.Flow, bool) {
+	flow := conntrack.Flow{Family: f}
+	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case ctaTupleOrig:
 			var zone uint16
@@ -114,35 +117,35 @@ func decodeFlow(f nft.Family, body []byte) (nft.Flow, bool) {
 		case ctaTupleReply:
 			_, _, flow.Reply = decodeTuple(b)
 		case ctaZone:
-			flow.Zone = uint16(number(b))
+			flow.Zone = uint16(nlmsg.Number(b))
 		case ctaID:
-			flow.ID = uint32(number(b))
+			flow.ID = uint32(nlmsg.Number(b))
 		case ctaStatus:
-			flow.Status = nft.FlowStatus(number(b))
+			flow.Status = conntrack.Status(nlmsg.Number(b))
 		}
 	}
 	return flow, flow.Protocol.HasPorts()
 }
 
-func decodeTuple(b []byte) (p nft.Protocol, zone uint16, t nft.Tuple) {
+func decodeTuple(b []byte) (p nft.Protocol, zone uint16, t conntrack.Tuple) {
 	var source, destination netip.Addr
 	var sourcePort, destinationPort uint16
-	for kind, b := range attributes(b) {
+	for kind, b := range nlmsg.Attributes(b) {
 		switch kind {
 		case ctaTupleIP:
 			source, destination = decodeTupleIP(b)
 		case ctaTupleProto:
 			p, sourcePort, destinationPort = decodeTupleProto(b)
 		case ctaTupleZone:
-			zone = uint16(number(b))
+			zone = uint16(nlmsg.Number(b))
 		}
 	}
-	return p, zone, nft.Tuple{Source: netip.AddrPortFrom(source, sourcePort),
+	return p, zone, conntrack.Tuple{Source: netip.AddrPortFrom(source, sourcePort),
 		Destination: netip.AddrPortFrom(destination, destinationPort)}
 }
 
 func decodeTupleIP(b []byte) (source, destination netip.Addr) {
-	for kind, b := range attributes(b) {
+	for kind, b := range nlmsg.Attributes(b) {
 		switch kind {
 		case ctaIPv4Source, ctaIPv6Source:
 			source, _ = netip.AddrFromSlice(b)
@@ -154,14 +157,14 @@ func decodeTupleIP(b []byte) (source, destination netip.Addr) {
 }
 
 func decodeTupleProto(b []byte) (p nft.Protocol, source, destination uint16) {
-	for kind, b := range attributes(b) {
+	for kind, b := range nlmsg.Attributes(b) {
 		switch kind {
 		case ctaProtoNumber:
-			p = nft.Protocol(number(b))
+			p = nft.Protocol(nlmsg.Number(b))
 		case ctaProtoSourcePort:
-			source = uint16(number(b))
+			source = uint16(nlmsg.Number(b))
 		case ctaProtoDestinationPort:
-			destination = uint16(number(b))
+			destination = uint16(nlmsg.Number(b))
 		}
 	}
 	return p, source, destination

@@ -1,4 +1,4 @@
-package kernel
+package ctnetlink
 
 import (
 	"errors"
@@ -7,13 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
+
+	"nfproxy/conntrack"
+	"nfproxy/nlmsg"
 )
 
 // Flows talks to the connection tracking of one network namespace. Of its methods two goroutines must not be in one at
 // once; Delete may be called from within List.
-type Flows struct {
-	lists socket
-	edits socket // a second one: the answers of a list under way wait in the first
+type Conn struct {
+	lists *nlmsg.Socket
+	edits *nlmsg.Socket // a second one: the answers of a list under way wait in the first
 	// unfiltered: the kernel has refused a filter, and is not asked again.
 	unfiltered bool
 }
@@ -21,13 +24,13 @@ type Flows struct {
 // OpenFlows opens a connection to the calling thread's network namespace. Without the privilege to change it, OpenFlows
 // fails with an error that wraps os.ErrPermission; without connection tracking over netlink in the kernel
 // (CONFIG_NF_CT_NETLINK) it fails as well.
-func OpenFlows() (*Flows, error) {
-	var f Flows
+func Open() (*Conn, error) {
+	var f Conn
 	var err error
-	if f.lists, err = dial(); err != nil {
+	if f.lists, err = nlmsg.Dial(); err != nil {
 		return nil, err
 	}
-	if f.edits, err = dial(); err != nil {
+	if f.edits, err = nlmsg.Dial(); err != nil {
 		f.lists.Close()
 		return nil, err
 	}
@@ -39,15 +42,15 @@ func OpenFlows() (*Flows, error) {
 }
 
 // Close closes the connection. What was deleted stays so.
-func (f *Flows) Close() error { return errors.Join(f.lists.Close(), f.edits.Close()) }
+func (f *Conn) Close() error { return errors.Join(f.lists.Close(), f.edits.Close()) }
 
 // Count is how many entries of any kind the namespace has.
-func (f *Flows) Count() (uint32, error) {
+func (f *Conn) Count() (uint32, error) {
 	var n uint32
-	err := f.edits.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctGetStats), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {
-		for kind, b := range attributes(body) {
+	err := f.edits.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctGetStats), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {
+		for kind, b := range nlmsg.Attributes(body) {
 			if kind == ctaStatsEntries {
-				n = uint32(number(b))
+				n = uint32(nlmsg.Number(b))
 			}
 		}
 		return nil
@@ -65,7 +68,7 @@ const listAttempts = 5
 // is not complete it is begun again, a few times: each can get a flow twice. A flow that begins meanwhile may be missing.
 //
 // The kernel filters first, from Linux 5.8 on (filter); then List does.
-func (f *Flows) List(filter nft.FlowFilter, each func(nft.Flow)) error {
+func (f *Conn) List(filter conntrack.Filter, each func(conntrack.Flow)) error {
 	var err error
 	for range listAttempts {
 		err = f.list(filter, each)
@@ -76,7 +79,7 @@ func (f *Flows) List(filter nft.FlowFilter, each func(nft.Flow)) error {
 		if !incomplete(err) {
 			break
 		}
-		if err := f.lists.drain(); err != nil && !incomplete(err) {
+		if err := f.lists.Drain(); err != nil && !incomplete(err) {
 			return fmt.Errorf("list flows: %s: %w", filter, err)
 		}
 	}
@@ -89,16 +92,16 @@ func (f *Flows) List(filter nft.FlowFilter, each func(nft.Flow)) error {
 // incomplete says whether a list ended early but another may not. EBUSY is an earlier list that has not ended
 // (__netlink_dump_start in net/netlink/af_netlink.c).
 func incomplete(err error) bool {
-	return errors.Is(err, errInterrupted) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) ||
+	return errors.Is(err, nlmsg.ErrInterrupted) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) ||
 		errors.Is(err, unix.EBUSY)
 }
 
-func (f *Flows) list(filter nft.FlowFilter, each func(nft.Flow)) error {
-	fill := func(m *message) { appendFilter(m, filter) }
+func (f *Conn) list(filter conntrack.Filter, each func(conntrack.Flow)) error {
+	fill := func(m *nlmsg.Message) { appendFilter(m, filter) }
 	if f.unfiltered {
 		fill = nil
 	}
-	return f.lists.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctGet), unix.NLM_F_DUMP, filter.Family.Number(), fill, func(body []byte) error {
+	return f.lists.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctGet), unix.NLM_F_DUMP, filter.Family.Number(), fill, func(body []byte) error {
 		if fl, ok := decodeFlow(filter.Family, body); ok && filter.Matches(fl) {
 			each(fl)
 		}
@@ -108,16 +111,16 @@ func (f *Flows) list(filter nft.FlowFilter, each func(nft.Flow)) error {
 
 // Delete deletes that one entry: not another of the same addresses in another zone, and not a later one. That it is
 // gone already is no error.
-func (f *Flows) Delete(flow nft.Flow) error {
+func (f *Conn) Delete(flow conntrack.Flow) error {
 	if err := checkTuple(flow); err != nil {
 		return fmt.Errorf("delete flow %s: %w", flow, err)
 	}
-	err := f.edits.exchange(messageType(unix.NFNL_SUBSYS_CTNETLINK, ctDelete), unix.NLM_F_ACK, flow.Family.Number(), func(m *message) {
+	err := f.edits.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctDelete), unix.NLM_F_ACK, flow.Family.Number(), func(m *nlmsg.Message) {
 		appendTuple(m, ctaTupleOrig, flow.Protocol, flow.Original)
 		if flow.Zone != 0 {
-			m.uint16(ctaZone, flow.Zone)
+			m.Uint16(ctaZone, flow.Zone)
 		}
-		m.uint32(ctaID, flow.ID)
+		m.Uint32(ctaID, flow.ID)
 	}, nil)
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("delete flow %s: %w", flow, err)
@@ -127,7 +130,7 @@ func (f *Flows) Delete(flow nft.Flow) error {
 
 // checkTuple refuses what has no complete tuple: the kernel takes a deletion without one as that of all flows there are
 // (ctnetlink_del_conntrack in net/netfilter/nf_conntrack_netlink.c).
-func checkTuple(f nft.Flow) error {
+func checkTuple(f conntrack.Flow) error {
 	for _, a := range []bool{f.Original.Source.Addr().Is4(), f.Original.Destination.Addr().Is4()} {
 		if a != (f.Family == nft.IPv4) {
 			return errors.New("its addresses are not of its family")

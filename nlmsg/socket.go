@@ -1,4 +1,4 @@
-package kernel
+package nlmsg
 
 import (
 	"errors"
@@ -10,56 +10,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a netlink socket to the netfilter subsystems of one network namespace: requests and their answers. It must
+// Socket is a netlink socket to the netfilter subsystems of one network namespace: requests and their answers. It must
 // not be used by two goroutines at once.
-type socket struct {
-	nl  *netlink.Conn
-	raw syscall.RawConn
-	seq uint32
+type Socket struct {
+	*netlink.Conn
+	// Raw gives access to the socket's file descriptor.
+	Raw syscall.RawConn
+	// Seq is the sequence number of the last message sent. Who sends messages with Send chooses later ones, and sets it.
+	Seq uint32
 	in  []byte
-	out message // a request
+	out Message // the request of Exchange
 }
 
 // receiveBuffer holds the errors of a refused batch: without room for them the kernel reports ENOBUFS instead.
 const receiveBuffer = 4 << 20
 
-// dial opens a socket in the calling thread's network namespace.
-func dial() (socket, error) {
+// Dial opens a socket in the calling thread's network namespace.
+func Dial() (*Socket, error) {
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return socket{}, fmt.Errorf("open netlink socket: %w", err)
+		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	s := socket{nl: nl, in: make([]byte, 128<<10)}
+	s := &Socket{Conn: nl, in: make([]byte, 128<<10)}
 	if err := s.setUp(); err != nil {
 		nl.Close()
-		return socket{}, err
+		return nil, err
 	}
 	return s, nil
 }
 
-func (s *socket) setUp() (err error) {
-	if s.raw, err = s.nl.SyscallConn(); err != nil {
+func (s *Socket) setUp() (err error) {
+	if s.Raw, err = s.SyscallConn(); err != nil {
 		return fmt.Errorf("netlink socket: %w", err)
 	}
 	// Errors say where in the message the fault is, and do not repeat the message.
 	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
-		if err := s.nl.SetOption(o, true); err != nil {
+		if err := s.SetOption(o, true); err != nil {
 			return fmt.Errorf("set netlink option: %w", err)
 		}
 	}
-	if err := s.nl.SetReadBuffer(receiveBuffer); err != nil {
+	if err := s.SetReadBuffer(receiveBuffer); err != nil {
 		return fmt.Errorf("set netlink receive buffer: %w", err)
 	}
 	return nil
 }
 
-// Close closes the socket. What was sent stays; who waits for an answer gets an error that is os.ErrClosed.
-func (s *socket) Close() error { return s.nl.Close() }
-
-// send hands the bytes to the kernel in one datagram. The kernel works on it before send returns.
-func (s *socket) send(b []byte) error {
+// Send hands the bytes to the kernel in one datagram. The kernel works on it before send returns.
+func (s *Socket) Send(b []byte) error {
 	var err error
-	werr := s.raw.Write(func(fd uintptr) bool {
+	werr := s.Raw.Write(func(fd uintptr) bool {
 		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 		return !errors.Is(err, unix.EAGAIN)
 	})
@@ -70,15 +69,15 @@ func (s *socket) send(b []byte) error {
 // page or two of anything else.
 const largestDatagram = 64 << 10
 
-// receive reads the datagrams that there are, as many as fit, into s.in, one after the other: messages are aligned, and so
+// Receive reads the datagrams that there are, as many as fit, into s.in, one after the other: messages are aligned, and so
 // they can be gone through as if they were one. Without wait it returns nil when there is none.
-func (s *socket) receive(wait bool) (datagrams []byte, err error) {
+func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	n := 0
-	rerr := s.raw.Read(func(fd uintptr) bool {
+	rerr := s.Raw.Read(func(fd uintptr) bool {
 		for err = nil; err == nil && n+largestDatagram <= len(s.in); {
 			var got int
 			if got, err = unix.Read(int(fd), s.in[n:]); err == nil { // the socket does not block
-				n = align(n + got)
+				n = Align(n + got)
 			} else if errors.Is(err, unix.EINTR) {
 				err = nil
 			}
@@ -98,26 +97,26 @@ func (s *socket) receive(wait bool) (datagrams []byte, err error) {
 	return s.in[:n], nil
 }
 
-// errInterrupted is a dump during which somebody changed something.
-var errInterrupted = errors.New("something changed during the dump")
+// ErrInterrupted is a dump during which somebody changed something.
+var ErrInterrupted = errors.New("something changed during the dump")
 
-// exchange sends the message that fill writes and hands every answer to each, until the kernel says it is done. What
+// Exchange sends the message that fill writes and hands every answer to each, until the kernel says it is done. What
 // each gets is overwritten by the next answer.
-func (s *socket) exchange(kind, flags uint16, family uint8, fill func(*message), each func(body []byte) error) error {
-	s.seq++
-	s.out.buf = s.out.buf[:0]
-	s.out.begin(kind, unix.NLM_F_REQUEST|flags, s.seq, family, 0)
+func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message), each func(body []byte) error) error {
+	s.Seq++
+	s.out.Buf = s.out.Buf[:0]
+	s.out.Begin(kind, unix.NLM_F_REQUEST|flags, s.Seq, family, 0)
 	if fill != nil {
 		fill(&s.out)
 	}
-	s.out.end()
-	if err := s.send(s.out.buf); err != nil {
+	s.out.End()
+	if err := s.Send(s.out.Buf); err != nil {
 		return err
 	}
 	// The rest of the answers is read whatever happens: they must not be taken for those of the next request.
 	var failed error
 	for {
-		b, err := s.receive(true)
+		b, err := s.Receive(true)
 		if err != nil {
 			return err
 		}
@@ -132,34 +131,34 @@ func (s *socket) exchange(kind, flags uint16, family uint8, fill func(*message),
 }
 
 // answers goes through the messages of a datagram. done says that the last answer of the request is among them.
-func (s *socket) answers(b []byte, each func([]byte) error) (done bool, err error) {
-	for h, body := range messages(b) {
-		if h.seq != s.seq {
+func (s *Socket) answers(b []byte, each func([]byte) error) (done bool, err error) {
+	for h, body := range Messages(b) {
+		if h.seq != s.Seq {
 			continue
 		}
 		if h.flags&unix.NLM_F_DUMP_INTR != 0 {
-			err = errInterrupted
+			err = ErrInterrupted
 		}
 		switch {
-		case h.kind == unix.NLMSG_ERROR || h.kind == unix.NLMSG_DONE && len(body) >= 4:
-			if code := int32(nativeUint32(body)); code != 0 {
+		case h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE && len(body) >= 4:
+			if code := int32(NativeUint32(body)); code != 0 {
 				err = syscall.Errno(-code)
 			}
 			return true, err
-		case h.kind == unix.NLMSG_DONE:
+		case h.Type == unix.NLMSG_DONE:
 			return true, err
 		case err == nil:
-			err = each(body[nfgenLen:])
+			err = each(body[NFGenLen:])
 		}
 	}
 	return false, err
 }
 
-// drain reads what is left of an exchange that went wrong. Reading goes on with a dump in the kernel, so that when
+// Drain reads what is left of an exchange that went wrong. Reading goes on with a dump in the kernel, so that when
 // there is nothing to read it has ended (netlink_recvmsg in net/netlink/af_netlink.c).
-func (s *socket) drain() error {
+func (s *Socket) Drain() error {
 	for {
-		if b, err := s.receive(false); err != nil || b == nil {
+		if b, err := s.Receive(false); err != nil || b == nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package kernel
+package trace
 
 import (
 	"errors"
@@ -68,7 +68,7 @@ func StartTracer(what Tracing) (*Tracer, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.CloseLasting())
 	}
-	t := &Tracer{conn: c, table: &nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprint(nft.TablePrefix, port)}}
+	t := &Tracer{conn: c, table: &nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprint(TablePrefix, port)}}
 	t.table.Flags = nftables.TableFlagOwner
 	err = t.add(what)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) { // nf_tables_newtable before Linux 5.12
@@ -121,12 +121,12 @@ func (t *Tracer) add(what Tracing) error {
 			return err
 		}
 	}
-	t.addChain(nft.TracingChain, nil, 0)
+	t.addChain(TracingChain, nil, 0)
 	t.addChain("first", nil, 0)
 	t.addChain("prerouting", nftables.ChainHookPrerouting, afterTracking)
 	t.addChain("output", nftables.ChainHookOutput, afterTracking)
-	t.addChain(nft.LeavingChain, nftables.ChainHookPostrouting, last)
-	t.addChain(nft.ArrivingChain, nftables.ChainHookInput, last)
+	t.addChain(LeavingChain, nftables.ChainHookPostrouting, last)
+	t.addChain(ArrivingChain, nftables.ChainHookInput, last)
 	t.addRules(what)
 	return t.conn.Flush()
 }
@@ -178,7 +178,7 @@ func (t *Tracer) addRules(what Tracing) {
 	}
 	// The limit's bucket holds Count packets at first; a week later it would hold one more (nft_limit_eval in
 	// net/netfilter/nft_limit.c).
-	add(nft.TracingChain, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeWeek, Burst: what.Count},
+	add(TracingChain, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeWeek, Burst: what.Count},
 		&expr.Immediate{Register: reg, Data: []byte{1}},
 		&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: reg})
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
@@ -225,7 +225,7 @@ func (t *Tracer) matchFirst(f nft.Family, from netip.Prefix) []expr.Any {
 		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(ipsConfirmed),
 			Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)},
-		&expr.Verdict{Kind: expr.VerdictGoto, Chain: nft.TracingChain})
+		&expr.Verdict{Kind: expr.VerdictGoto, Chain: TracingChain})
 }
 
 // matchPrefix compares the address in the first register with a prefix.

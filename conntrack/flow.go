@@ -1,15 +1,17 @@
-package nft
+package conntrack
 
 import (
 	"fmt"
 	"net/netip"
+
+	"nfproxy/nft"
 )
 
 // Flow is one entry of the kernel's connection tracking: what the packets of a connection look like, and whether they
 // are translated on the way. Connections of protocols without ports are none.
 type Flow struct {
-	Family   Family
-	Protocol Protocol
+	Family   nft.Family
+	Protocol nft.Protocol
 	// Original are the addresses of the first packet as it came in, Reply those an answer comes in with: it is from
 	// where the first packet was sent to.
 	Original, Reply Tuple
@@ -18,7 +20,7 @@ type Flow struct {
 	Zone uint16
 	// ID tells the entry from a later one with the same addresses.
 	ID     uint32
-	Status FlowStatus
+	Status Status
 }
 
 // Tuple is from where to where packets go.
@@ -27,10 +29,10 @@ type Tuple struct {
 }
 
 // FlowStatus is a set of bits, enum ip_conntrack_status in include/uapi/linux/netfilter/nf_conntrack_common.h.
-type FlowStatus uint32
+type Status uint32
 
 // SeenReply says that there were packets in both directions.
-const SeenReply FlowStatus = 1 << 1
+const SeenReply Status = 1 << 1
 
 // Translated says whether the destination was translated.
 func (f Flow) Translated() bool { return f.Reply.Source != f.Original.Destination }
@@ -51,21 +53,21 @@ func (f Flow) String() string {
 }
 
 // FlowFilter says which flows to list.
-type FlowFilter struct {
-	Family   Family
-	Protocol Protocol
+type Filter struct {
+	Family   nft.Family
+	Protocol nft.Protocol
 	// Destination, if valid, is the one destination of the original direction.
 	Destination netip.AddrPort
 }
 
 // Matches says whether the flow is among those to list.
-func (l FlowFilter) Matches(f Flow) bool {
+func (l Filter) Matches(f Flow) bool {
 	return f.Family == l.Family && f.Protocol == l.Protocol &&
 		(!l.Destination.IsValid() || f.Original.Destination == l.Destination)
 }
 
 // String prints the filter for people: "ip udp" or "ip udp to 10.96.0.10:53".
-func (l FlowFilter) String() string {
+func (l Filter) String() string {
 	text := l.Family.String() + " " + l.Protocol.String()
 	if l.Destination.IsValid() {
 		text += " to " + l.Destination.String()
