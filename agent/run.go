@@ -18,6 +18,8 @@ import (
 	"nfproxy/preflight"
 
 	"nfproxy/conntrack/ctnetlink"
+
+	"nfproxy/report"
 )
 
 // Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an
@@ -89,13 +91,13 @@ func families(n render.Node) []nft.Family {
 }
 
 // readCounters returns what reads the counters of all Services, for one caller at a time.
-func readCounters(k *kernel.Conn, by render.Counters) func() (render.Description, error) {
+func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description, error) {
 	var one sync.Mutex
-	return func() (render.Description, error) {
+	return func() (report.Description, error) {
 		one.Lock()
 		defer one.Unlock()
-		tables, err := k.ReadSets(render.CountedSets(by), render.Tables()...)
-		return render.Describe(tables), err
+		tables, err := k.ReadSets(report.CountedSets(by), render.Tables()...)
+		return report.Describe(tables), err
 	}
 }
 

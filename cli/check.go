@@ -28,13 +28,13 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return report(preflight.Here().Check(), printer, c.App.Writer)
+			return reportLines(preflight.Here().Check(), printer, c.App.Writer)
 		},
 	}
 }
 
-// report prints the lines, and returns an error if there is a problem among them.
-func report(lines []preflight.Line, printer func(io.Writer, []preflight.Line) error, w io.Writer) error {
+// reportLines prints the lines, and returns an error if there is a problem among them.
+func reportLines(lines []preflight.Line, printer func(io.Writer, []preflight.Line) error, w io.Writer) error {
 	if err := printer(w, lines); err != nil {
 		return err
 	}

@@ -14,6 +14,8 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 func dumpCommand() *cli.Command {
@@ -63,11 +65,11 @@ func dumpAction(c *cli.Context) error {
 	case c.Bool("diff"):
 		return dumpDiff(c, tables)
 	case c.Bool("problems"):
-		return dumpProblems(c, tables, want.of(render.Describe(tables)))
+		return dumpProblems(c, tables, want.of(report.Describe(tables)))
 	case c.String("output") == "nft" && want.some():
 		return errors.New("-o nft prints the tables, not one Service")
 	}
-	d := want.of(render.Describe(tables))
+	d := want.of(report.Describe(tables))
 	if want.some() && len(d.Services) == 0 {
 		return fmt.Errorf("the kernel has no Service %s", c.Args().First())
 	}
@@ -101,20 +103,20 @@ func readServices() ([]*nft.Table, error) {
 		}
 		defer k[i].Close()
 	}
-	return k[0].ReadFollowing(k[1], render.DescribedSets(), render.Slots, render.Tables()...)
+	return k[0].ReadFollowing(k[1], report.DescribedSets(), report.Slots, render.Tables()...)
 }
 
 // printer prints tables, or what is to be printed of their description.
-type printer func(io.Writer, []*nft.Table, render.Description) error
+type printer func(io.Writer, []*nft.Table, report.Description) error
 
 func dumpPrinter(format string) (printer, error) {
 	switch format {
 	case "table":
-		return DumpTable, nil
+		return report.WriteTable, nil
 	case "wide":
-		return dumpWide, nil
+		return report.WriteWide, nil
 	case "json":
-		return dumpJSON, nil
+		return report.WriteJSON, nil
 	case "yaml":
 		return dumpYAML, nil
 	case "nft":
@@ -123,7 +125,7 @@ func dumpPrinter(format string) (printer, error) {
 	return nil, errors.New("-o is one of table, wide, json, yaml and nft, not " + format)
 }
 
-func dumpNFT(w io.Writer, tables []*nft.Table, _ render.Description) error {
+func dumpNFT(w io.Writer, tables []*nft.Table, _ report.Description) error {
 	for _, t := range tables {
 		if _, err := io.WriteString(w, t.String()); err != nil {
 			return err
@@ -132,7 +134,7 @@ func dumpNFT(w io.Writer, tables []*nft.Table, _ render.Description) error {
 	return nil
 }
 
-func dumpYAML(w io.Writer, _ []*nft.Table, d render.Description) error {
+func dumpYAML(w io.Writer, _ []*nft.Table, d report.Description) error {
 	text, err := yaml.Marshal(d)
 	if err != nil {
 		return err

@@ -9,6 +9,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // errDiffers is how dump --diff ends when there is something to do.
@@ -58,11 +60,11 @@ func compare(c *cli.Context, have []*nft.Table) (comparison, error) {
 
 // dumpProblems prints the frontends that do not serve and, with a source, who does not get what it claims, and how the
 // kernel differs from what it should have.
-func dumpProblems(c *cli.Context, have []*nft.Table, d render.Description) error {
+func dumpProblems(c *cli.Context, have []*nft.Table, d report.Description) error {
 	w := c.App.Writer
-	var idle render.Description
+	var idle report.Description
 	for _, s := range d.Services {
-		var frontends []render.DescribedFrontend
+		var frontends []report.Frontend
 		for _, f := range s.Frontends {
 			if f.Action == "refuse" || f.Action == "drop" || f.LocalEndpoints != nil && len(*f.LocalEndpoints) == 0 {
 				frontends = append(frontends, f)
@@ -74,7 +76,7 @@ func dumpProblems(c *cli.Context, have []*nft.Table, d render.Description) error
 	}
 	found := len(idle.Services) > 0
 	if found {
-		if err := DumpTable(w, nil, idle); err != nil {
+		if err := report.WriteTable(w, nil, idle); err != nil {
 			return err
 		}
 	}

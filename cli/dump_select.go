@@ -8,7 +8,8 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nfproxy/nft"
-	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // selection is what a command is asked to print.
@@ -50,14 +51,14 @@ func newSelection(c *cli.Context) (selection, error) {
 func (s selection) some() bool { return s.name != "" || s.namespace != "" || s.at.IsValid() }
 
 // of returns what is wanted of a description.
-func (s selection) of(d render.Description) render.Description {
+func (s selection) of(d report.Description) report.Description {
 	if !s.some() {
 		return d
 	}
 	all := d.Services
-	d.Services = []render.DescribedService{}
+	d.Services = []report.ServicePort{}
 	for _, service := range all {
-		var frontends []render.DescribedFrontend
+		var frontends []report.Frontend
 		for _, f := range service.Frontends {
 			if !s.at.IsValid() || s.at == netip.AddrPortFrom(f.Address, f.Port) {
 				frontends = append(frontends, f)

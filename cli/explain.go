@@ -11,6 +11,8 @@ import (
 	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 func explainCommand() *cli.Command {
@@ -61,7 +63,7 @@ func explainAction(c *cli.Context) error {
 		return fmt.Errorf("there is no table %s nfproxy in this network namespace: connections to %s have nothing to do with Services here",
 			render.Family(packet.Destination.Addr()), packet.Destination.Addr())
 	}
-	e := render.Explain(tables, packet)
+	e := report.Explain(tables, packet)
 	e.Problems = append(e.Problems, remarks...)
 	if !from.addr.IsValid() {
 		e.From.Why = "the default, --from says another source"
@@ -86,7 +88,7 @@ func checkTables(tables []*nft.Table) error {
 }
 
 // expect asks the source of Services that flags name, if any does.
-func expect(c *cli.Context, tables []*nft.Table, e *render.Explanation) error {
+func expect(c *cli.Context, tables []*nft.Table, e *report.Explanation) error {
 	if !namesSource(c) {
 		return nil
 	}
@@ -94,22 +96,22 @@ func expect(c *cli.Context, tables []*nft.Table, e *render.Explanation) error {
 	if err != nil {
 		return err
 	}
-	expected := render.Expect(u, tables, *e)
+	expected := report.Expect(u, tables, *e)
 	e.Expected = &expected
 	return nil
 }
 
-func explainPrinter(format string) (func(io.Writer, render.Explanation) error, error) {
+func explainPrinter(format string) (func(io.Writer, report.Explanation) error, error) {
 	switch format {
 	case "text":
-		return ExplainText, nil
+		return report.WriteExplanation, nil
 	case "json":
 		return explainJSON, nil
 	}
 	return nil, fmt.Errorf("-o is one of text and json, not %s", format)
 }
 
-func explainJSON(w io.Writer, e render.Explanation) error {
+func explainJSON(w io.Writer, e report.Explanation) error {
 	out := json.NewEncoder(w)
 	out.SetIndent("", "  ")
 	out.SetEscapeHTML(false) // rules have & in them

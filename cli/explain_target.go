@@ -11,6 +11,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // target is what --to says: an address and port, or a Service and maybe its port.
@@ -75,7 +77,7 @@ func (t target) resolve(tables []*nft.Table, client netip.Addr) (target, error) 
 	if t.at.IsValid() {
 		return t, nil
 	}
-	ports := t.ports(render.Describe(tables).Services)
+	ports := t.ports(report.Describe(tables).Services)
 	switch {
 	case len(ports) == 0 && t.port == "":
 		return t, fmt.Errorf("the kernel has no Service %s: it does not exist, is headless, or nfproxy does not know it yet; "+
@@ -89,14 +91,14 @@ func (t target) resolve(tables []*nft.Table, client netip.Addr) (target, error) 
 		}
 		return t, fmt.Errorf("of the ports of Service %s which one: %s?", t.service, strings.Join(names, ", "))
 	}
-	frontends := slices.DeleteFunc(slices.Clone(ports[0].Frontends), func(f render.DescribedFrontend) bool {
+	frontends := slices.DeleteFunc(slices.Clone(ports[0].Frontends), func(f report.Frontend) bool {
 		return client.IsValid() && f.Address.Is4() != client.Is4()
 	})
 	if len(frontends) == 0 {
 		return t, fmt.Errorf("there is no address of Service %s of the family of %s", t.service, client)
 	}
 	best := frontends[0]
-	if i := slices.IndexFunc(frontends, func(f render.DescribedFrontend) bool { return f.Kind == render.ClusterIP }); i >= 0 {
+	if i := slices.IndexFunc(frontends, func(f report.Frontend) bool { return f.Kind == render.ClusterIP }); i >= 0 {
 		best = frontends[i]
 	}
 	t.protocol, _ = nft.ParseProtocol(ports[0].Protocol)
@@ -105,9 +107,9 @@ func (t target) resolve(tables []*nft.Table, client netip.Addr) (target, error) 
 }
 
 // ports lists the Service's ports that are meant.
-func (t target) ports(all []render.DescribedService) []render.DescribedService {
-	return slices.DeleteFunc(slices.Clone(all), func(s render.DescribedService) bool {
-		number := func(f render.DescribedFrontend) bool {
+func (t target) ports(all []report.ServicePort) []report.ServicePort {
+	return slices.DeleteFunc(slices.Clone(all), func(s report.ServicePort) bool {
+		number := func(f report.Frontend) bool {
 			return strconv.Itoa(int(f.Port)) == t.port && f.Kind != render.NodePort
 		}
 		meant := t.port == "" || s.Port == t.port || slices.ContainsFunc(s.Frontends, number)
@@ -119,7 +121,7 @@ func (t target) ports(all []render.DescribedService) []render.DescribedService {
 }
 
 // portText is a port as --to takes it.
-func portText(s render.DescribedService) string {
+func portText(s report.ServicePort) string {
 	port := s.Port
 	if port == "" && len(s.Frontends) > 0 {
 		port = strconv.Itoa(int(s.Frontends[0].Port))

@@ -13,6 +13,8 @@ import (
 
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 func topCommand() *cli.Command {
@@ -76,16 +78,16 @@ func topAction(c *cli.Context) error {
 }
 
 // readCounted reads what the kernel counts. It is an error if it does not.
-func readCounted(k *kernel.Conn, byEndpoint bool) (render.Description, error) {
+func readCounted(k *kernel.Conn, byEndpoint bool) (report.Description, error) {
 	by := render.CountServices
 	if byEndpoint {
 		by = render.CountEndpoints
 	}
-	tables, err := k.ReadSets(render.CountedSets(by), render.Tables()...)
+	tables, err := k.ReadSets(report.CountedSets(by), render.Tables()...)
 	if err != nil {
-		return render.Description{}, err
+		return report.Description{}, err
 	}
-	is := render.CountedIn(tables)
+	is := report.CountedIn(tables)
 	switch {
 	case len(tables) == 0:
 		err = errors.New(noTables)
@@ -94,7 +96,7 @@ func readCounted(k *kernel.Conn, byEndpoint bool) (render.Description, error) {
 	case byEndpoint && is != render.CountEndpoints:
 		err = errors.New("endpoints are not counted; nfproxy run --connection-counters endpoints counts them")
 	}
-	return render.Describe(tables), err
+	return report.Describe(tables), err
 }
 
 // topOnce waits for a tick and prints what came meanwhile.

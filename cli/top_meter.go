@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // topRow is one Service port, or one endpoint of it. Rates are per second, NaN as long as there is one reading.
@@ -38,7 +40,7 @@ type counterKey struct {
 type counted struct {
 	kind   render.Kind
 	raw    uint64
-	tally  render.Tally
+	tally  report.Tally
 	missed int // readings in a row that it was not in
 }
 
@@ -48,7 +50,7 @@ const maxMissed = 3
 
 // rows returns a row for each Service port that is there now, the busiest first. A counter that went back, or that there
 // was none of, counts from 0: somebody made it anew.
-func (m *meter) rows(now render.Description, at time.Time) []topRow {
+func (m *meter) rows(now report.Description, at time.Time) []topRow {
 	counters := countersOf(now, m.byEndpoint)
 	seconds := at.Sub(m.at).Seconds()
 	if m.at.IsZero() {
@@ -79,16 +81,16 @@ func (m *meter) rows(now render.Description, at time.Time) []topRow {
 }
 
 // since is what came since the last reading; all of it at the first, which lasted no time.
-func (m *meter) since(key counterKey, now counted) render.Tally {
+func (m *meter) since(key counterKey, now counted) report.Tally {
 	before := m.last[key]
 	switch {
 	case m.at.IsZero():
-		return render.Tally{}
+		return report.Tally{}
 	case now.raw < before.raw:
 		return now.tally
 	}
 	was, is := before.tally, now.tally // the parts of one counter are not read in one moment
-	return render.Tally{Served: is.Served - min(is.Served, was.Served), Refused: is.Refused - min(is.Refused, was.Refused),
+	return report.Tally{Served: is.Served - min(is.Served, was.Served), Refused: is.Refused - min(is.Refused, was.Refused),
 		Dropped: is.Dropped - min(is.Dropped, was.Dropped)}
 }
 
@@ -103,8 +105,8 @@ func (m *meter) remember(counters map[counterKey]counted, at time.Time) {
 	m.last, m.at = counters, at
 }
 
-func (r *topRow) add(c counted, since render.Tally, seconds float64) {
-	if kind := string(orDash(c.kind)); !slices.Contains(r.kinds, kind) {
+func (r *topRow) add(c counted, since report.Tally, seconds float64) {
+	if kind := string(report.OrDash(c.kind)); !slices.Contains(r.kinds, kind) {
 		r.kinds = append(r.kinds, kind)
 	}
 	r.total += c.tally.All()
@@ -117,11 +119,11 @@ func (r *topRow) add(c counted, since render.Tally, seconds float64) {
 func (r topRow) rate() float64 { return r.connections + r.refused + r.dropped }
 
 // countersOf lists the counters of frontends, or of their endpoints.
-func countersOf(d render.Description, byEndpoint bool) map[counterKey]counted {
+func countersOf(d report.Description, byEndpoint bool) map[counterKey]counted {
 	all := make(map[counterKey]counted)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
-			key := counterKey{service: portName(s), protocol: s.Protocol, frontend: netip.AddrPortFrom(f.Address, f.Port)}
+			key := counterKey{service: report.PortName(s), protocol: s.Protocol, frontend: netip.AddrPortFrom(f.Address, f.Port)}
 			if byEndpoint {
 				countEndpoints(all, key, f)
 			} else if f.Connections != nil {
@@ -133,15 +135,15 @@ func countersOf(d render.Description, byEndpoint bool) map[counterKey]counted {
 }
 
 // countEndpoints adds the counters of a frontend's endpoints.
-func countEndpoints(all map[counterKey]counted, key counterKey, f render.DescribedFrontend) {
-	var outside []render.DescribedEndpoint
+func countEndpoints(all map[counterKey]counted, key counterKey, f report.Frontend) {
+	var outside []report.Endpoint
 	if f.LocalEndpoints != nil {
 		outside = *f.LocalEndpoints
 	}
 	for i, e := range slices.Concat(f.Endpoints, outside) {
 		if e.Connections != nil {
 			key.endpoint, key.outside = e.String(), i >= len(f.Endpoints)
-			all[key] = counted{kind: f.Kind, raw: *e.Connections, tally: render.Tally{Served: *e.Connections}}
+			all[key] = counted{kind: f.Kind, raw: *e.Connections, tally: report.Tally{Served: *e.Connections}}
 		}
 	}
 }

@@ -8,23 +8,25 @@ import (
 	"time"
 
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // frontend is one that has counted so many connections, and dropped so many of them.
-func frontend(addr string, kind render.Kind, action string, connections, dropped uint64) render.DescribedFrontend {
-	return render.DescribedFrontend{Address: netip.MustParseAddr(addr), Port: 80, Kind: kind, Action: action,
+func frontend(addr string, kind render.Kind, action string, connections, dropped uint64) report.Frontend {
+	return report.Frontend{Address: netip.MustParseAddr(addr), Port: 80, Kind: kind, Action: action,
 		Connections: &connections, Dropped: &dropped}
 }
 
-func port(name string, frontends ...render.DescribedFrontend) render.DescribedService {
-	return render.DescribedService{Namespace: "default", Name: name, Port: "http", Protocol: "TCP", Frontends: frontends}
+func port(name string, frontends ...report.Frontend) report.ServicePort {
+	return report.ServicePort{Namespace: "default", Name: name, Port: "http", Protocol: "TCP", Frontends: frontends}
 }
 
 // endpoints gives a frontend endpoints that have counted so many connections; local ones serve outsiders.
-func endpoints(f render.DescribedFrontend, local bool, counts ...uint64) render.DescribedFrontend {
-	var all []render.DescribedEndpoint
+func endpoints(f report.Frontend, local bool, counts ...uint64) report.Frontend {
+	var all []report.Endpoint
 	for i := range counts {
-		all = append(all, render.DescribedEndpoint{Address: netip.AddrFrom4([4]byte{10, 244, 0, byte(i)}), Port: 8080, Connections: &counts[i]})
+		all = append(all, report.Endpoint{Address: netip.AddrFrom4([4]byte{10, 244, 0, byte(i)}), Port: 8080, Connections: &counts[i]})
 	}
 	if local {
 		f.LocalEndpoints = &all
@@ -40,24 +42,24 @@ func TestMeter(t *testing.T) {
 	steps := []struct {
 		what     string
 		seconds  int
-		services []render.DescribedService
+		services []report.ServicePort
 		want     string
 	}{
-		{"the first reading has no rates", 0, []render.DescribedService{
+		{"the first reading has no rates", 0, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 10, 0)), port("b", frontend("10.96.0.2", clusterIP, "balance", 20, 0))},
 			"default/b:http ClusterIP - - - 20; default/a:http ClusterIP - - - 10"},
-		{"the busiest is first; frontends are added up", 2, []render.DescribedService{
+		{"the busiest is first; frontends are added up", 2, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 30, 0), frontend("192.0.2.1", nodePort, "balance", 6, 2)),
 			port("b", frontend("10.96.0.2", clusterIP, "balance", 21, 0))},
 			"default/a:http ClusterIP,NodePort 12.0 0.0 1.0 36; default/b:http ClusterIP 0.5 0.0 0.0 21"},
-		{"one goes, one comes, one refuses from now on", 1, []render.DescribedService{
+		{"one goes, one comes, one refuses from now on", 1, []report.ServicePort{
 			port("b", frontend("10.96.0.2", clusterIP, "refuse", 3, 0)), port("c", frontend("10.96.0.3", clusterIP, "balance", 5, 0))},
 			"default/c:http ClusterIP 5.0 0.0 0.0 5; default/b:http ClusterIP 0.0 3.0 0.0 3"},
-		{"one that was overlooked is not new; one made anew counts from 0", 1, []render.DescribedService{
+		{"one that was overlooked is not new; one made anew counts from 0", 1, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 31, 0), frontend("192.0.2.1", nodePort, "balance", 6, 2)),
 			port("c", frontend("10.96.0.3", clusterIP, "balance", 2, 0))},
 			"default/c:http ClusterIP 2.0 0.0 0.0 2; default/a:http ClusterIP,NodePort 1.0 0.0 0.0 37"},
-		{"the parts of a counter are not read in one moment", 1, []render.DescribedService{
+		{"the parts of a counter are not read in one moment", 1, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 31, 0), frontend("192.0.2.1", nodePort, "balance", 6, 1))},
 			"default/a:http ClusterIP,NodePort 1.0 0.0 0.0 37"},
 	}
@@ -65,7 +67,7 @@ func TestMeter(t *testing.T) {
 	at := time.Unix(1000, 0)
 	for _, s := range steps {
 		at = at.Add(time.Duration(s.seconds) * time.Second)
-		if got := rowsText(m.rows(render.Description{Services: s.services}, at), false); got != s.want {
+		if got := rowsText(m.rows(report.Description{Services: s.services}, at), false); got != s.want {
 			t.Errorf("%s:\n%s\nwant:\n%s", s.what, got, s.want)
 		}
 	}
@@ -75,11 +77,11 @@ func TestMeter(t *testing.T) {
 func TestMeterForgets(t *testing.T) {
 	m := &meter{}
 	at := time.Unix(1000, 0)
-	there := render.Description{Services: []render.DescribedService{port("a", frontend("10.96.0.1", render.ClusterIP, "balance", 10, 0))}}
+	there := report.Description{Services: []report.ServicePort{port("a", frontend("10.96.0.1", render.ClusterIP, "balance", 10, 0))}}
 	m.rows(there, at)
 	for range maxMissed + 1 {
 		at = at.Add(time.Second)
-		m.rows(render.Description{}, at)
+		m.rows(report.Description{}, at)
 	}
 	if got, want := rowsText(m.rows(there, at.Add(time.Second)), false), "default/a:http ClusterIP 10.0 0.0 0.0 10"; got != want {
 		t.Errorf("%s, want %s", got, want)
@@ -89,9 +91,9 @@ func TestMeterForgets(t *testing.T) {
 // TestMeterByEndpoint: an endpoint is a row, whatever it serves at and for whom.
 func TestMeterByEndpoint(t *testing.T) {
 	m := &meter{byEndpoint: true}
-	reading := func(first, second, outside uint64) render.Description {
+	reading := func(first, second, outside uint64) report.Description {
 		f := endpoints(frontend("192.0.2.1", render.NodePort, "balance", 0, 0), false, first, second)
-		return render.Description{Services: []render.DescribedService{port("a", endpoints(f, true, outside))}}
+		return report.Description{Services: []report.ServicePort{port("a", endpoints(f, true, outside))}}
 	}
 	at := time.Unix(1000, 0)
 	m.rows(reading(1, 2, 3), at)

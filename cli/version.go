@@ -16,7 +16,7 @@ func versionCommand() *cli.Command {
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			_, err := fmt.Fprintf(c.App.Writer, "nfproxy %s, schema %d, %s %s/%s\n",
-				c.App.Version, render.Schema, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+				c.App.Version, render.SchemaVersion, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}

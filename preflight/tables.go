@@ -8,6 +8,8 @@ import (
 
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // tables says what is in the node's nftables: of ours, of kube-proxy's, and of others that Services have to live with.
@@ -34,12 +36,12 @@ func ours(k *kernel.Conn) []Line {
 		return []Line{ok("nfproxy-tables", "there is none of nfproxy's tables")}
 	}
 	var lines []Line
-	for _, t := range render.Describe(tables).Tables {
-		if t.Schema == render.Schema {
+	for _, t := range report.Describe(tables).Tables {
+		if t.Schema == render.SchemaVersion {
 			lines = append(lines, ok("nfproxy-tables", "table %s nfproxy is there, of this schema: a start takes it over", t.Family))
 		} else {
 			lines = append(lines, warning("nfproxy-tables", "table %s nfproxy is of schema %d, not %d: a start replaces it", t.Family,
-				t.Schema, render.Schema).advise("nothing, or choose the moment: session affinity and counters begin anew"))
+				t.Schema, render.SchemaVersion).advise("nothing, or choose the moment: session affinity and counters begin anew"))
 		}
 	}
 	return lines

@@ -19,7 +19,7 @@ const DefaultAffinityClients = 1 << 16
 // Clients are remembered in postrouting, where the packet already carries the endpoint: whichever chain chose it, one
 // rule learns it and lets it last, however many endpoints there are.
 type affinity struct {
-	schema  *schema
+	schema  *Schema
 	id      string // namespace/name/protocol/port
 	timeout time.Duration
 	match   nft.Match // the protocol: nft wants to know whose ports it prints
@@ -36,7 +36,7 @@ type clientMap struct {
 	used      bool
 }
 
-func newAffinity(sc *schema, n Node, s Service, p Port, selected Selection) *affinity {
+func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *affinity {
 	port := p.Name
 	if port == "" {
 		port = fmt.Sprint(p.Port)
@@ -44,8 +44,8 @@ func newAffinity(sc *schema, n Node, s Service, p Port, selected Selection) *aff
 	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", s.ServiceName, p.Protocol, port), timeout: s.Affinity,
 		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(n, false)}
 	clients := func(kind string) *nft.Set {
-		addr := sc.table.Family.AddrType()
-		return &nft.Set{Table: sc.table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
+		addr := sc.Table.Family.AddrType()
+		return &nft.Set{Table: sc.Table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
 	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
@@ -77,12 +77,12 @@ func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
 func (a *affinity) remember(class string, local bool) nft.Verdict {
 	masquerade := nft.GotoChain(class)
 	switch {
-	case class == masqueradeNode:
+	case class == MasqueradeNodeChain:
 		// Policy Local: this node and its pods came by from-node, all others by from-outside.
 		node := a.chain("remember-node", a.learn(&a.clients, masquerade)...)
 		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FromHost{})}
 		return a.chain("remember-outside", append(outside, a.learn(&a.local, masquerade)...)...)
-	case class == masqueradeAll:
+	case class == MasqueradeAllChain:
 		return a.chain("remember-external", a.learn(&a.clients, masquerade)...)
 	case local:
 		return a.chain("remember-local", a.learn(&a.local, masquerade)...)

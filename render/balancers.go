@@ -28,28 +28,28 @@ func (r *Ruleset) balanceOwn(o *Own, d *delta) {
 }
 
 func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict, d *delta) {
-	b, ok := balancerOf(f, v)
+	b, ok := BalancerOf(f, v)
 	if !ok || r.balanced[b] {
 		return
 	}
 	r.balanced[b] = true
-	c := schemaOf(b.family).loadBalancer(b)
+	c := SchemaOf(b.Family).loadBalancer(b)
 	d.before = append(d.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 }
 
 // balancers lists a family's load balancing chains, in order.
-func (r *Ruleset) balancers(f nft.Family) []balancer {
-	var all []balancer
+func (r *Ruleset) balancers(f nft.Family) []Balancer {
+	var all []Balancer
 	for b := range r.balanced {
-		if b.family == f {
+		if b.Family == f {
 			all = append(all, b)
 		}
 	}
-	slices.SortFunc(all, func(a, b balancer) int {
-		if a.local != b.local {
-			return strings.Compare(a.chain(), b.chain())
+	slices.SortFunc(all, func(a, b Balancer) int {
+		if a.Local != b.Local {
+			return strings.Compare(a.Chain(), b.Chain())
 		}
-		return a.endpoints - b.endpoints
+		return a.Endpoints - b.Endpoints
 	})
 	return all
 }
@@ -74,7 +74,7 @@ func WithoutSpares(changes []nft.Change) []nft.Change {
 		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
 			return false
 		}
-		_, balances := balancerOf(chain.Table.Family, nft.GotoChain(chain.Name))
+		_, balances := BalancerOf(chain.Table.Family, nft.GotoChain(chain.Name))
 		return balances
 	})
 }

@@ -70,6 +70,9 @@ func newClaims() claims {
 // Contested is how many frontends more than one Service claims.
 func (r *Ruleset) Contested() int { return len(r.claims.rivals) }
 
+// Owner returns the Service that owns a frontend, the zero ServiceName if no Service claims it.
+func (r *Ruleset) Owner(frontend nft.Value) ServiceName { return r.claims.owner(frontend) }
+
 func (c claims) owner(frontend nft.Value) ServiceName { return c.owners[frontend].name }
 
 // assert enters a claim. When there are others it returns the best of them: the owner so far.
@@ -128,7 +131,7 @@ func frontends(f nft.Fragment) []kindred {
 	}
 	for _, m := range f {
 		if isServices(m.Set) {
-			all = append(all, kindred{m.Key, kindOf(comments[m.Key])})
+			all = append(all, kindred{m.Key, KindOf(comments[m.Key])})
 		}
 	}
 	return all

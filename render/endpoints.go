@@ -22,7 +22,7 @@ const (
 )
 
 // maxEndpoints is how many endpoints a frontend can have: slots are numbered with 16 bits.
-const maxEndpoints = 1 << 16
+const MaxEndpoints = 1 << 16
 
 // Selection is the endpoints of a port that serve frontends of one family, each list in order of their addresses.
 type Selection struct {
@@ -112,5 +112,5 @@ func inOrder(all []Endpoint) []Endpoint {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })
 	all = slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
-	return all[:min(len(all), maxEndpoints)]
+	return all[:min(len(all), MaxEndpoints)]
 }

@@ -32,7 +32,7 @@ type ExcludedEndpoint struct {
 func Excluded(n Node, p Port, f nft.Family, local bool) []ExcludedEndpoint {
 	s := Select(n, p, f)
 	chosen := make(map[netip.AddrPort]bool)
-	for _, e := range s.list(local) {
+	for _, e := range s.List(local) {
 		chosen[e.AddrPort] = true
 	}
 	var excluded []ExcludedEndpoint
@@ -46,7 +46,7 @@ func Excluded(n Node, p Port, f nft.Family, local bool) []ExcludedEndpoint {
 }
 
 // list is Local or Cluster.
-func (s Selection) list(local bool) []Endpoint {
+func (s Selection) List(local bool) []Endpoint {
 	if local {
 		return s.Local
 	}
@@ -65,7 +65,7 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 		return HintedOtherZones + meant(e.hints().Zones)
 	case e.Ready:
 		return TooManyEndpoints
-	case e.Serving && e.Terminating && len(s.list(local)) >= maxEndpoints:
+	case e.Serving && e.Terminating && len(s.List(local)) >= MaxEndpoints:
 		return TooManyEndpoints
 	case e.Serving && e.Terminating:
 		return TerminatingAway

@@ -104,7 +104,7 @@ func flowPorts(n Node, s Service) []*flowPort {
 			}
 		}
 		slices.SortFunc(port.endpoints, netip.AddrPort.Compare)
-		p.frontends(n, s, func(kind Kind, at netip.AddrPort) {
+		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) {
 			port.frontends = append(port.frontends, flowFrontend{Frontend{at, p.Protocol}, kind})
 		})
 		ports = append(ports, port)

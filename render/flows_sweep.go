@@ -152,7 +152,7 @@ func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 			}
 			for s, elements := range changedElements(c) {
 				for _, e := range elements {
-					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == ip.services.Name && !yield(f) {
+					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == ip.Services.Name && !yield(f) {
 						return
 					}
 				}

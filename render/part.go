@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"nfproxy/nft"
 )
@@ -22,7 +21,7 @@ const (
 
 // kindOf reads the comment that the connections map has for a frontend. It has all frontends but cluster IPs, and of these
 // the ones that remember clients.
-func kindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
+func KindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
 
 // Part is what one Service has in the tables.
 type Part struct {
@@ -37,11 +36,11 @@ type Part struct {
 func PartOf(n Node, s Service) Part {
 	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range n.spoken(s.ClusterIPs) {
-		b.add(schemaOf(Family(addr)).clusterIPs, nft.Element{Key: nft.Addr(addr)})
+		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
 		b.served = make(map[nft.Family]*served)
-		p.frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
+		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
 	}
 	b.fragment.Sort()
 	// Held for as long as the Service lives: without the room that appending made.
@@ -49,7 +48,7 @@ func PartOf(n Node, s Service) Part {
 }
 
 // frontends goes through where a port of the Service is reached on the node. One can come twice.
-func (p Port) frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
+func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	for _, addr := range n.spoken(s.ClusterIPs) {
 		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
 	}
@@ -80,7 +79,7 @@ type builder struct {
 
 // served is what all frontends of a port in one family have in common.
 type served struct {
-	schema   *schema
+	schema   *Schema
 	selected Selection
 	affinity *affinity // nil for none
 }
@@ -101,7 +100,7 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 	if kind == LoadBalancer {
 		action = b.restrict(f.schema, key, action)
 	}
-	b.add(f.schema.services, nft.Element{Key: key, Data: action.Value(), Comment: label(b.service.ServiceName, p.Name)})
+	b.add(f.schema.Services, nft.Element{Key: key, Data: action.Value(), Comment: Label(b.service.ServiceName, p.Name)})
 }
 
 // serve chooses the endpoints of a port for a family, when its first frontend asks.
@@ -109,7 +108,7 @@ func (b *builder) serve(p Port, f nft.Family) *served {
 	if s := b.served[f]; s != nil {
 		return s
 	}
-	s := &served{schema: schemaOf(f), selected: Select(b.node, p, f)}
+	s := &served{schema: SchemaOf(f), selected: Select(b.node, p, f)}
 	b.served[f] = s
 	b.hairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
@@ -145,18 +144,18 @@ func (f *frontendBuilder) verdict() nft.Verdict {
 	switch action {
 	case Refuse:
 		if f.kind != ClusterIP { // nobody gets as far, but it tells the kind
-			f.add(f.schema.connections, nft.Element{Key: f.key, Data: nft.GotoChain(masqueradeAll).Value(), Comment: string(f.kind)})
+			f.add(f.schema.Connections, nft.Element{Key: f.key, Data: nft.GotoChain(MasqueradeAllChain).Value(), Comment: string(f.kind)})
 		}
-		return nft.GotoChain(refuseChain)
+		return nft.GotoChain(RefuseChain)
 	case Drop:
 		return nft.Verdict{Kind: nft.Drop}
 	case Split:
 		f.masquerade(class, false)
-		f.add(f.schema.fromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
+		f.add(f.schema.FromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
 		if len(f.selected.Local) > 0 {
-			f.add(f.schema.fromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
+			f.add(f.schema.FromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
 		}
-		return nft.GotoChain(externalLocalChain)
+		return nft.GotoChain(ExternalLocalChain)
 	}
 	local := action == ToLocal
 	f.masquerade(class, local)
@@ -173,19 +172,19 @@ func (f *frontendBuilder) masquerade(class Class, local bool) {
 	case f.kind == ClusterIP:
 		return
 	}
-	f.add(f.schema.connections, nft.Element{Key: f.key, Data: v.Value(), Comment: string(f.kind)})
+	f.add(f.schema.Connections, nft.Element{Key: f.key, Data: v.Value(), Comment: string(f.kind)})
 }
 
 // balance fills the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
-	slots, endpoints := f.schema.endpoints, f.selected.Cluster
+	slots, endpoints := f.schema.Endpoints, f.selected.Cluster
 	if local {
-		slots, endpoints = f.schema.localEndpoints, f.selected.Local
+		slots, endpoints = f.schema.LocalEndpoints, f.selected.Local
 	}
 	for i, to := range values(endpoints) {
 		f.add(slots, nft.Element{Key: f.key + nft.Slot(uint16(i)), Data: to})
 	}
-	v := balancer{f.schema.table.Family, local, len(endpoints)}.verdict()
+	v := Balancer{f.schema.Table.Family, local, len(endpoints)}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.choose(v, local)
 	}
@@ -204,17 +203,17 @@ func values(endpoints []Endpoint) []nft.Value {
 // restrict lets only the Service's source ranges through to the action, if it has any of the family. One that holds every
 // address lifts the restriction. Where the node itself is let in, so is the load balancer's address: it may be bound to
 // the node, and then be the source of the node's connections (kube-proxy does the same).
-func (b *builder) restrict(sc *schema, key nft.Value, action nft.Verdict) nft.Verdict {
-	ranges := outermost(b.service.SourceRanges, sc.table.Family)
+func (b *builder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
+	ranges := outermost(b.service.SourceRanges, sc.Table.Family)
 	if len(ranges) == 0 || ranges[0].Bits() == 0 {
 		return action
 	}
-	for _, p := range outermost(append(ranges, b.ownAddresses(ranges)...), sc.table.Family) {
+	for _, p := range outermost(append(ranges, b.ownAddresses(ranges)...), sc.Table.Family) {
 		i := nft.Interval(p)
-		b.add(sc.sourceRanges, nft.Element{Key: key + i[:len(i)/2] + key + i[len(i)/2:]})
+		b.add(sc.SourceRanges, nft.Element{Key: key + i[:len(i)/2] + key + i[len(i)/2:]})
 	}
-	b.add(sc.admitted, nft.Element{Key: key, Data: action.Value()})
-	return nft.GotoChain(sourceRangesChain)
+	b.add(sc.Admitted, nft.Element{Key: key, Data: action.Value()})
+	return nft.GotoChain(SourceRangesChain)
 }
 
 // ownAddresses are the load balancer's addresses, if the ranges let the node in.
@@ -233,11 +232,11 @@ func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
 	return own
 }
 
-func (b *builder) hairpins(sc *schema, s Selection) {
+func (b *builder) hairpins(sc *Schema, s Selection) {
 	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
 		for _, e := range endpoints {
 			if e.isLocal(b.node) {
-				b.add(sc.hairpin, nft.Element{Key: nft.Addr(e.Addr()) + nft.Addr(e.Addr())})
+				b.add(sc.Hairpin, nft.Element{Key: nft.Addr(e.Addr()) + nft.Addr(e.Addr())})
 			}
 		}
 	}
@@ -253,30 +252,4 @@ func compact(f nft.Fragment) nft.Fragment {
 		kept = append(kept, m)
 	}
 	return kept
-}
-
-// maxLabel is how long nft lets a comment be that it reads (NFTNL_UDATA_COMMENT_MAXLEN): a longer one could be written
-// over netlink, but the listing would not load again.
-const maxLabel = 128
-
-// label is the comment that says which Service port a frontend belongs to: namespace/name:port, without the port where
-// that gets too long. namespace/name always fits.
-func label(n ServiceName, port string) string {
-	if port == "" {
-		return n.String()
-	}
-	if l := n.String() + ":" + port; len(l) <= maxLabel {
-		return l
-	}
-	return n.String()
-}
-
-// parseLabel is label's inverse. It says false for a comment that is none of ours: names of Kubernetes are printable.
-func parseLabel(l string) (n ServiceName, port string, ok bool) {
-	if strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return n, port, false
-	}
-	l, port, _ = strings.Cut(l, ":")
-	n.Namespace, n.Name, ok = strings.Cut(l, "/")
-	return n, port, ok
 }

@@ -77,9 +77,9 @@ func MasqueradeOf(k Kind, s Service) (Class, Reason) {
 func (c Class) chain() string {
 	switch c {
 	case MasqueradeStrangers:
-		return masqueradeCluster
+		return MasqueradeClusterChain
 	case MasqueradeNode:
-		return masqueradeNode
+		return MasqueradeNodeChain
 	}
-	return masqueradeAll
+	return MasqueradeAllChain
 }

@@ -22,7 +22,7 @@ type Ruleset struct {
 	// drawn is the node of the skeleton that is installed; shared and balanced are what the installed parts have in common.
 	drawn    Node
 	shared   map[sharedKey]int
-	balanced map[balancer]bool
+	balanced map[Balancer]bool
 	live     bool // Reconcile has been called
 	// declarations are the sets of the schema as the node has them.
 	declarations map[*nft.Set]*nft.Set
@@ -60,7 +60,7 @@ func NewRuleset(n Node) *Ruleset {
 		claims:    newClaims(),
 		touched:   make(map[ServiceName]bool),
 		shared:    make(map[sharedKey]int),
-		balanced:  make(map[balancer]bool),
+		balanced:  make(map[Balancer]bool),
 		confirmed: make(map[ServiceName]possession),
 
 		declarations: make(map[*nft.Set]*nft.Set),

@@ -18,18 +18,6 @@ var (
 	cameTo      = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
 )
 
-// The chains' names. None is a keyword of nft.
-const (
-	dispatchChain      = "dispatch"
-	refuseChain        = "refuse"
-	sourceRangesChain  = "source-ranges"
-	externalLocalChain = "external-local"
-	connectionsChain   = "service-connections"
-	masqueradeCluster  = "masquerade-cluster"
-	masqueradeNode     = "masquerade-node"
-	masqueradeAll      = "masquerade-all"
-)
-
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
 // include/uapi/linux/netfilter_ipv4.h).
 const (
@@ -40,12 +28,12 @@ const (
 // Skeleton returns the tables without Services: what they have on every node, and what depends on the node alone.
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
-	for _, s := range []*schema{ip, ip6} {
+	for _, s := range []*Schema{ip, ip6} {
 		if n.IPv4Only && s == ip6 {
 			continue
 		}
-		t := &nft.Table{TableID: s.table, Comment: schemaComment()}
-		t.Sets = append(t.Sets, s.declare(s.serviceCIDRs, n.ServiceCIDRs), s.declare(s.localSources, n.sources()))
+		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
+		t.Sets = append(t.Sets, s.declare(s.ServiceCIDRs, n.ServiceCIDRs), s.declare(s.LocalSources, n.sources()))
 		for _, set := range s.ofServices() {
 			t.Sets = append(t.Sets, s.declare(n.declared(set), nil))
 		}
@@ -55,36 +43,36 @@ func Skeleton(n Node) []*nft.Table {
 	return tables
 }
 
-func (s *schema) baseChains() []*nft.Chain {
+func (s *Schema) baseChains() []*nft.Chain {
 	base := func(name string, h nft.Hook, priority int32, r nft.Rule) *nft.Chain {
-		return &nft.Chain{Table: s.table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
+		return &nft.Chain{Table: s.Table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
 	}
 	return []*nft.Chain{
-		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(dispatchChain))),
-		base("output", nft.Output, natDestination, do(nft.GotoChain(dispatchChain))),
-		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(connectionsChain), nft.Translated{})),
+		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(DispatchChain))),
+		base("output", nft.Output, natDestination, do(nft.GotoChain(DispatchChain))),
+		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(ConnectionsChain), nft.Translated{})),
 	}
 }
 
 // destinationChains decide where a connection goes.
-func (s *schema) destinationChains(n Node) []*nft.Chain {
+func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
 	drop := nft.Verdict{Kind: nft.Drop}
 	admission := append(slices.Clone(frontend), source...)
 	return []*nft.Chain{
-		s.chain(dispatchChain,
-			do(lookup(s.services)),
-			do(nft.GotoChain(refuseChain), in(destination, s.clusterIPs)),
-			do(drop, in(destination, s.serviceCIDRs))),
-		s.chain(sourceRangesChain,
-			do(lookup(s.admitted), in(admission, s.sourceRanges)),
+		s.chain(DispatchChain,
+			do(lookup(s.Services)),
+			do(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
+			do(drop, in(destination, s.ServiceCIDRs))),
+		s.chain(SourceRangesChain,
+			do(lookup(s.Admitted), in(admission, s.SourceRanges)),
 			do(drop)),
-		s.chain(externalLocalChain,
-			do(lookup(s.fromNode), s.fromPod(n, false)),
-			do(lookup(s.fromNode), nft.FromHost{}),
-			do(lookup(s.fromOutside)),
+		s.chain(ExternalLocalChain,
+			do(lookup(s.FromNode), s.fromPod(n, false)),
+			do(lookup(s.FromNode), nft.FromHost{}),
+			do(lookup(s.FromOutside)),
 			do(drop)),
-		s.chain(refuseChain,
+		s.chain(RefuseChain,
 			// ICMP errors are rate limited, resets are not: a refused client learns it at once.
 			do(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
 			do(nft.Reject{})),
@@ -92,43 +80,43 @@ func (s *schema) destinationChains(n Node) []*nft.Chain {
 }
 
 // sourceChains decide whether a connection that went through destinationChains is masqueraded, by where it came to.
-func (s *schema) sourceChains(n Node) []*nft.Chain {
+func (s *Schema) sourceChains(n Node) []*nft.Chain {
 	var connections []nft.Rule
 	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft wants to know whose ports they are
 		connections = append(connections,
-			do(nft.VerdictMap{Key: cameTo, Map: s.connections.Name}, nft.OfProtocol{Protocol: p}))
+			do(nft.VerdictMap{Key: cameTo, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
 	}
-	hairpin := do(nft.Masquerade{}, in(both, s.hairpin))
+	hairpin := do(nft.Masquerade{}, in(both, s.Hairpin))
 	return []*nft.Chain{
-		s.chain(connectionsChain,
-			append(connections, do(nft.GotoChain(masqueradeCluster), in(original, s.clusterIPs)))...),
-		s.chain(masqueradeCluster, s.clusterRules(n, hairpin)...),
-		s.chain(masqueradeNode,
+		s.chain(ConnectionsChain,
+			append(connections, do(nft.GotoChain(MasqueradeClusterChain), in(original, s.ClusterIPs)))...),
+		s.chain(MasqueradeClusterChain, s.clusterRules(n, hairpin)...),
+		s.chain(MasqueradeNodeChain,
 			hairpin,
 			do(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
 			do(nft.Masquerade{}, nft.FromHost{})),
-		s.chain(masqueradeAll, do(nft.Masquerade{})),
+		s.chain(MasqueradeAllChain, do(nft.Masquerade{})),
 	}
 }
 
 // clusterRules are what happens to connections to cluster IPs: their source is replaced when an endpoint reaches itself,
 // and when it is no pod's. Without a cluster CIDR nobody can tell which those are, and they are left alone, as
 // kube-proxy does.
-func (s *schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
+func (s *Schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 	if n.MasqueradeAll {
 		return []nft.Rule{do(nft.Masquerade{})}
 	}
 	rules := []nft.Rule{hairpin}
-	if n.PodInterface != "" || len(outermost(n.ClusterCIDRs, s.table.Family)) > 0 {
+	if n.PodInterface != "" || len(outermost(n.ClusterCIDRs, s.Table.Family)) > 0 {
 		rules = append(rules, do(nft.Masquerade{}, s.fromPod(n, true)))
 	}
 	return rules
 }
 
 // fromPod holds for packets of this node's pods, as far as the node can tell, or with not for all others.
-func (s *schema) fromPod(n Node, not bool) nft.Match {
+func (s *Schema) fromPod(n Node, not bool) nft.Match {
 	if n.PodInterface == "" {
-		return nft.In{Key: source, Set: s.localSources.Name, Not: not}
+		return nft.In{Key: source, Set: s.LocalSources.Name, Not: not}
 	}
 	name, prefix := strings.CutSuffix(n.PodInterface, "*")
 	return nft.FromInterface{Name: name, Prefix: prefix, Not: not}
@@ -148,20 +136,20 @@ func (n Node) sources() []netip.Prefix {
 // the map of a frontend with fewer. The slot it drew may be gone, slot 0 is there as long as there is any. Were it let
 // through instead, connection tracking would remember the connection as untranslated, and it would never work; dropped,
 // it is new when it comes again. See docs/design/0002-fallback-slot.md.
-func (s *schema) loadBalancer(b balancer) *nft.Chain {
-	endpoints := s.endpoints
-	if b.local {
-		endpoints = s.localEndpoints
+func (s *Schema) loadBalancer(b Balancer) *nft.Chain {
+	endpoints := s.Endpoints
+	if b.Local {
+		endpoints = s.LocalEndpoints
 	}
 	draw := func(mod int) nft.Rule {
 		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
 		return do(nft.DNAT{Key: key, Map: endpoints.Name})
 	}
-	rules := []nft.Rule{draw(b.endpoints)}
-	if b.endpoints > 1 {
+	rules := []nft.Rule{draw(b.Endpoints)}
+	if b.Endpoints > 1 {
 		rules = append(rules, draw(1))
 	}
-	return s.chain(b.chain(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
+	return s.chain(b.Chain(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
 }
 
 // do is the rule that acts if all matches hold.
@@ -169,14 +157,14 @@ func do(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: ma
 
 func in(key []nft.Field, set *nft.Set) nft.Match { return nft.In{Key: key, Set: set.Name} }
 
-func (s *schema) chain(name string, rules ...nft.Rule) *nft.Chain {
-	return &nft.Chain{Table: s.table, Name: name, Rules: rules}
+func (s *Schema) chain(name string, rules ...nft.Rule) *nft.Chain {
+	return &nft.Chain{Table: s.Table, Name: name, Rules: rules}
 }
 
 // declare returns a set with the prefixes that are of the family.
-func (s *schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
+func (s *Schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	declared := *set
-	for _, p := range outermost(prefixes, s.table.Family) {
+	for _, p := range outermost(prefixes, s.Table.Family) {
 		declared.Elements = append(declared.Elements, nft.Element{Key: nft.Interval(p)})
 	}
 	declared.Sort()

@@ -2,7 +2,6 @@ package render
 
 import (
 	"slices"
-	"strings"
 
 	"nfproxy/nft"
 )
@@ -90,18 +89,6 @@ func reslot(installed, wanted nft.Fragment) nft.Fragment {
 	return group
 }
 
-// slotsOf finds the elements of a frontend among those of an endpoints map, in order of their slots.
-func slotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
-	first, _ := slices.BinarySearchFunc(elements, frontend, func(e nft.Element, key nft.Value) int {
-		return strings.Compare(string(e.Key), string(key))
-	})
-	last := first
-	for last < len(elements) && strings.HasPrefix(string(elements[last].Key), string(frontend)) {
-		last++
-	}
-	return elements[first:last]
-}
-
 // slotsIn returns the slots that the tables have for the frontends of a fragment.
 func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
 	var found nft.Fragment
@@ -114,7 +101,7 @@ func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
 			if t.TableID != m.Set.Table || have == nil {
 				continue
 			}
-			for _, e := range slotsOf(have.Elements, frontendOf(m)) {
+			for _, e := range SlotsOf(have.Elements, frontendOf(m)) {
 				found = append(found, nft.Member{Set: m.Set, Element: e})
 			}
 		}

@@ -12,7 +12,7 @@ func (r *Ruleset) Tables() []*nft.Table {
 	tables := Skeleton(r.node)
 	sets := make(map[*nft.Set]*nft.Set) // from declarations to the tables' own
 	for _, t := range tables {
-		sc := schemaOf(t.Family)
+		sc := SchemaOf(t.Family)
 		for _, s := range sc.ofServices() {
 			sets[s] = t.Set(s.Name)
 		}
@@ -27,8 +27,8 @@ func (r *Ruleset) Tables() []*nft.Table {
 				t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
 			}
 		}
-		slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
-		slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int { return strings.Compare(perService(a.Name), perService(b.Name)) })
+		slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
+		slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
 	}
 	sizes := make(map[*nft.Set]int, len(sets))
 	for _, inst := range r.services {
@@ -49,12 +49,4 @@ func (r *Ruleset) Tables() []*nft.Table {
 		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 	}
 	return tables
-}
-
-// perService is the name of a set or chain that a Service has for itself, "" of any other.
-func perService(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	return ""
 }

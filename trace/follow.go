@@ -10,6 +10,8 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // Request says what to follow.
@@ -63,7 +65,7 @@ func (f *Follower) open() error {
 	if len(tables) == 0 {
 		return errors.New("there are no tables of nfproxy in this network namespace")
 	}
-	description := render.Describe(tables)
+	description := report.Describe(tables)
 	f.names, f.rules = serviceNames(description), newRulebook(f.kernel)
 	if f.To, err = f.request.To.Destinations(description); err != nil {
 		return err

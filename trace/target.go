@@ -9,7 +9,7 @@ import (
 
 	"nfproxy/nft"
 
-	"nfproxy/render"
+	"nfproxy/report"
 )
 
 // Target is what packets are to be followed to: one address and port, or a Service.
@@ -66,7 +66,7 @@ func (t Target) String() string {
 }
 
 // Destinations are the frontends of the target. An address and port need not be one.
-func (t Target) Destinations(d render.Description) ([]Destination, error) {
+func (t Target) Destinations(d report.Description) ([]Destination, error) {
 	if t.Name == "" {
 		return []Destination{t.At}, nil
 	}
@@ -93,7 +93,7 @@ func (t Target) Destinations(d render.Description) ([]Destination, error) {
 }
 
 // hasPort says whether the target is that port of the Service, by its name or by the number of one of its frontends.
-func (t Target) hasPort(s render.DescribedService) bool {
+func (t Target) hasPort(s report.ServicePort) bool {
 	if t.Port == "" || t.Port == s.Port {
 		return true
 	}
@@ -105,13 +105,13 @@ func (t Target) hasPort(s render.DescribedService) bool {
 	return false
 }
 
-func destination(s render.DescribedService, f render.DescribedFrontend) Destination {
+func destination(s report.ServicePort, f report.Frontend) Destination {
 	p, _ := nft.ParseProtocol(s.Protocol) // the kernel's rules have no other
 	return Destination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}
 }
 
 // serviceNames are the names of the Services' ports by their frontends.
-func serviceNames(d render.Description) map[Destination]string {
+func serviceNames(d report.Description) map[Destination]string {
 	names := make(map[Destination]string)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {

@@ -7,7 +7,7 @@ import (
 
 	"nfproxy/nft"
 
-	"nfproxy/render"
+	"nfproxy/report"
 )
 
 func at(p nft.Protocol, text string) Destination {
@@ -50,14 +50,14 @@ func TestParseTarget(t *testing.T) {
 }
 
 func TestDestinations(t *testing.T) {
-	frontend := func(text string) render.DescribedFrontend {
+	frontend := func(text string) report.Frontend {
 		a := netip.MustParseAddrPort(text)
-		return render.DescribedFrontend{Address: a.Addr(), Port: a.Port()}
+		return report.Frontend{Address: a.Addr(), Port: a.Port()}
 	}
-	d := render.Description{Services: []render.DescribedService{
-		{Namespace: "default", Name: "dns", Port: "dns", Protocol: "UDP", Frontends: []render.DescribedFrontend{frontend("10.96.0.10:53"), frontend("[fd00::10]:53")}},
-		{Namespace: "default", Name: "dns", Port: "dns-tcp", Protocol: "TCP", Frontends: []render.DescribedFrontend{frontend("10.96.0.10:53")}},
-		{Namespace: "other", Name: "dns", Port: "", Protocol: "UDP", Frontends: []render.DescribedFrontend{frontend("10.96.0.11:53"), frontend("192.0.2.1:30053")}},
+	d := report.Description{Services: []report.ServicePort{
+		{Namespace: "default", Name: "dns", Port: "dns", Protocol: "UDP", Frontends: []report.Frontend{frontend("10.96.0.10:53"), frontend("[fd00::10]:53")}},
+		{Namespace: "default", Name: "dns", Port: "dns-tcp", Protocol: "TCP", Frontends: []report.Frontend{frontend("10.96.0.10:53")}},
+		{Namespace: "other", Name: "dns", Port: "", Protocol: "UDP", Frontends: []report.Frontend{frontend("10.96.0.11:53"), frontend("192.0.2.1:30053")}},
 	}}
 	for text, want := range map[string]string{
 		"dns":             "udp 10.96.0.10:53, udp [fd00::10]:53, tcp 10.96.0.10:53",

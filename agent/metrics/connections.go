@@ -4,11 +4,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // connections asks the kernel's counters when it is asked itself.
 type connections struct {
-	read                     func() (render.Description, error)
+	read                     func() (report.Description, error)
 	served, refused, dropped *prometheus.Desc
 	endpoint                 *prometheus.Desc
 	perEndpoint              bool
@@ -16,7 +18,7 @@ type connections struct {
 
 // CountConnections has the connections of Services counted, as the kernel does, by what read returns when somebody asks;
 // and by endpoint, if the kernel counts them.
-func (r *Recorder) CountConnections(by render.Counters, read func() (render.Description, error)) {
+func (r *Recorder) CountConnections(by render.Counters, read func() (report.Description, error)) {
 	if r == nil || by == render.CountNothing {
 		return
 	}
@@ -53,7 +55,7 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, s := range description.Services {
-		tallies := make(map[render.Kind]render.Tally)
+		tallies := make(map[render.Kind]report.Tally)
 		endpoints := make(map[endpointKey]uint64)
 		for _, f := range s.Frontends {
 			tallies[f.Kind] = tallies[f.Kind].Plus(f.Tally())
@@ -83,7 +85,7 @@ type endpointKey struct {
 	address string
 }
 
-func allEndpoints(f render.DescribedFrontend) []render.DescribedEndpoint {
+func allEndpoints(f report.Frontend) []report.Endpoint {
 	if f.LocalEndpoints == nil {
 		return f.Endpoints
 	}

@@ -9,21 +9,23 @@ import (
 	"testing"
 
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // counted is what a kernel might have counted.
-func counted() render.Description {
+func counted() report.Description {
 	n := func(n uint64) *uint64 { return &n }
-	endpoint := func(addr string, connections uint64) render.DescribedEndpoint {
-		return render.DescribedEndpoint{Address: netip.MustParseAddr(addr), Port: 8080, Connections: n(connections)}
+	endpoint := func(addr string, connections uint64) report.Endpoint {
+		return report.Endpoint{Address: netip.MustParseAddr(addr), Port: 8080, Connections: n(connections)}
 	}
-	local := []render.DescribedEndpoint{endpoint("10.0.0.1", 2)}
-	return render.Description{Services: []render.DescribedService{{Namespace: "default", Name: "web", Port: "http", Protocol: "TCP",
-		Frontends: []render.DescribedFrontend{
-			{Kind: render.ClusterIP, Action: "balance", Connections: n(10), Endpoints: []render.DescribedEndpoint{endpoint("10.0.0.1", 6), endpoint("10.0.0.2", 4)}},
+	local := []report.Endpoint{endpoint("10.0.0.1", 2)}
+	return report.Description{Services: []report.ServicePort{{Namespace: "default", Name: "web", Port: "http", Protocol: "TCP",
+		Frontends: []report.Frontend{
+			{Kind: render.ClusterIP, Action: "balance", Connections: n(10), Endpoints: []report.Endpoint{endpoint("10.0.0.1", 6), endpoint("10.0.0.2", 4)}},
 			{Kind: render.ClusterIP, Action: "refuse", Connections: n(3)}, // the other family
 			{Kind: render.NodePort, Action: "balance", Connections: n(7), Dropped: n(4),
-				Endpoints: []render.DescribedEndpoint{endpoint("10.0.0.1", 1)}, LocalEndpoints: &local},
+				Endpoints: []report.Endpoint{endpoint("10.0.0.1", 1)}, LocalEndpoints: &local},
 			{Kind: render.ExternalIP, Action: "drop", Connections: n(5)},
 		}}}}
 }
@@ -31,7 +33,7 @@ func counted() render.Description {
 // TestConnections: connections are told by what became of them, by Service port and kind, and by endpoint if those count.
 func TestConnections(t *testing.T) {
 	m := New("v1.2.3")
-	m.CountConnections(render.CountEndpoints, func() (render.Description, error) { return counted(), nil })
+	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return counted(), nil })
 	s := scrape(t, m)
 	const port = `namespace="default",port="http",protocol="TCP",service="web"`
 	for name, want := range map[string]float64{
@@ -53,7 +55,7 @@ func TestConnections(t *testing.T) {
 // TestConnectionsUnreadable: what cannot be read is left out, not told as zeros, and nothing else is.
 func TestConnectionsUnreadable(t *testing.T) {
 	m := New("v1.2.3")
-	m.CountConnections(render.CountServices, func() (render.Description, error) { return render.Description{}, errors.New("no kernel") })
+	m.CountConnections(render.CountServices, func() (report.Description, error) { return report.Description{}, errors.New("no kernel") })
 	answer := httptest.NewRecorder()
 	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
 	text := answer.Body.String()

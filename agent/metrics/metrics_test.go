@@ -20,6 +20,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // scraped is what /metrics said.
@@ -109,7 +111,7 @@ func exercised() *Recorder {
 	m.HealthzAnswered(503)
 	m.LivezAnswered(200)
 	requested(m.client)
-	m.CountConnections(render.CountEndpoints, func() (render.Description, error) { return counted(), nil })
+	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return counted(), nil })
 	return m
 }
 

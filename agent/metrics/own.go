@@ -50,7 +50,7 @@ func (o ownMetrics) collectors() []prometheus.Collector {
 func newBuildInfo(version string) prometheus.Collector {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "nfproxy", Name: "build_info",
 		Help:        "Always 1, with the versions of nfproxy, of the shape of its tables, and of Go.",
-		ConstLabels: prometheus.Labels{"version": version, "schema": strconv.Itoa(render.Schema), "go_version": runtime.Version()}})
+		ConstLabels: prometheus.Labels{"version": version, "schema": strconv.Itoa(render.SchemaVersion), "go_version": runtime.Version()}})
 	info.Set(1)
 	return info
 }

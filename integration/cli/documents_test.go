@@ -12,7 +12,7 @@ import (
 
 	"nfproxy/render"
 
-	"nfproxy/cli"
+	"nfproxy/report"
 )
 
 // asked finds what a document shows: commands, and what they print.
@@ -75,7 +75,7 @@ func TestPrintable(t *testing.T) {
 		"\xff\xfe":              `\xff\xfe`,
 		"\ufffd":                "\ufffd",
 	} {
-		if got := cli.Printable(in); got != want {
+		if got := report.Printable(in); got != want {
 			t.Errorf("%q becomes %q", in, got)
 		}
 	}
@@ -84,19 +84,19 @@ func TestPrintable(t *testing.T) {
 // TestExplainTextIsPrintable: whatever is in an explanation, its text has no more lines than it should.
 func TestExplainTextIsPrintable(t *testing.T) {
 	const evil = "\x1b]0;x\x07\nfrom\t%s\x00"
-	e := render.Explanation{
-		From:     render.ExplainedSource{Interface: evil, Why: evil},
-		Service:  &render.ExplainedService{Namespace: evil, Name: evil, Port: evil, Kind: evil, Also: []render.OtherFrontend{{Kind: evil}}},
+	e := report.Explanation{
+		From:     report.Source{Interface: evil, Why: evil},
+		Service:  &report.ReachedPort{Namespace: evil, Name: evil, Port: evil, Kind: evil, Also: []report.OtherFrontend{{Kind: evil}}},
 		Why:      []render.Reason{evil},
-		Affinity: &render.ExplainedAffinity{State: "remembered", Endpoint: evil},
+		Affinity: &report.Affinity{State: "remembered", Endpoint: evil},
 		Outcome:  evil,
-		Rules:    []render.ExplainedRule{{Chain: evil, Rule: evil, Result: evil}},
+		Rules:    []report.Rule{{Chain: evil, Rule: evil, Result: evil}},
 		Problems: []string{evil},
-		Expected: &render.Expectation{Service: evil, Action: evil, Why: evil, Drift: render.Drift{Changes: 1, First: evil},
-			Endpoints: []render.JudgedEndpoint{{Node: evil, Why: evil}}},
+		Expected: &report.Expectation{Service: evil, Action: evil, Why: evil, Drift: report.Drift{Changes: 1, First: evil},
+			Endpoints: []report.JudgedEndpoint{{Node: evil, Why: evil}}},
 	}
 	var b strings.Builder
-	if err := cli.ExplainText(&b, e); err != nil {
+	if err := report.WriteExplanation(&b, e); err != nil {
 		t.Fatal(err)
 	}
 	const lines = 6 + 3 + 3 + 3 // facts, rules, what should be, endpoints; the last three begin with an empty line

@@ -8,6 +8,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // TestEndpointCounters: counters say exactly who served how often, whatever slots endpoints move to, and over a restart.
@@ -69,7 +71,7 @@ func TestEndpointCounters(t *testing.T) {
 // check compares counters with what was served.
 func check(t *testing.T, l *lab, served map[string]uint64, total uint64) {
 	t.Helper()
-	f := render.Describe(l.tables()).Services[0].Frontends[0]
+	f := report.Describe(l.tables()).Services[0].Frontends[0]
 	if f.Connections == nil || *f.Connections != total {
 		t.Errorf("the frontend counts %v of %d connections", f.Connections, total)
 	}
@@ -106,7 +108,7 @@ func TestCountersOfAction(t *testing.T) {
 	client := l.pod("client", 0, "10.244.9.9")
 	counts := func(action string, want uint64) {
 		t.Helper()
-		f := render.Describe(l.tables()).Services[0].Frontends[0]
+		f := report.Describe(l.tables()).Services[0].Frontends[0]
 		if f.Action != action || *f.Connections != want {
 			t.Errorf("%s counts %d, want %s %d", f.Action, *f.Connections, action, want)
 		}

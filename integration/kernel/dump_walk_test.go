@@ -10,6 +10,8 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // TestDumpWalk: what nfproxy dump -o json says of the kernel is what was applied, by whatever way, and the same whether it
@@ -26,7 +28,7 @@ func TestDumpWalk(t *testing.T) {
 			t.Fatalf("step %d: of the whole tables it says\n%s\nof what it reads\n%s", step, whole, light)
 		}
 		seen := make(map[netip.AddrPort]bool)
-		for _, s := range render.Describe(l.tables()).Services {
+		for _, s := range report.Describe(l.tables()).Services {
 			for _, f := range s.Frontends {
 				seen[netip.AddrPortFrom(f.Address, f.Port)] = true
 				checkDescribed(t, l.facts, w.now[render.ServiceName{Namespace: s.Namespace, Name: s.Name}], s, f)
@@ -56,7 +58,7 @@ func lightly(l *lab) []*nft.Table {
 		l.t.Fatal(err)
 	}
 	defer second.Close()
-	tables, err := l.kernel.ReadFollowing(second, render.DescribedSets(), render.Slots, render.Tables()...)
+	tables, err := l.kernel.ReadFollowing(second, report.DescribedSets(), report.Slots, render.Tables()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func lightly(l *lab) []*nft.Table {
 
 func describedAsJSON(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
-	text, err := json.MarshalIndent(render.Describe(tables), "", " ")
+	text, err := json.MarshalIndent(report.Describe(tables), "", " ")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func describedAsJSON(t *testing.T, tables []*nft.Table) string {
 }
 
 // checkDescribed compares a frontend with what the Service asks for: the action, the affinity and the endpoints.
-func checkDescribed(t *testing.T, n render.Node, s render.Service, d render.DescribedService, f render.DescribedFrontend) {
+func checkDescribed(t *testing.T, n render.Node, s render.Service, d report.ServicePort, f report.Frontend) {
 	t.Helper()
 	i := slices.IndexFunc(s.Ports, func(p render.Port) bool {
 		return p.Name == d.Port && (p.Port == f.Port || f.Kind == render.NodePort && p.NodePort == f.Port)
@@ -105,7 +107,7 @@ func checkDescribed(t *testing.T, n render.Node, s render.Service, d render.Desc
 	}
 }
 
-func addresses(described []render.DescribedEndpoint) []netip.AddrPort {
+func addresses(described []report.Endpoint) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range described {
 		all = append(all, netip.AddrPortFrom(e.Address, e.Port))

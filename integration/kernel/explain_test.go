@@ -5,26 +5,27 @@ import (
 	"testing"
 
 	"nfproxy/nft"
-	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // checkExplained: Explain says of the tables, as the kernel has them, what connections are held to experience.
 func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 	t.Helper()
-	e := render.Explain(w.tables(), w.packet(p, b))
-	want, answer := render.Sent, ""
+	e := report.Explain(w.tables(), w.packet(p, b))
+	want, answer := report.Sent, ""
 	switch {
 	case b.dropped:
-		want = render.Dropped
+		want = report.Dropped
 	case len(b.reach) == 0 && p == nft.TCP:
-		want, answer = render.Refused, "reset"
+		want, answer = report.Refused, "reset"
 	case len(b.reach) == 0:
-		want, answer = render.Refused, "unreachable"
+		want, answer = report.Refused, "unreachable"
 	}
-	if e.Outcome != want || e.Answer != answer || len(e.Why) == 0 || len(e.Problems) > 0 || (e.From.Origin == render.ThisNode) != (b.from == "node") {
+	if e.Outcome != want || e.Answer != answer || len(e.Why) == 0 || len(e.Problems) > 0 || (e.From.Origin == report.ThisNode) != (b.from == "node") {
 		t.Errorf("explained as %+v", e)
 	}
-	candidates := make(map[string]render.Candidate)
+	candidates := make(map[string]report.Candidate)
 	for _, c := range e.Endpoints {
 		candidates[netip.AddrPortFrom(c.Address, c.Port).String()] = c
 	}
@@ -65,9 +66,9 @@ func TestExplainAffinity(t *testing.T) {
 }
 
 // explain explains a client's connection to a frontend.
-func (s *sticky) explain(client int, frontend string) render.Explanation {
+func (s *sticky) explain(client int, frontend string) report.Explanation {
 	s.t.Helper()
-	return render.Explain(s.tables(), nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
+	return report.Explain(s.tables(), nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
 		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)})
 }
 

@@ -1,4 +1,4 @@
-package render_test
+package report_test
 
 import (
 	"math/rand/v2"
@@ -10,6 +10,8 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+
+	"nfproxy/report"
 )
 
 // explained is a cluster with something of everything: policies Local, ranges, affinity, hints, nobody.
@@ -45,10 +47,10 @@ func TestExplainAgrees(t *testing.T) {
 	u := explained()
 	tables := build(t, u)
 	for _, p := range explainedPackets() {
-		e := render.Explain(tables, p)
-		x := render.Expect(u, tables, e)
+		e := report.Explain(tables, p)
+		x := report.Expect(u, tables, e)
 		if e.Service == nil {
-			if x.Service != "" || e.Outcome == render.Sent {
+			if x.Service != "" || e.Outcome == report.Sent {
 				t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
 			}
 			continue
@@ -63,7 +65,7 @@ func TestExplainAgrees(t *testing.T) {
 		if x.Service != e.Service.Namespace+"/"+e.Service.Name || x.Action != e.Service.Action || inRange && chosen != len(e.Endpoints) {
 			t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
 		}
-		if x.Drift != (render.Drift{}) || len(e.Problems) > 0 {
+		if x.Drift != (report.Drift{}) || len(e.Problems) > 0 {
 			t.Errorf("%v: %+v, %v", p, x.Drift, e.Problems)
 		}
 	}
@@ -113,8 +115,8 @@ func explainAnything(t *testing.T, seed uint64) {
 		if r.IntN(5) == 0 {
 			p.Destination = netip.MustParseAddrPort("[fd00::1]:80")
 		}
-		e := render.Explain(tables, p)
-		if sum := 0; e.Outcome == render.Sent && len(e.Problems) == 0 {
+		e := report.Explain(tables, p)
+		if sum := 0; e.Outcome == report.Sent && len(e.Problems) == 0 {
 			for _, c := range e.Endpoints {
 				sum += c.Draws
 			}
@@ -123,7 +125,7 @@ func explainAnything(t *testing.T, seed uint64) {
 			}
 		}
 	}
-	render.Expect(u, tables, render.Explain(tables, explainedPackets()[0]))
+	report.Expect(u, tables, report.Explain(tables, explainedPackets()[0]))
 }
 
 // spoil does to a table what render never does.

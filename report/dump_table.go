@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"bufio"
@@ -13,20 +13,19 @@ import (
 	"time"
 
 	"nfproxy/nft"
-	"nfproxy/render"
 )
 
 // dumpTable prints a line for each frontend.
-func DumpTable(w io.Writer, _ []*nft.Table, d render.Description) error {
+func WriteTable(w io.Writer, _ []*nft.Table, d Description) error {
 	return printFrontends(w, d, false)
 }
 
 // dumpWide is dumpTable with all endpoints, and with the connections that were dropped.
-func dumpWide(w io.Writer, _ []*nft.Table, d render.Description) error {
+func WriteWide(w io.Writer, _ []*nft.Table, d Description) error {
 	return printFrontends(w, d, true)
 }
 
-func printFrontends(w io.Writer, d render.Description, wide bool) error {
+func printFrontends(w io.Writer, d Description, wide bool) error {
 	most := maxColumn
 	if wide {
 		most = math.MaxInt
@@ -40,7 +39,7 @@ func printFrontends(w io.Writer, d render.Description, wide bool) error {
 	fmt.Fprintln(t, strings.Join(append(header, "ENDPOINTS"), "\t"))
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
-			cells := []string{portName(s), frontendName(s, f), string(orDash(f.Kind)), f.Action, affinityTime(f), count(f.Connections)}
+			cells := []string{PortName(s), frontendName(s, f), string(OrDash(f.Kind)), f.Action, affinityTime(f), count(f.Connections)}
 			if wide {
 				cells = append(cells, count(f.Dropped))
 			}
@@ -51,18 +50,18 @@ func printFrontends(w io.Writer, d render.Description, wide bool) error {
 }
 
 // portName is NAMESPACE/NAME:PORT.
-func portName(s render.DescribedService) string {
+func PortName(s ServicePort) string {
 	if s.Port == "" {
 		return s.Namespace + "/" + s.Name
 	}
 	return s.Namespace + "/" + s.Name + ":" + s.Port
 }
 
-func frontendName(s render.DescribedService, f render.DescribedFrontend) string {
+func frontendName(s ServicePort, f Frontend) string {
 	return netip.AddrPortFrom(f.Address, f.Port).String() + "/" + strings.ToLower(s.Protocol)
 }
 
-func affinityTime(f render.DescribedFrontend) string {
+func affinityTime(f Frontend) string {
 	if f.AffinitySeconds == 0 {
 		return "-"
 	}
@@ -74,15 +73,15 @@ const maxColumn = 5
 
 // endpointsColumn names a frontend's endpoints, those of this node with a star; with policy Local, then those that outsiders
 // reach.
-func endpointsColumn(f render.DescribedFrontend, most int) string {
-	text := orDash(list(f.Endpoints, most))
+func endpointsColumn(f Frontend, most int) string {
+	text := OrDash(list(f.Endpoints, most))
 	if f.LocalEndpoints != nil {
-		text += "; from outside " + orDash(list(*f.LocalEndpoints, most))
+		text += "; from outside " + OrDash(list(*f.LocalEndpoints, most))
 	}
 	return text
 }
 
-func list(endpoints []render.DescribedEndpoint, most int) string {
+func list(endpoints []Endpoint, most int) string {
 	var names []string
 	for i, e := range endpoints {
 		if i == most {
@@ -108,7 +107,7 @@ func count(n *uint64) string {
 	return strconv.FormatUint(*n, 10)
 }
 
-func orDash[T ~string](s T) T {
+func OrDash[T ~string](s T) T {
 	if s == "" {
 		return "-"
 	}

@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"bytes"
@@ -10,12 +10,11 @@ import (
 	"slices"
 
 	"nfproxy/nft"
-	"nfproxy/render"
 )
 
 // dumpJSON prints a Description as json.MarshalIndent does, some Services at a time and on all processors: the text of all
 // is several times as large as what it says.
-func dumpJSON(w io.Writer, _ []*nft.Table, d render.Description) error {
+func WriteJSON(w io.Writer, _ []*nft.Table, d Description) error {
 	tables, err := json.MarshalIndent(d.Tables, "  ", "  ")
 	if err != nil {
 		return err
@@ -41,7 +40,7 @@ type encoded struct {
 }
 
 // servicesJSON yields parts of the list of Services, in order, each as soon as it is there.
-func servicesJSON(services []render.DescribedService) <-chan chan encoded {
+func servicesJSON(services []ServicePort) <-chan chan encoded {
 	const part = 256
 	parts := make(chan chan encoded, runtime.GOMAXPROCS(0))
 	go func() {
@@ -58,7 +57,7 @@ func servicesJSON(services []render.DescribedService) <-chan chan encoded {
 	return parts
 }
 
-func chunkJSON(services []render.DescribedService) ([]byte, error) {
+func chunkJSON(services []ServicePort) ([]byte, error) {
 	texts := make([][]byte, len(services))
 	for i, s := range services {
 		var err error

@@ -1,4 +1,4 @@
-package cli
+package report
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 )
 
 // explainText prints an explanation for people.
-func ExplainText(w io.Writer, e render.Explanation) error {
+func WriteExplanation(w io.Writer, e Explanation) error {
 	var b bytes.Buffer
 	facts := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	row(facts, "from", fromText(e.From))
@@ -69,8 +69,8 @@ func Printable(s string) string {
 	return b.String()
 }
 
-func fromText(f render.ExplainedSource) string {
-	who := map[render.Origin]string{render.ThisNode: "this node", render.Pod: "a pod", render.Outsider: "an outsider"}[f.Origin]
+func fromText(f Source) string {
+	who := map[Origin]string{ThisNode: "this node", Pod: "a pod", Outsider: "an outsider"}[f.Origin]
 	text := fmt.Sprintf("%s, %s: %s", f.Address, who, f.Why)
 	if f.Interface != "" {
 		text += "; by interface " + f.Interface
@@ -78,7 +78,7 @@ func fromText(f render.ExplainedSource) string {
 	return text
 }
 
-func serviceText(s render.ExplainedService) string {
+func serviceText(s ReachedPort) string {
 	text := s.Namespace + "/" + s.Name
 	if s.Name == "" {
 		text = "unknown"
@@ -86,31 +86,31 @@ func serviceText(s render.ExplainedService) string {
 	if s.Port != "" {
 		text += ":" + s.Port
 	}
-	text += ", " + string(orDash(s.Kind))
+	text += ", " + string(OrDash(s.Kind))
 	if len(s.Also) == 0 {
 		return text
 	}
 	var also []string
 	for _, o := range s.Also {
-		also = append(also, fmt.Sprintf("%s (%s)", netip.AddrPortFrom(o.Address, o.Port), orDash(o.Kind)))
+		also = append(also, fmt.Sprintf("%s (%s)", netip.AddrPortFrom(o.Address, o.Port), OrDash(o.Kind)))
 	}
 	return text + "; also at " + some(also)
 }
 
-func outcomeText(e render.Explanation) string {
+func outcomeText(e Explanation) string {
 	text := string(e.Outcome)
 	switch {
-	case e.Outcome == render.Sent && len(e.Endpoints) > 1:
+	case e.Outcome == Sent && len(e.Endpoints) > 1:
 		text = fmt.Sprintf("sent to one of %d endpoints", len(e.Endpoints))
-	case e.Outcome == render.Sent:
+	case e.Outcome == Sent:
 		text = "sent to " + candidateAt(e.Endpoints[0])
-	case e.Outcome == render.Untouched:
+	case e.Outcome == Untouched:
 		text = "left alone"
-	case e.Outcome == render.Dropped:
+	case e.Outcome == Dropped:
 		text = "dropped, without an answer"
 	case e.Answer == "reset":
 		text = "refused, by a TCP reset"
-	case e.Outcome == render.Refused:
+	case e.Outcome == Refused:
 		text = "refused, by ICMP port unreachable"
 	}
 	return text + ": " + join(e.Why)
@@ -124,9 +124,9 @@ func join(reasons []render.Reason) string {
 	return strings.Join(texts, "; ")
 }
 
-func candidateAt(c render.Candidate) string { return netip.AddrPortFrom(c.Address, c.Port).String() }
+func candidateAt(c Candidate) string { return netip.AddrPortFrom(c.Address, c.Port).String() }
 
-func affinityText(a render.ExplainedAffinity) string {
+func affinityText(a Affinity) string {
 	text := fmt.Sprintf("for %s; ", seconds(a.Seconds))
 	switch a.State {
 	case "remembered":
@@ -150,7 +150,7 @@ type masqueraded struct {
 }
 
 // masqueradeRows has a line for each reason there is.
-func masqueradeRows(w io.Writer, candidates []render.Candidate) {
+func masqueradeRows(w io.Writer, candidates []Candidate) {
 	var kinds []masqueraded
 	where := make(map[masqueraded][]string)
 	for _, c := range candidates {
@@ -180,7 +180,7 @@ func some(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-func candidateRows(b *bytes.Buffer, candidates []render.Candidate) {
+func candidateRows(b *bytes.Buffer, candidates []Candidate) {
 	if len(candidates) == 0 {
 		return
 	}
@@ -197,7 +197,7 @@ func candidateRows(b *bytes.Buffer, candidates []render.Candidate) {
 	t.Flush()
 }
 
-func ruleRows(b *bytes.Buffer, e render.Explanation) {
+func ruleRows(b *bytes.Buffer, e Explanation) {
 	if len(e.Rules) == 0 {
 		return
 	}
@@ -214,7 +214,7 @@ func ruleRows(b *bytes.Buffer, e render.Explanation) {
 	t.Flush()
 }
 
-func expectedRows(b *bytes.Buffer, x render.Expectation) {
+func expectedRows(b *bytes.Buffer, x Expectation) {
 	b.WriteByte('\n')
 	facts := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	if x.Service == "" {
@@ -235,12 +235,12 @@ func expectedRows(b *bytes.Buffer, x render.Expectation) {
 		if e.Chosen {
 			chosen = "yes"
 		}
-		row(t, netip.AddrPortFrom(e.Address, e.Port).String(), orDash(e.Node), chosen, string(e.Why))
+		row(t, netip.AddrPortFrom(e.Address, e.Port).String(), OrDash(e.Node), chosen, string(e.Why))
 	}
 	t.Flush()
 }
 
-func driftText(d render.Drift) string {
+func driftText(d Drift) string {
 	if d.Changes == 0 {
 		return "none, the kernel has what it should have"
 	}

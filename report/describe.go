@@ -1,4 +1,4 @@
-package render
+package report
 
 import (
 	"cmp"
@@ -8,47 +8,49 @@ import (
 	"strings"
 
 	"nfproxy/nft"
+
+	"nfproxy/render"
 )
 
 // Description is what tables do, in the words of Services. Its JSON form is what `nfproxy dump -o json` prints; what
 // the tables do not tell is left out of it, never guessed.
 type Description struct {
-	Tables   []DescribedTable   `json:"tables"`
-	Services []DescribedService `json:"services"`
+	Tables   []Table       `json:"tables"`
+	Services []ServicePort `json:"services"`
 }
 
 // DescribedTable is one table. Schema is 0 if its comment does not say.
-type DescribedTable struct {
+type Table struct {
 	Family string `json:"family"`
 	Schema int    `json:"schema"`
 }
 
 // DescribedService is one port of a Service.
-type DescribedService struct {
-	Namespace string              `json:"namespace"`
-	Name      string              `json:"name"`
-	Port      string              `json:"port,omitempty"`
-	Protocol  string              `json:"protocol"`
-	Frontends []DescribedFrontend `json:"frontends"`
+type ServicePort struct {
+	Namespace string     `json:"namespace"`
+	Name      string     `json:"name"`
+	Port      string     `json:"port,omitempty"`
+	Protocol  string     `json:"protocol"`
+	Frontends []Frontend `json:"frontends"`
 }
 
 // DescribedFrontend is an address and port a Service is reached at, and where its connections go.
-type DescribedFrontend struct {
-	Address         netip.Addr `json:"address"`
-	Port            uint16     `json:"port"`
-	Kind            Kind       `json:"kind,omitempty"`
-	Action          string     `json:"action"`
-	AffinitySeconds int        `json:"affinitySeconds"`
-	Connections     *uint64    `json:"connections,omitempty"`
+type Frontend struct {
+	Address         netip.Addr  `json:"address"`
+	Port            uint16      `json:"port"`
+	Kind            render.Kind `json:"kind,omitempty"`
+	Action          string      `json:"action"`
+	AffinitySeconds int         `json:"affinitySeconds"`
+	Connections     *uint64     `json:"connections,omitempty"`
 	// Dropped are those of the connections that source ranges or the external policy Local did not let in.
-	Dropped   *uint64             `json:"dropped,omitempty"`
-	Endpoints []DescribedEndpoint `json:"endpoints"`
+	Dropped   *uint64    `json:"dropped,omitempty"`
+	Endpoints []Endpoint `json:"endpoints"`
 	// LocalEndpoints serve those who are neither this node nor its pods; nil unless the policy is Local.
-	LocalEndpoints *[]DescribedEndpoint `json:"localEndpoints,omitempty"`
+	LocalEndpoints *[]Endpoint `json:"localEndpoints,omitempty"`
 }
 
 // DescribedEndpoint is one endpoint of a frontend.
-type DescribedEndpoint struct {
+type Endpoint struct {
 	Address     netip.Addr `json:"address"`
 	Port        uint16     `json:"port"`
 	Local       bool       `json:"local"`
@@ -56,19 +58,19 @@ type DescribedEndpoint struct {
 }
 
 // String returns ADDRESS:PORT.
-func (e DescribedEndpoint) String() string { return netip.AddrPortFrom(e.Address, e.Port).String() }
+func (e Endpoint) String() string { return netip.AddrPortFrom(e.Address, e.Port).String() }
 
 // Describe reads tables of our schema, as they are in a kernel, back.
 func Describe(tables []*nft.Table) Description {
-	d := Description{Tables: []DescribedTable{}}
-	frontends := []DescribedService{} // of one frontend each
+	d := Description{Tables: []Table{}}
+	frontends := []ServicePort{} // of one frontend each
 	for _, t := range tables {
-		dt := DescribedTable{Family: t.Family.String()}
+		dt := Table{Family: t.Family.String()}
 		fmt.Sscanf(t.Comment, "nfproxy schema %d", &dt.Schema)
 		d.Tables = append(d.Tables, dt)
 		frontends = append(frontends, describeTable(t)...)
 	}
-	slices.SortFunc(frontends, func(a, b DescribedService) int {
+	slices.SortFunc(frontends, func(a, b ServicePort) int {
 		if c := comparePorts(&a, &b); c != 0 {
 			return c
 		}
@@ -87,7 +89,7 @@ func Describe(tables []*nft.Table) Description {
 }
 
 // comparePorts compares which ports of Services two are. Most differ in their names.
-func comparePorts(a, b *DescribedService) int {
+func comparePorts(a, b *ServicePort) int {
 	if c := cmp.Compare(a.Namespace, b.Namespace); c != 0 {
 		return c
 	}
@@ -103,16 +105,16 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	if !s.IsVerdictMap() {
 		return nil
 	}
-	sc := schemaOf(t.Family)
-	cluster, local := nft.Elements{Set: sc.endpoints, List: make([]nft.Element, 0, len(part))}, nft.Elements{Set: sc.localEndpoints}
+	sc := render.SchemaOf(t.Family)
+	cluster, local := nft.Elements{Set: sc.Endpoints, List: make([]nft.Element, 0, len(part))}, nft.Elements{Set: sc.LocalEndpoints}
 	for _, e := range part {
-		b, ok := balancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
+		b, ok := render.BalancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
 		to := &cluster
-		if b.local {
+		if b.Local {
 			to = &local
 		}
-		for slot := range b.endpoints {
-			if ok && slot < maxEndpoints {
+		for slot := range b.Endpoints {
+			if ok && slot < render.MaxEndpoints {
 				to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
 			}
 		}
@@ -121,52 +123,52 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 }
 
 // describeTable returns each frontend of a table.
-func describeTable(t *nft.Table) []DescribedService {
-	sc := schemaOf(t.Family)
-	services := t.Set(sc.services.Name)
+func describeTable(t *nft.Table) []ServicePort {
+	sc := render.SchemaOf(t.Family)
+	services := t.Set(sc.Services.Name)
 	if services == nil {
 		return nil
 	}
-	frontends := make([]DescribedService, 0, len(services.Elements))
+	frontends := make([]ServicePort, 0, len(services.Elements))
 	for _, e := range services.Elements {
 		fields := e.Key.Fields(services.Key)
-		name, port, ok := parseLabel(e.Comment)
+		name, port, ok := render.ParseLabel(e.Comment)
 		if !ok || len(fields) != 3 {
 			continue
 		}
-		frontends = append(frontends, DescribedService{name.Namespace, name.Name, port,
-			strings.ToUpper(fields[1].Proto().String()), []DescribedFrontend{describeFrontend(t, e, fields[0], fields[2])}})
+		frontends = append(frontends, ServicePort{name.Namespace, name.Name, port,
+			strings.ToUpper(fields[1].Proto().String()), []Frontend{describeFrontend(t, e, fields[0], fields[2])}})
 	}
 	return frontends
 }
 
-func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) DescribedFrontend {
-	sc := schemaOf(t.Family)
-	f := DescribedFrontend{Address: addr.Addr(), Port: port.Uint16(), Kind: describeKind(t, e.Key),
-		Endpoints: []DescribedEndpoint{}}
+func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Frontend {
+	sc := render.SchemaOf(t.Family)
+	f := Frontend{Address: addr.Addr(), Port: port.Uint16(), Kind: describeKind(t, e.Key),
+		Endpoints: []Endpoint{}}
 	if e.Counter != nil {
 		f.Connections = &e.Counter.Packets
 	}
 	verdict := e.Data.Verdict()
-	if verdict == nft.GotoChain(sourceRangesChain) {
-		admitted := find(t, sc.admitted, e.Key)
+	if verdict == nft.GotoChain(render.SourceRangesChain) {
+		admitted := find(t, sc.Admitted, e.Key)
 		f.Dropped = missing(e.Counter, admitted.Counter)
 		verdict = admitted.Data.Verdict()
 	}
-	if verdict == nft.GotoChain(externalLocalChain) {
-		local := describeSlots(t, sc.localEndpoints, e.Key)
+	if verdict == nft.GotoChain(render.ExternalLocalChain) {
+		local := describeSlots(t, sc.LocalEndpoints, e.Key)
 		f.LocalEndpoints = &local
-		fromNode := find(t, sc.fromNode, e.Key)
-		f.Dropped = missing(e.Counter, fromNode.Counter, find(t, sc.fromOutside, e.Key).Counter)
+		fromNode := find(t, sc.FromNode, e.Key)
+		f.Dropped = missing(e.Counter, fromNode.Counter, find(t, sc.FromOutside, e.Key).Counter)
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
-	if b, ok := balancerOf(t.Family, verdict); ok && b.local {
-		f.Endpoints = describeSlots(t, sc.localEndpoints, e.Key)
+	if b, ok := render.BalancerOf(t.Family, verdict); ok && b.Local {
+		f.Endpoints = describeSlots(t, sc.LocalEndpoints, e.Key)
 	} else if ok {
-		f.Endpoints = describeSlots(t, sc.endpoints, e.Key)
+		f.Endpoints = describeSlots(t, sc.Endpoints, e.Key)
 	}
-	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.connections, e.Key).Data.Verdict())
+	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.Connections, e.Key).Data.Verdict())
 	return f
 }
 
@@ -187,7 +189,7 @@ func missing(all *nft.Counter, parts ...*nft.Counter) *uint64 {
 // pastAffinity is where a verdict leads those who are not remembered.
 func pastAffinity(t *nft.Table, v nft.Verdict) nft.Verdict {
 	c := t.Chain(v.Chain)
-	if c == nil || perService(c.Name) == "" || len(c.Rules) == 0 {
+	if c == nil || render.DedicatedName(c.Name) == "" || len(c.Rules) == 0 {
 		return v
 	}
 	last, _ := c.Rules[len(c.Rules)-1].Do.(nft.Verdict)
@@ -207,29 +209,29 @@ func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 }
 
 // describeKind is the kind of a frontend, nothing in a table without a connections map.
-func describeKind(t *nft.Table, frontend nft.Value) Kind {
-	connections := t.Set(schemaOf(t.Family).connections.Name)
+func describeKind(t *nft.Table, frontend nft.Value) render.Kind {
+	connections := t.Set(render.SchemaOf(t.Family).Connections.Name)
 	if connections == nil {
 		return ""
 	}
 	e, _ := connections.Lookup(frontend)
-	return kindOf(e.Comment)
+	return render.KindOf(e.Comment)
 }
 
 // describeSlots lists the endpoints that a map has for a frontend.
-func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []DescribedEndpoint {
-	endpoints := []DescribedEndpoint{}
+func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
+	endpoints := []Endpoint{}
 	s := t.Set(slots.Name)
 	if s == nil {
 		return endpoints
 	}
-	for _, slot := range slotsOf(s.Elements, key) {
+	for _, slot := range render.SlotsOf(s.Elements, key) {
 		to := slot.Data.Fields(slots.Data)
 		if len(to) != 2 {
 			continue
 		}
-		d := DescribedEndpoint{Address: to[0].Addr(), Port: to[1].Uint16(),
-			Local: holds(t, schemaOf(t.Family).hairpin, to[0]+to[0])}
+		d := Endpoint{Address: to[0].Addr(), Port: to[1].Uint16(),
+			Local: holds(t, render.SchemaOf(t.Family).Hairpin, to[0]+to[0])}
 		if slot.Counter != nil {
 			d.Connections = &slot.Counter.Packets
 		}
@@ -239,11 +241,11 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []DescribedEndpo
 }
 
 func describeAction(v nft.Verdict) string {
-	if _, ok := balancerOf(nft.IPv4, v); ok {
+	if _, ok := render.BalancerOf(nft.IPv4, v); ok {
 		return "balance"
 	}
 	switch v {
-	case nft.GotoChain(refuseChain):
+	case nft.GotoChain(render.RefuseChain):
 		return "refuse"
 	case nft.Verdict{Kind: nft.Drop}:
 		return "drop"
@@ -262,4 +264,23 @@ func find(t *nft.Table, declaration *nft.Set, key nft.Value) nft.Element {
 
 func holds(t *nft.Table, declaration *nft.Set, key nft.Value) bool {
 	return find(t, declaration, key).Key == key
+}
+
+// DescribedSets are the names of the sets that Describe needs besides Slots.
+func DescribedSets() []string {
+	return append(CountedSets(render.CountServices), render.SchemaOf(nft.IPv4).Hairpin.Name)
+}
+
+// CountedSets are the names of the sets that Describe needs to tell how many connections there were.
+func CountedSets(by render.Counters) []string {
+	sc := render.SchemaOf(nft.IPv4) // the names are the same in both families
+	sets := []*nft.Set{sc.Services, sc.Connections, sc.Admitted, sc.FromNode, sc.FromOutside}
+	if by == render.CountEndpoints {
+		sets = append(sets, sc.Endpoints, sc.LocalEndpoints, sc.Hairpin)
+	}
+	var names []string
+	for _, s := range sets {
+		names = append(names, s.Name)
+	}
+	return names
 }

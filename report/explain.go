@@ -1,4 +1,4 @@
-package render
+package report
 
 import (
 	"fmt"
@@ -7,24 +7,26 @@ import (
 	"strings"
 
 	"nfproxy/nft"
+
+	"nfproxy/render"
 )
 
 // Explanation is what becomes of the connections from one source to one address, and why, as far as the tables tell. Its
 // JSON form is what `nfproxy explain -o json` prints; docs/explain.md has the fields.
 type Explanation struct {
-	From    ExplainedSource   `json:"from"`
-	To      ExplainedTarget   `json:"to"`
-	Service *ExplainedService `json:"service,omitempty"`
-	Outcome Outcome           `json:"outcome"`
+	From    Source       `json:"from"`
+	To      Destination  `json:"to"`
+	Service *ReachedPort `json:"service,omitempty"`
+	Outcome Outcome      `json:"outcome"`
 	// Answer is what who is refused gets: reset or unreachable.
-	Answer string   `json:"answer,omitempty"`
-	Why    []Reason `json:"why"`
+	Answer string          `json:"answer,omitempty"`
+	Why    []render.Reason `json:"why"`
 	// Endpoints are those a connection can be sent to. Their chances make 1, unless Problems say otherwise.
-	Endpoints []Candidate        `json:"endpoints"`
-	Affinity  *ExplainedAffinity `json:"affinity,omitempty"`
+	Endpoints []Candidate `json:"endpoints"`
+	Affinity  *Affinity   `json:"affinity,omitempty"`
 	// Rules are those a connection passes; if there are several Endpoints, one to the first of them.
-	Rules    []ExplainedRule `json:"rules"`
-	Problems []string        `json:"problems,omitempty"`
+	Rules    []Rule   `json:"rules"`
+	Problems []string `json:"problems,omitempty"`
 	// Expected is what a source of Services says of the same, nil if none was asked.
 	Expected *Expectation `json:"expected,omitempty"`
 }
@@ -51,7 +53,7 @@ const (
 )
 
 // ExplainedSource is where the connections come from.
-type ExplainedSource struct {
+type Source struct {
 	Address   netip.Addr `json:"address"`
 	Interface string     `json:"interface,omitempty"`
 	Origin    Origin     `json:"origin"`
@@ -59,28 +61,28 @@ type ExplainedSource struct {
 }
 
 // ExplainedTarget is where they go.
-type ExplainedTarget struct {
+type Destination struct {
 	Address  netip.Addr `json:"address"`
 	Port     uint16     `json:"port"`
 	Protocol string     `json:"protocol"`
 }
 
 // ExplainedService is the Service port that is reached there.
-type ExplainedService struct {
-	Namespace string `json:"namespace"`
-	Name      string `json:"name"`
-	Port      string `json:"port,omitempty"`
-	Kind      Kind   `json:"kind,omitempty"`
-	Action    string `json:"action"`
+type ReachedPort struct {
+	Namespace string      `json:"namespace"`
+	Name      string      `json:"name"`
+	Port      string      `json:"port,omitempty"`
+	Kind      render.Kind `json:"kind,omitempty"`
+	Action    string      `json:"action"`
 	// Also are the other addresses and ports of the family it is reached at.
 	Also []OtherFrontend `json:"also,omitempty"`
 }
 
 // OtherFrontend is another address and port of the same Service port.
 type OtherFrontend struct {
-	Address netip.Addr `json:"address"`
-	Port    uint16     `json:"port"`
-	Kind    Kind       `json:"kind,omitempty"`
+	Address netip.Addr  `json:"address"`
+	Port    uint16      `json:"port"`
+	Kind    render.Kind `json:"kind,omitempty"`
 }
 
 // Candidate is an endpoint that a connection can be sent to: Draws of Of equally likely numbers lead there.
@@ -93,39 +95,28 @@ type Candidate struct {
 	Chance      float64    `json:"chance"`
 	Masqueraded bool       `json:"masqueraded"`
 	// MasqueradeWhy says why its source is replaced or kept.
-	MasqueradeWhy Reason `json:"masqueradeWhy"`
+	MasqueradeWhy render.Reason `json:"masqueradeWhy"`
 }
 
 // ExplainedRule is one rule that a connection passes.
-type ExplainedRule struct {
+type Rule struct {
 	Chain  string `json:"chain"`
 	Rule   string `json:"rule"`
 	Result string `json:"result"`
 }
 
-// CheckSchema returns an error for a table that Explain cannot read, since another version or somebody else made it.
-func CheckSchema(t *nft.Table) error {
-	if want := schemaComment(); t.Comment != want {
-		return fmt.Errorf("table %s is not one that this version of nfproxy makes: its comment is %q, not %q", t.TableID, t.Comment, want)
-	}
-	return nil
-}
-
-// schemaComment is the comment of our tables.
-func schemaComment() string { return fmt.Sprintf("nfproxy schema %d", Schema) }
-
 // Explain says what becomes of connections whose first packet is p, by the table of its family. A packet of another family
 // than all tables is untouched.
 func Explain(tables []*nft.Table, p nft.Packet) Explanation {
-	e := Explanation{To: ExplainedTarget{p.Destination.Addr(), p.Destination.Port(), strings.ToUpper(p.Protocol.String())},
-		Outcome: Untouched, Endpoints: []Candidate{}, Rules: []ExplainedRule{}, Why: []Reason{},
-		From: ExplainedSource{Address: p.Source.Addr(), Interface: p.Interface, Origin: Outsider}}
-	i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.Family == Family(p.Destination.Addr()) })
+	e := Explanation{To: Destination{p.Destination.Addr(), p.Destination.Port(), strings.ToUpper(p.Protocol.String())},
+		Outcome: Untouched, Endpoints: []Candidate{}, Rules: []Rule{}, Why: []render.Reason{},
+		From: Source{Address: p.Source.Addr(), Interface: p.Interface, Origin: Outsider}}
+	i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.Family == render.Family(p.Destination.Addr()) })
 	if i < 0 {
 		e.Why = append(e.Why, NoTable)
 		return e
 	}
-	x := explainer{table: tables[i], schema: schemaOf(tables[i].Family), packet: p, Explanation: &e}
+	x := explainer{table: tables[i], schema: render.SchemaOf(tables[i].Family), packet: p, Explanation: &e}
 	x.key = nft.Addr(p.Destination.Addr()) + nft.Proto(p.Protocol) + nft.Port(p.Destination.Port())
 	e.From.Origin, e.From.Why = x.origin()
 	x.service()
@@ -136,7 +127,7 @@ func Explain(tables []*nft.Table, p nft.Packet) Explanation {
 // explainer fills in an Explanation.
 type explainer struct {
 	table  *nft.Table
-	schema *schema
+	schema *render.Schema
 	packet nft.Packet
 	key    nft.Value // of the frontend, if there is one
 	*Explanation
@@ -144,25 +135,25 @@ type explainer struct {
 
 // service fills in whose the address and port are.
 func (x *explainer) service() {
-	element := find(x.table, x.schema.services, x.key)
+	element := find(x.table, x.schema.Services, x.key)
 	if element.Key == "" {
 		return
 	}
-	name, port, ok := parseLabel(element.Comment)
+	name, port, ok := render.ParseLabel(element.Comment)
 	if !ok {
 		x.Problems = append(x.Problems, fmt.Sprintf("the frontend's comment is %q, which names no Service", element.Comment))
-		name, port = ServiceName{}, ""
+		name, port = render.ServiceName{}, ""
 	}
 	f := describeFrontend(x.table, element, nft.Addr(x.To.Address), nft.Port(x.To.Port))
-	x.Service = &ExplainedService{name.Namespace, name.Name, port, f.Kind, f.Action, x.also(element)}
+	x.Service = &ReachedPort{name.Namespace, name.Name, port, f.Kind, f.Action, x.also(element)}
 }
 
 // also lists the other frontends of the port that has this one.
 func (x *explainer) also(one nft.Element) []OtherFrontend {
 	var others []OtherFrontend
-	services := x.table.Set(x.schema.services.Name)
+	services := x.table.Set(x.schema.Services.Name)
 	for _, e := range services.Elements {
-		f := e.Key.Fields(x.schema.services.Key)
+		f := e.Key.Fields(x.schema.Services.Key)
 		if e.Comment != one.Comment || e.Key == one.Key || f == nil || f[1].Proto() != x.packet.Protocol {
 			continue
 		}
@@ -228,7 +219,7 @@ func (x *explainer) candidate(to netip.AddrPort, path nft.Path) {
 		return
 	}
 	x.Endpoints = append(x.Endpoints, Candidate{Address: to.Addr(), Port: to.Port(),
-		Local:       holds(x.table, x.schema.hairpin, nft.Addr(to.Addr())+nft.Addr(to.Addr())),
+		Local:       holds(x.table, x.schema.Hairpin, nft.Addr(to.Addr())+nft.Addr(to.Addr())),
 		Masqueraded: path.Masqueraded, MasqueradeWhy: x.whyMasqueraded(path)})
 }
 
@@ -245,7 +236,7 @@ func (x *explainer) conclude(way nft.Path) {
 	x.Affinity = x.affinity(way)
 	x.Why = x.why(way)
 	for _, s := range way.Steps {
-		x.Rules = append(x.Rules, ExplainedRule{s.Chain, s.Rule, s.Result})
+		x.Rules = append(x.Rules, Rule{s.Chain, s.Rule, s.Result})
 		if _, foreign := s.Matched.Do.(nft.Opaque); foreign {
 			x.Problems = append(x.Problems, fmt.Sprintf("chain %q has a rule that nfproxy did not make; what it does is not known", s.Chain))
 		}

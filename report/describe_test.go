@@ -1,4 +1,4 @@
-package render
+package report_test
 
 import (
 	"slices"
@@ -6,23 +6,22 @@ import (
 	"time"
 
 	"nfproxy/nft"
+	"nfproxy/render"
+	"nfproxy/report"
 )
 
 // TestDescribeCountedSets: the sets that are read for the counters, with the chains, tell the same of every Service as the
 // whole tables.
 func TestDescribeCountedSets(t *testing.T) {
-	s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	s := service("s", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
 	s.Affinity = time.Hour
-	local := testService("local", 1, "10.96.0.2:80", "10.0.0.3:80")
+	local := service("local", "10.96.0.2:80", "10.0.0.3:80")
 	local.Affinity, local.InternalLocal, local.Ports[0].Endpoints[0].Node = time.Hour, true, "n"
-	node := Node{Name: "n", Counters: CountEndpoints}
-	r := NewRuleset(node)
-	r.Update(Update{Node: node, Services: []Service{s, local, testService("plain", 1, "10.96.0.3:80", "10.0.0.4:80"), testService("none", 1, "10.96.0.4:80")}})
-	r.Reconcile(nil)
-	whole := r.Tables()
+	node := render.Node{Name: "n", Counters: render.CountEndpoints}
+	whole := build(t, render.Update{Node: node, Services: []render.Service{s, local, service("plain", "10.96.0.3:80", "10.0.0.4:80"), service("none", "10.96.0.4:80")}})
 	counted := []*nft.Table{{TableID: whole[0].TableID, Sets: slices.Clone(whole[0].Sets), Chains: whole[0].Chains}}
-	counted[0].Sets = slices.DeleteFunc(counted[0].Sets, func(s *nft.Set) bool { return !slices.Contains(CountedSets(CountEndpoints), s.Name) })
-	want, got := Describe(whole[:1]).Services, Describe(counted).Services
+	counted[0].Sets = slices.DeleteFunc(counted[0].Sets, func(s *nft.Set) bool { return !slices.Contains(report.CountedSets(render.CountEndpoints), s.Name) })
+	want, got := report.Describe(whole[:1]).Services, report.Describe(counted).Services
 	for i, s := range want {
 		a, b := s.Frontends[0], got[i].Frontends[0]
 		if a.Action != b.Action || !slices.Equal(a.Endpoints, b.Endpoints) || a.Kind != b.Kind ||

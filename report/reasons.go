@@ -1,4 +1,4 @@
-package render
+package report
 
 import (
 	"cmp"
@@ -9,32 +9,34 @@ import (
 	"time"
 
 	"nfproxy/nft"
+
+	"nfproxy/render"
 )
 
 // Why connections end as they do, beside the reasons of RouteOf.
 const (
-	NoTable          Reason = "there is no table of nfproxy for this family"
-	NobodyServes     Reason = "the Service has no endpoint that may serve"
-	InternalNobody   Reason = "internalTrafficPolicy is Local, and no usable endpoint is on this node"
-	ExternalNobody   Reason = "externalTrafficPolicy is Local, no usable endpoint is on this node, and the source is neither it nor a pod of it"
-	ExternalInside   Reason = "externalTrafficPolicy is Local, which does not bind this node and its pods"
-	InRanges         Reason = "the source is in the Service's loadBalancerSourceRanges"
-	NoSlots          Reason = "the frontend has no endpoints where it should: the tables are not complete"
-	ClientRemembered Reason = "the client is remembered and goes where it went before"
+	NoTable          render.Reason = "there is no table of nfproxy for this family"
+	NobodyServes     render.Reason = "the Service has no endpoint that may serve"
+	InternalNobody   render.Reason = "internalTrafficPolicy is Local, and no usable endpoint is on this node"
+	ExternalNobody   render.Reason = "externalTrafficPolicy is Local, no usable endpoint is on this node, and the source is neither it nor a pod of it"
+	ExternalInside   render.Reason = "externalTrafficPolicy is Local, which does not bind this node and its pods"
+	InRanges         render.Reason = "the source is in the Service's loadBalancerSourceRanges"
+	NoSlots          render.Reason = "the frontend has no endpoints where it should: the tables are not complete"
+	ClientRemembered render.Reason = "the client is remembered and goes where it went before"
 )
 
 // Why sources are replaced or kept, beside the reasons of MasqueradeOf.
 const (
-	ReachesItself  Reason = "the endpoint reaches itself: the answer must come back by way of this node"
-	NoPod          Reason = "it came to a cluster IP from where no pods are: it could not be answered otherwise"
-	PodKeeps       Reason = "it came to a cluster IP from where pods are"
-	PodsUnknown    Reason = "it came to a cluster IP, and without a cluster CIDR nobody can tell which sources are pods'"
-	AllMasqueraded Reason = "it came to a cluster IP and masquerade-all is set"
-	NodeItself     Reason = "it is this node's own: an endpoint elsewhere must answer by way of it"
+	ReachesItself  render.Reason = "the endpoint reaches itself: the answer must come back by way of this node"
+	NoPod          render.Reason = "it came to a cluster IP from where no pods are: it could not be answered otherwise"
+	PodKeeps       render.Reason = "it came to a cluster IP from where pods are"
+	PodsUnknown    render.Reason = "it came to a cluster IP, and without a cluster CIDR nobody can tell which sources are pods'"
+	AllMasqueraded render.Reason = "it came to a cluster IP and masquerade-all is set"
+	NodeItself     render.Reason = "it is this node's own: an endpoint elsewhere must answer by way of it"
 )
 
 // ExplainedAffinity is what session affinity does for the client now.
-type ExplainedAffinity struct {
+type Affinity struct {
 	Seconds int `json:"seconds"`
 	// State is remembered, new or full: the last has no room for another client.
 	State string `json:"state"`
@@ -47,14 +49,14 @@ type ExplainedAffinity struct {
 }
 
 // affinity tells by the rule that remembers clients, nil if the way has none.
-func (x *explainer) affinity(path nft.Path) *ExplainedAffinity {
+func (x *explainer) affinity(path nft.Path) *Affinity {
 	for _, s := range path.Steps {
 		remember, ok := s.Matched.Do.(nft.Remember)
 		clients := x.table.Set(remember.Map)
 		if !ok || clients == nil {
 			continue
 		}
-		a := &ExplainedAffinity{Seconds: int(remember.Timeout.Seconds()), State: "new", Clients: len(clients.Elements), Room: int(clients.Size)}
+		a := &Affinity{Seconds: int(remember.Timeout.Seconds()), State: "new", Clients: len(clients.Elements), Room: int(clients.Size)}
 		client, known := clients.Lookup(nft.Addr(x.packet.Source.Addr()))
 		switch to := client.Data.Fields(clients.Data); {
 		case known && len(to) == 2:
@@ -97,7 +99,7 @@ func (x *explainer) origin() (Origin, string) {
 
 // tellsPods is the match that holds for pods, nil if there is none.
 func (x *explainer) tellsPods() nft.Match {
-	if c := x.table.Chain(externalLocalChain); c != nil && len(c.Rules) > 0 && len(c.Rules[0].Match) == 1 {
+	if c := x.table.Chain(render.ExternalLocalChain); c != nil && len(c.Rules) > 0 && len(c.Rules[0].Match) == 1 {
 		return c.Rules[0].Match[0]
 	}
 	return nil
@@ -134,39 +136,39 @@ func rangeText(first, last nft.Value) string {
 }
 
 // why says why the way ended as it did.
-func (x *explainer) why(path nft.Path) []Reason {
+func (x *explainer) why(path nft.Path) []render.Reason {
 	switch x.Outcome {
 	case Sent:
 		return x.whySent(path)
 	case Untouched:
-		return []Reason{"no Service has this address and port" + x.neighbours()}
+		return []render.Reason{"no Service has this address and port" + x.neighbours()}
 	case Refused:
 		if x.Service != nil {
-			return []Reason{NobodyServes}
+			return []render.Reason{NobodyServes}
 		}
-		return []Reason{"no Service has this port; the address is a cluster IP" + x.neighbours()}
+		return []render.Reason{"no Service has this port; the address is a cluster IP" + x.neighbours()}
 	}
 	last := path.Steps[len(path.Steps)-1] // a packet is dropped by a rule
-	_, balancer := balancerOf(x.table.Family, nft.GotoChain(last.Chain))
+	_, balancer := render.BalancerOf(x.table.Family, nft.GotoChain(last.Chain))
 	switch {
 	case balancer:
-		return []Reason{NoSlots}
-	case last.Chain == sourceRangesChain:
-		return []Reason{Reason("the source is in none of the Service's loadBalancerSourceRanges: " +
-			cmp.Or(x.prefixes(x.schema.sourceRanges.Name, x.key), "there is none"))}
-	case last.Chain == externalLocalChain:
-		return []Reason{ExternalNobody}
-	case last.Chain == dispatchChain && x.Service != nil:
-		return []Reason{InternalNobody}
-	case last.Chain == dispatchChain:
-		return []Reason{Reason("no Service has this address, which is one of the Services' range " + x.prefixes(x.schema.serviceCIDRs.Name, ""))}
+		return []render.Reason{NoSlots}
+	case last.Chain == render.SourceRangesChain:
+		return []render.Reason{render.Reason("the source is in none of the Service's loadBalancerSourceRanges: " +
+			cmp.Or(x.prefixes(x.schema.SourceRanges.Name, x.key), "there is none"))}
+	case last.Chain == render.ExternalLocalChain:
+		return []render.Reason{ExternalNobody}
+	case last.Chain == render.DispatchChain && x.Service != nil:
+		return []render.Reason{InternalNobody}
+	case last.Chain == render.DispatchChain:
+		return []render.Reason{render.Reason("no Service has this address, which is one of the Services' range " + x.prefixes(x.schema.ServiceCIDRs.Name, ""))}
 	}
-	return []Reason{Reason(fmt.Sprintf("a rule in chain %q says so", last.Chain))}
+	return []render.Reason{render.Reason(fmt.Sprintf("a rule in chain %q says so", last.Chain))}
 }
 
 // whySent tells by the chains on the way.
-func (x *explainer) whySent(path nft.Path) []Reason {
-	var why []Reason
+func (x *explainer) whySent(path nft.Path) []render.Reason {
+	var why []render.Reason
 	local := false
 	for _, s := range path.Steps {
 		if s.Then.Kind == nft.Goto && (strings.HasPrefix(s.Then.Chain, "local-lb-") || strings.HasPrefix(s.Then.Chain, "affinity-local/")) {
@@ -175,19 +177,19 @@ func (x *explainer) whySent(path nft.Path) []Reason {
 		lookup, ok := s.Matched.Do.(nft.VerdictMap)
 		switch {
 		case !ok:
-		case lookup.Map == x.schema.admitted.Name:
+		case lookup.Map == x.schema.Admitted.Name:
 			why = append(why, InRanges)
-		case lookup.Map == x.schema.fromNode.Name:
+		case lookup.Map == x.schema.FromNode.Name:
 			why = append(why, ExternalInside)
-		case lookup.Map == x.schema.fromOutside.Name:
-			why = append(why, ExternalLocally)
+		case lookup.Map == x.schema.FromOutside.Name:
+			why = append(why, render.ExternalLocally)
 		}
 	}
 	switch {
-	case local && !slices.Contains(why, ExternalLocally):
-		why = append(why, InternalLocally)
+	case local && !slices.Contains(why, render.ExternalLocally):
+		why = append(why, render.InternalLocally)
 	case !local && !slices.Contains(why, ExternalInside):
-		why = append(why, AnyEndpoint)
+		why = append(why, render.AnyEndpoint)
 	}
 	if x.Affinity != nil && x.Affinity.State == "remembered" {
 		why = append(why, ClientRemembered)
@@ -199,11 +201,11 @@ func (x *explainer) whySent(path nft.Path) []Reason {
 const maxNeighbours = 3
 
 // neighbours names what the address has instead of the port asked for, the same port of other protocols first.
-func (x *explainer) neighbours() Reason {
+func (x *explainer) neighbours() render.Reason {
 	var same, other []string
-	if services := x.table.Set(x.schema.services.Name); services != nil {
+	if services := x.table.Set(x.schema.Services.Name); services != nil {
 		for _, e := range services.Elements {
-			f := e.Key.Fields(x.schema.services.Key)
+			f := e.Key.Fields(x.schema.Services.Key)
 			if f == nil || f[0].Addr() != x.To.Address {
 				continue
 			}
@@ -222,36 +224,36 @@ func (x *explainer) neighbours() Reason {
 	case n > 0:
 		all = append(all[:maxNeighbours], fmt.Sprintf("%d more", n))
 	}
-	return Reason("; there is " + strings.Join(all, ", "))
+	return render.Reason("; there is " + strings.Join(all, ", "))
 }
 
 // whyMasqueraded tells by the class that a connection came to, and by the rule there that held.
-func (x *explainer) whyMasqueraded(path nft.Path) Reason {
+func (x *explainer) whyMasqueraded(path nft.Path) render.Reason {
 	class := ""
 	for _, s := range path.Steps {
-		if to := s.Then.Chain; to == masqueradeCluster || to == masqueradeNode || to == masqueradeAll {
+		if to := s.Then.Chain; to == render.MasqueradeClusterChain || to == render.MasqueradeNodeChain || to == render.MasqueradeAllChain {
 			class = to
 		}
 	}
 	last := path.Steps[len(path.Steps)-1].Matched // a connection to an endpoint has passed some
-	if in, ok := firstMatch(last).(nft.In); ok && path.Masqueraded && in.Set == x.schema.hairpin.Name {
+	if in, ok := firstMatch(last).(nft.In); ok && path.Masqueraded && in.Set == x.schema.Hairpin.Name {
 		return ReachesItself
 	}
 	switch {
-	case class == masqueradeAll:
-		return ToOtherNodes
-	case class == masqueradeNode && path.Masqueraded:
+	case class == render.MasqueradeAllChain:
+		return render.ToOtherNodes
+	case class == render.MasqueradeNodeChain && path.Masqueraded:
 		return NodeItself
-	case class == masqueradeNode:
-		return KeepTheirSource
-	case class != masqueradeCluster:
+	case class == render.MasqueradeNodeChain:
+		return render.KeepTheirSource
+	case class != render.MasqueradeClusterChain:
 		return "the tables do not say"
 	case path.Masqueraded && firstMatch(last) == nil:
 		return AllMasqueraded
 	case path.Masqueraded:
 		return NoPod
 	}
-	if c := x.table.Chain(masqueradeCluster); c != nil && len(c.Rules) > 1 {
+	if c := x.table.Chain(render.MasqueradeClusterChain); c != nil && len(c.Rules) > 1 {
 		return PodKeeps
 	}
 	return PodsUnknown

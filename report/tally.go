@@ -1,12 +1,15 @@
-package render
+package report
 
-import "nfproxy/nft"
+import (
+	"nfproxy/nft"
+	"nfproxy/render"
+)
 
 // Tally is how many connections there were, by what became of them.
 type Tally struct{ Served, Refused, Dropped uint64 }
 
 // Tally is what a frontend counted; nothing if it does not count.
-func (f DescribedFrontend) Tally() Tally {
+func (f Frontend) Tally() Tally {
 	if f.Connections == nil {
 		return Tally{}
 	}
@@ -35,15 +38,15 @@ func (t Tally) Plus(u Tally) Tally {
 func (t Tally) All() uint64 { return t.Served + t.Refused + t.Dropped }
 
 // CountedIn says whose connections are counted in tables, as they are in a kernel.
-func CountedIn(tables []*nft.Table) Counters {
-	by := CountNothing
+func CountedIn(tables []*nft.Table) render.Counters {
+	by := render.CountNothing
 	for _, t := range tables {
-		sc := schemaOf(t.Family)
-		if s := t.Set(sc.endpoints.Name); s != nil && s.Counter {
-			return CountEndpoints
+		sc := render.SchemaOf(t.Family)
+		if s := t.Set(sc.Endpoints.Name); s != nil && s.Counter {
+			return render.CountEndpoints
 		}
-		if s := t.Set(sc.services.Name); s != nil && s.Counter {
-			by = CountServices
+		if s := t.Set(sc.Services.Name); s != nil && s.Counter {
+			by = render.CountServices
 		}
 	}
 	return by

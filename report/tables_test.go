@@ -1,0 +1,28 @@
+package report_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// service returns a Service of one TCP port whose endpoints are on node "n".
+func service(name, frontend string, endpoints ...string) render.Service {
+	at := netip.MustParseAddrPort(frontend)
+	p := render.Port{Name: "p", Protocol: nft.TCP, Port: at.Port()}
+	for _, e := range endpoints {
+		p.Endpoints = append(p.Endpoints, render.Endpoint{AddrPort: netip.MustParseAddrPort(e), Ready: true, Node: "n"})
+	}
+	return render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: name}, ClusterIPs: []netip.Addr{at.Addr()}, Ports: []render.Port{p}}
+}
+
+// build returns the tables of an update.
+func build(t *testing.T, u render.Update) []*nft.Table {
+	t.Helper()
+	r := render.NewRuleset(u.Node)
+	r.Update(u)
+	r.Reconcile(nil)
+	return r.Tables()
+}
