@@ -16,6 +16,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"nfproxy/render"
+
+	"nfproxy/agent/health"
 )
 
 // Reasons of Events. The first four are kube-proxy's words.
@@ -66,7 +68,7 @@ func (e *events) serverFailed(name string, err error) {
 		return
 	}
 	reason := reasonMetricServer
-	if name == healthzServer {
+	if name == health.HealthzServer {
 		reason = reasonProxierHealthcheck
 	}
 	e.recorder.Event(e.nodeReference(), corev1.EventTypeWarning, reason, err.Error())
@@ -87,6 +89,11 @@ func (e *events) warn(s render.ServiceName, reason, message string) {
 	e.recorder.Event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name,
 		UID: types.UID(s.String())}, // as kube-proxy: the real one is not kept
 		corev1.EventTypeWarning, reason, message)
+}
+
+// healthCheckFailed tells that a Service's health check node port cannot be served on this node.
+func (e *events) healthCheckFailed(s render.ServiceName, message string) {
+	e.warn(s, reasonServiceHealthcheck, message)
 }
 
 // nodeReference is this node; its UID is its name, as kubelet and kube-proxy have it in their events.

@@ -12,6 +12,8 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
+
+	"nfproxy/agent/health"
 )
 
 // proxy is the whole of it: what a source says has changed becomes changes of the kernel's tables, and what others do to
@@ -30,12 +32,12 @@ type proxy struct {
 	committed func(Commit)
 	// health, if not nil, answers load balancers; flows, if not nil, ends what goes to endpoints that are gone; events, if
 	// not nil, tells people in the API.
-	health *healthChecks
+	health *health.Checks
 	flows  *sweeper
 	events *events
 	// metrics and status, if not nil, are told what is going on.
 	metrics *metrics.Recorder
-	status  *nodeHealth
+	status  *health.Node
 
 	known  atomic.Bool // what is in the kernel is what ruleset thinks; health servers read it
 	synced atomic.Bool // everything that the source said first is in the kernel
@@ -146,11 +148,11 @@ func (p *proxy) take(u render.Update) {
 	}
 	p.pending.triggered = append(p.pending.triggered, u.Triggered...)
 	p.pace.hurry()
-	p.health.take(u)
+	p.health.Take(u)
 	p.flows.Take(u)
 	p.metrics.Updated(u)
-	p.status.queued(time.Now())
-	p.status.setEligible(!u.NotEligible)
+	p.status.Queued(time.Now())
+	p.status.SetEligible(!u.NotEligible)
 	p.tellConflicts(p.ruleset.Update(u))
 	p.refusals.take(u, p.log, p.events)
 	p.tell(u)
@@ -204,7 +206,7 @@ func (p *proxy) intruded(i kernel.Intrusion) {
 	}
 	p.known.Store(false)
 	p.intrusion = &i
-	p.status.queued(time.Now())
+	p.status.Queued(time.Now())
 	p.pending.dirty = true
 	p.pace.disturbed(time.Now())
 }
@@ -224,13 +226,13 @@ func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
 	c := Commit{nft.ElementOperations(changes), time.Since(start), p.pending.seen, p.pending.triggered}
 	p.pending = pending{started: true}
 	p.trials.succeeded(p.ruleset.InQuarantine)
-	p.health.programmed()
+	p.health.Programmed()
 	p.flows.Programmed(changes)
 	p.metrics.Committed(metrics.Round{Operations: c.Operations, Took: c.Took, Seen: c.Seen, Triggered: c.Triggered, Full: full})
 	p.metrics.Quarantined(len(p.trials))
 	p.metrics.Conflicts(p.ruleset.Contested())
 	p.metrics.RefusedAddresses(p.refusals.count)
-	p.status.programmed(time.Now())
+	p.status.Programmed(time.Now())
 	if len(changes) == 0 {
 		return
 	}

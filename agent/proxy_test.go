@@ -1,16 +1,15 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"nfproxy/logtest"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -21,27 +20,9 @@ type daemon struct {
 	t       *testing.T
 	updates chan render.Update
 	commits chan Commit
-	log     *lines
+	log     *logtest.Buffer
 	proxy   *proxy
 	kernel  *kernel.Conn // another connection than the proxy's
-}
-
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // patience is how long a test waits for what must happen.
@@ -50,7 +31,7 @@ const patience = 10 * time.Second
 // startDaemon starts a proxy; its tables are removed when the test ends.
 func startDaemon(t *testing.T) *daemon {
 	t.Helper()
-	d := &daemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &lines{}}
+	d := &daemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &logtest.Buffer{}}
 	open := func() *kernel.Conn {
 		k, err := kernel.Open()
 		if err != nil {

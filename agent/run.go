@@ -20,6 +20,8 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 
 	"nfproxy/report"
+
+	"nfproxy/agent/health"
 )
 
 // Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an
@@ -62,17 +64,17 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 		pace: pace{minSync: set.MinSyncPeriod}, events: src.events}
 	p.flows = newSweeper(flows, log, recorder.Swept)
 	defer p.flows.Close()
-	balancers := newHealthServers(p.known.Load, src.events, log)
+	balancers := health.NewServicePorts(p.known.Load, src.events.healthCheckFailed, log)
 	defer balancers.Close()
-	p.health = newHealthChecks(balancers.Set)
-	p.metrics, p.status = recorder, newNodeHealth()
+	p.health = health.NewChecks(balancers.Set)
+	p.metrics, p.status = recorder, health.NewNode()
 	counters, err := kernel.Open()
 	if err != nil {
 		return err
 	}
 	defer counters.Close()
 	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
-	servers, err := newServers(set, recorder, p.status, configz(set), src.events.serverFailed, log)
+	servers, err := health.NewServers(set, recorder, p.status, health.Configz(set), src.events.serverFailed, log)
 	if err != nil {
 		return err
 	}

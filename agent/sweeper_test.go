@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/logtest"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -31,7 +32,7 @@ type sweepTest struct {
 	ruleset *render.Ruleset
 	sweeper *sweeper
 	facts   render.Node
-	log     lines
+	log     logtest.Buffer
 
 	mu      sync.Mutex
 	deleted map[nft.Family]int
@@ -40,14 +41,15 @@ type sweepTest struct {
 
 func newSweepTest(t *testing.T) *sweepTest {
 	t.Helper()
-	s := &sweepTest{t: t, facts: render.Node{Name: "node-a", Addresses: []netip.Addr{node4, node6},
+	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
+	s := &sweepTest{t: t, facts: render.Node{Name: "node-a", Addresses: addrs,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, deleted: make(map[nft.Family]int)}
 	s.ruleset = render.NewRuleset(s.facts)
 	var err error
 	if s.node, err = sandbox.NewNamespace(); err != nil {
 		t.Fatal(err)
 	}
-	if s.network, err = sandbox.NewNetwork(s.node, node4, node6); err != nil {
+	if s.network, err = sandbox.NewNetwork(s.node, addrs...); err != nil {
 		t.Fatal(err)
 	}
 	err = s.node.Do(func() (err error) {

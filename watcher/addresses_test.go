@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"nfproxy/logtest"
 	"nfproxy/render"
 
 	"nfproxy/sandbox"
@@ -29,7 +30,7 @@ type machine struct {
 	space   *sandbox.Namespace
 	routing *netlink.Handle
 	lo      netlink.Link
-	log     journal
+	log     logtest.Buffer
 }
 
 func newMachine(t *testing.T) *machine {
@@ -172,7 +173,7 @@ func TestAddressesOverrun(t *testing.T) {
 	m.become(a, want...)
 	m.add("10.1.0.1/32")
 	m.become(a, append(want, "10.1.0.1")...)
-	if len(m.log.lines("no buffer space")) == 0 {
+	if len(m.log.Lines("no buffer space")) == 0 {
 		t.Error("the kernel did not drop any event")
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
+	"nfproxy/logtest"
 )
 
 // impatient is a backoff for an API server that only we ask.
@@ -121,7 +122,7 @@ func testRights(t *testing.T, s *server) {
 	ctx := t.Context()
 	s.allow(t, "services", "", "services", "nodes")
 	nobody := s.by(func(c *rest.Config) { *c = *s.Config("nobody") })
-	w := &world{watched: newWatched(t, nil, new(journal)), cluster: nobody}
+	w := &world{watched: newWatched(t, nil, new(logtest.Buffer)), cluster: nobody}
 	a, err := nobody.open(w)
 	if err != nil {
 		t.Fatal(err)
@@ -178,7 +179,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 func testGates(t *testing.T, s *server) {
 	for _, r := range resources("n1") {
 		gate := make(chan struct{})
-		w := &world{watched: newWatched(t, nil, new(journal))}
+		w := &world{watched: newWatched(t, nil, new(logtest.Buffer))}
 		a, err := s.by(func(c *rest.Config) {
 			c.Wrap(func(next http.RoundTripper) http.RoundTripper {
 				return roundTripper(func(request *http.Request) (*http.Response, error) {
@@ -296,7 +297,7 @@ func testRestart(t *testing.T, s *server) {
 	var l line
 	w := newWorld(t, l.to(s), aNode("z1", "192.0.2.1"), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("a-1", "a", "10.1.0.1"))
 	w.until("a http 80/tcp 10.1.0.1:8080", "b http 80/tcp")
-	replaced := func() int { return len(w.log.lines("Caches populated")) }
+	replaced := func() int { return len(w.log.Lines("Caches populated")) }
 	before := replaced()
 	restart := func(meanwhile func()) {
 		l.set(true, w.source)

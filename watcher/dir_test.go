@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"nfproxy/logtest"
 	"nfproxy/render"
 )
 
@@ -34,7 +35,7 @@ func newTester(t *testing.T, prepare func(path string)) *tester {
 	if prepare != nil {
 		prepare(path)
 	}
-	log := new(journal)
+	log := new(logtest.Buffer)
 	logger := slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	dir, err := NewDir(path, render.Node{Name: "n1"}, logger)
 	if err != nil {
@@ -130,8 +131,8 @@ func TestDirFirstRead(t *testing.T) {
 	if diff := cmp.Diff([]string{"a " + oneUp, "b " + plain, "c "}, d.services()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if d.log.lines("level=WARN") != nil || d.log.lines("level=ERROR") != nil {
-		t.Errorf("log:\n%s", d.log.lines())
+	if d.log.Lines("level=WARN") != nil || d.log.Lines("level=ERROR") != nil {
+		t.Errorf("log:\n%s", d.log.Lines())
 	}
 }
 

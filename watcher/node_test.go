@@ -95,7 +95,7 @@ func (d *tester) node(zone, addresses string, services ...string) {
 	d.Helper()
 	update, err := d.next(10 * time.Second)
 	if err != nil {
-		d.Fatalf("%v; log:\n%s", err, strings.Join(d.log.lines(), ""))
+		d.Fatalf("%v; log:\n%s", err, strings.Join(d.log.Lines(), ""))
 	}
 	var texts, names []string
 	for _, a := range update.Node.Addresses {

@@ -22,6 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
+	"nfproxy/logtest"
 
 	"nfproxy/render"
 
@@ -45,7 +46,7 @@ type world struct {
 
 func newWorld(t *testing.T, c cluster, objects ...runtime.Object) *world {
 	t.Helper()
-	w := &world{watched: newWatched(t, nil, new(journal)), cluster: c, there: map[objectKey]runtime.Object{}}
+	w := &world{watched: newWatched(t, nil, new(logtest.Buffer)), cluster: c, there: map[objectKey]runtime.Object{}}
 	t.Cleanup(func() {
 		if w.source != nil {
 			w.must(w.source.Close())
@@ -60,7 +61,7 @@ func newWorld(t *testing.T, c cluster, objects ...runtime.Object) *world {
 		t.Fatal(err)
 	}
 	if _, err := w.next(patience); err != nil {
-		t.Fatalf("first Update: %v; log:\n%s", err, w.log.lines())
+		t.Fatalf("first Update: %v; log:\n%s", err, w.log.Lines())
 	}
 	if w.last.Triggered != nil {
 		t.Errorf("the first Update says what triggered it: %v", w.last.Triggered)

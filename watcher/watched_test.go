@@ -1,47 +1,17 @@
 package watcher
 
 import (
-	"bytes"
 	"context"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"nfproxy/logtest"
 	"nfproxy/render"
 )
-
-// journal is a log to look into.
-type journal struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (j *journal) Write(p []byte) (int, error) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.text.Write(p)
-}
-
-// lines returns those that contain all the words.
-func (j *journal) lines(words ...string) []string {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	var found []string
-next:
-	for line := range strings.Lines(j.text.String()) {
-		for _, w := range words {
-			if !strings.Contains(line, w) {
-				continue next
-			}
-		}
-		found = append(found, line)
-	}
-	return found
-}
 
 // patience is how long an Update may take that has to come.
 const patience = 30 * time.Second
@@ -56,12 +26,12 @@ type source interface {
 type watched struct {
 	*testing.T
 	source source
-	log    *journal
+	log    *logtest.Buffer
 	state  map[string][]string
 	last   render.Update
 }
 
-func newWatched(t *testing.T, s source, log *journal) *watched {
+func newWatched(t *testing.T, s source, log *logtest.Buffer) *watched {
 	return &watched{T: t, source: s, log: log, state: map[string][]string{}}
 }
 
@@ -95,7 +65,7 @@ func (w *watched) until(want ...string) {
 			return
 		}
 		if _, err := w.next(time.Until(deadline)); err != nil {
-			w.Fatalf("%v; (-want +got):\n%s\nlog:\n%s", err, diff, strings.Join(w.log.lines(), ""))
+			w.Fatalf("%v; (-want +got):\n%s\nlog:\n%s", err, diff, strings.Join(w.log.Lines(), ""))
 		}
 	}
 }
@@ -122,7 +92,7 @@ func (w *watched) must(err error) {
 // logged fails unless a line with all the words was logged as often.
 func (w *watched) logged(times int, words ...string) {
 	w.Helper()
-	if got := w.log.lines(words...); len(got) != times {
-		w.Errorf("%d lines with %q, want %d; log:\n%s", len(got), words, times, strings.Join(w.log.lines(), ""))
+	if got := w.log.Lines(words...); len(got) != times {
+		w.Errorf("%d lines with %q, want %d; log:\n%s", len(got), words, times, strings.Join(w.log.Lines(), ""))
 	}
 }

@@ -1,14 +1,13 @@
 package cluster
 
 import (
-	"bytes"
 	"fmt"
+	"nfproxy/logtest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 )
@@ -17,7 +16,7 @@ import (
 type Process struct {
 	t    testing.TB
 	Cmd  *exec.Cmd
-	Log  *lines
+	Log  *logtest.Buffer
 	Done chan error
 }
 
@@ -40,7 +39,7 @@ func StartDaemon(t testing.TB, args ...string) *Process {
 // startProcess starts a process that ends with the test at the latest.
 func StartProcess(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{t: t, Cmd: cmd, Log: &lines{}, Done: make(chan error, 1)}
+	p := &Process{t: t, Cmd: cmd, Log: &logtest.Buffer{}, Done: make(chan error, 1)}
 	p.Cmd.Env = append(os.Environ(), OutsideEnv+"="+os.Getenv(OutsideEnv))
 	p.Cmd.Stdout, p.Cmd.Stderr = p.Log, p.Log
 	p.Cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
@@ -88,24 +87,6 @@ func (p *Process) Says(text string) {
 	EventuallyTrue(p.t, fmt.Sprintf("the log says %q", text), func() (bool, string) {
 		return strings.Contains(p.Log.String(), text), p.Log.String()
 	})
-}
-
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // command runs a program in the tests' namespace.

@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"context"
@@ -19,6 +19,7 @@ import (
 
 	"nfproxy/agent/metrics"
 	"nfproxy/config"
+	"nfproxy/logtest"
 )
 
 // Where servers are in these tests.
@@ -28,10 +29,10 @@ const (
 )
 
 // startServers serves by the settings until the test ends.
-func startServers(t *testing.T, set config.Settings, h *nodeHealth, inUse any) *metrics.Recorder {
+func startServers(t *testing.T, set config.Settings, h *Node, inUse any) *metrics.Recorder {
 	t.Helper()
 	m := metrics.New("v1.2.3")
-	s, err := newServers(set, m, h, inUse, nil, slog.New(slog.DiscardHandler))
+	s, err := NewServers(set, m, h, inUse, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +60,7 @@ func get(t *testing.T, url string) (*http.Response, string) {
 func TestServers(t *testing.T) {
 	var now time.Time
 	h := newHealthAt(&now)
-	h.setEligible(true)
+	h.SetEligible(true)
 	inUse := v1alpha1.KubeProxyConfiguration{TypeMeta: metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"}}
 	inUse.Mode = "nftables"
 	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics, Profiling: true}, h, inUse)
@@ -100,7 +101,7 @@ func TestServers(t *testing.T) {
 
 // TestServersFollow: the answers are of now, and each of them counts.
 func TestServersFollow(t *testing.T) {
-	h := newNodeHealth()
+	h := NewNode()
 	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics}, h, nil)
 	want := func(path string, code int) {
 		t.Helper()
@@ -110,12 +111,12 @@ func TestServersFollow(t *testing.T) {
 	}
 	want("/healthz", 503) // the node was not seen
 	want("/livez", 200)
-	h.setEligible(true)
+	h.SetEligible(true)
 	want("/healthz", 200)
-	h.queued(time.Now().Add(-time.Hour))
+	h.Queued(time.Now().Add(-time.Hour))
 	want("/healthz", 503)
 	want("/livez", 503)
-	h.programmed(time.Now())
+	h.Programmed(time.Now())
 	want("/healthz", 200)
 	want("/readyz", 200)
 	_, text := get(t, "http://"+testMetrics+"/metrics")
@@ -141,7 +142,7 @@ func TestServersAddresses(t *testing.T) {
 		{"127.0.0.1:20256", true, false}, {"[::1]:20256", false, true}, {"0.0.0.0:20256", true, true}, {"[::]:20256", true, true},
 		{":20256", true, true}, {"", false, false},
 	} {
-		s, err := newServers(config.Settings{Healthz: c.address}, nil, newNodeHealth(), nil, nil, slog.New(slog.DiscardHandler))
+		s, err := NewServers(config.Settings{Healthz: c.address}, nil, NewNode(), nil, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -185,7 +186,7 @@ func TestServersHardFail(t *testing.T) {
 	var told []string
 	failed := func(name string, err error) { told = append(told, name+": "+err.Error()) }
 	set := config.Settings{Healthz: testHealthz, Metrics: testMetrics, BindAddressHardFail: true}
-	_, err := newServers(set, metrics.New("v1.2.3"), newNodeHealth(), nil, failed, slog.New(slog.DiscardHandler))
+	_, err := NewServers(set, metrics.New("v1.2.3"), NewNode(), nil, failed, slog.New(slog.DiscardHandler))
 	const want = "metrics server at 127.0.0.1:20249: listen tcp 127.0.0.1:20249: bind: address already in use"
 	if !errors.Is(err, syscall.EADDRINUSE) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
@@ -202,8 +203,8 @@ func TestServersHardFail(t *testing.T) {
 func TestServersSoftFail(t *testing.T) {
 	occupy(t, testHealthz)
 	var told atomic.Int32
-	var log lines
-	s, err := newServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), newNodeHealth(), nil,
+	var log logtest.Buffer
+	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), NewNode(), nil,
 		func(string, error) { told.Add(1) }, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -216,7 +217,7 @@ func TestServersSoftFail(t *testing.T) {
 
 // newTestServer is one server that tries often.
 func newTestServer(log io.Writer, told *atomic.Int32) *server {
-	return &server{name: healthzServer, address: testHealthz, handler: healthzHandler(nil, newNodeHealth()), again: time.Millisecond,
+	return &server{name: HealthzServer, address: testHealthz, handler: healthzHandler(nil, NewNode()), again: time.Millisecond,
 		failed: func(string, error) { told.Add(1) }, log: slog.New(slog.NewTextHandler(log, nil))}
 }
 
@@ -224,7 +225,7 @@ func newTestServer(log io.Writer, told *atomic.Int32) *server {
 func TestServerTriesAgain(t *testing.T) {
 	taken := occupy(t, testHealthz)
 	var told atomic.Int32
-	var log lines
+	var log logtest.Buffer
 	one := newTestServer(&log, &told)
 	ctx, stop := context.WithCancel(t.Context())
 	s := servers{stop: stop, err: make(chan error, 1)}
@@ -243,7 +244,7 @@ func TestServerTriesAgain(t *testing.T) {
 func TestServerBreaks(t *testing.T) {
 	for _, hard := range []bool{false, true} {
 		var told atomic.Int32
-		var log lines
+		var log logtest.Buffer
 		ctx, stop := context.WithCancel(t.Context())
 		one := newTestServer(&log, &told)
 		one.hardFail = hard
@@ -295,7 +296,7 @@ func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
 // TestServersConfig: a configuration that cannot be shown is an error at once.
 func TestServersConfig(t *testing.T) {
-	_, err := newServers(config.Settings{Metrics: testMetrics}, nil, newNodeHealth(), func() {}, nil, slog.New(slog.DiscardHandler))
+	_, err := NewServers(config.Settings{Metrics: testMetrics}, nil, NewNode(), func() {}, nil, slog.New(slog.DiscardHandler))
 	if err == nil || listens(testMetrics) {
 		t.Errorf("%v", err)
 	}

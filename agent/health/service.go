@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"context"
@@ -20,19 +20,19 @@ import (
 
 // healthChecks keeps the health checks of all Services as updates change them, and tells the servers of them when the
 // rules that they speak of are in the kernel. A nil one does nothing.
-type healthChecks struct {
+type Checks struct {
 	set    func(checks []render.HealthCheck, addrs []netip.Addr)
 	checks map[render.ServiceName]render.HealthCheck
 	addrs  []netip.Addr
 	news   bool // set has not been told yet
 }
 
-func newHealthChecks(set func([]render.HealthCheck, []netip.Addr)) *healthChecks {
-	return &healthChecks{set: set, checks: make(map[render.ServiceName]render.HealthCheck)}
+func NewChecks(set func([]render.HealthCheck, []netip.Addr)) *Checks {
+	return &Checks{set: set, checks: make(map[render.ServiceName]render.HealthCheck)}
 }
 
 // take notes what an update changes.
-func (h *healthChecks) take(u render.Update) {
+func (h *Checks) Take(u render.Update) {
 	if h == nil {
 		return
 	}
@@ -52,7 +52,7 @@ func (h *healthChecks) take(u render.Update) {
 	}
 }
 
-func (h *healthChecks) remove(name render.ServiceName) {
+func (h *Checks) remove(name render.ServiceName) {
 	if _, ok := h.checks[name]; ok {
 		delete(h.checks, name)
 		h.news = true
@@ -60,7 +60,7 @@ func (h *healthChecks) remove(name render.ServiceName) {
 }
 
 // programmed says that the kernel has what the updates so far asked for.
-func (h *healthChecks) programmed() {
+func (h *Checks) Programmed() {
 	if h == nil || !h.news {
 		return
 	}
@@ -73,9 +73,9 @@ const bindAgain = time.Second
 
 // healthServers answer load balancers: one HTTP server for each health check and address of the node. Their methods may
 // be used concurrently.
-type healthServers struct {
+type ServicePorts struct {
 	healthy func() bool
-	events  *events
+	failure func(service render.ServiceName, message string)
 	log     *slog.Logger
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -92,11 +92,11 @@ type healthServers struct {
 
 // newHealthServers returns healthServers that serve nothing until Set; the caller closes them. healthy tells whether the
 // rules in the kernel are those wanted; it is called from many goroutines.
-func newHealthServers(healthy func() bool, events *events, log *slog.Logger) *healthServers {
+func NewServicePorts(healthy func() bool, failure func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
 	ctx, cancel := context.WithCancel(context.Background())
-	h := &healthServers{
+	h := &ServicePorts{
 		healthy: healthy,
-		events:  events,
+		failure: failure,
 		log:     log,
 		stop:    cancel,
 		stopped: make(chan struct{}),
@@ -109,7 +109,7 @@ func newHealthServers(healthy func() bool, events *events, log *slog.Logger) *he
 
 // Set makes these health checks the ones that are served, at these addresses. It may be called at any time, also twice
 // with the same, and the order means nothing. Of two Services with one port the first by name has it.
-func (h *healthServers) Set(checks []render.HealthCheck, addrs []netip.Addr) {
+func (h *ServicePorts) Set(checks []render.HealthCheck, addrs []netip.Addr) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.addrs = slices.Clone(addrs)
@@ -118,14 +118,14 @@ func (h *healthServers) Set(checks []render.HealthCheck, addrs []netip.Addr) {
 }
 
 // Close ends all servers and their connections. Nothing may be Set afterwards. Closing twice is no error.
-func (h *healthServers) Close() {
+func (h *ServicePorts) Close() {
 	h.stop()
 	<-h.stopped
 	h.Set(nil, nil)
 }
 
 // retry brings what could not be bound, or broke, up again.
-func (h *healthServers) retry(ctx context.Context) {
+func (h *ServicePorts) retry(ctx context.Context) {
 	defer close(h.stopped)
 	tick := time.NewTicker(bindAgain)
 	defer tick.Stop()
@@ -142,7 +142,7 @@ func (h *healthServers) retry(ctx context.Context) {
 }
 
 // own gives each port to one health check and reports those that have to wait.
-func (h *healthServers) own(checks []render.HealthCheck) {
+func (h *ServicePorts) own(checks []render.HealthCheck) {
 	h.checks = make(map[uint16]render.HealthCheck, len(checks))
 	for _, c := range checks {
 		if owner, taken := h.checks[c.Port]; !taken || c.Service.String() < owner.Service.String() {
@@ -165,7 +165,7 @@ func (h *healthServers) own(checks []render.HealthCheck) {
 }
 
 // match opens and closes servers until they are those wanted, as far as their ports can be bound.
-func (h *healthServers) match() {
+func (h *ServicePorts) match() {
 	for at, s := range h.servers {
 		if !h.wants(at) || s.hasEnded() {
 			s.close()
@@ -182,11 +182,11 @@ func (h *healthServers) match() {
 	}
 }
 
-func (h *healthServers) wants(at netip.AddrPort) bool {
+func (h *ServicePorts) wants(at netip.AddrPort) bool {
 	return h.checks[at.Port()].Of(render.Family(at.Addr())).Served && slices.Contains(h.addrs, at.Addr())
 }
 
-func (h *healthServers) open(at netip.AddrPort, service render.ServiceName) {
+func (h *ServicePorts) open(at netip.AddrPort, service render.ServiceName) {
 	s, err := newHealthServer(at, h.handler(at), h.log)
 	reported, late := h.failed[at]
 	switch {
@@ -199,7 +199,7 @@ func (h *healthServers) open(at netip.AddrPort, service render.ServiceName) {
 	case !late || reported != service:
 		h.failed[at] = service
 		h.log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
-		h.events.warn(service, reasonServiceHealthcheck, fmt.Sprintf("cannot listen at %s: %v", at, err))
+		h.failure(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
 	}
 }
 
@@ -215,7 +215,7 @@ type healthBody struct {
 
 // handler answers at an address and port, whatever the path. A port whose check is gone needs no answer: Set has closed the connection
 // before it lets go of the lock.
-func (h *healthServers) handler(at netip.AddrPort) http.HandlerFunc {
+func (h *ServicePorts) handler(at netip.AddrPort) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		h.mu.Lock()
 		check := h.checks[at.Port()]

@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"errors"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"nfproxy/logtest"
 	"nfproxy/render"
 
 	"nfproxy/sandbox"
@@ -54,16 +55,16 @@ func newHealthNode(t *testing.T) []netip.Addr {
 
 // healthTest has servers, whether they are healthy and what they log.
 type healthTest struct {
-	*healthServers
+	*ServicePorts
 	healthy atomic.Bool
-	log     lines
+	log     logtest.Buffer
 }
 
 func newHealthTest(t *testing.T) *healthTest {
 	t.Helper()
 	h := &healthTest{}
 	h.healthy.Store(true)
-	h.healthServers = newHealthServers(h.healthy.Load, nil, slog.New(slog.NewTextHandler(&h.log, nil)))
+	h.ServicePorts = NewServicePorts(h.healthy.Load, nil, slog.New(slog.NewTextHandler(&h.log, nil)))
 	t.Cleanup(h.Close)
 	return h
 }
@@ -348,15 +349,15 @@ func TestHealthClose(t *testing.T) {
 	within(t, 3*time.Second, "all goroutines have ended", func() bool {
 		buf := make([]byte, 1<<20)
 		stacks = string(buf[:runtime.Stack(buf, true)])
-		return !strings.Contains(stacks, "net/http.(*") && !strings.Contains(stacks, "agent.newHealthServer") &&
-			!strings.Contains(stacks, "agent.(*healthServers)")
+		return !strings.Contains(stacks, "net/http.(*") && !strings.Contains(stacks, "health.newHealthServer") &&
+			!strings.Contains(stacks, "health.(*ServicePorts)")
 	})
 }
 
 // TestHealthChecks: servers are told after the rules are there, and only of news.
 func TestHealthChecks(t *testing.T) {
 	var told []string
-	h := newHealthChecks(func(checks []render.HealthCheck, addrs []netip.Addr) { told = append(told, fmt.Sprint(checks, addrs)) })
+	h := NewChecks(func(checks []render.HealthCheck, addrs []netip.Addr) { told = append(told, fmt.Sprint(checks, addrs)) })
 	service := func(port uint16, endpoints ...string) render.Service {
 		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns1", Name: "svc1"}, ExternalLocal: true, HealthCheckNodePort: port,
 			ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}}
@@ -385,17 +386,17 @@ func TestHealthChecks(t *testing.T) {
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, ""},
 	} {
 		told = nil
-		h.take(step.update)
+		h.Take(step.update)
 		if told != nil {
 			t.Errorf("step %d: told before the rules are there", i)
 		}
-		h.programmed()
-		h.programmed()
+		h.Programmed()
+		h.Programmed()
 		if got := strings.Join(told, ", "); got != step.want {
 			t.Errorf("step %d: told %q, want %q", i, got, step.want)
 		}
 	}
-	var none *healthChecks
-	none.take(render.Update{Node: node})
-	none.programmed()
+	var none *Checks
+	none.Take(render.Update{Node: node})
+	none.Programmed()
 }

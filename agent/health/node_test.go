@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"fmt"
@@ -15,9 +15,9 @@ var (
 )
 
 // newHealthAt is a node's health with a clock that the test sets.
-func newHealthAt(now *time.Time) *nodeHealth {
+func newHealthAt(now *time.Time) *Node {
 	*now = proxyStart
-	return &nodeHealth{now: func() time.Time { return *now }, updated: proxyStart}
+	return &Node{now: func() time.Time { return *now }, updated: proxyStart}
 }
 
 // healthText is an answer, byte for byte; eligible is empty for /livez.
@@ -34,14 +34,14 @@ func healthText(last, now, families time.Time, eligible string, healthy bool) st
 // TestNodeHealth: what is answered when, byte for byte as kube-proxy does.
 func TestNodeHealth(t *testing.T) {
 	const ok, bad = http.StatusOK, http.StatusServiceUnavailable
-	ready := func(h *nodeHealth) {
-		h.queued(proxyStart.Add(time.Second))
-		h.programmed(programTime)
-		h.setEligible(true)
+	ready := func(h *Node) {
+		h.Queued(proxyStart.Add(time.Second))
+		h.Programmed(programTime)
+		h.SetEligible(true)
 	}
 	for _, c := range []struct {
 		name          string
-		do            func(*nodeHealth)
+		do            func(*Node)
 		after         time.Duration // the start
 		healthz       int
 		livez         int
@@ -51,24 +51,24 @@ func TestNodeHealth(t *testing.T) {
 		readyz        int
 		readyzReasons string
 	}{
-		{"at the start the node was never seen", func(*nodeHealth) {}, time.Hour,
+		{"at the start the node was never seen", func(*Node) {}, time.Hour,
 			bad, ok, "false", true, proxyStart, bad, "waiting for the first Services"},
-		{"first update under way", func(h *nodeHealth) { h.setEligible(true); h.queued(programTime) }, 30 * time.Second,
+		{"first update under way", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 30 * time.Second,
 			ok, ok, "true", true, proxyStart, bad, "the first Services are not in the kernel yet"},
-		{"first update not programmed", func(h *nodeHealth) { h.setEligible(true); h.queued(programTime) }, 70 * time.Second,
+		{"first update not programmed", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 70 * time.Second,
 			bad, bad, "true", false, proxyStart, bad, "the first Services are not in the kernel yet"},
 		{"programmed, and nothing since", ready, 10 * time.Hour, ok, ok, "true", true, programTime, ok, "ok"},
-		{"an update not late", func(h *nodeHealth) { ready(h); h.queued(programTime) }, 70*time.Second - 1,
+		{"an update not late", func(h *Node) { ready(h); h.Queued(programTime) }, 70*time.Second - 1,
 			ok, ok, "true", true, programTime, ok, "ok"},
-		{"an update late", func(h *nodeHealth) { ready(h); h.queued(programTime) }, 70 * time.Second,
+		{"an update late", func(h *Node) { ready(h); h.Queued(programTime) }, 70 * time.Second,
 			bad, bad, "true", false, programTime, ok, "ok"},
-		{"the oldest counts", func(h *nodeHealth) { ready(h); h.queued(programTime); h.queued(programTime.Add(time.Minute)) }, 70 * time.Second,
+		{"the oldest counts", func(h *Node) { ready(h); h.Queued(programTime); h.Queued(programTime.Add(time.Minute)) }, 70 * time.Second,
 			bad, bad, "true", false, programTime, ok, "ok"},
-		{"late and done", func(h *nodeHealth) { h.setEligible(true); h.queued(proxyStart); h.programmed(programTime) }, time.Hour,
+		{"late and done", func(h *Node) { h.SetEligible(true); h.Queued(proxyStart); h.Programmed(programTime) }, time.Hour,
 			ok, ok, "true", true, programTime, ok, "ok"},
-		{"to be deleted", func(h *nodeHealth) { ready(h); h.setEligible(false) }, time.Hour,
+		{"to be deleted", func(h *Node) { ready(h); h.SetEligible(false) }, time.Hour,
 			bad, ok, "false", true, programTime, ok, "ok"},
-		{"to be deleted, or not", func(h *nodeHealth) { ready(h); h.setEligible(false); h.setEligible(true) }, time.Hour,
+		{"to be deleted, or not", func(h *Node) { ready(h); h.SetEligible(false); h.SetEligible(true) }, time.Hour,
 			ok, ok, "true", true, programTime, ok, "ok"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -102,13 +102,13 @@ func wantHealth(t *testing.T, path string, code int, body []byte, wantCode int, 
 // TestNodeHealthConcurrently is for the race detector, and for a nil one.
 func TestNodeHealthConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
-	for _, h := range []*nodeHealth{newNodeHealth(), nil} {
+	for _, h := range []*Node{NewNode(), nil} {
 		for range 4 {
 			wg.Go(func() {
 				for range 100 {
-					h.queued(proxyStart)
-					h.setEligible(true)
-					h.programmed(programTime)
+					h.Queued(proxyStart)
+					h.SetEligible(true)
+					h.Programmed(programTime)
 					if h != nil {
 						h.healthz()
 						h.livez()

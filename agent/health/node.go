@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"encoding/json"
@@ -12,7 +12,7 @@ const healthTimeout = 60 * time.Second
 
 // nodeHealth tells whether this node's proxy does its work, with kube-proxy's words
 // (pkg/proxy/healthcheck/proxy_health.go, KEP-3836). It may be used concurrently; the loop tells a nil one in vain.
-type nodeHealth struct {
+type Node struct {
 	now func() time.Time
 
 	mu sync.Mutex
@@ -25,10 +25,10 @@ type nodeHealth struct {
 
 // newNodeHealth is healthy while it waits for its source. The node is not eligible until setEligible says so, as one is
 // not for kube-proxy that it has not seen.
-func newNodeHealth() *nodeHealth { return &nodeHealth{now: time.Now, updated: time.Now()} }
+func NewNode() *Node { return &Node{now: time.Now, updated: time.Now()} }
 
 // queued notes that at a time something came to be programmed.
-func (h *nodeHealth) queued(at time.Time) {
+func (h *Node) Queued(at time.Time) {
 	if h == nil {
 		return
 	}
@@ -40,7 +40,7 @@ func (h *nodeHealth) queued(at time.Time) {
 }
 
 // programmed notes that at a time the kernel had all that was queued.
-func (h *nodeHealth) programmed(at time.Time) {
+func (h *Node) Programmed(at time.Time) {
 	if h == nil {
 		return
 	}
@@ -50,7 +50,7 @@ func (h *nodeHealth) programmed(at time.Time) {
 }
 
 // setEligible says whether load balancers should send the node anything new.
-func (h *nodeHealth) setEligible(eligible bool) {
+func (h *Node) SetEligible(eligible bool) {
 	if h == nil {
 		return
 	}
@@ -77,7 +77,7 @@ type familyStatus struct {
 // status is the same for both families, which are programmed together. kube-proxy has both as well wherever the kernel
 // has IPv6, whatever the cluster uses (cmd/kube-proxy/app/server_linux.go, platformCheckSupported); where it has not,
 // that shows IPv4 alone. The caller holds the lock.
-func (h *nodeHealth) status() nodeStatus {
+func (h *Node) status() nodeStatus {
 	now := h.now()
 	s := nodeStatus{LastUpdated: h.updated, CurrentTime: now, Status: make(map[string]familyStatus)}
 	s.Healthy = h.pending.IsZero() || now.Sub(h.pending) < healthTimeout
@@ -88,7 +88,7 @@ func (h *nodeHealth) status() nodeStatus {
 }
 
 // livez answers who asks whether the proxy has to be started anew.
-func (h *nodeHealth) livez() (code int, body []byte) {
+func (h *Node) livez() (code int, body []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.status()
@@ -96,7 +96,7 @@ func (h *nodeHealth) livez() (code int, body []byte) {
 }
 
 // healthz answers who asks whether to send the node connections.
-func (h *nodeHealth) healthz() (code int, body []byte) {
+func (h *Node) healthz() (code int, body []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.status()
@@ -119,7 +119,7 @@ func (s nodeStatus) answer(good bool) (code int, body []byte) {
 
 // readyz answers who waits for the proxy to have begun: from the first round in the kernel on it has, whatever comes. A
 // kernel whose state is not known meanwhile still has rules, and healthz tells when that lasts.
-func (h *nodeHealth) readyz() (code int, body []byte) {
+func (h *Node) readyz() (code int, body []byte) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {

@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 
 // The servers by name.
 const (
-	healthzServer = "healthz"
+	HealthzServer = "healthz"
 	metricsServer = "metrics"
 )
 
@@ -34,7 +34,7 @@ type servers struct {
 // KubeProxyConfiguration of version v1alpha1. failed, if not nil, is told of a server's name and why it does not serve,
 // once until it does again, by any goroutine. With bindAddressHardFail that is an error, now or later by Err; without, the
 // server is tried again. The caller closes what is returned.
-func newServers(set config.Settings, m *metrics.Recorder, h *nodeHealth, inUse any, failed func(name string, err error),
+func NewServers(set config.Settings, m *metrics.Recorder, h *Node, inUse any, failed func(name string, err error),
 	log *slog.Logger) (*servers, error) {
 	beside, err := metricsHandler(m, h, inUse, set.Profiling, log)
 	if err != nil {
@@ -43,7 +43,7 @@ func newServers(set config.Settings, m *metrics.Recorder, h *nodeHealth, inUse a
 	ctx, stop := context.WithCancel(context.Background())
 	s := &servers{stop: stop, err: make(chan error, 1)}
 	for _, one := range []server{
-		{name: healthzServer, address: set.Healthz, handler: healthzHandler(m, h)},
+		{name: HealthzServer, address: set.Healthz, handler: healthzHandler(m, h)},
 		{name: metricsServer, address: set.Metrics, handler: beside},
 	} {
 		if one.address == "" {
@@ -141,7 +141,10 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 				}
 			}
 		}
-		sleep(ctx, s.again)
+		select {
+		case <-ctx.Done():
+		case <-time.After(s.again):
+		}
 		if ctx.Err() != nil {
 			return nil
 		}

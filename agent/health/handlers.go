@@ -1,4 +1,4 @@
-package agent
+package health
 
 import (
 	"encoding/json"
@@ -33,7 +33,7 @@ func always(contentType string, body []byte) http.HandlerFunc {
 }
 
 // healthzHandler is the node's health.
-func healthzHandler(m *metrics.Recorder, h *nodeHealth) http.Handler {
+func healthzHandler(m *metrics.Recorder, h *Node) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		code, body := h.healthz()
@@ -49,7 +49,7 @@ func healthzHandler(m *metrics.Recorder, h *nodeHealth) http.Handler {
 	return mux
 }
 
-func readyz(h *nodeHealth) http.HandlerFunc {
+func readyz(h *Node) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		code, body := h.readyz()
 		writeAnswer(w, code, plainText, body)
@@ -58,7 +58,7 @@ func readyz(h *nodeHealth) http.HandlerFunc {
 
 // metricsHandler is all that concerns the process (cmd/kube-proxy/app/server.go, serveMetrics). Its /healthz says that
 // the process answers, no more. inUse is the configuration, for /configz.
-func metricsHandler(m *metrics.Recorder, h *nodeHealth, inUse any, profiling bool, log *slog.Logger) (http.Handler, error) {
+func metricsHandler(m *metrics.Recorder, h *Node, inUse any, profiling bool, log *slog.Logger) (http.Handler, error) {
 	shown, err := json.Marshal(map[string]any{v1alpha1.GroupName: inUse})
 	if err != nil {
 		return nil, fmt.Errorf("the configuration for /configz: %w", err)
@@ -82,7 +82,7 @@ func metricsHandler(m *metrics.Recorder, h *nodeHealth, inUse any, profiling boo
 }
 
 // configz is the configuration in use as /configz shows it.
-func configz(set config.Settings) any {
+func Configz(set config.Settings) any {
 	set.Effective.APIVersion, set.Effective.Kind = v1alpha1.SchemeGroupVersion.String(), "KubeProxyConfiguration"
 	return set.Effective
 }
