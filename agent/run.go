@@ -9,6 +9,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"nfproxy/agent/metrics"
+	"nfproxy/watcher"
 
 	"nfproxy/config"
 	"nfproxy/nft"
@@ -28,12 +29,17 @@ import (
 // error if it cannot begin, or if something ends that it must not go on without. version is nfproxy's, which it tells.
 func Run(ctx context.Context, set config.Settings, version string, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
-	set.Node = withMachine("/", set.Node, log)
 	k, err := kernel.Open()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
+	src, err := watcher.Open(set, version, log)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	set.Node = src.Node
 	watch, err := k.Watch(render.Tables()...)
 	if err != nil {
 		return err
@@ -52,19 +58,21 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	tellWhatIsMissing(preflight.Here().Essential(), log)
 	recorder := metrics.New(version)
 	recorder.WatchClients()
-	src, err := openSource(set, version, log)
-	if err != nil {
-		return err
+	var told *events
+	if src.Server != nil {
+		if told, err = newEvents(src.Server, set.Node.Name, log); err != nil {
+			return err
+		}
+		defer told.Close()
 	}
-	defer src.close()
-	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.name)
+	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
 	setUpMachine("/", set, log)
 
-	p := proxy{next: src.next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
-		pace: pace{minSync: set.MinSyncPeriod}, events: src.events}
+	p := proxy{next: src.Next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
+		pace: pace{minSync: set.MinSyncPeriod}, events: told}
 	p.flows = newSweeper(flows, log, recorder.Swept)
 	defer p.flows.Close()
-	balancers := health.NewServicePorts(p.known.Load, src.events.healthCheckFailed, log)
+	balancers := health.NewServicePorts(p.known.Load, told.healthCheckFailed, log)
 	defer balancers.Close()
 	p.health = health.NewChecks(balancers.Set)
 	p.metrics, p.status = recorder, health.NewNode()
@@ -74,12 +82,12 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	}
 	defer counters.Close()
 	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
-	servers, err := health.NewServers(set, recorder, p.status, health.Configz(set), src.events.serverFailed, log)
+	servers, err := health.NewServers(set, recorder, p.status, health.Configz(set), told.serverFailed, log)
 	if err != nil {
 		return err
 	}
 	defer servers.Close()
-	src.events.started(version)
+	told.started(version)
 	err = runUntil(ctx, servers.Err(), p.run)
 	log.Info("nfproxy ends; its rules stay")
 	return err

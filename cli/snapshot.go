@@ -9,9 +9,9 @@ import (
 
 	"github.com/urfave/cli/v2"
 
-	"nfproxy/agent"
 	"nfproxy/config"
 	"nfproxy/render"
+	"nfproxy/watcher"
 )
 
 // askPatience is how long a source of Services has to tell what there is.
@@ -36,7 +36,7 @@ func ask(c *cli.Context) (render.Update, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.Context, askPatience)
 	defer cancel()
-	u, err := agent.Look(ctx, set, c.App.Version, log)
+	u, err := watcher.Snapshot(ctx, set, c.App.Version, log)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return u, fmt.Errorf("the source of Services has not told what there is within %s", askPatience)
 	}

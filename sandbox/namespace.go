@@ -43,7 +43,7 @@ func NewNamespace() (*Namespace, error) {
 		return nil, fmt.Errorf("make network namespace: %w", err)
 	}
 	n := &Namespace{file: file, made: true}
-	if err := n.raiseLoopback(); err != nil {
+	if err := n.RaiseLoopback(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
 	return n, nil
@@ -124,8 +124,8 @@ func comeBack(home *Namespace) {
 	home.Close()
 }
 
-// raiseLoopback sets the loopback link up.
-func (n *Namespace) raiseLoopback() error {
+// RaiseLoopback sets the loopback link up.
+func (n *Namespace) RaiseLoopback() error {
 	routing, err := n.routing()
 	if err != nil {
 		return err

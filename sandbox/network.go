@@ -68,7 +68,7 @@ func newNetwork(node *Namespace, nodeAddrs []netip.Addr) (*Network, error) {
 	if err := node.set(parameters(nodeSysctls4, nodeSysctls6, ipv6)...); err != nil {
 		return nil, err
 	}
-	if err := node.raiseLoopback(); err != nil {
+	if err := node.RaiseLoopback(); err != nil {
 		return nil, err
 	}
 	routes, err := node.routing()

@@ -7,7 +7,16 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestMain runs the tests in a network namespace of their own, whoever starts them and how.
+// TestMain runs the tests in a network namespace of their own, with a loopback interface.
 func TestMain(m *testing.M) {
-	os.Exit(sandbox.Main(m.Run))
+	os.Exit(sandbox.Main(func() int {
+		here, err := sandbox.Current()
+		if err == nil {
+			err = here.RaiseLoopback()
+		}
+		if err != nil {
+			panic(err)
+		}
+		return m.Run()
+	}))
 }

@@ -64,7 +64,7 @@ func newHealthTest(t *testing.T) *healthTest {
 	t.Helper()
 	h := &healthTest{}
 	h.healthy.Store(true)
-	h.ServicePorts = NewServicePorts(h.healthy.Load, nil, slog.New(slog.NewTextHandler(&h.log, nil)))
+	h.ServicePorts = NewServicePorts(h.healthy.Load, func(render.ServiceName, string) {}, slog.New(slog.NewTextHandler(&h.log, nil)))
 	t.Cleanup(h.Close)
 	return h
 }
