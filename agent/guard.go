@@ -47,7 +47,7 @@ func OpenGuard(families ...nft.Family) (*Guard, error) {
 func guardTable(id nft.TableID) *nft.Table {
 	return &nft.Table{TableID: id, Owner: true, Chains: []*nft.Chain{{
 		Table: id, Name: "keep", Hook: nft.Prerouting, Priority: math.MaxInt32 - 1, // after everybody else's
-		Rules: []nft.Rule{{Match: []nft.Match{nft.Translated{}}, Do: nft.Verdict{Kind: nft.Accept}}}}}}
+		Rules: []nft.Rule{{Match: []nft.Match{nft.CtStatusDNAT{}}, Do: nft.Verdict{Kind: nft.Accept}}}}}}
 }
 
 // Close removes the guard's tables.

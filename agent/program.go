@@ -14,7 +14,7 @@ import (
 
 // program brings the kernel to where the ruleset is: by what changed, or, when what the kernel has is not known, by
 // reading it and sending the difference.
-func (p *proxy) program() error {
+func (p *daemon) program() error {
 	if p.known.Load() {
 		start := time.Now()
 		changes := p.ruleset.Changes()
@@ -34,10 +34,10 @@ func (p *proxy) program() error {
 // After that it writes regardless: others have no business in our tables, so most likely it was about theirs.
 const reconcileAttempts = 3
 
-func (p *proxy) reconcile() error {
+func (p *daemon) reconcile() error {
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		have, generation, err := p.kernel.Read(render.Tables()...)
+		have, generation, err := p.kernel.Read(render.TableIDs()...)
 		if err != nil {
 			return err
 		}
@@ -45,7 +45,7 @@ func (p *proxy) reconcile() error {
 			generation = 0
 		}
 		changes, err := p.settle(have, generation)
-		if errors.Is(err, kernel.ErrMoved) {
+		if errors.Is(err, kernel.ErrStale) {
 			continue
 		}
 		if err != nil {
@@ -58,7 +58,7 @@ func (p *proxy) reconcile() error {
 }
 
 // settle sends the difference. Services whose part the kernel refuses are put in quarantine, and the rest is sent.
-func (p *proxy) settle(have []*nft.Table, generation uint32) ([]nft.Change, error) {
+func (p *daemon) settle(have []*nft.Table, generation uint32) ([]nft.Change, error) {
 	for {
 		changes := p.ruleset.Reconcile(have)
 		err := p.kernel.Apply(changes, generation)
@@ -74,7 +74,7 @@ func (p *proxy) settle(have []*nft.Table, generation uint32) ([]nft.Change, erro
 }
 
 // reconciled tells what a reconciliation has done and why.
-func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
+func (p *daemon) reconciled(changes []nft.Change, start time.Time) {
 	took := time.Since(start).Round(time.Microsecond)
 	switch {
 	case !p.synced.Load():
@@ -90,7 +90,7 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 		p.log.Info("in sync again", "operations", nft.ElementOperations(changes), "took", took)
 	}
 	if len(changes) > 0 {
-		p.flows.WentAstray(p.ruleset.Strays())
+		p.flows.WentAstray(p.ruleset.UntranslatedFlows())
 	}
 	p.intrusion = nil
 	p.synced.Store(true)
@@ -100,7 +100,7 @@ func (p *proxy) reconciled(changes []nft.Change, start time.Time) {
 // quarantine puts the Services in quarantine whose part the kernel refused, and says whether that is worth an attempt
 // without them. Where the kernel named a message and not the element in it, all Services that it is about go, and those
 // which are innocent come back with their first trial, one at a time.
-func (p *proxy) quarantine(refused *kernel.ChangeError) bool {
+func (p *daemon) quarantine(refused *kernel.ChangeError) bool {
 	switch {
 	case errors.Is(refused.Err, unix.ENOMEM), errors.Is(refused.Err, unix.ENOBUFS), errors.Is(refused.Err, unix.EPERM):
 		return false // nobody's fault
@@ -120,7 +120,7 @@ func (p *proxy) quarantine(refused *kernel.ChangeError) bool {
 }
 
 // retry lets one Service out of quarantine whose time has come.
-func (p *proxy) retry(now time.Time) {
+func (p *daemon) retry(now time.Time) {
 	if name, ok := p.trials.next(now); ok {
 		p.ruleset.Release(name)
 		p.pending.dirty = true

@@ -18,22 +18,22 @@ import (
 
 // proxy is the whole of it: what a source says has changed becomes changes of the kernel's tables, and what others do to
 // the tables is undone.
-type proxy struct {
+type daemon struct {
 	// next blocks until something changed. The first call returns everything.
 	next    func(context.Context) (render.Update, error)
 	kernel  *kernel.Conn
 	ruleset *render.Ruleset
 	log     *slog.Logger
 	// watch hears of what others change in the tables; nil for a proxy that does not care.
-	watch *kernel.Watch
+	watch *kernel.Monitor
 	// pace says when to program; its minSync may be set.
-	pace pace
+	pace throttle
 	// committed, if not nil, is told of every commit.
 	committed func(Commit)
 	// health, if not nil, answers load balancers; flows, if not nil, ends what goes to endpoints that are gone; events, if
 	// not nil, tells people in the API.
 	health *health.Checks
-	flows  *sweeper
+	flows  *conntrackCleaner
 	events *events
 	// metrics and status, if not nil, are told what is going on.
 	metrics *metrics.Recorder
@@ -43,9 +43,9 @@ type proxy struct {
 	synced atomic.Bool // everything that the source said first is in the kernel
 	// The rest belongs to run.
 	pending   pending
-	intrusion *kernel.Intrusion // what was changed by others and is not repaired yet
-	trials    trials
-	refusals  refusals
+	intrusion *kernel.ExternalChange // what was changed by others and is not repaired yet
+	trials    retryQueue
+	refusals  disallowedAddresses
 }
 
 // pending is what waits to be programmed.
@@ -63,7 +63,7 @@ type update struct {
 }
 
 // run works until ctx ends, which is no error, or the source does.
-func (p *proxy) run(ctx context.Context) error {
+func (p *daemon) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var following sync.WaitGroup
 	defer following.Wait()
@@ -98,7 +98,7 @@ func (p *proxy) run(ctx context.Context) error {
 }
 
 // follow asks the source for updates as long as they are wanted. While one waits to be taken the source gathers the next.
-func (p *proxy) follow(ctx context.Context, updates chan<- update) {
+func (p *daemon) follow(ctx context.Context, updates chan<- update) {
 	for {
 		u, err := p.next(ctx)
 		if ctx.Err() != nil {
@@ -116,11 +116,11 @@ func (p *proxy) follow(ctx context.Context, updates chan<- update) {
 }
 
 // listen passes on what the watch hears, until ctx ends.
-func (p *proxy) listen(ctx context.Context) <-chan kernel.Intrusion {
+func (p *daemon) listen(ctx context.Context) <-chan kernel.ExternalChange {
 	if p.watch == nil {
 		return nil
 	}
-	intrusions := make(chan kernel.Intrusion)
+	intrusions := make(chan kernel.ExternalChange)
 	go func() {
 		for {
 			i, err := p.watch.Next()
@@ -141,7 +141,7 @@ func (p *proxy) listen(ctx context.Context) <-chan kernel.Intrusion {
 }
 
 // take hands an update to the ruleset and the health checks and tells what follows from it.
-func (p *proxy) take(u render.Update) {
+func (p *daemon) take(u render.Update) {
 	p.pending.started, p.pending.dirty = true, true
 	if p.pending.seen.IsZero() {
 		p.pending.seen = u.Seen
@@ -162,7 +162,7 @@ func (p *proxy) take(u render.Update) {
 const maxConflicts = 5
 
 // tellConflicts tells of conflicts that are new. Two Services can have any number of them: nobody is to fill logs by that.
-func (p *proxy) tellConflicts(conflicts []render.Conflict) {
+func (p *daemon) tellConflicts(conflicts []render.Conflict) {
 	type pair struct{ winner, loser render.ServiceName }
 	told := make(map[pair]int)
 	for _, c := range conflicts {
@@ -181,7 +181,7 @@ func (p *proxy) tellConflicts(conflicts []render.Conflict) {
 }
 
 // tell logs an update for those who want to know everything.
-func (p *proxy) tell(u render.Update) {
+func (p *daemon) tell(u render.Update) {
 	if !p.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}
@@ -200,7 +200,7 @@ func (p *proxy) tell(u render.Update) {
 }
 
 // intruded notes that others have changed the tables: what is in the kernel is not known any more.
-func (p *proxy) intruded(i kernel.Intrusion) {
+func (p *daemon) intruded(i kernel.ExternalChange) {
 	if !p.pending.started { // the first round reads everything
 		return
 	}
@@ -212,7 +212,7 @@ func (p *proxy) intruded(i kernel.Intrusion) {
 }
 
 // idle is how long there is nothing to do unless something happens.
-func (p *proxy) idle() time.Duration {
+func (p *daemon) idle() time.Duration {
 	wait := p.trials.wait(time.Now())
 	if p.pending.dirty && p.pending.started {
 		wait = min(wait, p.pace.wait(time.Now()))
@@ -222,7 +222,7 @@ func (p *proxy) idle() time.Duration {
 
 // report tells whoever wants to know that the kernel has everything, by changes that began to be made at a time. full says
 // that the tables were read before.
-func (p *proxy) report(changes []nft.Change, start time.Time, full bool) {
+func (p *daemon) report(changes []nft.Change, start time.Time, full bool) {
 	c := Commit{nft.ElementOperations(changes), time.Since(start), p.pending.seen, p.pending.triggered}
 	p.pending = pending{started: true}
 	p.trials.succeeded(p.ruleset.InQuarantine)

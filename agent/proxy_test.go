@@ -16,12 +16,12 @@ import (
 )
 
 // daemon is a proxy at work in the tests' namespace, fed by hand.
-type daemon struct {
+type testDaemon struct {
 	t       *testing.T
 	updates chan render.Update
 	commits chan Commit
 	log     *logtest.Buffer
-	proxy   *proxy
+	proxy   *daemon
 	kernel  *kernel.Conn // another connection than the proxy's
 }
 
@@ -29,9 +29,9 @@ type daemon struct {
 const patience = 10 * time.Second
 
 // startDaemon starts a proxy; its tables are removed when the test ends.
-func startDaemon(t *testing.T) *daemon {
+func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
-	d := &daemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &logtest.Buffer{}}
+	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &logtest.Buffer{}}
 	open := func() *kernel.Conn {
 		k, err := kernel.Open()
 		if err != nil {
@@ -42,7 +42,7 @@ func startDaemon(t *testing.T) *daemon {
 	}
 	k := open()
 	d.kernel = open()
-	watch, err := k.Watch(render.Tables()...)
+	watch, err := k.Monitor(render.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,7 +54,7 @@ func startDaemon(t *testing.T) *daemon {
 			return render.Update{}, ctx.Err()
 		}
 	}
-	d.proxy = &proxy{next: next, kernel: k, watch: watch, ruleset: render.NewRuleset(render.Node{Name: "n"}),
+	d.proxy = &daemon{next: next, kernel: k, watch: watch, ruleset: render.NewRuleset(render.Node{Name: "n"}),
 		log: slog.New(slog.NewTextHandler(d.log, nil)), committed: func(c Commit) { d.commits <- c }}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
@@ -73,7 +73,7 @@ func startDaemon(t *testing.T) *daemon {
 // removeTables leaves nothing for the next test.
 func removeTables(t *testing.T, k *kernel.Conn) {
 	t.Helper()
-	tables, _, err := k.Read(render.Tables()...)
+	tables, _, err := k.Read(render.TableIDs()...)
 	if err == nil {
 		err = k.Apply(nft.Diff(tables, nil), 0)
 	}
@@ -83,13 +83,13 @@ func removeTables(t *testing.T, k *kernel.Conn) {
 }
 
 // send hands Services to the proxy.
-func (d *daemon) send(services ...render.Service) {
+func (d *testDaemon) send(services ...render.Service) {
 	d.t.Helper()
 	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: services, Seen: time.Now()}
 }
 
 // await waits for a commit.
-func (d *daemon) await() Commit {
+func (d *testDaemon) await() Commit {
 	d.t.Helper()
 	select {
 	case c := <-d.commits:
@@ -101,7 +101,7 @@ func (d *daemon) await() Commit {
 }
 
 // until waits until the tables have, or lack, what is wanted.
-func (d *daemon) until(what string, want bool) {
+func (d *testDaemon) until(what string, want bool) {
 	d.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		text := d.text()
@@ -114,9 +114,9 @@ func (d *daemon) until(what string, want bool) {
 	}
 }
 
-func (d *daemon) text() string {
+func (d *testDaemon) text() string {
 	d.t.Helper()
-	tables, _, err := d.kernel.Read(render.Tables()...)
+	tables, _, err := d.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -198,7 +198,7 @@ func TestRepairs(t *testing.T) {
 	d.await()
 	deletions := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		tables, generation, err := d.kernel.Read(render.Tables()...)
+		tables, generation, err := d.kernel.Read(render.TableIDs()...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestRepairs(t *testing.T) {
 		switch err := d.kernel.Apply(nft.Diff(tables, nil), generation); {
 		case err == nil:
 			deletions++
-		case !errors.Is(err, kernel.ErrMoved):
+		case !errors.Is(err, kernel.ErrStale):
 			t.Fatal(err)
 		}
 	}

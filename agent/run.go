@@ -40,7 +40,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	}
 	defer src.Close()
 	set.Node = src.Node
-	watch, err := k.Watch(render.Tables()...)
+	watch, err := k.Monitor(render.TableIDs()...)
 	if err != nil {
 		return err
 	}
@@ -68,9 +68,9 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
 	setUpMachine("/", set, log)
 
-	p := proxy{next: src.Next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
-		pace: pace{minSync: set.MinSyncPeriod}, events: told}
-	p.flows = newSweeper(flows, log, recorder.Swept)
+	p := daemon{next: src.Next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
+		pace: throttle{minSync: set.MinSyncPeriod}, events: told}
+	p.flows = newConntrackCleaner(flows, log, recorder.Swept)
 	defer p.flows.Close()
 	balancers := health.NewServicePorts(p.known.Load, told.healthCheckFailed, log)
 	defer balancers.Close()
@@ -106,7 +106,7 @@ func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description
 	return func() (report.Description, error) {
 		one.Lock()
 		defer one.Unlock()
-		tables, err := k.ReadSets(report.CountedSets(by), render.Tables()...)
+		tables, err := k.ReadSets(report.CountedSets(by), render.TableIDs()...)
 		return report.Describe(tables), err
 	}
 }
@@ -138,7 +138,7 @@ func runUntil(ctx context.Context, failed <-chan error, run func(context.Context
 // nothing around it: what others do to the tables is not undone, nobody is told of health, no flow is swept.
 func Follow(ctx context.Context, next func(context.Context) (render.Update, error), k *kernel.Conn, node render.Node,
 	log *slog.Logger, committed func(Commit)) error {
-	p := proxy{next: next, kernel: k, ruleset: render.NewRuleset(node), log: log, committed: committed}
+	p := daemon{next: next, kernel: k, ruleset: render.NewRuleset(node), log: log, committed: committed}
 	return p.run(ctx)
 }
 

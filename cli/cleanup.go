@@ -39,7 +39,7 @@ func cleanupCommand() *cli.Command {
 
 // cleanup removes our tables.
 func Cleanup(k *kernel.Conn, w io.Writer) error {
-	have, _, err := k.Read(render.Tables()...)
+	have, _, err := k.Read(render.TableIDs()...)
 	if err != nil {
 		return err
 	}

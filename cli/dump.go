@@ -89,7 +89,7 @@ func ReadTables() ([]*nft.Table, error) {
 		return nil, err
 	}
 	defer k.Close()
-	tables, _, err := k.Read(render.Tables()...)
+	tables, _, err := k.Read(render.TableIDs()...)
 	return tables, err
 }
 
@@ -103,7 +103,7 @@ func readServices() ([]*nft.Table, error) {
 		}
 		defer k[i].Close()
 	}
-	return k[0].ReadFollowing(k[1], report.DescribedSets(), report.Slots, render.Tables()...)
+	return k[0].ReadReferenced(k[1], report.DescribedSets(), report.Slots, render.TableIDs()...)
 }
 
 // printer prints tables, or what is to be printed of their description.

@@ -46,7 +46,7 @@ func compare(c *cli.Context, have []*nft.Table) (comparison, error) {
 	}
 	var found comparison
 	for _, s := range u.Services {
-		for _, r := range render.RefusedAddressesOf(u.Node, s) {
+		for _, r := range render.DisallowedAddressesOf(u.Node, s) {
 			for _, addr := range r.Addresses {
 				found.refused = append(found.refused, fmt.Sprintf("%s, which Service %s names in %s", addr, s.ServiceName, r.Field()))
 			}
@@ -54,7 +54,7 @@ func compare(c *cli.Context, have []*nft.Table) (comparison, error) {
 	}
 	r := render.NewRuleset(u.Node)
 	found.conflicts = r.Update(u)
-	found.changes = render.WithoutSpares(r.Reconcile(have))
+	found.changes = render.WithoutUnusedChains(r.Reconcile(have))
 	return found, nil
 }
 

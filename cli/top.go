@@ -83,7 +83,7 @@ func readCounted(k *kernel.Conn, byEndpoint bool) (report.Description, error) {
 	if byEndpoint {
 		by = render.CountEndpoints
 	}
-	tables, err := k.ReadSets(report.CountedSets(by), render.Tables()...)
+	tables, err := k.ReadSets(report.CountedSets(by), render.TableIDs()...)
 	if err != nil {
 		return report.Description{}, err
 	}

@@ -79,20 +79,20 @@ func parseSource(text string) (netip.Prefix, error) {
 	return p.Masked(), nil
 }
 
-func tracePrinter(format string, w io.Writer) (func(trace.Journey) error, error) {
+func tracePrinter(format string, w io.Writer) (func(trace.PacketTrace) error, error) {
 	switch format {
 	case "text":
-		return func(j trace.Journey) error { return j.Print(w) }, nil
+		return func(j trace.PacketTrace) error { return j.Print(w) }, nil
 	case "json":
 		e := json.NewEncoder(w)
 		e.SetEscapeHTML(false)
-		return func(j trace.Journey) error { return e.Encode(j) }, nil
+		return func(j trace.PacketTrace) error { return e.Encode(j) }, nil
 	}
 	return nil, errors.New("-o is one of text and json, not " + format)
 }
 
 // followPackets prints journeys until there were enough, and says on log what it follows and how many it saw.
-func followPackets(ctx context.Context, r trace.Request, printer func(trace.Journey) error, log io.Writer) error {
+func followPackets(ctx context.Context, r trace.Request, printer func(trace.PacketTrace) error, log io.Writer) error {
 	f, err := trace.Open(r)
 	if err != nil {
 		return err

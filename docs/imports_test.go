@@ -30,14 +30,14 @@ func TestCoreIsPure(t *testing.T) {
 // as package main, may depend on all, and nobody here on them.
 func TestImportsPointInwards(t *testing.T) {
 	for pkg, allowed := range map[string][]string{
-		"nfproxy/nft":             {},
-		"nfproxy/render":          {"nfproxy/nft"},
-		"nfproxy/nft/kernel":      {"nfproxy/nft"},
-		"nfproxy/watcher":         {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/trace":           {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
-		"nfproxy/config":          {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/agent/metrics":   {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/preflight": {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
+		"nfproxy/nft":           {},
+		"nfproxy/render":        {"nfproxy/nft"},
+		"nfproxy/nft/kernel":    {"nfproxy/nft"},
+		"nfproxy/watcher":       {"nfproxy/nft", "nfproxy/render"},
+		"nfproxy/trace":         {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
+		"nfproxy/config":        {"nfproxy/nft", "nfproxy/render"},
+		"nfproxy/agent/metrics": {"nfproxy/nft", "nfproxy/render"},
+		"nfproxy/preflight":     {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
 		"nfproxy/agent": {"nfproxy/agent/metrics", "nfproxy/preflight", "nfproxy/config", "nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render",
 			"nfproxy/watcher"},
 	} {

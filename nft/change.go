@@ -41,18 +41,18 @@ type Elements struct {
 
 // Learnt are elements that packets added to a dynamic map: to Delete those that have some data, or to Replace the timeout
 // of all, as if it had been this one when each was last refreshed.
-type Learnt struct {
+type DynamicElements struct {
 	Set     *Set
 	Data    []Value
 	Timeout time.Duration
 }
 
-func (*Table) object()   {}
-func (*Set) object()     {}
-func (*Chain) object()   {}
-func (Rules) object()    {}
-func (Elements) object() {}
-func (Learnt) object()   {}
+func (*Table) object()          {}
+func (*Set) object()            {}
+func (*Chain) object()          {}
+func (Rules) object()           {}
+func (Elements) object()        {}
+func (DynamicElements) object() {}
 
 // String prints the change as nft commands.
 func (c Change) String() string {
@@ -67,7 +67,7 @@ func (c Change) String() string {
 		return c.rulesText(o.Chain)
 	case Elements:
 		return c.elementsText(o)
-	case Learnt:
+	case DynamicElements:
 		return c.learntText(o)
 	}
 	return fmt.Sprintf("# no text for %T", c.Object)
@@ -139,7 +139,7 @@ func (c Change) elementsText(e Elements) string {
 }
 
 // learntText is no nft command: nft cannot do either.
-func (c Change) learntText(l Learnt) string {
+func (c Change) learntText(l DynamicElements) string {
 	if c.Op == Replace {
 		return fmt.Sprintf("update element %s %s { * timeout %ds }", l.Set.Table, l.Set.Name, int64(l.Timeout.Seconds()))
 	}

@@ -57,21 +57,21 @@ type OfProtocol struct {
 }
 
 // Translated holds when the connection's destination was translated (ct status dnat).
-type Translated struct{}
+type CtStatusDNAT struct{}
 
 // FromHost holds when the source is one of this machine's own addresses (fib saddr type local).
-type FromHost struct{}
+type FibSourceLocal struct{}
 
 // FromInterface holds for packets that came in by an interface: of that name, or with Prefix, one that begins so. With Not
 // it holds for all others, this machine's own packets among them. In postrouting it needs Linux 5.7 (ip_output hands the
 // interface on).
-type FromInterface struct {
+type InputInterface struct {
 	Name        string
 	Prefix, Not bool
 }
 
 // Counted always holds, and counts the packets for which it was asked.
-type Counted struct {
+type CounterStatement struct {
 	Counter
 }
 
@@ -101,7 +101,7 @@ type Masquerade struct{}
 // Remember enters the fields into a dynamic map, from Key to Data, for the time of Timeout, or lets an entry that is
 // there stay for that time from now on; such an entry keeps its data. Then follows; when the map is full and has no such
 // entry the next rule does (nft_dynset_eval in net/netfilter/nft_dynset.c).
-type Remember struct {
+type Update struct {
 	Key, Data []Field
 	Map       string
 	Timeout   time.Duration
@@ -114,19 +114,19 @@ type Opaque struct {
 	Text string
 }
 
-func (In) match()            {}
-func (OfProtocol) match()    {}
-func (Translated) match()    {}
-func (FromHost) match()      {}
-func (FromInterface) match() {}
-func (Counted) match()       {}
+func (In) match()               {}
+func (OfProtocol) match()       {}
+func (CtStatusDNAT) match()     {}
+func (FibSourceLocal) match()   {}
+func (InputInterface) match()   {}
+func (CounterStatement) match() {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}
 func (DNAT) action()       {}
 func (Reject) action()     {}
 func (Masquerade) action() {}
-func (Remember) action()   {}
+func (Update) action()     {}
 func (Opaque) action()     {}
 
 // same says whether two rules of a family's table do the same. What they counted is no difference.
@@ -134,9 +134,9 @@ func (r Rule) same(s Rule, f Family) bool { return r.uncounted().Text(f) == s.un
 
 func (r Rule) uncounted() Rule {
 	for i, m := range r.Match {
-		if _, ok := m.(Counted); ok {
+		if _, ok := m.(CounterStatement); ok {
 			r.Match = slices.Clone(r.Match)
-			r.Match[i] = Counted{}
+			r.Match[i] = CounterStatement{}
 		}
 	}
 	return r
@@ -160,7 +160,7 @@ func (r Rule) references() (sets []string, chain string) {
 		sets = append(sets, a.Map)
 	case DNAT:
 		sets = append(sets, a.Map)
-	case Remember:
+	case Update:
 		sets, chain = append(sets, a.Map), a.Then.Chain
 	case Verdict:
 		chain = a.Chain

@@ -169,19 +169,19 @@ func matchText(f Family, m Match) string {
 		return keyText(f, m.Key) + " @" + m.Set
 	case OfProtocol:
 		return "meta l4proto " + m.Protocol.String()
-	case Translated:
+	case CtStatusDNAT:
 		return "ct status & dnat == dnat"
-	case FromHost:
+	case FibSourceLocal:
 		return "fib saddr type local"
-	case FromInterface:
+	case InputInterface:
 		return m.text()
-	case Counted:
+	case CounterStatement:
 		return m.text()
 	}
 	return fmt.Sprintf("# no text for %T", m)
 }
 
-func (m FromInterface) text() string {
+func (m InputInterface) text() string {
 	name, op := m.Name, ""
 	if m.Prefix {
 		name += "*"
@@ -207,7 +207,7 @@ func actionText(f Family, a Action) string {
 		return "reject"
 	case Masquerade:
 		return "masquerade fully-random"
-	case Remember:
+	case Update:
 		return fmt.Sprintf("update @%s { %s timeout %ds : %s } %s", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data), a.Then)
 	case Opaque:
 		return "# " + a.Text

@@ -39,7 +39,7 @@ func (f familyNames) places() []Probe {
 			Modules: []string{"nft_chain_nat"}, Tables: inChain(f.Family, "nat-chain", nft.Prerouting, drop, nil)},
 		{Name: "fib", What: "whether a source is this node (fib)", Options: []string{"CONFIG_NFT_FIB_" + f.option},
 			Modules: []string{"nft_fib_" + f.module},
-			Tables:  inChain(f.Family, "fib", nft.Postrouting, drop, []nft.Match{nft.FromHost{}})},
+			Tables:  inChain(f.Family, "fib", nft.Postrouting, drop, []nft.Match{nft.FibSourceLocal{}})},
 		{Name: "ct-original", What: "where a connection was sent at first (ct original)", Options: []string{"CONFIG_NFT_CT"},
 			Modules: []string{"nft_ct"}, Tables: inChain(f.Family, "ct-original", nft.Postrouting, drop,
 				[]nft.Match{nft.In{Key: []nft.Field{original}, Set: "s"}}, &nft.Set{Name: "s", Key: []nft.Type{f.AddrType()}})},
@@ -50,7 +50,7 @@ func (f familyNames) places() []Probe {
 func (f familyNames) translations() []Probe {
 	to := []nft.Type{f.AddrType(), nft.InetService}
 	clients := &nft.Set{Name: "m", Key: []nft.Type{f.AddrType()}, Data: to, Dynamic: true, Size: 16}
-	remember := nft.Remember{Key: []nft.Field{source}, Data: []nft.Field{destination, port}, Map: "m", Timeout: time.Hour,
+	remember := nft.Update{Key: []nft.Field{source}, Data: []nft.Field{destination, port}, Map: "m", Timeout: time.Hour,
 		Then: nft.Verdict{Kind: nft.Accept}}
 	return []Probe{
 		{Name: "dnat", What: "a translation of the destination by a map (dnat)", Options: []string{"CONFIG_NF_NAT", "CONFIG_NFT_NAT"},

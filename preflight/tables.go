@@ -28,7 +28,7 @@ func (n Node) tables() []Line {
 
 // ours are the tables that an nfproxy left or keeps.
 func ours(k *kernel.Conn) []Line {
-	tables, _, err := k.Read(render.Tables()...)
+	tables, _, err := k.Read(render.TableIDs()...)
 	if err != nil {
 		return []Line{warning("nfproxy-tables", "nfproxy's own tables cannot be read: %v", err)}
 	}

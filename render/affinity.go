@@ -80,7 +80,7 @@ func (a *affinity) remember(class string, local bool) nft.Verdict {
 	case class == MasqueradeNodeChain:
 		// Policy Local: this node and its pods came by from-node, all others by from-outside.
 		node := a.chain("remember-node", a.learn(&a.clients, masquerade)...)
-		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FromHost{})}
+		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FibSourceLocal{})}
 		return a.chain("remember-outside", append(outside, a.learn(&a.local, masquerade)...)...)
 	case class == MasqueradeAllChain:
 		return a.chain("remember-external", a.learn(&a.clients, masquerade)...)
@@ -96,23 +96,23 @@ func (a *affinity) learn(m *clientMap, next nft.Verdict) []nft.Rule {
 	m.used = true
 	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
 	return []nft.Rule{
-		do(nft.Remember{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
-		do(next, nft.Counted{}),
+		do(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
+		do(next, nft.CounterStatement{}),
 	}
 }
 
 // Own is what one Service alone has: maps of clients and the chains around them.
-type Own struct {
+type DedicatedObjects struct {
 	timeout time.Duration
 	maps    []clientMap
 	chains  []*nft.Chain
 }
 
-func own(affinities []*affinity) *Own {
+func own(affinities []*affinity) *DedicatedObjects {
 	if len(affinities) == 0 {
 		return nil
 	}
-	o := &Own{timeout: affinities[0].timeout}
+	o := &DedicatedObjects{timeout: affinities[0].timeout}
 	for _, a := range affinities {
 		for _, m := range []clientMap{a.clients, a.local} {
 			if m.used {
@@ -131,7 +131,7 @@ func compareNames(a, b nft.TableID, nameA, nameB string) int {
 }
 
 // table is what Own has in a table.
-func (o *Own) table(id nft.TableID) *nft.Table {
+func (o *DedicatedObjects) table(id nft.TableID) *nft.Table {
 	t := &nft.Table{TableID: id}
 	if o == nil {
 		return t
@@ -151,7 +151,7 @@ func (o *Own) table(id nft.TableID) *nft.Table {
 
 // forget lists the changes of what is remembered: endpoints that were in old and are no more are forgotten, and another
 // timeout counts for all clients at once.
-func (o *Own) forget(old *Own) []nft.Change {
+func (o *DedicatedObjects) forget(old *DedicatedObjects) []nft.Change {
 	if o == nil || old == nil {
 		return nil
 	}
@@ -168,19 +168,19 @@ func (o *Own) forget(old *Own) []nft.Change {
 }
 
 // relearn is what forget does for one map.
-func (o *Own) relearn(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
+func (o *DedicatedObjects) relearn(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
 	var changes []nft.Change
 	if gone := without(remembered, m.endpoints); len(gone) > 0 {
-		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m.set, Data: gone}})
+		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m.set, Data: gone}})
 	}
 	if timeout != o.timeout && timeout > 0 {
-		changes = append(changes, nft.Change{Op: nft.Replace, Object: nft.Learnt{Set: m.set, Timeout: o.timeout}})
+		changes = append(changes, nft.Change{Op: nft.Replace, Object: nft.DynamicElements{Set: m.set, Timeout: o.timeout}})
 	}
 	return changes
 }
 
 // strangers does the same for what tables remember that somebody else, or an earlier run, left.
-func (o *Own) strangers(tables []*nft.Table) []nft.Change {
+func (o *DedicatedObjects) strangers(tables []*nft.Table) []nft.Change {
 	if o == nil {
 		return nil
 	}
@@ -206,7 +206,7 @@ func (o *Own) strangers(tables []*nft.Table) []nft.Change {
 func rememberedFor(t *nft.Table, m *nft.Set) time.Duration {
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
-			if remember, ok := r.Do.(nft.Remember); ok && remember.Map == m.Name {
+			if remember, ok := r.Do.(nft.Update); ok && remember.Map == m.Name {
 				return remember.Timeout
 			}
 		}

@@ -32,13 +32,13 @@ func (a Allowlist) equal(b Allowlist) bool {
 
 // RefusedAddresses are addresses of one kind that a Service names and the node is set not to serve. They are no
 // frontends: packets to them pass as if no Service had them.
-type RefusedAddresses struct {
+type DisallowedAddresses struct {
 	Kind      Kind
 	Addresses []netip.Addr
 }
 
 // Field is the path of the field that names them.
-func (r RefusedAddresses) Field() string {
+func (r DisallowedAddresses) Field() string {
 	if r.Kind == LoadBalancer {
 		return "status.loadBalancer.ingress"
 	}
@@ -46,8 +46,8 @@ func (r RefusedAddresses) Field() string {
 }
 
 // RefusedAddressesOf returns what a Service names in vain, by kind.
-func RefusedAddressesOf(n Node, s Service) []RefusedAddresses {
-	var all []RefusedAddresses
+func DisallowedAddressesOf(n Node, s Service) []DisallowedAddresses {
+	var all []DisallowedAddresses
 	for _, of := range []struct {
 		kind   Kind
 		addrs  []netip.Addr
@@ -55,7 +55,7 @@ func RefusedAddressesOf(n Node, s Service) []RefusedAddresses {
 	}{{ExternalIP, s.ExternalIPs, n.ExternalIPs}, {LoadBalancer, s.LoadBalancerIPs, n.LoadBalancerIPs}} {
 		refused := slices.DeleteFunc(slices.Clone(of.addrs), of.served.Has)
 		if len(refused) > 0 {
-			all = append(all, RefusedAddresses{of.kind, refused})
+			all = append(all, DisallowedAddresses{of.kind, refused})
 		}
 	}
 	return all

@@ -30,14 +30,14 @@ func TestAllowlist(t *testing.T) {
 		node := flowNode()
 		node.ExternalIPs, node.LoadBalancerIPs = tc.external, tc.balancers
 		var refused []string
-		for _, r := range RefusedAddressesOf(node, flowService()) {
+		for _, r := range DisallowedAddressesOf(node, flowService()) {
 			refused = append(refused, r.Field(), fmt.Sprint(r.Addresses))
 		}
 		if got := strings.Join(refused, " "); got != tc.refused {
 			t.Errorf("%s: refused is %q", tc.name, got)
 		}
 		frontends := make(map[netip.Addr]bool)
-		for _, m := range PartOf(node, flowService()).Fragment {
+		for _, m := range RulesOf(node, flowService()).Fragment {
 			if isServices(m.Set) {
 				frontends[m.Key.Fields(m.Set.Key)[0].Addr()] = true
 			}

@@ -60,7 +60,7 @@ const (
 )
 
 // spoken returns the addresses of families that the machine has.
-func (n Node) spoken(addrs []netip.Addr) []netip.Addr {
+func (n Node) supported(addrs []netip.Addr) []netip.Addr {
 	if !n.IPv4Only {
 		return addrs
 	}

@@ -189,6 +189,6 @@ func finish(t *testing.T, x *FlowIndex) (filters []string) {
 		filters = append(filters, f.String())
 	}
 	slices.Sort(filters)
-	x.Swept(s)
+	x.CleanedUp(s)
 	return filters
 }

@@ -13,7 +13,7 @@ func (r *Ruleset) Owners(c nft.Change) []ServiceName {
 	switch o := c.Object.(type) {
 	case nft.Elements:
 		return r.ownersOf(o)
-	case nft.Learnt:
+	case nft.DynamicElements:
 		return r.ownersOfName(o.Set.Name)
 	case *nft.Set:
 		return r.ownersOfName(o.Name)

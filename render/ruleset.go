@@ -22,7 +22,7 @@ type Ruleset struct {
 	// drawn is the node of the skeleton that is installed; shared and balanced are what the installed parts have in common.
 	drawn    Node
 	shared   map[sharedKey]int
-	balanced map[Balancer]bool
+	balanced map[BalancingChain]bool
 	live     bool // Reconcile has been called
 	// declarations are the sets of the schema as the node has them.
 	declarations map[*nft.Set]*nft.Set
@@ -43,7 +43,7 @@ type installation struct {
 // possession is a Part that somebody has or is to have.
 type possession struct {
 	fragment nft.Fragment
-	own      *Own
+	own      *DedicatedObjects
 }
 
 // sharedKey names an element that several Services can have: one of a set, not of a map.
@@ -60,7 +60,7 @@ func NewRuleset(n Node) *Ruleset {
 		claims:    newClaims(),
 		touched:   make(map[ServiceName]bool),
 		shared:    make(map[sharedKey]int),
-		balanced:  make(map[Balancer]bool),
+		balanced:  make(map[BalancingChain]bool),
 		confirmed: make(map[ServiceName]possession),
 
 		declarations: make(map[*nft.Set]*nft.Set),
@@ -74,17 +74,17 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	}
 	r.node = u.Node
 	for _, name := range u.Removed {
-		r.set(claim{name: name}, Part{})
+		r.set(claim{name: name}, ServiceRules{})
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
-		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, PartOf(r.node, s))...)
+		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, RulesOf(r.node, s))...)
 	}
 	return conflicts
 }
 
 // set gives a Service another part, an empty one to remove it, and notes whose installation is touched by that.
-func (r *Ruleset) set(c claim, p Part) []Conflict {
+func (r *Ruleset) set(c claim, p ServiceRules) []Conflict {
 	inst := r.services[c.name]
 	if inst == nil {
 		inst = &installation{}
@@ -108,7 +108,7 @@ func (r *Ruleset) set(c claim, p Part) []Conflict {
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	inst.claim, inst.wanted, inst.quarantine = c, possession{p.Fragment, p.Own}, nil
+	inst.claim, inst.wanted, inst.quarantine = c, possession{p.Fragment, p.Dedicated}, nil
 	r.touched[c.name] = true
 	return conflicts
 }
@@ -167,12 +167,12 @@ func (r *Ruleset) give(inst *installation, p possession) {
 }
 
 // installOwn adds the changes of what a Service has for itself.
-func (r *Ruleset) installOwn(have, want *Own, d *delta) {
+func (r *Ruleset) installOwn(have, want *DedicatedObjects, d *delta) {
 	if have == nil && want == nil {
 		return
 	}
 	r.balanceOwn(want, d)
-	for _, id := range Tables() {
+	for _, id := range TableIDs() {
 		changes := nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{want.table(id)})
 		last := slices.IndexFunc(changes, isChainDeletion)
 		if last < 0 {

@@ -17,7 +17,7 @@ const SchemaVersion = 1
 const tableName = "nfproxy"
 
 // Tables returns the names of our tables.
-func Tables() []nft.TableID {
+func TableIDs() []nft.TableID {
 	return []nft.TableID{ip.Table, ip6.Table}
 }
 
@@ -139,15 +139,15 @@ func SchemaOf(f nft.Family) *Schema {
 }
 
 // balancer is a load balancing chain: by where it looks the endpoints up and how many there are.
-type Balancer struct {
+type BalancingChain struct {
 	Family    nft.Family
 	Local     bool
 	Endpoints int
 }
 
-func (b Balancer) Verdict() nft.Verdict { return nft.GotoChain(b.Chain()) }
+func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
 
-func (b Balancer) Chain() string {
+func (b BalancingChain) Name() string {
 	if b.Local {
 		return fmt.Sprintf("local-lb-%d", b.Endpoints)
 	}
@@ -155,11 +155,11 @@ func (b Balancer) Chain() string {
 }
 
 // balancerOf returns the balancer that a verdict goes to; it says false for another verdict.
-func BalancerOf(f nft.Family, v nft.Verdict) (Balancer, bool) {
+func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 	name, local := strings.CutPrefix(v.Chain, "local-")
 	digits, ok := strings.CutPrefix(name, "lb-")
 	n, err := strconv.Atoi(digits)
-	return Balancer{f, local, n}, ok && err == nil && v.Kind == nft.Goto
+	return BalancingChain{f, local, n}, ok && err == nil && v.Kind == nft.Goto
 }
 
 // maxLabel is how long nft lets a comment be that it reads (NFTNL_UDATA_COMMENT_MAXLEN): a longer one could be written

@@ -50,7 +50,7 @@ func (s *Schema) baseChains() []*nft.Chain {
 	return []*nft.Chain{
 		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(DispatchChain))),
 		base("output", nft.Output, natDestination, do(nft.GotoChain(DispatchChain))),
-		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(ConnectionsChain), nft.Translated{})),
+		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
 	}
 }
 
@@ -69,7 +69,7 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 			do(drop)),
 		s.chain(ExternalLocalChain,
 			do(lookup(s.FromNode), s.fromPod(n, false)),
-			do(lookup(s.FromNode), nft.FromHost{}),
+			do(lookup(s.FromNode), nft.FibSourceLocal{}),
 			do(lookup(s.FromOutside)),
 			do(drop)),
 		s.chain(RefuseChain,
@@ -94,7 +94,7 @@ func (s *Schema) sourceChains(n Node) []*nft.Chain {
 		s.chain(MasqueradeNodeChain,
 			hairpin,
 			do(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
-			do(nft.Masquerade{}, nft.FromHost{})),
+			do(nft.Masquerade{}, nft.FibSourceLocal{})),
 		s.chain(MasqueradeAllChain, do(nft.Masquerade{})),
 	}
 }
@@ -119,7 +119,7 @@ func (s *Schema) fromPod(n Node, not bool) nft.Match {
 		return nft.In{Key: source, Set: s.LocalSources.Name, Not: not}
 	}
 	name, prefix := strings.CutSuffix(n.PodInterface, "*")
-	return nft.FromInterface{Name: name, Prefix: prefix, Not: not}
+	return nft.InputInterface{Name: name, Prefix: prefix, Not: not}
 }
 
 // sources are the sources that are pods', where it is the source that tells.
@@ -136,7 +136,7 @@ func (n Node) sources() []netip.Prefix {
 // the map of a frontend with fewer. The slot it drew may be gone, slot 0 is there as long as there is any. Were it let
 // through instead, connection tracking would remember the connection as untranslated, and it would never work; dropped,
 // it is new when it comes again. See docs/design/0002-fallback-slot.md.
-func (s *Schema) loadBalancer(b Balancer) *nft.Chain {
+func (s *Schema) loadBalancer(b BalancingChain) *nft.Chain {
 	endpoints := s.Endpoints
 	if b.Local {
 		endpoints = s.LocalEndpoints
@@ -149,7 +149,7 @@ func (s *Schema) loadBalancer(b Balancer) *nft.Chain {
 	if b.Endpoints > 1 {
 		rules = append(rules, draw(1))
 	}
-	return s.chain(b.Chain(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
+	return s.chain(b.Name(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
 }
 
 // do is the rule that acts if all matches hold.

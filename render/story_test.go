@@ -147,7 +147,7 @@ func answer(t *testing.T, tables []*nft.Table, question string) string {
 	}
 	var outcomes []string
 	for choices := uint32(1); p.Draw < choices; p.Draw++ {
-		path := nft.Trace(table, p)
+		path := nft.Simulate(table, p)
 		choices = max(choices, path.Choices)
 		outcomes = append(outcomes, outcome(path))
 	}

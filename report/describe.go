@@ -108,7 +108,7 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	sc := render.SchemaOf(t.Family)
 	cluster, local := nft.Elements{Set: sc.Endpoints, List: make([]nft.Element, 0, len(part))}, nft.Elements{Set: sc.LocalEndpoints}
 	for _, e := range part {
-		b, ok := render.BalancerOf(t.Family, pastAffinity(t, e.Data.Verdict()))
+		b, ok := render.BalancingChainOf(t.Family, pastAffinity(t, e.Data.Verdict()))
 		to := &cluster
 		if b.Local {
 			to = &local
@@ -163,7 +163,7 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
-	if b, ok := render.BalancerOf(t.Family, verdict); ok && b.Local {
+	if b, ok := render.BalancingChainOf(t.Family, verdict); ok && b.Local {
 		f.Endpoints = describeSlots(t, sc.LocalEndpoints, e.Key)
 	} else if ok {
 		f.Endpoints = describeSlots(t, sc.Endpoints, e.Key)
@@ -200,7 +200,7 @@ func pastAffinity(t *nft.Table, v nft.Verdict) nft.Verdict {
 func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 	if c := t.Chain(v.Chain); c != nil {
 		for _, r := range c.Rules {
-			if remember, ok := r.Do.(nft.Remember); ok {
+			if remember, ok := r.Do.(nft.Update); ok {
 				return int(remember.Timeout.Seconds())
 			}
 		}
@@ -241,7 +241,7 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 }
 
 func describeAction(v nft.Verdict) string {
-	if _, ok := render.BalancerOf(nft.IPv4, v); ok {
+	if _, ok := render.BalancingChainOf(nft.IPv4, v); ok {
 		return "balance"
 	}
 	switch v {

@@ -68,7 +68,7 @@ func Expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 // refused says so if Services name the address in vain.
 func (x *Expectation) refused(u render.Update, addr netip.Addr) {
 	for _, s := range u.Services {
-		for _, r := range render.RefusedAddressesOf(u.Node, s) {
+		for _, r := range render.DisallowedAddressesOf(u.Node, s) {
 			if slices.Contains(r.Addresses, addr) {
 				x.Why = render.Reason(fmt.Sprintf("Service %s names this address in %s, and this node is set to refuse it", s.ServiceName, r.Field()))
 				return
@@ -118,7 +118,7 @@ func (x *Expectation) judge(n render.Node, s render.Service, p render.Port, k re
 // drift counts the changes that are left to do. That chains of endpoint counts are left which nobody has any more is none.
 func drift(changes []nft.Change, frontend nft.Value) Drift {
 	var d Drift
-	for _, c := range render.WithoutSpares(changes) {
+	for _, c := range render.WithoutUnusedChains(changes) {
 		if d.First == "" {
 			d.First, _, _ = strings.Cut(c.Summary(), "\n")
 		}

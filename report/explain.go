@@ -176,7 +176,7 @@ func (x *explainer) walk() {
 	p, draws, walked := x.packet, uint32(1), 0
 	ways := make(map[netip.AddrPort]way) // by where they lead, the zero value for nowhere
 	for ; p.Draw < draws; p.Draw++ {
-		path := nft.Trace(x.table, p)
+		path := nft.Simulate(x.table, p)
 		if draws = max(draws, path.Choices); walked > maxWalked {
 			x.Problems = append(x.Problems, fmt.Sprintf("of %d draws only %d were followed", draws, p.Draw+1))
 			draws = p.Draw + 1
@@ -208,7 +208,7 @@ func (x *explainer) walk() {
 		shown = x.Endpoints[0].at()
 	}
 	p.Draw = ways[shown].draw
-	x.conclude(nft.Trace(x.table, p))
+	x.conclude(nft.Simulate(x.table, p))
 }
 
 func (c Candidate) at() netip.AddrPort { return netip.AddrPortFrom(c.Address, c.Port) }

@@ -51,7 +51,7 @@ type Affinity struct {
 // affinity tells by the rule that remembers clients, nil if the way has none.
 func (x *explainer) affinity(path nft.Path) *Affinity {
 	for _, s := range path.Steps {
-		remember, ok := s.Matched.Do.(nft.Remember)
+		remember, ok := s.Matched.Do.(nft.Update)
 		clients := x.table.Set(remember.Map)
 		if !ok || clients == nil {
 			continue
@@ -84,7 +84,7 @@ func (x *explainer) origin() (Origin, string) {
 			return Outsider, "in no range of pods: " + cmp.Or(x.prefixes(m.Set, ""), "none is known")
 		}
 		return Pod, "in a range of pods: " + x.prefixes(m.Set, "")
-	case nft.FromInterface:
+	case nft.InputInterface:
 		name := m.Name
 		if m.Prefix {
 			name += "*"
@@ -149,7 +149,7 @@ func (x *explainer) why(path nft.Path) []render.Reason {
 		return []render.Reason{"no Service has this port; the address is a cluster IP" + x.neighbours()}
 	}
 	last := path.Steps[len(path.Steps)-1] // a packet is dropped by a rule
-	_, balancer := render.BalancerOf(x.table.Family, nft.GotoChain(last.Chain))
+	_, balancer := render.BalancingChainOf(x.table.Family, nft.GotoChain(last.Chain))
 	switch {
 	case balancer:
 		return []render.Reason{NoSlots}

@@ -58,7 +58,7 @@ func Open(r Request) (f *Follower, err error) {
 
 // open reads what there is, listens, and then marks.
 func (f *Follower) open() error {
-	tables, _, err := f.kernel.Read(render.Tables()...)
+	tables, _, err := f.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ type heard struct {
 
 // Run calls each for every packet, when its way has ended, until there were Count, the Timeout is over or ctx ends. Run
 // and Close are called once.
-func (f *Follower) Run(ctx context.Context, each func(Journey) error) (Result, error) {
+func (f *Follower) Run(ctx context.Context, each func(PacketTrace) error) (Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, f.request.Timeout)
 	defer cancel()
 	events := make(chan heard)
@@ -163,7 +163,7 @@ func (f *Follower) listen(ctx context.Context, events chan<- heard) {
 	}
 }
 
-func (f *Follower) tell(events []Event, each func(Journey) error) error {
+func (f *Follower) tell(events []Event, each func(PacketTrace) error) error {
 	if err := f.rules.refresh(); err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func (b *rulebook) refresh() error {
 	if err != nil || generation == b.generation {
 		return err
 	}
-	for _, t := range render.Tables() {
+	for _, t := range render.TableIDs() {
 		rules, err := b.kernel.Rules(t)
 		if err != nil {
 			return fmt.Errorf("rules by their handles: %w", err)

@@ -10,7 +10,7 @@ import (
 )
 
 // Print writes a journey for people: what came, a line for each step, what became of it.
-func (j Journey) Print(w io.Writer) error {
+func (j PacketTrace) Print(w io.Writer) error {
 	from := "from this machine"
 	if j.In != "" {
 		from = "in by " + j.In
@@ -32,7 +32,7 @@ func (j Journey) Print(w io.Writer) error {
 }
 
 // end says what became of the packet.
-func (j Journey) end() string {
+func (j PacketTrace) end() string {
 	switch j.Outcome {
 	case nft.Accepted.String():
 		return j.where() + ", " + j.source()
@@ -46,7 +46,7 @@ func (j Journey) end() string {
 	return j.Outcome + " by " + j.by()
 }
 
-func (j Journey) where() string {
+func (j PacketTrace) where() string {
 	text := "not translated"
 	if j.Endpoint.IsValid() {
 		text = "to " + j.Endpoint.String()
@@ -57,7 +57,7 @@ func (j Journey) where() string {
 	return text
 }
 
-func (j Journey) source() string {
+func (j PacketTrace) source() string {
 	switch {
 	case j.Masqueraded && j.NewSource.IsValid():
 		return "masqueraded as " + j.NewSource.String()
@@ -70,7 +70,7 @@ func (j Journey) source() string {
 }
 
 // by is where the last step was.
-func (j Journey) by() string {
+func (j PacketTrace) by() string {
 	s := j.Steps[len(j.Steps)-1]
 	return fmt.Sprintf("%s %s %s", s.Family, s.Table, s.Chain)
 }

@@ -26,7 +26,7 @@ type store struct {
 	resource   resource
 	api        *API
 	client     rest.Interface
-	connection *connection
+	connection *availability
 }
 
 // arrived is an object reduced. To the reflector it is an object like others.

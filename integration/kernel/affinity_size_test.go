@@ -46,7 +46,7 @@ func clients(table *nft.Table) (remembered int, beyond uint64) {
 	for _, c := range table.Chains {
 		for _, r := range c.Rules {
 			for _, m := range r.Match {
-				if counted, ok := m.(nft.Counted); ok {
+				if counted, ok := m.(nft.CounterStatement); ok {
 					beyond += counted.Packets
 				}
 			}

@@ -16,7 +16,7 @@ import (
 
 // sticky is a lab with a Service of six endpoints that remembers its clients, and a pod with the addresses of all of them.
 type sticky struct {
-	*lab
+	*testNode
 	family   nft.Family
 	protocol nft.Protocol
 	clients  []netip.Addr
@@ -33,7 +33,7 @@ func newSticky(t *testing.T, f nft.Family, p nft.Protocol) *sticky {
 
 func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *sticky {
 	t.Helper()
-	s := &sticky{lab: newLab(t).addNetwork(), family: f, protocol: p}
+	s := &sticky{testNode: newTestNode(t).addNetwork(), family: f, protocol: p}
 	format, vip := "10.244.%d.%d", "10.96.0.1:80"
 	if f == nft.IPv6 {
 		format, vip = "fd00:10:244:%d::%d", "[fd00:10:96::1]:80"
@@ -41,14 +41,14 @@ func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *stick
 	var endpoints, texts []string
 	for i := range 6 {
 		addr := fmt.Sprintf(format, 1, i+2)
-		s.lab.pod(addr, 8080, addr)
+		s.testNode.pod(addr, 8080, addr)
 		endpoints = append(endpoints, netip.AddrPortFrom(netip.MustParseAddr(addr), 8080).String())
 	}
 	for i := range clients {
 		texts = append(texts, fmt.Sprintf(format, 9+i/250, i%250+1))
 		s.clients = append(s.clients, netip.MustParseAddr(texts[i]))
 	}
-	s.pod = s.lab.pod("clients", 0, texts...)
+	s.pod = s.testNode.pod("clients", 0, texts...)
 	s.service = service("sticky", p, vip, endpoints...)
 	s.service.Affinity = 3 * time.Hour
 	ext := map[nft.Family]string{nft.IPv4: "203.0.113.9", nft.IPv6: "2001:db8:cb::9"}[f]
@@ -243,7 +243,7 @@ func TestAffinityAcrossRestart(t *testing.T) {
 // clients to forget and before the commit, is forgotten all the same. Here the commit itself brings it; the map's own
 // timeout makes it one that packets could have learnt.
 func TestAffinityForgetsLatecomers(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	l.nft("add table ip nfproxy\n"+
 		"add map ip nfproxy m { type ipv4_addr : ipv4_addr . inet_service; size 100; flags dynamic,timeout; timeout 1h; }\n", "-f", "-")
 	m := &nft.Set{Table: nft.TableID{Family: nft.IPv4, Name: "nfproxy"}, Name: "m", Key: []nft.Type{nft.IPv4Addr},
@@ -253,7 +253,7 @@ func TestAffinityForgetsLatecomers(t *testing.T) {
 	add := func(elements ...nft.Element) nft.Change {
 		return nft.Change{Op: nft.Add, Object: nft.Elements{Set: m, List: elements}}
 	}
-	forget := nft.Change{Op: nft.Delete, Object: nft.Learnt{Set: m, Data: []nft.Value{goes}}}
+	forget := nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m, Data: []nft.Value{goes}}}
 	for _, changes := range [][]nft.Change{
 		{add(nft.Element{Key: client(1), Data: goes}, nft.Element{Key: client(2), Data: stays})},
 		{forget, add(nft.Element{Key: client(3), Data: goes}, nft.Element{Key: client(4), Data: stays})},

@@ -25,7 +25,7 @@ import (
 
 // manifested is a lab that follows a directory of manifests. Pods a and b answer at 8080; client is a pod, outside none.
 type manifested struct {
-	*lab
+	*testNode
 	dir       string
 	source    *watcher.Dir
 	log       bytes.Buffer
@@ -38,7 +38,7 @@ type manifested struct {
 func newManifested(t *testing.T, families ...nft.Family) *manifested {
 	t.Helper()
 	only := func(addr netip.Addr) bool { return slices.Contains(families, render.Family(addr)) }
-	m := &manifested{lab: newLab(t), dir: t.TempDir()}
+	m := &manifested{testNode: newTestNode(t), dir: t.TempDir()}
 	addrs := slices.DeleteFunc(m.facts.Addresses, func(a netip.Addr) bool { return !only(a) })
 	for _, cidrs := range []*[]netip.Prefix{&m.facts.ClusterCIDRs, &m.facts.ServiceCIDRs} {
 		*cidrs = slices.DeleteFunc(*cidrs, func(p netip.Prefix) bool { return !only(p.Addr()) })

@@ -56,7 +56,7 @@ func BenchmarkLoad(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				l := newLab(b)
+				l := newTestNode(b)
 				b.StartTimer()
 				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
 				l.reconcile()
@@ -111,8 +111,8 @@ func benchmarkChange(b *testing.B, variant func(i int) render.Service, operation
 	}
 }
 
-func loaded(b *testing.B, n int) (*lab, []render.Service) {
-	l, services := newLab(b), cluster(n)
+func loaded(b *testing.B, n int) (*testNode, []render.Service) {
+	l, services := newTestNode(b), cluster(n)
 	l.facts.ServiceCIDRs = prefixes("10.0.0.0/8")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: services})
 	l.reconcile()
@@ -122,7 +122,7 @@ func loaded(b *testing.B, n int) (*lab, []render.Service) {
 // TestChangeIsSmall: what one changed endpoint costs does not grow with the number of Services.
 func TestChangeIsSmall(t *testing.T) {
 	const services = 10_000
-	l := newLab(t)
+	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(services)})
 	l.reconcile()
 	for _, c := range []struct {
@@ -155,7 +155,7 @@ func TestChangeIsSmall(t *testing.T) {
 func BenchmarkAffinityConnect(b *testing.B) {
 	for _, n := range []int{10, 1_000, 5_000} {
 		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
-			l := newLab(b).addNetwork()
+			l := newTestNode(b).addNetwork()
 			l.pod("server", 0, "10.244.1.2")
 			client := l.pod("client", 0, "10.244.9.9")
 			s := service("s", nft.TCP, "10.96.0.1:80")

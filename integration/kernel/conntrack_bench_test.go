@@ -29,7 +29,7 @@ func benchFrontend(i int) netip.AddrPort {
 // frontend: what a sweep costs beside what it deletes.
 func BenchmarkListFlows(b *testing.B) {
 	const each = 50_000
-	l := newLab(b)
+	l := newTestNode(b)
 	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
 	entries.addMany(nft.UDP, each)
 	entries.addMany(nft.TCP, each)
@@ -73,7 +73,7 @@ func BenchmarkListFlows(b *testing.B) {
 // BenchmarkDeleteFlows deletes 10,000 flows of a Service without endpoints while they are listed.
 func BenchmarkDeleteFlows(b *testing.B) {
 	const n = 10_000
-	l := newLab(b)
+	l := newTestNode(b)
 	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
 	for b.Loop() {
 		b.StopTimer()
@@ -97,7 +97,7 @@ func BenchmarkDeleteFlows(b *testing.B) {
 // library: twice, since that deletes by listing again.
 func BenchmarkListFlowsUnfiltered(b *testing.B) {
 	const each = 50_000
-	l := newLab(b)
+	l := newTestNode(b)
 	entries := newFlowEntries(b, l.node)
 	entries.addMany(nft.UDP, each)
 	entries.addMany(nft.TCP, each)

@@ -23,14 +23,14 @@ import (
 
 // flowLab is a lab that sweeps: what run does beside its loop is done here after every change, in the same order.
 type flowLab struct {
-	*lab
+	*testNode
 	flows *ctnetlink.Conn
 	index *render.FlowIndex
 }
 
 func newFlowLab(t testing.TB) *flowLab {
 	t.Helper()
-	l := &flowLab{lab: newLab(t).addNetwork(), index: render.NewFlowIndex()}
+	l := &flowLab{testNode: newTestNode(t).addNetwork(), index: render.NewFlowIndex()}
 	l.flows = openFlows(t, l.node)
 	return l
 }
@@ -86,7 +86,7 @@ func (l *flowLab) sweep() (deleted []conntrack.Flow) {
 			l.t.Fatal(err)
 		}
 	}
-	l.index.Swept(due)
+	l.index.CleanedUp(due)
 	return deleted
 }
 

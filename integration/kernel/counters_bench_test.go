@@ -19,7 +19,7 @@ func BenchmarkCounters(b *testing.B) {
 		b.Run(fmt.Sprintf("%s/services=%d", name, n), func(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
-				l := newLab(b)
+				l := newTestNode(b)
 				l.facts.Counters = by
 				l.ruleset = render.NewRuleset(l.facts)
 				before := perCPU(b)

@@ -14,7 +14,7 @@ import (
 
 // TestEndpointCounters: counters say exactly who served how often, whatever slots endpoints move to, and over a restart.
 func TestEndpointCounters(t *testing.T) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	l.facts.Counters = render.CountEndpoints
 	l.ruleset = render.NewRuleset(l.facts)
 	var endpoints []string
@@ -69,7 +69,7 @@ func TestEndpointCounters(t *testing.T) {
 }
 
 // check compares counters with what was served.
-func check(t *testing.T, l *lab, served map[string]uint64, total uint64) {
+func check(t *testing.T, l *testNode, served map[string]uint64, total uint64) {
 	t.Helper()
 	f := report.Describe(l.tables()).Services[0].Frontends[0]
 	if f.Connections == nil || *f.Connections != total {
@@ -85,7 +85,7 @@ func check(t *testing.T, l *lab, served map[string]uint64, total uint64) {
 
 // TestCountNothing: without counters the tables have none, and what counted before does no longer.
 func TestCountNothing(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	s := render.Update{Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:80")}}
 	s.Node = l.facts
 	l.ruleset.Update(s)
@@ -103,7 +103,7 @@ func TestCountNothing(t *testing.T) {
 
 // TestCountersOfAction: a frontend counts what becomes of its connections now: served and refused are not added up.
 func TestCountersOfAction(t *testing.T) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	l.pod("a", 8080, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	counts := func(action string, want uint64) {

@@ -18,7 +18,7 @@ import (
 // reads the whole tables or what it needs of them.
 func TestDumpWalk(t *testing.T) {
 	const seed, steps = 11, 40
-	l := newLab(t)
+	l := newTestNode(t)
 	w := walk{rand: rand.New(rand.NewPCG(seed, seed)), now: make(map[render.ServiceName]render.Service)}
 	l.reconcile()
 	for step := range steps {
@@ -47,7 +47,7 @@ func TestDumpWalk(t *testing.T) {
 }
 
 // lightly reads what dump reads.
-func lightly(l *lab) []*nft.Table {
+func lightly(l *testNode) []*nft.Table {
 	l.t.Helper()
 	var second *kernel.Conn
 	err := l.node.Do(func() (err error) {
@@ -58,7 +58,7 @@ func lightly(l *lab) []*nft.Table {
 		l.t.Fatal(err)
 	}
 	defer second.Close()
-	tables, err := l.kernel.ReadFollowing(second, report.DescribedSets(), report.Slots, render.Tables()...)
+	tables, err := l.kernel.ReadReferenced(second, report.DescribedSets(), report.Slots, render.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 
 // TestErrorsNameTheChange: what the kernel refuses is named down to the element, and nothing of the batch is applied.
 func TestErrorsNameTheChange(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
 	before := tablesText(l.tables())
@@ -62,15 +62,15 @@ func TestErrorsNameTheChange(t *testing.T) {
 
 // TestMoved: a batch made for a ruleset that has changed since is refused as a whole.
 func TestMoved(t *testing.T) {
-	l := newLab(t)
-	_, generation, err := l.kernel.Read(render.Tables()...)
+	l := newTestNode(t)
+	_, generation, err := l.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	changes := l.ruleset.Reconcile(nil)
 	l.nft("", "add", "table", "ip", "other")
-	if err := l.kernel.Apply(changes, generation); !errors.Is(err, kernel.ErrMoved) {
+	if err := l.kernel.Apply(changes, generation); !errors.Is(err, kernel.ErrStale) {
 		t.Fatalf("got %v", err)
 	}
 	if got := l.tables(); len(got) > 0 {
@@ -83,7 +83,7 @@ func TestMoved(t *testing.T) {
 
 // TestCountersStay: a replaced frontend counts on.
 func TestCountersStay(t *testing.T) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	l.pod("a", 8080, "10.244.1.2")
 	l.pod("b", 8080, "10.244.1.3")
 	client := l.pod("client", 0, "10.244.9.9")

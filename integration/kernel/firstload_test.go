@@ -17,7 +17,7 @@ import (
 // connects all the time while the tables are loaded; its endpoint sees the pod, not the node.
 func TestFirstLoad(t *testing.T) {
 	const services, rounds, clients = 20_000, 4, 4
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	pod := l.pod("pod", 0, "10.244.1.9")
 	l.pod("endpoint", 8080, "10.244.1.2")
 	all := []render.Service{service("real", nft.UDP, "10.96.0.1:80", "10.244.1.2:8080")}

@@ -23,7 +23,7 @@ func TestGuard(t *testing.T) {
 }
 
 func guarded(t *testing.T, f nft.Family) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	addr, from, vip := "10.244.1.2", "10.244.9.9", "10.96.0.1:80"
 	if f == nft.IPv6 {
 		addr, from, vip = "fd00:10:244:1::2", "fd00:10:244:9::9", "[fd00:10:96::1]:80"

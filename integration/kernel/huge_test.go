@@ -12,7 +12,7 @@ import (
 // TestHugeService: a Service of a thousand ports and one of ten thousand endpoints are programmed whole, in one
 // transaction, and the one beside them works.
 func TestHugeService(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	service := func(name, clusterIP string) render.Service {
 		return render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: name}, ClusterIPs: []netip.Addr{netip.MustParseAddr(clusterIP)}}
 	}

@@ -56,7 +56,7 @@ func TestOracleText(t *testing.T) {
 }
 
 func oracleText(t *testing.T, podInterface string) {
-	ours, theirs := newLab(t), newLab(t)
+	ours, theirs := newTestNode(t), newTestNode(t)
 	ours.facts.PodInterface = podInterface
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
 	ours.reconcile()
@@ -79,7 +79,7 @@ func oracleText(t *testing.T, podInterface string) {
 // TestOracleListing: our tables list, and the listing loads again and lists the same. Anything else would break every
 // other program that lists the ruleset.
 func TestOracleListing(t *testing.T) {
-	ours, again := newLab(t), newLab(t)
+	ours, again := newTestNode(t), newTestNode(t)
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
 	ours.reconcile()
 	listing := ours.nft("", "list", "ruleset")
@@ -92,7 +92,7 @@ func TestOracleListing(t *testing.T) {
 
 // TestDumpLoads: what the kernel has, as text with its counters, loads and is the same again.
 func TestDumpLoads(t *testing.T) {
-	ours, again := newLab(t), newLab(t)
+	ours, again := newTestNode(t), newTestNode(t)
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
 	ours.reconcile()
 	text := tablesText(ours.tables())

@@ -17,7 +17,7 @@ import (
 // TestSCTP: the kernel need not have SCTP sockets for us to send SCTP. An INIT to the frontend arrives at the endpoint,
 // port translated and checksum right, and the INIT ACK comes back from the frontend. Without endpoint it is refused.
 func TestSCTP(t *testing.T) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	server := rawSCTP(t, l.pod("server", 0, "10.244.1.2"), "10.244.1.2")
 	client := rawSCTP(t, l.pod("client", 0, "10.244.9.9"), "10.244.9.9")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{
@@ -38,7 +38,7 @@ func TestSCTP(t *testing.T) {
 
 	// The TCP Service's address with SCTP is a port no Service has.
 	send(t, client, "10.96.0.2", initChunk(1, 40001, 38412, 0, 3))
-	if path := nft.Trace(l.tables()[0], nft.Packet{Hook: nft.Prerouting, Protocol: nft.SCTP,
+	if path := nft.Simulate(l.tables()[0], nft.Packet{Hook: nft.Prerouting, Protocol: nft.SCTP,
 		Source:      netip.MustParseAddrPort("10.244.9.9:40001"),
 		Destination: netip.MustParseAddrPort("10.96.0.2:38412")}); path.Outcome != nft.Unreachable {
 		t.Errorf("Trace says %+v", path)

@@ -20,16 +20,16 @@ import (
 type followed struct {
 	*trace.Follower
 	t        *testing.T
-	journeys chan trace.Journey
+	journeys chan trace.PacketTrace
 	result   trace.Result
 	over     chan struct{}
 	stop     context.CancelFunc
 }
 
 // follow starts a trace in the lab's namespace; packets are marked when it returns.
-func (l *lab) follow(t *testing.T, r trace.Request) *followed {
+func (l *testNode) follow(t *testing.T, r trace.Request) *followed {
 	t.Helper()
-	f := &followed{t: t, journeys: make(chan trace.Journey, r.Count), over: make(chan struct{})}
+	f := &followed{t: t, journeys: make(chan trace.PacketTrace, r.Count), over: make(chan struct{})}
 	err := l.node.Do(func() (err error) {
 		f.Follower, err = trace.Open(r)
 		return err
@@ -42,7 +42,7 @@ func (l *lab) follow(t *testing.T, r trace.Request) *followed {
 	go func() {
 		defer close(f.over)
 		var err error
-		f.result, err = f.Run(ctx, func(j trace.Journey) error { f.journeys <- j; return nil })
+		f.result, err = f.Run(ctx, func(j trace.PacketTrace) error { f.journeys <- j; return nil })
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Error(err)
 		}
@@ -52,14 +52,14 @@ func (l *lab) follow(t *testing.T, r trace.Request) *followed {
 }
 
 // next is the next packet.
-func (f *followed) next() trace.Journey {
+func (f *followed) next() trace.PacketTrace {
 	f.t.Helper()
 	select {
 	case j := <-f.journeys:
 		return j
 	case <-time.After(patience):
 		f.t.Fatal("no packet was followed")
-		return trace.Journey{}
+		return trace.PacketTrace{}
 	}
 }
 
@@ -113,7 +113,7 @@ func rulesOfPath(p nft.Path) []string {
 	return rules
 }
 
-func rulesOfJourney(j trace.Journey) []string {
+func rulesOfJourney(j trace.PacketTrace) []string {
 	var rules []string
 	for _, s := range j.Steps {
 		if s.Ours() && s.Rule != "policy" && s.Rule != "end of chain" {
@@ -239,7 +239,7 @@ func TestMarkerBound(t *testing.T) {
 	}
 }
 
-func (l *lab) mark(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
+func (l *testNode) mark(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
 	t.Helper()
 	if err := l.node.Do(func() (err error) { m, err = trace.StartTracer(what); return err }); err != nil {
 		t.Fatal(err)
@@ -275,7 +275,7 @@ func TestMarkerExpires(t *testing.T) {
 
 // TestMarkerListing: nft lists the table, and it is gone with Close. Nobody else can change it.
 func TestMarkerListing(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	before := l.nft("", "list", "ruleset")
 	m := l.mark(t, trace.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []trace.Destination{
 		{Protocol: nft.TCP, AddrPort: netip.MustParseAddrPort("10.96.0.1:80")}}})
@@ -345,7 +345,7 @@ func TestFollowOthers(t *testing.T) {
 table ip far { chain out { type nat hook postrouting priority 50; ip daddr 10.244.1.2 snat to 192.0.2.77; }; }
 `, "-f", "-")
 	row := behaviour{from: "client", to: "one", port: 80}
-	follow := func() trace.Journey {
+	follow := func() trace.PacketTrace {
 		t.Helper()
 		f := w.follow(t, w.request(nft.TCP, row))
 		connect(w.from("client"), nft.TCP, "", w.at("one", 80), 200*time.Millisecond)

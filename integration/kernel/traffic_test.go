@@ -18,7 +18,7 @@ import (
 
 // world is a lab with pods and the Services of one family, for the traffic tests.
 type world struct {
-	*lab
+	*testNode
 	family nft.Family
 	pods   map[string]*sandbox.Pod
 	extra  map[string]string // more addresses
@@ -54,7 +54,7 @@ func (w *world) at(name string, port uint16) string {
 
 func newWorld(t *testing.T, f nft.Family) *world {
 	t.Helper()
-	w := &world{lab: newLab(t).addNetwork(), family: f, pods: make(map[string]*sandbox.Pod),
+	w := &world{testNode: newTestNode(t).addNetwork(), family: f, pods: make(map[string]*sandbox.Pod),
 		extra: make(map[string]string)}
 	for _, name := range []string{"a", "b", "c"} {
 		w.pods[name] = w.pod(name, 8080, w.addr(name))
@@ -244,7 +244,7 @@ func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
 			continue
 		}
 		for draws := uint32(1); packet.Draw < draws; packet.Draw++ {
-			path := nft.Trace(table, packet)
+			path := nft.Simulate(table, packet)
 			draws = max(draws, path.Choices)
 			key := ""
 			if path.Outcome == nft.Accepted && path.Destination != packet.Destination {
@@ -260,7 +260,7 @@ func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
 // 6 degrees of freedom that a fair choice exceeds less than once in ten million runs.
 func TestUniform(t *testing.T) {
 	const endpoints, connections, bound = 7, 3500, 43.4
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	var texts []string
 	for i := range endpoints {
 		addr := fmt.Sprintf("10.244.1.%d", i+2)
@@ -298,7 +298,7 @@ func chiSquare(served map[netip.AddrPort]int, endpoints, connections int) float6
 // TestSwapUnderLoad: endpoints come, go and are replaced, one change after the other, and no connection fails.
 func TestSwapUnderLoad(t *testing.T) {
 	const swaps = 200
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	var all []string
 	for i := range 6 {
 		addr := fmt.Sprintf("10.244.1.%d", i+2)
@@ -344,7 +344,7 @@ func TestSwapUnderLoad(t *testing.T) {
 // TestFallbackSlot: what a packet sees when a commit falls between its two lookups. The frontend said three endpoints,
 // the map has one. Every connection must still be answered; see docs/design/0002-fallback-slot.md.
 func TestFallbackSlot(t *testing.T) {
-	l := newLab(t).addNetwork()
+	l := newTestNode(t).addNetwork()
 	l.pod("a", 8080, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{

@@ -17,7 +17,7 @@ import (
 // the state alone, slots and unused chains aside.
 func TestRandomWalk(t *testing.T) {
 	const seed, steps = 7, 80
-	walker, fresh := newLab(t), newLab(t)
+	walker, fresh := newTestNode(t), newTestNode(t)
 	w := walk{rand: rand.New(rand.NewPCG(seed, seed)), now: make(map[render.ServiceName]render.Service)}
 	walker.reconcile()
 	for step := range steps {
@@ -63,7 +63,7 @@ func TestRandomWalk(t *testing.T) {
 
 // TestDiffWalk goes between whole tables, with nothing but Diff and Apply.
 func TestDiffWalk(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	w := walk{rand: rand.New(rand.NewPCG(3, 3)), now: make(map[render.ServiceName]render.Service)}
 	states := [][]*nft.Table{nil}
 	for range 8 {
@@ -91,7 +91,7 @@ func TestDiffWalk(t *testing.T) {
 
 // TestForeignTables: what is not ours stays, through all we do.
 func TestForeignTables(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	const theirs = "table ip other {\n\tset s {\n\t\ttype ipv4_addr\n\t\telements = { 10.96.0.1 }\n\t}\n}\n"
 	l.nft(theirs, "-f", "-")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
@@ -180,7 +180,7 @@ func (w *walk) endpoint() render.Endpoint {
 }
 
 // tamper does to our tables what others do.
-func (w *walk) tamper(l *lab, step int) {
+func (w *walk) tamper(l *testNode, step int) {
 	switch (step / 10) % 5 {
 	case 0:
 		l.nft("", "flush", "ruleset")

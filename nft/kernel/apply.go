@@ -16,7 +16,7 @@ import (
 )
 
 // ErrMoved is Apply's error when somebody changed the ruleset after the generation given.
-var ErrMoved = errors.New("the ruleset has changed since it was read")
+var ErrStale = errors.New("the ruleset has changed since it was read")
 
 // ChangeError is what the kernel did not like about a batch. Nothing of that batch was applied.
 type ChangeError struct {
@@ -56,7 +56,7 @@ func (e *ChangeError) Unwrap() error { return e.Err }
 // With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
 // *ChangeError and ErrMoved means that the state is unknown and has to be read again.
 func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
-	return c.watch.turnAway(c, nft.ElementOperations(changes), func() error { return c.applyAndSettle(changes, generation) })
+	return c.monitor.pauseDuring(c, nft.ElementOperations(changes), func() error { return c.applyAndSettle(changes, generation) })
 }
 
 func (c *Conn) applyAndSettle(changes []nft.Change, generation uint32) error {
@@ -183,7 +183,7 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	r := all[0]
 	e := &ChangeError{Others: len(all) - 1, Text: r.text, Err: r.errno}
 	if r.errno == unix.ERESTART {
-		return ErrMoved
+		return ErrStale
 	}
 	if r.seq == b.first {
 		e.Err = hint(r.errno)

@@ -13,9 +13,9 @@ import (
 // Conn talks to the nf_tables of one network namespace. It must not be used by two goroutines at once.
 type Conn struct {
 	nl      *nlmsg.Socket
-	spare   []byte // the last batch's buffer
-	watch   *Watch // nil if there is none
-	commits uint32 // ours so far
+	spare   []byte   // the last batch's buffer
+	monitor *Monitor // nil if there is none
+	commits uint32   // ours so far
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change it, which is what

@@ -50,13 +50,13 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			key = nil
 		case *expr.Dynset:
 			if len(key) > 1 { // ours have one field for a key
-				r.Do = nft.Remember{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
+				r.Do = nft.Update{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
 			}
 		case *expr.Counter:
-			r.Match = append(r.Match, nft.Counted{Counter: nft.Counter{Packets: e.Packets, Bytes: e.Bytes}})
+			r.Match = append(r.Match, nft.CounterStatement{Counter: nft.Counter{Packets: e.Packets, Bytes: e.Bytes}})
 		case *expr.Verdict:
 			v := nft.Verdict{Kind: VerdictOf(int32(e.Kind)), Chain: e.Chain}
-			if remember, ok := r.Do.(nft.Remember); ok {
+			if remember, ok := r.Do.(nft.Update); ok {
 				remember.Then = v
 				r.Do = remember
 			} else {
@@ -75,7 +75,7 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
 	if len(before) > 0 {
 		if m, ok := before[len(before)-1].(*expr.Meta); ok && m.Key == expr.MetaKeyIIFNAME {
-			return nft.FromInterface{Name: string(bytes.TrimRight(cmp.Data, "\x00")), Prefix: len(cmp.Data) < unix.IFNAMSIZ,
+			return nft.InputInterface{Name: string(bytes.TrimRight(cmp.Data, "\x00")), Prefix: len(cmp.Data) < unix.IFNAMSIZ,
 				Not: cmp.Op == expr.CmpOpNeq}
 		}
 	}
@@ -84,10 +84,10 @@ func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
 	}
 	if len(before) > 0 {
 		if _, ok := before[len(before)-1].(*expr.Fib); ok {
-			return nft.FromHost{}
+			return nft.FibSourceLocal{}
 		}
 	}
-	return nft.Translated{}
+	return nft.CtStatusDNAT{}
 }
 
 // fieldOf is the field that an expression loads; the zero Field if none of ours.

@@ -40,17 +40,17 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{byte(m.Protocol)}},
 		}, nil
-	case nft.Translated:
+	case nft.CtStatusDNAT:
 		return []expr.Any{
 			&expr.Ct{Key: expr.CtKeySTATUS, Register: reg},
 			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: nlmsg.NativeBytes(ipsDstNAT), Xor: nlmsg.NativeBytes(0)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: nlmsg.NativeBytes(ipsDstNAT)},
 		}, nil
-	case nft.FromInterface:
+	case nft.InputInterface:
 		return encodeInterface(m)
-	case nft.Counted:
+	case nft.CounterStatement:
 		return []expr.Any{&expr.Counter{Packets: m.Packets, Bytes: m.Bytes}}, nil
-	case nft.FromHost:
+	case nft.FibSourceLocal:
 		return []expr.Any{
 			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: nlmsg.NativeBytes(unix.RTN_LOCAL)},
@@ -60,7 +60,7 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 }
 
 // encodeInterface compares as many bytes as must be equal: a name to its end, a prefix without.
-func encodeInterface(m nft.FromInterface) ([]expr.Any, error) {
+func encodeInterface(m nft.InputInterface) ([]expr.Any, error) {
 	if len(m.Name) == 0 || len(m.Name) >= unix.IFNAMSIZ {
 		return nil, fmt.Errorf("%q is no name of an interface", m.Name)
 	}
@@ -100,7 +100,7 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 				RegProtoMin: port, RegProtoMax: port, Specified: true}), err
 	case nft.Reject:
 		return []expr.Any{encodeReject(f, a)}, nil
-	case nft.Remember:
+	case nft.Update:
 		return encodeRemember(f, a)
 	case nft.Masquerade:
 		return []expr.Any{&expr.Masq{FullyRandom: true}}, nil
@@ -109,7 +109,7 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 }
 
 // encodeRemember loads the key and, from the next 16 byte register on, the data.
-func encodeRemember(f nft.Family, a nft.Remember) ([]expr.Any, error) {
+func encodeRemember(f nft.Family, a nft.Update) ([]expr.Any, error) {
 	key, end, err := loadAt(f, a.Key, 0)
 	if err != nil {
 		return nil, err

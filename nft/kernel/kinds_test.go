@@ -33,19 +33,19 @@ func rulesOfAllKinds() []nft.Rule {
 		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
 		{Do: nft.DNAT{Key: slot, Map: "slots"}},
 		{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt"}},
-		{Do: nft.Remember{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt", Timeout: 3 * time.Hour, Then: nft.GotoChain("other"),
+		{Do: nft.Update{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt", Timeout: 3 * time.Hour, Then: nft.GotoChain("other"),
 			Data: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}}},
-		{Match: match(nft.Counted{Counter: nft.Counter{Packets: 3, Bytes: 180}}), Do: nft.GotoChain("there")},
+		{Match: match(nft.CounterStatement{Counter: nft.Counter{Packets: 3, Bytes: 180}}), Do: nft.GotoChain("there")},
 		{Do: nft.Reject{}},
 		{Match: match(nft.OfProtocol{Protocol: nft.TCP}), Do: nft.Reject{TCPReset: true}},
-		{Match: match(nft.Translated{}), Do: nft.Masquerade{}},
+		{Match: match(nft.CtStatusDNAT{}), Do: nft.Masquerade{}},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "addrs"}), Do: nft.Masquerade{}},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}}, Set: "addrs", Not: true},
 			nft.OfProtocol{Protocol: nft.UDP}), Do: nft.GotoChain("there")},
-		{Match: match(nft.FromHost{}), Do: nft.Masquerade{}},
-		{Match: match(nft.FromInterface{Name: "cni0"}), Do: nft.Masquerade{}},
-		{Match: match(nft.FromInterface{Name: "c", Prefix: true}), Do: nft.Masquerade{}},
-		{Match: match(nft.FromInterface{Name: "veth", Prefix: true, Not: true}), Do: nft.Masquerade{}},
+		{Match: match(nft.FibSourceLocal{}), Do: nft.Masquerade{}},
+		{Match: match(nft.InputInterface{Name: "cni0"}), Do: nft.Masquerade{}},
+		{Match: match(nft.InputInterface{Name: "c", Prefix: true}), Do: nft.Masquerade{}},
+		{Match: match(nft.InputInterface{Name: "veth", Prefix: true, Not: true}), Do: nft.Masquerade{}},
 		{Match: match(nft.OfProtocol{Protocol: nft.TCP}), Do: nft.VerdictMap{Map: "verdicts",
 			Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}}},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}, Set: "pairs"}),
@@ -107,14 +107,14 @@ func traced(f nft.Family, r nft.Rule) string {
 	protocol, hook, iif := nft.TCP, nft.Prerouting, ""
 	for _, m := range r.Match {
 		switch m := m.(type) {
-		case nft.Translated:
+		case nft.CtStatusDNAT:
 			translate.Rules = []nft.Rule{{Do: nft.DNAT{Map: "slots", Key: []nft.Field{{Kind: nft.DestinationAddr},
 				{Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}, {Kind: nft.RandomNumber, Mod: 1}}}}}
-		case nft.FromInterface:
+		case nft.InputInterface:
 			if iif = m.Name; m.Not {
 				iif = "other"
 			}
-		case nft.FromHost:
+		case nft.FibSourceLocal:
 			at.Hook, hook = nft.Output, nft.Output
 		case nft.OfProtocol:
 			protocol = m.Protocol
@@ -125,7 +125,7 @@ func traced(f nft.Family, r nft.Rule) string {
 		}
 	}
 	table.Chains = []*nft.Chain{&translate, &at, {Table: id, Name: "there"}}
-	p := nft.Trace(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol,
+	p := nft.Simulate(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol,
 		Source: netip.AddrPortFrom(addr, 1), Destination: netip.AddrPortFrom(addr, 80)})
 	for _, s := range p.Steps {
 		if s.Chain == "c" {

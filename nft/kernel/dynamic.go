@@ -22,7 +22,7 @@ func (e kernelElement) isDying() bool { return e.expires <= dying }
 // learnt elements for settle.
 func (c *Conn) expandLearnt(changes []nft.Change) (expanded, learnt []nft.Change, err error) {
 	for _, ch := range changes {
-		l, ok := ch.Object.(nft.Learnt)
+		l, ok := ch.Object.(nft.DynamicElements)
 		if !ok {
 			expanded = append(expanded, ch)
 			continue
@@ -52,7 +52,7 @@ func elementsOf(list []kernelElement) []nft.Element {
 }
 
 // learnt returns the elements of a dynamic map, those that have one of the data if there are any.
-func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
+func (c *Conn) learnt(l nft.DynamicElements) ([]kernelElement, error) {
 	var list []kernelElement
 	r := reader{Conn: c}
 	err := r.dump(unix.NFT_MSG_GETSETELEM, l.Set.Table.Family, ofSet(l.Set), func(body []byte) {
@@ -74,7 +74,7 @@ func (c *Conn) learnt(l nft.Learnt) ([]kernelElement, error) {
 func (c *Conn) settle(learnt []nft.Change) error {
 	gone := make(map[*nft.Set][]nft.Value) // deleted before: no element goes twice
 	for _, ch := range learnt {
-		l := ch.Object.(nft.Learnt)
+		l := ch.Object.(nft.DynamicElements)
 		list, err := c.learnt(l)
 		if err != nil {
 			return err
@@ -105,7 +105,7 @@ func (c *Conn) settleElements(ch nft.Change, list []kernelElement) error {
 	if len(list) == 0 {
 		return nil
 	}
-	l := ch.Object.(nft.Learnt)
+	l := ch.Object.(nft.DynamicElements)
 	changes := []nft.Change{{Op: ch.Op, Object: nft.Elements{Set: l.Set, List: elementsOf(list)}}}
 	b := c.newBatch(nil, 0)
 	b.elementList(unix.NFT_MSG_DELSETELEM, 0, origin{}, changes[0].Object.(nft.Elements))
@@ -116,7 +116,7 @@ func (c *Conn) settleElements(ch nft.Change, list []kernelElement) error {
 }
 
 // retimed appends the elements that would still be there with the other timeout, with what would be left of it.
-func (b *batch) retimed(o origin, l nft.Learnt, list []kernelElement) {
+func (b *batch) retimed(o origin, l nft.DynamicElements, list []kernelElement) {
 	for chunk := range slices.Chunk(list, counterChunk) {
 		b.begin(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE|unix.NLM_F_EXCL, l.Set.Table.Family, o)
 		ofSet(l.Set)(&b.Message)

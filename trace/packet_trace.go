@@ -8,7 +8,7 @@ import (
 )
 
 // Journey is what became of the first packet of one connection. Its JSON form is what `nfproxy trace -o json` prints.
-type Journey struct {
+type PacketTrace struct {
 	// Service is the port of the Service that the packet came to, "namespace/name:port"; empty if it is none's.
 	Service     string         `json:"service,omitempty"`
 	Protocol    string         `json:"protocol"`
@@ -48,9 +48,9 @@ func (s Step) Ours() bool { return (s.Family == "ip" || s.Family == "ip6") && s.
 type ruleOf func(e Event) (nft.Rule, bool)
 
 // tell makes a Journey of a packet's events.
-func tell(events []Event, marker string, rule ruleOf) Journey {
+func tell(events []Event, marker string, rule ruleOf) PacketTrace {
 	first, last := events[0], events[len(events)-1]
-	j := Journey{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
+	j := PacketTrace{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
 		In: first.Packet.In, Steps: []Step{}, Outcome: Unknown}
 	for _, e := range events {
 		if strings.HasPrefix(e.Table, TablePrefix) {
@@ -72,7 +72,7 @@ func tell(events []Event, marker string, rule ruleOf) Journey {
 }
 
 // through fills in how the packet looked at the end.
-func (j *Journey) through(p Packet) {
+func (j *PacketTrace) through(p Packet) {
 	j.Outcome, j.Out = nft.Accepted.String(), p.Out
 	if p.Destination != j.Destination {
 		j.Endpoint = p.Destination

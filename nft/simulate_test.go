@@ -21,7 +21,7 @@ func TestTraceJumps(t *testing.T) {
 		{Name: "post", Hook: Postrouting, Rules: []Rule{{Do: Masquerade{}}}},
 	}}
 	to := netip.MustParseAddrPort("10.0.0.1:80")
-	p := Trace(table, Packet{Hook: Output, Protocol: TCP, Destination: to})
+	p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: to})
 	var way string
 	for _, s := range p.Steps {
 		way += s.Chain + "(" + s.Result + ") "
@@ -30,10 +30,10 @@ func TestTraceJumps(t *testing.T) {
 	if way != want || p.Outcome != Accepted || !p.Masqueraded || p.Destination != to {
 		t.Errorf("%s\n%+v", way, p)
 	}
-	if p := Trace(table, Packet{Hook: Output, Protocol: UDP, Destination: to}); p.Outcome != Dropped || p.Masqueraded {
+	if p := Simulate(table, Packet{Hook: Output, Protocol: UDP, Destination: to}); p.Outcome != Dropped || p.Masqueraded {
 		t.Errorf("%+v", p)
 	}
-	if p := Trace(table, Packet{Hook: Prerouting, Protocol: UDP, Destination: to}); p.Outcome != Accepted || len(p.Steps) != 1 {
+	if p := Simulate(table, Packet{Hook: Prerouting, Protocol: UDP, Destination: to}); p.Outcome != Accepted || len(p.Steps) != 1 {
 		t.Errorf("%+v", p)
 	}
 }
@@ -42,7 +42,7 @@ func TestTraceJumps(t *testing.T) {
 func TestTraceEnds(t *testing.T) {
 	again := []Rule{{Do: Verdict{Kind: Jump, Chain: "a"}}, {Do: Verdict{Kind: Jump, Chain: "b"}}, {Do: GotoChain("a")}}
 	table := &Table{TableID: TableID{IPv4, "t"}, Chains: []*Chain{{Name: "a", Hook: Output, Rules: again}, {Name: "b", Rules: again}}}
-	p := Trace(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.MustParseAddrPort("10.0.0.1:80")})
+	p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.MustParseAddrPort("10.0.0.1:80")})
 	if len(p.Steps) != maxSteps || !p.Unfinished || p.Outcome != Accepted {
 		t.Errorf("%d steps, unfinished %t, %s", len(p.Steps), p.Unfinished, p.Outcome)
 	}
@@ -59,7 +59,7 @@ func TestTraceChoices(t *testing.T) {
 	table := &Table{TableID: id, Sets: []*Set{slots}, Chains: []*Chain{
 		{Name: "out", Hook: Output, Rules: []Rule{draw(3), draw(1), {Do: Verdict{Kind: Drop}}}}}}
 	for n, want := range []Outcome{Dropped, Accepted, Dropped} {
-		p := Trace(table, Packet{Hook: Output, Draw: uint32(n), Destination: netip.MustParseAddrPort("10.0.0.1:80")})
+		p := Simulate(table, Packet{Hook: Output, Draw: uint32(n), Destination: netip.MustParseAddrPort("10.0.0.1:80")})
 		if p.Choices != 3 || p.Outcome != want {
 			t.Errorf("draw %d of %d: %s", n, p.Choices, p.Outcome)
 		}

@@ -12,28 +12,28 @@ import (
 func TestPace(t *testing.T) {
 	begin := time.Now()
 	at := func(d time.Duration) time.Time { return begin.Add(d) }
-	wait := func(p *pace, now, want time.Duration) {
+	wait := func(p *throttle, now, want time.Duration) {
 		t.Helper()
 		if got := p.wait(at(now)); got != want {
 			t.Errorf("%v after the beginning it waits %v, want %v", now, got, want)
 		}
 	}
-	attempt := func(p *pace, now time.Duration, err error) {
+	attempt := func(p *throttle, now time.Duration, err error) {
 		p.started(at(now))
 		p.ended(err)
 	}
 	refused := errors.New("refused")
 
-	p := &pace{}
+	p := &throttle{}
 	wait(p, 0, 0)
 	attempt(p, 0, nil)
 	wait(p, 0, 0) // at once, unless there is a least time between
-	p = &pace{minSync: time.Second}
+	p = &throttle{minSync: time.Second}
 	attempt(p, 0, nil)
 	wait(p, 0, time.Second)
 	wait(p, 2*time.Second, 0)
 
-	p = &pace{}
+	p = &throttle{}
 	attempt(p, 0, refused)
 	wait(p, 0, minBackoff)
 	attempt(p, minBackoff, refused)
@@ -47,7 +47,7 @@ func TestPace(t *testing.T) {
 	attempt(p, time.Hour, nil)
 	wait(p, time.Hour, 0)
 
-	p = &pace{}
+	p = &throttle{}
 	attempt(p, 0, nil)
 	p.disturbed(at(time.Hour))
 	wait(p, time.Hour, 0) // the first is repaired at once
@@ -66,7 +66,7 @@ func TestPace(t *testing.T) {
 // TestTrials: who is tried again when, one at a time, and who has been tried often waits long.
 func TestTrials(t *testing.T) {
 	now := time.Now()
-	var some trials
+	var some retryQueue
 	if _, ok := some.next(now); ok || some.wait(now) < time.Hour {
 		t.Error("nobody is there, and is tried")
 	}

@@ -30,7 +30,7 @@ type sweepTest struct {
 	kernel  *kernel.Conn
 	flows   *ctnetlink.Conn
 	ruleset *render.Ruleset
-	sweeper *sweeper
+	sweeper *conntrackCleaner
 	facts   render.Node
 	log     logtest.Buffer
 
@@ -62,7 +62,7 @@ func newSweepTest(t *testing.T) *sweepTest {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.sweeper = newSweeper(s.flows, log, s.observe)
+	s.sweeper = newConntrackCleaner(s.flows, log, s.observe)
 	t.Cleanup(func() {
 		s.sweeper.Close()
 		s.flows.Close()
@@ -96,7 +96,7 @@ func (s *sweepTest) round(services ...render.Service) {
 	u := render.Update{Node: s.facts, Services: services}
 	s.sweeper.Take(u)
 	s.ruleset.Update(u)
-	have, generation, err := s.kernel.Read(render.Tables()...)
+	have, generation, err := s.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -11,18 +11,18 @@ import (
 )
 
 // refusals are the addresses that Services name and this node is set not to serve. The zero refusals are ready.
-type refusals struct {
-	of    map[render.ServiceName][]render.RefusedAddresses
+type disallowedAddresses struct {
+	of    map[render.ServiceName][]render.DisallowedAddresses
 	count int
 }
 
 // take notes what an update changes and tells of what is new, once for each Service and field.
-func (r *refusals) take(u render.Update, log *slog.Logger, events *events) {
+func (r *disallowedAddresses) take(u render.Update, log *slog.Logger, events *events) {
 	for _, name := range u.Removed {
 		r.set(name, nil)
 	}
 	for _, s := range u.Services {
-		refused := render.RefusedAddressesOf(u.Node, s)
+		refused := render.DisallowedAddressesOf(u.Node, s)
 		if !r.set(s.ServiceName, refused) {
 			continue
 		}
@@ -35,13 +35,13 @@ func (r *refusals) take(u render.Update, log *slog.Logger, events *events) {
 }
 
 // set gives a Service other refused addresses, and says whether that changed something.
-func (r *refusals) set(name render.ServiceName, now []render.RefusedAddresses) bool {
+func (r *disallowedAddresses) set(name render.ServiceName, now []render.DisallowedAddresses) bool {
 	had := r.of[name]
 	if len(had)+len(now) == 0 || reflect.DeepEqual(had, now) {
 		return false
 	}
 	if r.of == nil {
-		r.of = make(map[render.ServiceName][]render.RefusedAddresses)
+		r.of = make(map[render.ServiceName][]render.DisallowedAddresses)
 	}
 	r.count += total(now) - total(had)
 	if r.of[name] = now; now == nil {
@@ -50,7 +50,7 @@ func (r *refusals) set(name render.ServiceName, now []render.RefusedAddresses) b
 	return true
 }
 
-func total(refused []render.RefusedAddresses) (n int) {
+func total(refused []render.DisallowedAddresses) (n int) {
 	for _, r := range refused {
 		n += len(r.Addresses)
 	}

@@ -17,15 +17,15 @@ import (
 )
 
 // Watch hears what others change in tables. What its Conn changes it does not hear of.
-type Watch struct {
+type Monitor struct {
 	nl     *nlmsg.Socket
 	tables []nft.TableID
-	seen   Intrusion   // of the commit whose messages are coming in
-	missed atomic.Bool // Next is to say that there was more than could be read
+	seen   ExternalChange // of the commit whose messages are coming in
+	missed atomic.Bool    // Next is to say that there was more than could be read
 }
 
 // Intrusion is a change that somebody else made to the tables.
-type Intrusion struct {
+type ExternalChange struct {
 	// First says what changed first, as far as the kernel tells: "delete element ip nfproxy services". Count is how many
 	// sets of elements, rules, chains, sets and tables were changed.
 	First string
@@ -38,7 +38,7 @@ type Intrusion struct {
 }
 
 // String says it in words.
-func (i Intrusion) String() string {
+func (i ExternalChange) String() string {
 	if i.Missed {
 		return "more changes than could be read"
 	}
@@ -50,12 +50,12 @@ func (i Intrusion) String() string {
 }
 
 // Watch begins to watch tables of the calling thread's network namespace, which must be that of the Conn.
-func (c *Conn) Watch(tables ...nft.TableID) (*Watch, error) {
+func (c *Conn) Monitor(tables ...nft.TableID) (*Monitor, error) {
 	s, err := nlmsg.Dial()
 	if err != nil {
 		return nil, err
 	}
-	w := &Watch{nl: s, tables: tables}
+	w := &Monitor{nl: s, tables: tables}
 	filter, err := bpf.Assemble(notFrom(c.nl.PID()))
 	if err == nil {
 		err = w.nl.SetBPF(filter)
@@ -67,7 +67,7 @@ func (c *Conn) Watch(tables ...nft.TableID) (*Watch, error) {
 		w.Close()
 		return nil, fmt.Errorf("watch nftables: %w", err)
 	}
-	c.watch = w
+	c.monitor = w
 	return w, nil
 }
 
@@ -78,7 +78,7 @@ const manyElements = 1000
 
 // turnAway does not listen while f makes a batch of n elements through the Conn, if that is many. If anybody else
 // committed meanwhile, which the generation tells, Next says that it has missed something. A nil Watch does nothing.
-func (w *Watch) turnAway(c *Conn, n int, f func() error) error {
+func (w *Monitor) pauseDuring(c *Conn, n int, f func() error) error {
 	if w == nil || n < manyElements {
 		return f()
 	}
@@ -116,24 +116,24 @@ func notFrom(port uint32) []bpf.Instruction {
 }
 
 // Close ends the Watch.
-func (w *Watch) Close() error { return w.nl.Close() }
+func (w *Monitor) Close() error { return w.nl.Close() }
 
 // Next blocks until somebody else has changed something of the tables. After Close it returns an error that is
 // os.ErrClosed.
-func (w *Watch) Next() (Intrusion, error) {
+func (w *Monitor) Next() (ExternalChange, error) {
 	for {
 		b, err := w.nl.Receive(true)
 		switch {
 		case w.missed.CompareAndSwap(true, false):
 			if err := w.nl.SetReadDeadline(time.Time{}); err != nil {
-				return Intrusion{}, fmt.Errorf("watch nftables: %w", err)
+				return ExternalChange{}, fmt.Errorf("watch nftables: %w", err)
 			}
 			fallthrough
 		case errors.Is(err, unix.ENOBUFS):
-			w.seen = Intrusion{}
-			return Intrusion{Missed: true}, nil
+			w.seen = ExternalChange{}
+			return ExternalChange{Missed: true}, nil
 		case err != nil:
-			return Intrusion{}, fmt.Errorf("watch nftables: %w", err)
+			return ExternalChange{}, fmt.Errorf("watch nftables: %w", err)
 		}
 		if found, ok := w.take(b); ok {
 			return found, nil
@@ -142,7 +142,7 @@ func (w *Watch) Next() (Intrusion, error) {
 }
 
 // take reads a datagram. A commit's changes come first, its number and author last.
-func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
+func (w *Monitor) take(b []byte) (found ExternalChange, ok bool) {
 	for h, body := range nlmsg.Messages(b) {
 		if h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nlmsg.NFGenLen {
 			continue
@@ -153,7 +153,7 @@ func (w *Watch) take(b []byte) (found Intrusion, ok bool) {
 				found, ok = w.seen, true
 				found.By = author(body)
 			}
-			w.seen = Intrusion{}
+			w.seen = ExternalChange{}
 			continue
 		}
 		i := slices.IndexFunc(w.tables, func(id nft.TableID) bool {

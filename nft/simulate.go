@@ -70,8 +70,8 @@ type Step struct {
 
 // Trace follows a packet through the table: the base chains of its hook, then, unless it ended there, those at
 // postrouting. It reads nothing but the table and the packet.
-func Trace(t *Table, p Packet) Path {
-	tr := tracer{table: t, packet: p, path: Path{Destination: p.Destination}}
+func Simulate(t *Table, p Packet) Path {
+	tr := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
 	for _, hook := range []Hook{p.Hook, Postrouting} {
 		for _, c := range t.baseChains(hook) {
 			if tr.chain(c) != Drop {
@@ -100,11 +100,11 @@ func (t *Table) baseChains(h Hook) []*Chain {
 
 // Holds says whether a match holds for a packet when it comes in.
 func Holds(t *Table, p Packet, m Match) bool {
-	tr := tracer{table: t, packet: p, path: Path{Destination: p.Destination}}
+	tr := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
 	return tr.match(m)
 }
 
-type tracer struct {
+type simulation struct {
 	table  *Table
 	packet Packet
 	path   Path
@@ -114,7 +114,7 @@ type tracer struct {
 const pass VerdictKind = 0
 
 // chain evaluates a chain and those it leads to: Accept or Drop where that is decided, Return at its end.
-func (tr *tracer) chain(c *Chain) VerdictKind {
+func (tr *simulation) chain(c *Chain) VerdictKind {
 	for _, r := range c.Rules {
 		if len(tr.path.Steps) == maxSteps {
 			tr.path.Unfinished = true
@@ -136,7 +136,7 @@ func (tr *tracer) chain(c *Chain) VerdictKind {
 }
 
 // follow goes where a verdict leads. What returns from a jumped-to chain lets the rules after it go on.
-func (tr *tracer) follow(v Verdict) VerdictKind {
+func (tr *simulation) follow(v Verdict) VerdictKind {
 	if v.Kind != Jump && v.Kind != Goto {
 		return v.Kind
 	}
@@ -150,7 +150,7 @@ func (tr *tracer) follow(v Verdict) VerdictKind {
 	return pass
 }
 
-func (tr *tracer) matches(matches []Match) bool {
+func (tr *simulation) matches(matches []Match) bool {
 	for _, m := range matches {
 		if !tr.match(m) {
 			return false
@@ -159,31 +159,31 @@ func (tr *tracer) matches(matches []Match) bool {
 	return true
 }
 
-func (tr *tracer) match(m Match) bool {
+func (tr *simulation) match(m Match) bool {
 	switch m := m.(type) {
 	case In:
 		_, found := tr.lookup(m.Key, m.Set)
 		return found != m.Not
 	case OfProtocol:
 		return tr.packet.Protocol == m.Protocol
-	case Translated:
+	case CtStatusDNAT:
 		return tr.path.Destination != tr.packet.Destination
-	case FromHost:
+	case FibSourceLocal:
 		return tr.packet.Hook == Output
-	case FromInterface:
+	case InputInterface:
 		same := tr.packet.Interface == m.Name
 		if m.Prefix {
 			same = strings.HasPrefix(tr.packet.Interface, m.Name)
 		}
 		return same != m.Not
-	case Counted:
+	case CounterStatement:
 		return true
 	}
 	return false
 }
 
 // do carries an action out: the verdict that follows from it, and the words for it.
-func (tr *tracer) do(a Action) (Verdict, string) {
+func (tr *simulation) do(a Action) (Verdict, string) {
 	switch a := a.(type) {
 	case Verdict:
 		return a, a.String()
@@ -201,7 +201,7 @@ func (tr *tracer) do(a Action) (Verdict, string) {
 			tr.path.Outcome = Reset
 		}
 		return Verdict{Kind: Drop}, tr.path.Outcome.String()
-	case Remember:
+	case Update:
 		return tr.remember(a)
 	case Masquerade:
 		tr.path.Masqueraded = true
@@ -211,7 +211,7 @@ func (tr *tracer) do(a Action) (Verdict, string) {
 }
 
 // remember tells by the table as it is: nothing is learnt.
-func (tr *tracer) remember(a Remember) (Verdict, string) {
+func (tr *simulation) remember(a Update) (Verdict, string) {
 	_, known := tr.lookup(a.Key, a.Map)
 	if s := tr.table.Set(a.Map); s != nil && !known && s.Size > 0 && len(s.Elements) >= int(s.Size) {
 		return Verdict{}, "full: not remembered"
@@ -219,7 +219,7 @@ func (tr *tracer) remember(a Remember) (Verdict, string) {
 	return a.Then, "remembered, " + a.Then.String()
 }
 
-func (tr *tracer) dnat(a DNAT) (Verdict, string) {
+func (tr *simulation) dnat(a DNAT) (Verdict, string) {
 	e, found := tr.lookup(a.Key, a.Map)
 	if !found {
 		return Verdict{}, "no element"
@@ -232,7 +232,7 @@ func (tr *tracer) dnat(a DNAT) (Verdict, string) {
 	return Verdict{Kind: Accept}, "to " + tr.path.Destination.String()
 }
 
-func (tr *tracer) lookup(key []Field, set string) (Element, bool) {
+func (tr *simulation) lookup(key []Field, set string) (Element, bool) {
 	s := tr.table.Set(set)
 	if s == nil {
 		return Element{}, false
@@ -244,7 +244,7 @@ func (tr *tracer) lookup(key []Field, set string) (Element, bool) {
 	return s.Lookup(k)
 }
 
-func (tr *tracer) field(f Field) Value {
+func (tr *simulation) field(f Field) Value {
 	switch f.Kind {
 	case SourceAddr:
 		return Addr(tr.packet.Source.Addr())

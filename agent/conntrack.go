@@ -17,7 +17,7 @@ import (
 
 // sweeper deletes stale entries of the connection tracking, in a goroutine of its own: programming never waits
 // for it. A nil one does nothing.
-type sweeper struct {
+type conntrackCleaner struct {
 	flows *ctnetlink.Conn
 	log   *slog.Logger
 	// observe, if not nil, is told of every sweep: how many entries of the family went, and the time it took. It is
@@ -27,7 +27,7 @@ type sweeper struct {
 	mu    sync.Mutex // held for one entry at a time, never for a list
 	index *render.FlowIndex
 	// strays, if not nil, tells connections that are to be looked for.
-	strays *render.Strays
+	strays *render.UntranslatedFlows
 
 	wake  chan struct{}
 	stop  context.CancelFunc
@@ -36,16 +36,16 @@ type sweeper struct {
 
 // newSweeper returns a sweeper that has begun. It sweeps everything when Programmed is called for the first time. The
 // flows are the sweeper's until Close returns; they are not closed.
-func newSweeper(flows *ctnetlink.Conn, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *sweeper {
+func newConntrackCleaner(flows *ctnetlink.Conn, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *conntrackCleaner {
 	ctx, stop := context.WithCancel(context.Background())
-	s := &sweeper{flows: flows, log: log, observe: observe, index: render.NewFlowIndex(),
+	s := &conntrackCleaner{flows: flows, log: log, observe: observe, index: render.NewFlowIndex(),
 		wake: make(chan struct{}, 1), stop: stop, ended: make(chan struct{})}
 	go s.run(ctx)
 	return s
 }
 
 // Take takes over what changed.
-func (s *sweeper) Take(u render.Update) {
+func (s *conntrackCleaner) Take(u render.Update) {
 	if s == nil {
 		return
 	}
@@ -56,7 +56,7 @@ func (s *sweeper) Take(u render.Update) {
 
 // Programmed says that the kernel has all that was taken, by these changes. It is to be called also when there was
 // nothing to change: an endpoint that serves while it terminates can go without.
-func (s *sweeper) Programmed(changes []nft.Change) {
+func (s *conntrackCleaner) Programmed(changes []nft.Change) {
 	if s == nil {
 		return
 	}
@@ -67,7 +67,7 @@ func (s *sweeper) Programmed(changes []nft.Change) {
 }
 
 // WentAstray says that the tables were not there for a time, and how to tell the connections that began in it.
-func (s *sweeper) WentAstray(strays render.Strays) {
+func (s *conntrackCleaner) WentAstray(strays render.UntranslatedFlows) {
 	if s == nil {
 		return
 	}
@@ -78,7 +78,7 @@ func (s *sweeper) WentAstray(strays render.Strays) {
 }
 
 // poke has the sweeper look for what is due.
-func (s *sweeper) poke() {
+func (s *conntrackCleaner) poke() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
@@ -86,7 +86,7 @@ func (s *sweeper) poke() {
 }
 
 // Close ends the sweeper and waits until it has. A list under way is read to its end, but nothing more is deleted.
-func (s *sweeper) Close() {
+func (s *conntrackCleaner) Close() {
 	if s == nil {
 		return
 	}
@@ -108,7 +108,7 @@ const (
 )
 
 // run sweeps what is due until ctx ends.
-func (s *sweeper) run(ctx context.Context) {
+func (s *conntrackCleaner) run(ctx context.Context) {
 	defer close(s.ended)
 	var backoff time.Duration
 	for {
@@ -151,12 +151,12 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // sweep deletes what is stale and what went astray.
-func (s *sweeper) sweep(ctx context.Context) error {
+func (s *conntrackCleaner) sweep(ctx context.Context) error {
 	return errors.Join(s.sweepStale(ctx), s.sweepStrays(ctx))
 }
 
 // sweepStrays lists all of TCP: there is no other way, and it is seldom.
-func (s *sweeper) sweepStrays(ctx context.Context) error {
+func (s *conntrackCleaner) sweepStrays(ctx context.Context) error {
 	s.mu.Lock()
 	strays := s.strays
 	s.strays = nil
@@ -186,7 +186,7 @@ func (s *sweeper) sweepStrays(ctx context.Context) error {
 }
 
 // sweepStale lists what is due, judges it and deletes what is stale.
-func (s *sweeper) sweepStale(ctx context.Context) error {
+func (s *conntrackCleaner) sweepStale(ctx context.Context) error {
 	s.mu.Lock()
 	due, ok := s.index.Next()
 	s.mu.Unlock()
@@ -196,7 +196,7 @@ func (s *sweeper) sweepStale(ctx context.Context) error {
 	tallies, err := s.carryOut(ctx, due)
 	s.mu.Lock()
 	if err == nil && ctx.Err() == nil {
-		s.index.Swept(due)
+		s.index.CleanedUp(due)
 	} else {
 		s.index.Failed(due)
 	}
@@ -211,7 +211,7 @@ type sweepTally struct {
 	took    time.Duration
 }
 
-func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.Family]sweepTally, error) {
+func (s *conntrackCleaner) carryOut(ctx context.Context, due render.FlowCleanup) (map[nft.Family]sweepTally, error) {
 	tallies := make(map[nft.Family]sweepTally)
 	var failed []error
 	for _, filter := range due.Filters {
@@ -235,7 +235,7 @@ func (s *sweeper) carryOut(ctx context.Context, due render.FlowSweep) (map[nft.F
 
 // sweepFlows deletes those of the flows that match the filter which are judged stale. The first that cannot be deleted is
 // the error.
-func (s *sweeper) sweepFlows(ctx context.Context, filter conntrack.Filter,
+func (s *conntrackCleaner) sweepFlows(ctx context.Context, filter conntrack.Filter,
 	judge func(conntrack.Flow) (stale bool, why render.Reason)) (deleted int, err error) {
 	listed := s.flows.List(filter, func(f conntrack.Flow) {
 		if ctx.Err() != nil {
@@ -257,7 +257,7 @@ func (s *sweeper) sweepFlows(ctx context.Context, filter conntrack.Filter,
 	return deleted, errors.Join(listed, err)
 }
 
-func (s *sweeper) report(tallies map[nft.Family]sweepTally) {
+func (s *conntrackCleaner) report(tallies map[nft.Family]sweepTally) {
 	for family, t := range tallies {
 		level := slog.LevelDebug
 		if t.deleted > 0 {

@@ -17,7 +17,7 @@ const (
 )
 
 // pace says when the proxy may program.
-type pace struct {
+type throttle struct {
 	minSync time.Duration // least time between the beginnings of two attempts
 	last    time.Time     // when the last attempt began
 	due     time.Time     // not before
@@ -28,14 +28,14 @@ type pace struct {
 }
 
 // wait is how long the next attempt has to wait, 0 if it may begin.
-func (p *pace) wait(now time.Time) time.Duration { return max(0, p.due.Sub(now)) }
+func (p *throttle) wait(now time.Time) time.Duration { return max(0, p.due.Sub(now)) }
 
-func (p *pace) mayStart(now time.Time) bool { return p.wait(now) == 0 }
+func (p *throttle) mayStart(now time.Time) bool { return p.wait(now) == 0 }
 
 // started notes the beginning of an attempt, ended its outcome.
-func (p *pace) started(now time.Time) { p.last = now }
+func (p *throttle) started(now time.Time) { p.last = now }
 
-func (p *pace) ended(err error) {
+func (p *throttle) ended(err error) {
 	if err == nil {
 		p.backoff, p.due = 0, p.last.Add(p.minSync)
 		return
@@ -45,14 +45,14 @@ func (p *pace) ended(err error) {
 }
 
 // hurry ends a wait after failures: there is something new, and it may be what was missing.
-func (p *pace) hurry() {
+func (p *throttle) hurry() {
 	if p.backoff > 0 {
 		p.due = p.last.Add(p.minSync)
 	}
 }
 
 // disturbed notes that there is something to repair.
-func (p *pace) disturbed(now time.Time) {
+func (p *throttle) disturbed(now time.Time) {
 	if now.Sub(p.repaired) > calm {
 		p.pause = 0
 	} else {

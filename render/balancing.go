@@ -14,7 +14,7 @@ func (r *Ruleset) balance(m nft.Member, d *delta) {
 }
 
 // balanceOwn does the same for the rules of a Service's own chains.
-func (r *Ruleset) balanceOwn(o *Own, d *delta) {
+func (r *Ruleset) balanceOwn(o *DedicatedObjects, d *delta) {
 	if o == nil {
 		return
 	}
@@ -28,7 +28,7 @@ func (r *Ruleset) balanceOwn(o *Own, d *delta) {
 }
 
 func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict, d *delta) {
-	b, ok := BalancerOf(f, v)
+	b, ok := BalancingChainOf(f, v)
 	if !ok || r.balanced[b] {
 		return
 	}
@@ -38,16 +38,16 @@ func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict, d *delta) {
 }
 
 // balancers lists a family's load balancing chains, in order.
-func (r *Ruleset) balancers(f nft.Family) []Balancer {
-	var all []Balancer
+func (r *Ruleset) balancers(f nft.Family) []BalancingChain {
+	var all []BalancingChain
 	for b := range r.balanced {
 		if b.Family == f {
 			all = append(all, b)
 		}
 	}
-	slices.SortFunc(all, func(a, b Balancer) int {
+	slices.SortFunc(all, func(a, b BalancingChain) int {
 		if a.Local != b.Local {
-			return strings.Compare(a.Chain(), b.Chain())
+			return strings.Compare(a.Name(), b.Name())
 		}
 		return a.Endpoints - b.Endpoints
 	})
@@ -56,7 +56,7 @@ func (r *Ruleset) balancers(f nft.Family) []Balancer {
 
 // WithoutSpares leaves out of the changes that Reconcile returns those that only remove load balancing chains which no
 // frontend needs at the moment: they do no harm, and are there to be needed again.
-func WithoutSpares(changes []nft.Change) []nft.Change {
+func WithoutUnusedChains(changes []nft.Change) []nft.Change {
 	kept := make(map[string]bool) // chains that get rules again
 	for _, c := range changes {
 		if rules, ok := c.Object.(nft.Rules); ok && c.Op == nft.Add {
@@ -74,7 +74,7 @@ func WithoutSpares(changes []nft.Change) []nft.Change {
 		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
 			return false
 		}
-		_, balances := BalancerOf(chain.Table.Family, nft.GotoChain(chain.Name))
+		_, balances := BalancingChainOf(chain.Table.Family, nft.GotoChain(chain.Name))
 		return balances
 	})
 }

@@ -24,18 +24,18 @@ const (
 func KindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
 
 // Part is what one Service has in the tables.
-type Part struct {
+type ServiceRules struct {
 	// Fragment is its elements in the sets that all Services share.
 	Fragment nft.Fragment
 	// Own is what nobody else has: of Services with session affinity. Others have nil.
-	Own *Own
+	Dedicated *DedicatedObjects
 }
 
 // PartOf returns the part of the tables that belongs to one Service: the same node and Service give the same part,
 // whatever order they come in. Endpoints take the slots in order of their addresses.
-func PartOf(n Node, s Service) Part {
+func RulesOf(n Node, s Service) ServiceRules {
 	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
-	for _, addr := range n.spoken(s.ClusterIPs) {
+	for _, addr := range n.supported(s.ClusterIPs) {
 		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
@@ -44,24 +44,24 @@ func PartOf(n Node, s Service) Part {
 	}
 	b.fragment.Sort()
 	// Held for as long as the Service lives: without the room that appending made.
-	return Part{slices.Clone(compact(b.fragment)), own(b.affinities)}
+	return ServiceRules{slices.Clone(compact(b.fragment)), own(b.affinities)}
 }
 
 // frontends goes through where a port of the Service is reached on the node. One can come twice.
 func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
-	for _, addr := range n.spoken(s.ClusterIPs) {
+	for _, addr := range n.supported(s.ClusterIPs) {
 		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range n.spoken(n.ExternalIPs.of(s.ExternalIPs)) {
+	for _, addr := range n.supported(n.ExternalIPs.of(s.ExternalIPs)) {
 		each(ExternalIP, netip.AddrPortFrom(addr, p.Port))
 	}
-	for _, addr := range n.spoken(n.LoadBalancerIPs.of(s.LoadBalancerIPs)) {
+	for _, addr := range n.supported(n.LoadBalancerIPs.of(s.LoadBalancerIPs)) {
 		each(LoadBalancer, netip.AddrPortFrom(addr, p.Port))
 	}
 	if p.NodePort == 0 {
 		return
 	}
-	for _, addr := range n.spoken(n.Addresses) {
+	for _, addr := range n.supported(n.Addresses) {
 		each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
 	}
 }
@@ -184,7 +184,7 @@ func (f *frontendBuilder) balance(local bool) nft.Verdict {
 	for i, to := range values(endpoints) {
 		f.add(slots, nft.Element{Key: f.key + nft.Slot(uint16(i)), Data: to})
 	}
-	v := Balancer{f.schema.Table.Family, local, len(endpoints)}.Verdict()
+	v := BalancingChain{f.schema.Table.Family, local, len(endpoints)}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.choose(v, local)
 	}

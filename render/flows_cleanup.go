@@ -62,7 +62,7 @@ func (d flowDuty) merge(other flowDuty) {
 }
 
 // FlowSweep is what has to be listed and judged.
-type FlowSweep struct {
+type FlowCleanup struct {
 	// Filters together say which flows. One can be of several filters.
 	Filters []conntrack.Filter
 
@@ -94,8 +94,8 @@ func (x *FlowIndex) Programmed(changes []nft.Change) {
 }
 
 // Next returns what has to be swept now; it says false for nothing. Either Swept or Failed follows.
-func (x *FlowIndex) Next() (FlowSweep, bool) {
-	s := FlowSweep{duty: x.due, epoch: x.epoch}
+func (x *FlowIndex) Next() (FlowCleanup, bool) {
+	s := FlowCleanup{duty: x.due, epoch: x.epoch}
 	for _, g := range slices.SortedFunc(maps.Keys(x.due), flowGroup.compare) {
 		if x.sizes[g] == 0 {
 			continue
@@ -115,7 +115,7 @@ func (x *FlowIndex) Next() (FlowSweep, bool) {
 }
 
 // Swept says that a sweep was complete: what was gone when it began is forgotten.
-func (x *FlowIndex) Swept(s FlowSweep) {
+func (x *FlowIndex) CleanedUp(s FlowCleanup) {
 	for f, since := range x.gone {
 		c := s.duty[flowGroupOf(f)]
 		if since <= s.epoch && (c.all || slices.Contains(c.few, f)) {
@@ -125,7 +125,7 @@ func (x *FlowIndex) Swept(s FlowSweep) {
 }
 
 // Failed says that a sweep was not: it is due again.
-func (x *FlowIndex) Failed(s FlowSweep) { x.due.merge(s.duty) }
+func (x *FlowIndex) Failed(s FlowCleanup) { x.due.merge(s.duty) }
 
 // FlowFrontends are the UDP and SCTP frontends that changes are about: what they have in any set. A sweep is needed if
 // there are some. One can come several times.

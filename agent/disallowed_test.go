@@ -53,7 +53,7 @@ func TestRefusedAddresses(t *testing.T) {
 
 // TestRefusalsCount: the number of addresses refused follows the Services.
 func TestRefusalsCount(t *testing.T) {
-	var r refusals
+	var r disallowedAddresses
 	node := render.Node{LoadBalancerIPs: render.Allowlist{Only: true}, ExternalIPs: render.Allowlist{Only: true}}
 	service := func(name string, addresses int) render.Service {
 		s := testService(name, "10.96.0.1:80")

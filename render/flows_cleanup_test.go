@@ -145,7 +145,7 @@ func TestSweepMemory(t *testing.T) {
 	x := newFlowTest(nil, flowService())
 	during, _ := x.Next()
 	x.change(Update{Removed: []ServiceName{flowService().ServiceName}})
-	x.Swept(during)
+	x.CleanedUp(during)
 	if !remembered(x) {
 		t.Error("forgotten by a sweep that began before")
 	}

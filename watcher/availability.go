@@ -14,7 +14,7 @@ import (
 
 // connection tells the log when the API server stops to answer and when it answers again, and what it refuses: each time
 // once, however often it is asked.
-type connection struct {
+type availability struct {
 	log *slog.Logger
 
 	mu sync.Mutex
@@ -25,12 +25,12 @@ type connection struct {
 	refused map[string]bool
 }
 
-func newConnection(log *slog.Logger) *connection {
-	return &connection{log: log, failing: map[string]bool{}, refused: map[string]bool{}}
+func newConnection(log *slog.Logger) *availability {
+	return &availability{log: log, failing: map[string]bool{}, refused: map[string]bool{}}
 }
 
 // observe takes note of what became of a request.
-func (c *connection) observe(verb string, r resource, err error) {
+func (c *availability) observe(verb string, r resource, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !answered(err) {
@@ -68,7 +68,7 @@ func answered(err error) bool {
 	}
 }
 
-func (c *connection) fail(name string, err error) {
+func (c *availability) fail(name string, err error) {
 	c.failing[name] = true
 	if c.lost.IsZero() {
 		c.lost = time.Now()
@@ -77,7 +77,7 @@ func (c *connection) fail(name string, err error) {
 	}
 }
 
-func (c *connection) answer(name string) {
+func (c *availability) answer(name string) {
 	delete(c.failing, name)
 	if !c.lost.IsZero() && len(c.failing) == 0 {
 		c.log.Info("the API server answers again", "after", time.Since(c.lost).Round(time.Millisecond))
@@ -86,7 +86,7 @@ func (c *connection) answer(name string) {
 }
 
 // refuse logs what is missing. What is optional may be missing.
-func (c *connection) refuse(verb string, r resource, err error) {
+func (c *availability) refuse(verb string, r resource, err error) {
 	key := r.name + " " + verb
 	if c.refused[key] {
 		return

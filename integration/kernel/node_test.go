@@ -19,7 +19,7 @@ import (
 )
 
 // lab is a node with pods, and the tables of a Ruleset in its kernel.
-type lab struct {
+type testNode struct {
 	t       testing.TB
 	node    *sandbox.Namespace
 	network *sandbox.Network
@@ -47,14 +47,14 @@ func prefixes(texts ...string) []netip.Prefix {
 }
 
 // newLab returns a lab without a network: a kernel to program.
-func newLab(t testing.TB) *lab {
+func newTestNode(t testing.TB) *testNode {
 	t.Helper()
 	ns, err := sandbox.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	l := &lab{t: t, node: ns, facts: labNode()}
+	l := &testNode{t: t, node: ns, facts: labNode()}
 	l.ruleset = render.NewRuleset(l.facts)
 	err = ns.Do(func() (err error) {
 		l.kernel, err = kernel.Open()
@@ -68,7 +68,7 @@ func newLab(t testing.TB) *lab {
 }
 
 // addNetwork gives the lab's node its addresses and the means to route.
-func (l *lab) addNetwork() *lab {
+func (l *testNode) addNetwork() *testNode {
 	l.t.Helper()
 	var err error
 	l.network, err = sandbox.NewNetwork(l.node, netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10"))
@@ -80,7 +80,7 @@ func (l *lab) addNetwork() *lab {
 }
 
 // apply hands an update to the ruleset, carries out what follows and returns it. The first call reconciles.
-func (l *lab) apply(u render.Update) []nft.Change {
+func (l *testNode) apply(u render.Update) []nft.Change {
 	l.t.Helper()
 	u.Node = l.facts
 	l.ruleset.Update(u)
@@ -92,9 +92,9 @@ func (l *lab) apply(u render.Update) []nft.Change {
 }
 
 // reconcile compares the ruleset with what the kernel has and sends the difference.
-func (l *lab) reconcile() []nft.Change {
+func (l *testNode) reconcile() []nft.Change {
 	l.t.Helper()
-	have, generation, err := l.kernel.Read(render.Tables()...)
+	have, generation, err := l.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -106,9 +106,9 @@ func (l *lab) reconcile() []nft.Change {
 }
 
 // tables reads the kernel.
-func (l *lab) tables() []*nft.Table {
+func (l *testNode) tables() []*nft.Table {
 	l.t.Helper()
-	tables, _, err := l.kernel.Read(render.Tables()...)
+	tables, _, err := l.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -117,7 +117,7 @@ func (l *lab) tables() []*nft.Table {
 
 // nft runs nft in the lab's namespace and returns what it prints. It is there, or the test fails: without its judgement
 // there is no result.
-func (l *lab) nft(stdin string, args ...string) string {
+func (l *testNode) nft(stdin string, args ...string) string {
 	l.t.Helper()
 	out, err := runNFT(l.node, stdin, args...)
 	if err != nil {
@@ -162,7 +162,7 @@ func endpoint(text string) render.Endpoint {
 }
 
 // pod adds a pod that answers on the given port, TCP and UDP, who it is and whom it saw.
-func (l *lab) pod(name string, port uint16, addrs ...string) *sandbox.Pod {
+func (l *testNode) pod(name string, port uint16, addrs ...string) *sandbox.Pod {
 	l.t.Helper()
 	var parsed []netip.Addr
 	for _, a := range addrs {
@@ -181,7 +181,7 @@ func (l *lab) pod(name string, port uint16, addrs ...string) *sandbox.Pod {
 	return p
 }
 
-func (l *lab) serve(p *sandbox.Pod, at netip.AddrPort) {
+func (l *testNode) serve(p *sandbox.Pod, at netip.AddrPort) {
 	l.t.Helper()
 	stream, err := p.Listen("tcp", at.String())
 	if err != nil {

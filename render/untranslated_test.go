@@ -17,7 +17,7 @@ func TestStrays(t *testing.T) {
 	six := testService("six", 1, "[fd00:10:96::1]:80", "[fd00::1]:80")
 	r := NewRuleset(node)
 	r.Update(Update{Node: node, Services: []Service{s, six}})
-	strays := r.Strays()
+	strays := r.UntranslatedFlows()
 	for _, c := range []struct {
 		name string
 		to   string

@@ -13,10 +13,10 @@ import (
 )
 
 // watch starts to watch a lab's tables.
-func watch(l *lab) (w *kernel.Watch) {
+func watch(l *testNode) (w *kernel.Monitor) {
 	l.t.Helper()
 	err := l.node.Do(func() (err error) {
-		w, err = l.kernel.Watch(render.Tables()...)
+		w, err = l.kernel.Monitor(render.TableIDs()...)
 		return err
 	})
 	if err != nil {
@@ -27,8 +27,8 @@ func watch(l *lab) (w *kernel.Watch) {
 }
 
 // listen returns what is heard.
-func listen(t *testing.T, w *kernel.Watch) <-chan kernel.Intrusion {
-	c := make(chan kernel.Intrusion)
+func listen(t *testing.T, w *kernel.Monitor) <-chan kernel.ExternalChange {
+	c := make(chan kernel.ExternalChange)
 	go func() {
 		defer close(c)
 		for {
@@ -52,7 +52,7 @@ func listen(t *testing.T, w *kernel.Watch) <-chan kernel.Intrusion {
 
 // TestWatch: what others do to our tables is heard, with what and who; what we do, and what others do to theirs, is not.
 func TestWatch(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
 	heard := listen(t, watch(l))
@@ -86,7 +86,7 @@ func TestWatch(t *testing.T) {
 // TestWatchTurnsAway: of a large batch of ours there is nothing to hear, nor of what others do to theirs meanwhile; what
 // they do to ours is missed, and that is said.
 func TestWatchTurnsAway(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	heard := listen(t, watch(l))
 	var stranger *kernel.Conn
 	if err := l.node.Do(func() (err error) { stranger, err = kernel.Open(); return err }); err != nil {
@@ -148,7 +148,7 @@ func names(services []render.Service) []render.ServiceName {
 
 // TestWatchMissed: when there is more than can be read, that is said; and a first load of ours is not more.
 func TestWatchMissed(t *testing.T) {
-	l := newLab(t)
+	l := newTestNode(t)
 	w := watch(l)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(20_000)})
 	l.reconcile() // nobody reads meanwhile

@@ -14,7 +14,7 @@ const (
 )
 
 // trials says when Services in quarantine are tried again. The zero trials are ready.
-type trials map[render.ServiceName]*trial
+type retryQueue map[render.ServiceName]*trial
 
 // trial is one Service's.
 type trial struct {
@@ -23,9 +23,9 @@ type trial struct {
 }
 
 // failed notes that a Service was refused and returns how long it has to wait.
-func (t *trials) failed(name render.ServiceName, now time.Time) time.Duration {
+func (t *retryQueue) failed(name render.ServiceName, now time.Time) time.Duration {
 	if *t == nil {
-		*t = make(trials)
+		*t = make(retryQueue)
 	}
 	one := (*t)[name]
 	if one == nil {
@@ -38,7 +38,7 @@ func (t *trials) failed(name render.ServiceName, now time.Time) time.Duration {
 }
 
 // next returns a Service whose time has come: the first of them. It is tried alone.
-func (t trials) next(now time.Time) (name render.ServiceName, ok bool) {
+func (t retryQueue) next(now time.Time) (name render.ServiceName, ok bool) {
 	for n, one := range t {
 		if one.due.IsZero() || one.due.After(now) {
 			continue
@@ -54,12 +54,12 @@ func (t trials) next(now time.Time) (name render.ServiceName, ok bool) {
 }
 
 // succeeded notes that the kernel has what is wanted, but for the Services in quarantine: others need no trial.
-func (t trials) succeeded(inQuarantine func(render.ServiceName) bool) {
+func (t retryQueue) succeeded(inQuarantine func(render.ServiceName) bool) {
 	maps.DeleteFunc(t, func(name render.ServiceName, _ *trial) bool { return !inQuarantine(name) })
 }
 
 // wait is how long no trial is due.
-func (t trials) wait(now time.Time) time.Duration {
+func (t retryQueue) wait(now time.Time) time.Duration {
 	wait := time.Duration(1<<63 - 1)
 	for _, one := range t {
 		if !one.due.IsZero() {

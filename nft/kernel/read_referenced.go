@@ -14,13 +14,13 @@ import (
 
 // Lead says which elements of other sets of a table elements of one lead to, by their keys. The table has its chains, and
 // nothing of it may be kept.
-type Lead func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements
+type References func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements
 
 // ReadFollowing is ReadSets, and reads of other sets the elements that those lead to; keys that are not there are left
 // out. They are asked for on the second connection while the first still lists: a large set is listed slowly, for the
 // kernel goes through it from its start for every part of the listing (nf_tables_dump_set in
 // net/netfilter/nf_tables_api.c), and 300,000 elements take three times as long to list as to ask for one by one.
-func (c *Conn) ReadFollowing(second *Conn, names []string, lead Lead, ids ...nft.TableID) ([]*nft.Table, error) {
+func (c *Conn) ReadReferenced(second *Conn, names []string, lead References, ids ...nft.TableID) ([]*nft.Table, error) {
 	f := follower{Conn: second, found: make(map[*nft.Set][][]nft.Element)}
 	parts, done := make(chan func() error, partsAhead), make(chan error, 1)
 	go func() {
