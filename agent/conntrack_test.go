@@ -22,27 +22,29 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 )
 
-// sweepTest is a proxy's round with a sweeper beside it, in a node of its own.
-type sweepTest struct {
+// cleanerTest is a proxy's round with a cleaner beside it, in a node of its own.
+type cleanerTest struct {
 	t       *testing.T
 	node    *sandbox.Namespace
 	network *sandbox.Network
 	kernel  *kernel.Conn
 	flows   *ctnetlink.Conn
 	ruleset *render.Ruleset
-	sweeper *conntrackCleaner
-	facts   render.Node
-	log     logtest.Buffer
+	cleaner *conntrackCleaner
+	// stop ends the cleaner and waits until it has ended.
+	stop  func()
+	facts render.Node
+	log   logtest.Buffer
 
-	mu      sync.Mutex
-	deleted map[nft.Family]int
-	sweeps  int
+	mu       sync.Mutex
+	deleted  map[nft.Family]int
+	cleanups int
 }
 
-func newSweepTest(t *testing.T) *sweepTest {
+func newCleanerTest(t *testing.T) *cleanerTest {
 	t.Helper()
 	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
-	s := &sweepTest{t: t, facts: render.Node{Name: "node-a", Addresses: addrs,
+	s := &cleanerTest{t: t, facts: render.Node{Name: "node-a", Addresses: addrs,
 		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}, deleted: make(map[nft.Family]int)}
 	s.ruleset = render.NewRuleset(s.facts)
 	var err error
@@ -62,9 +64,16 @@ func newSweepTest(t *testing.T) *sweepTest {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	s.sweeper = newConntrackCleaner(s.flows, log, s.observe)
+	s.cleaner = newConntrackCleaner(s.flows, log, s.observe)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = s.cleaner.run(ctx) })
+	s.stop = func() {
+		cancel()
+		running.Wait()
+	}
 	t.Cleanup(func() {
-		s.sweeper.Close()
+		s.stop()
 		s.flows.Close()
 		s.kernel.Close()
 		s.network.Close()
@@ -76,35 +85,37 @@ func newSweepTest(t *testing.T) *sweepTest {
 	return s
 }
 
-func (s *sweepTest) observe(f nft.Family, deleted int, took time.Duration) {
+func (s *cleanerTest) observe(f nft.Family, deleted int, took time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.deleted[f] += deleted
-	s.sweeps++
+	s.cleanups++
 }
 
-// seen returns how many entries went, and in how many sweeps of a family.
-func (s *sweepTest) seen() (deleted, sweeps int) {
+// seen returns how many entries went, and in how many cleanups of a family.
+func (s *cleanerTest) seen() (deleted, cleanups int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.deleted[nft.IPv4] + s.deleted[nft.IPv6], s.sweeps
+	return s.deleted[nft.IPv4] + s.deleted[nft.IPv6], s.cleanups
 }
 
 // round is what the proxy does with an update.
-func (s *sweepTest) round(services ...render.Service) {
+func (s *cleanerTest) round(services ...render.Service) {
 	s.t.Helper()
 	u := render.Update{Node: s.facts, Services: services}
-	s.sweeper.Take(u)
 	s.ruleset.Update(u)
+	s.cleaner.Take(u, s.ruleset.Owner)
 	have, generation, err := s.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	changes := s.ruleset.Reconcile(have)
+	s.ruleset.Observe(have)
+	changes := s.ruleset.Plan()
 	if err := s.kernel.Apply(changes, generation); err != nil {
 		s.t.Fatal(err)
 	}
-	s.sweeper.Programmed(changes)
+	s.ruleset.Accept()
+	s.cleaner.Programmed(changes)
 }
 
 // dnsService has one port of UDP and endpoints at port 5353.
@@ -119,7 +130,7 @@ func dnsService(endpoints ...string) render.Service {
 }
 
 // answerer is a pod that answers UDP with its address and what it was asked.
-func (s *sweepTest) answerer(addr string) {
+func (s *cleanerTest) answerer(addr string) {
 	s.t.Helper()
 	pod, err := s.network.AddPod(addr, netip.MustParseAddr(addr))
 	if err != nil {
@@ -143,7 +154,7 @@ func (s *sweepTest) answerer(addr string) {
 }
 
 // asker is a client that never changes its port.
-func (s *sweepTest) asker() net.PacketConn {
+func (s *cleanerTest) asker() net.PacketConn {
 	s.t.Helper()
 	pod, err := s.network.AddPod("client", netip.MustParseAddr("10.244.9.9"))
 	if err != nil {
@@ -158,7 +169,7 @@ func (s *sweepTest) asker() net.PacketConn {
 }
 
 // ask asks every ten milliseconds until the one wanted answers, and returns how long that took; a second at most.
-func (s *sweepTest) ask(c net.PacketConn, want string) time.Duration {
+func (s *cleanerTest) ask(c net.PacketConn, want string) time.Duration {
 	s.t.Helper()
 	start := time.Now()
 	to := net.UDPAddrFromAddrPort(netip.MustParseAddrPort("10.96.0.10:53"))
@@ -175,10 +186,10 @@ func (s *sweepTest) ask(c net.PacketConn, want string) time.Duration {
 	return 0
 }
 
-// TestSweeper: a client that keeps its port, and asks all the time, reaches the endpoint that came within a second of the
+// TestCleaner: a client that keeps its port, and asks all the time, reaches the endpoint that came within a second of the
 // change, and so it does again and again.
-func TestSweeper(t *testing.T) {
-	s := newSweepTest(t)
+func TestCleaner(t *testing.T) {
+	s := newCleanerTest(t)
 	endpoints := []string{"10.244.1.2", "10.244.1.3"}
 	for _, e := range endpoints {
 		s.answerer(e)
@@ -197,11 +208,11 @@ func TestSweeper(t *testing.T) {
 	s.eventually("an entry deleted per change", func() bool { deleted, _ := s.seen(); return deleted >= changes })
 }
 
-// TestSweeperRests: what changes all the time is swept in a few sweeps, and a change of TCP in none.
-func TestSweeperRests(t *testing.T) {
-	s := newSweepTest(t)
+// TestCleanerRests: what changes all the time is swept in a few cleanups, and a change of TCP in none.
+func TestCleanerRests(t *testing.T) {
+	s := newCleanerTest(t)
 	s.round(dnsService("10.244.1.2"))
-	s.eventually("the first sweep", func() bool { _, sweeps := s.seen(); return sweeps > 0 })
+	s.eventually("the first sweep", func() bool { _, cleanups := s.seen(); return cleanups > 0 })
 	_, before := s.seen()
 	tcp := dnsService("10.244.1.2")
 	tcp.Name, tcp.Ports[0].Protocol = "tcp", nft.TCP
@@ -210,26 +221,26 @@ func TestSweeperRests(t *testing.T) {
 	for i := range changes {
 		s.round(dnsService("10.244.1.2", []string{"10.244.1.3", "10.244.1.4"}[i%2]))
 	}
-	s.sweeper.Close()
-	if _, sweeps := s.seen(); sweeps-before > changes/2 || sweeps == before {
-		t.Errorf("%d sweeps for %d changes", sweeps-before, changes)
+	s.stop()
+	if _, cleanups := s.seen(); cleanups-before > changes/2 || cleanups == before {
+		t.Errorf("%d cleanups for %d changes", cleanups-before, changes)
 	}
 }
 
-// TestSweeperTriesAgain: what cannot be listed is listed later, and Close does not wait for that.
-func TestSweeperTriesAgain(t *testing.T) {
-	s := newSweepTest(t)
+// TestCleanerRetries: what cannot be listed is listed later, and the end does not wait for that.
+func TestCleanerRetries(t *testing.T) {
+	s := newCleanerTest(t)
 	s.flows.Close()
 	s.round(dnsService("10.244.1.2"))
-	s.eventually("two errors", func() bool { return strings.Count(s.log.String(), "could not sweep") >= 2 })
+	s.eventually("two errors", func() bool { return strings.Count(s.log.String(), "could not delete") >= 2 })
 	start := time.Now()
-	s.sweeper.Close()
+	s.stop()
 	if took := time.Since(start); took > time.Second {
-		t.Errorf("Close took %v", took)
+		t.Errorf("the end took %v", took)
 	}
 }
 
-func (s *sweepTest) eventually(what string, done func() bool) {
+func (s *cleanerTest) eventually(what string, done func() bool) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -55,11 +55,12 @@ func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, err
 	return e, nil
 }
 
-// Close gives up events that have not been sent.
-func (e *events) Close() {
+// Close gives up Events that have not been sent.
+func (e *events) Close() error {
 	if e != nil {
 		e.broadcaster.Shutdown()
 	}
+	return nil
 }
 
 // serverFailed tells that a server of this node does not serve.

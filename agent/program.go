@@ -12,117 +12,142 @@ import (
 	"nfproxy/render"
 )
 
-// program brings the kernel to where the ruleset is: by what changed, or, when what the kernel has is not known, by
-// reading it and sending the difference.
-func (p *daemon) program() error {
-	if p.known.Load() {
-		start := time.Now()
-		changes := p.ruleset.Changes()
-		err := p.kernel.Apply(changes, 0)
-		if err == nil {
-			p.ruleset.Applied()
-			p.report(changes, start, false)
-			return nil
+// attempt programs what is desired, and reports how it went.
+func (d *daemon) attempt() {
+	d.throttle.started(time.Now())
+	c, err := d.program()
+	d.throttle.ended(err)
+	if err != nil {
+		d.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", d.throttle.backoff)
+		for _, o := range d.observers {
+			if o.failed != nil {
+				o.failed()
+			}
 		}
-		p.known.Store(false)
-		p.log.Warn("a change was refused; reading the tables again", "error", err)
+		return
 	}
-	return p.reconcile()
+	d.committed(c)
 }
 
-// reconcileAttempts is how often reconcile reads anew when somebody else commits between its reading and its writing.
-// After that it writes regardless: others have no business in our tables, so most likely it was about theirs.
+// program brings the kernel to the desired state: by the planned changes, or, if the state of the kernel is unknown, by
+// reading the tables first.
+func (d *daemon) program() (commit, error) {
+	if !d.ruleset.Known() {
+		return d.reconcile()
+	}
+	start := time.Now()
+	changes := d.ruleset.Plan()
+	if err := d.kernel.Apply(changes, 0); err != nil {
+		d.ruleset.Forget()
+		d.log.Warn("a change was refused; reading the tables again", "error", err)
+		return d.reconcile()
+	}
+	d.ruleset.Accept()
+	return commit{changes: changes, took: time.Since(start)}, nil
+}
+
+// reconcileAttempts is how often reconcile reads again if another program commits between its reading and its writing. After
+// that it writes regardless: other programs have no business in our tables, so their commits are most likely about their own.
 const reconcileAttempts = 3
 
-func (p *daemon) reconcile() error {
+// reconcile reads the tables and sends the difference.
+func (d *daemon) reconcile() (commit, error) {
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		have, generation, err := p.kernel.Read(render.TableIDs()...)
+		have, generation, err := d.kernel.Read(render.TableIDs()...)
 		if err != nil {
-			return err
+			return commit{}, err
 		}
 		if attempt > reconcileAttempts {
 			generation = 0
 		}
-		changes, err := p.settle(have, generation)
-		if errors.Is(err, kernel.ErrStale) {
-			continue
+		d.ruleset.Observe(have)
+		changes, err := d.converge(generation)
+		switch {
+		case err == nil:
+			return commit{changes: changes, took: time.Since(start), full: true}, nil
+		case !errors.Is(err, kernel.ErrStale):
+			d.ruleset.Forget()
+			return commit{}, err
 		}
-		if err != nil {
-			return err
-		}
-		p.known.Store(true)
-		p.reconciled(changes, start)
-		return nil
 	}
 }
 
-// settle sends the difference. Services whose part the kernel refuses are put in quarantine, and the rest is sent.
-func (p *daemon) settle(have []*nft.Table, generation uint32) ([]nft.Change, error) {
+// converge sends the difference to the observed tables. Services whose rules the kernel refuses are quarantined, and the rest
+// is sent.
+func (d *daemon) converge(generation uint32) ([]nft.Change, error) {
 	for {
-		changes := p.ruleset.Reconcile(have)
-		err := p.kernel.Apply(changes, generation)
+		changes := d.ruleset.Plan()
+		err := d.kernel.Apply(changes, generation)
 		if err == nil {
-			p.ruleset.Applied()
+			d.ruleset.Accept()
 			return changes, nil
 		}
-		var refused *kernel.ChangeError
-		if !errors.As(err, &refused) || !p.quarantine(refused) {
+		var refusal *kernel.ChangeError
+		if !errors.As(err, &refusal) || !d.quarantine(refusal) {
 			return nil, err
 		}
 	}
 }
 
-// reconciled tells what a reconciliation has done and why.
-func (p *daemon) reconciled(changes []nft.Change, start time.Time) {
-	took := time.Since(start).Round(time.Microsecond)
+// quarantine quarantines the Services whose rules the kernel refused, and reports whether another attempt can succeed. If the
+// kernel named a message and not the element in it, all Services of that message are quarantined; the innocent ones leave
+// quarantine with their first retry, one at a time.
+func (d *daemon) quarantine(refusal *kernel.ChangeError) bool {
 	switch {
-	case !p.synced.Load():
-		p.log.Info("in sync", "operations", nft.ElementOperations(changes), "took", took)
-		go debug.FreeOSMemory() // a start takes more than what follows
-	case p.intrusion != nil && len(changes) > 0:
-		p.metrics.Repaired()
-		p.log.Warn("repaired what others had changed", "changed", p.intrusion, "operations", nft.ElementOperations(changes),
-			"first", changes[0].Summary(), "took", took)
-	case p.intrusion != nil:
-		p.log.Debug("others changed the tables, and nothing was wrong", "changed", p.intrusion)
-	default:
-		p.log.Info("in sync again", "operations", nft.ElementOperations(changes), "took", took)
-	}
-	if len(changes) > 0 {
-		p.flows.WentAstray(p.ruleset.UntranslatedFlows())
-	}
-	p.intrusion = nil
-	p.synced.Store(true)
-	p.report(changes, start, true)
-}
-
-// quarantine puts the Services in quarantine whose part the kernel refused, and says whether that is worth an attempt
-// without them. Where the kernel named a message and not the element in it, all Services that it is about go, and those
-// which are innocent come back with their first trial, one at a time.
-func (p *daemon) quarantine(refused *kernel.ChangeError) bool {
-	switch {
-	case errors.Is(refused.Err, unix.ENOMEM), errors.Is(refused.Err, unix.ENOBUFS), errors.Is(refused.Err, unix.EPERM):
-		return false // nobody's fault
+	case errors.Is(refusal.Err, unix.ENOMEM), errors.Is(refusal.Err, unix.ENOBUFS), errors.Is(refusal.Err, unix.EPERM):
+		return false // no Service is at fault
 	}
 	some := false
-	for _, name := range p.ruleset.Owners(refused.Change) {
-		if !p.ruleset.Quarantine(name) {
+	for _, name := range d.ruleset.Owners(refusal.Change) {
+		if !d.ruleset.Quarantine(name) {
 			continue
 		}
 		some = true
-		again := p.trials.failed(name, time.Now())
-		p.log.Error("the kernel refuses a Service; it keeps what it had, the others go on",
-			"service", name, "error", refused, "retry", again)
-		p.events.warn(name, reasonRefused, refused.Error())
+		retry := d.retries.add(name, time.Now())
+		for _, o := range d.observers {
+			if o.quarantined != nil {
+				o.quarantined(name, refusal, retry)
+			}
+		}
 	}
 	return some
 }
 
-// retry lets one Service out of quarantine whose time has come.
-func (p *daemon) retry(now time.Time) {
-	if name, ok := p.trials.next(now); ok {
-		p.ruleset.Release(name)
-		p.pending.dirty = true
+// committed notes that the kernel has everything that was desired, and reports the commit.
+func (d *daemon) committed(c commit) {
+	c.seen, c.triggered = d.pending.seen, d.pending.triggered
+	d.pending = pending{started: true}
+	d.retries.keep(d.ruleset.Quarantined)
+	c.quarantined, c.contested = len(d.retries), d.ruleset.Contested()
+	if c.full {
+		c.repaired = d.synced && d.disturbance != nil && len(c.changes) > 0
+		d.logReconciled(c)
+		d.disturbance, d.synced = nil, true
+	}
+	for _, o := range d.observers {
+		if o.committed != nil {
+			o.committed(c)
+		}
+	}
+	if len(c.changes) > 0 {
+		d.log.Debug("committed", "operations", c.operations(), "took", c.took)
+	}
+}
+
+// logReconciled logs what a comparison with the kernel's tables led to.
+func (d *daemon) logReconciled(c commit) {
+	took := c.took.Round(time.Microsecond)
+	switch {
+	case !d.synced:
+		d.log.Info("in sync", "operations", c.operations(), "took", took)
+		go debug.FreeOSMemory() // the start needs more memory than what follows
+	case c.repaired:
+		d.log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
+			"first", c.changes[0].Summary(), "took", took)
+	case d.disturbance != nil:
+		d.log.Debug("others changed the tables, and nothing was wrong", "changed", d.disturbance)
+	default:
+		d.log.Info("in sync again", "operations", c.operations(), "took", took)
 	}
 }

@@ -7,40 +7,40 @@ import (
 	"nfproxy/render"
 )
 
-// Bounds of the time between two trials of a Service that the kernel refuses.
+// Bounds of the time between two retries of a Service whose rules the kernel refuses.
 const (
-	minTrial = time.Second
-	maxTrial = 10 * time.Minute
+	minRetry = time.Second
+	maxRetry = 10 * time.Minute
 )
 
-// trials says when Services in quarantine are tried again. The zero trials are ready.
-type retryQueue map[render.ServiceName]*trial
+// retryQueue holds the quarantined Services and when each is tried again. The zero retryQueue is empty and ready to use.
+type retryQueue map[render.ServiceName]*retry
 
-// trial is one Service's.
-type trial struct {
-	due   time.Time // zero while it is going on
+// retry is one Service's.
+type retry struct {
+	due   time.Time // zero while the Service is being tried
 	delay time.Duration
 }
 
-// failed notes that a Service was refused and returns how long it has to wait.
-func (t *retryQueue) failed(name render.ServiceName, now time.Time) time.Duration {
-	if *t == nil {
-		*t = make(retryQueue)
+// add notes that a Service was refused and returns the time until its next retry, which doubles each time.
+func (q *retryQueue) add(name render.ServiceName, now time.Time) time.Duration {
+	if *q == nil {
+		*q = make(retryQueue)
 	}
-	one := (*t)[name]
-	if one == nil {
-		one = &trial{}
-		(*t)[name] = one
+	r := (*q)[name]
+	if r == nil {
+		r = &retry{}
+		(*q)[name] = r
 	}
-	one.delay = min(max(2*one.delay, minTrial), maxTrial)
-	one.due = now.Add(one.delay)
-	return one.delay
+	r.delay = min(max(2*r.delay, minRetry), maxRetry)
+	r.due = now.Add(r.delay)
+	return r.delay
 }
 
-// next returns a Service whose time has come: the first of them. It is tried alone.
-func (t retryQueue) next(now time.Time) (name render.ServiceName, ok bool) {
-	for n, one := range t {
-		if one.due.IsZero() || one.due.After(now) {
+// next returns the first Service by name that is due. Only one Service is tried at a time.
+func (q retryQueue) next(now time.Time) (name render.ServiceName, ok bool) {
+	for n, r := range q {
+		if r.due.IsZero() || r.due.After(now) {
 			continue
 		}
 		if !ok || n.Compare(name) < 0 {
@@ -48,22 +48,22 @@ func (t retryQueue) next(now time.Time) (name render.ServiceName, ok bool) {
 		}
 	}
 	if ok {
-		t[name].due = time.Time{}
+		q[name].due = time.Time{}
 	}
 	return name, ok
 }
 
-// succeeded notes that the kernel has what is wanted, but for the Services in quarantine: others need no trial.
-func (t retryQueue) succeeded(inQuarantine func(render.ServiceName) bool) {
-	maps.DeleteFunc(t, func(name render.ServiceName, _ *trial) bool { return !inQuarantine(name) })
+// keep removes all Services but those that are still quarantined.
+func (q retryQueue) keep(quarantined func(render.ServiceName) bool) {
+	maps.DeleteFunc(q, func(name render.ServiceName, _ *retry) bool { return !quarantined(name) })
 }
 
-// wait is how long no trial is due.
-func (t retryQueue) wait(now time.Time) time.Duration {
+// wait returns the time until the next retry is due.
+func (q retryQueue) wait(now time.Time) time.Duration {
 	wait := time.Duration(1<<63 - 1)
-	for _, one := range t {
-		if !one.due.IsZero() {
-			wait = min(wait, max(0, one.due.Sub(now)))
+	for _, r := range q {
+		if !r.due.IsZero() {
+			wait = min(wait, max(0, r.due.Sub(now)))
 		}
 	}
 	return wait

@@ -2,105 +2,169 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/klog/v2"
 
+	"nfproxy/agent/health"
 	"nfproxy/agent/metrics"
-	"nfproxy/watcher"
-
 	"nfproxy/config"
+	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
-	"nfproxy/render"
-
 	"nfproxy/preflight"
-
-	"nfproxy/conntrack/ctnetlink"
-
+	"nfproxy/render"
 	"nfproxy/report"
-
-	"nfproxy/agent/health"
+	"nfproxy/watcher"
 )
 
-// Run follows Services until ctx ends, by the settings, in the network namespace of the calling thread. It returns an
-// error if it cannot begin, or if something ends that it must not go on without. version is nfproxy's, which it tells.
+// Run keeps the network namespace of the calling thread as the settings ask for, until ctx ends, which is no error. It returns
+// an error if a part of the daemon cannot start, or if one ends early. version is nfproxy's, for Events, metrics and the API
+// server.
 func Run(ctx context.Context, set config.Settings, version string, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
-	k, err := kernel.Open()
-	if err != nil {
-		return err
+	var l lifecycle
+	if err := assemble(&l, set, version, log); err != nil {
+		return errors.Join(err, l.close())
 	}
-	defer k.Close()
-	src, err := watcher.Open(set, version, log)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	set.Node = src.Node
-	watch, err := k.Monitor(render.TableIDs()...)
-	if err != nil {
-		return err
-	}
-	defer watch.Close()
-	if guard, err := OpenGuard(families(set.Node)...); err != nil {
-		log.Warn("open connections can break while others flush the ruleset: the kernel keeps no table of ours", "error", err)
-	} else {
-		defer guard.Close()
-	}
-	flows, err := ctnetlink.Open()
-	if err != nil {
-		return err
-	}
-	defer flows.Close()
-	tellWhatIsMissing(preflight.Here().Essential(), log)
-	recorder := metrics.New(version)
-	recorder.WatchClients()
-	var told *events
-	if src.Server != nil {
-		if told, err = newEvents(src.Server, set.Node.Name, log); err != nil {
-			return err
-		}
-		defer told.Close()
-	}
-	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
-	setUpMachine("/", set, log)
-
-	p := daemon{next: src.Next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
-		pace: throttle{minSync: set.MinSyncPeriod}, events: told}
-	p.flows = newConntrackCleaner(flows, log, recorder.Swept)
-	defer p.flows.Close()
-	balancers := health.NewServicePorts(p.known.Load, told.healthCheckFailed, log)
-	defer balancers.Close()
-	p.health = health.NewChecks(balancers.Set)
-	p.metrics, p.status = recorder, health.NewNode()
-	counters, err := kernel.Open()
-	if err != nil {
-		return err
-	}
-	defer counters.Close()
-	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
-	servers, err := health.NewServers(set, recorder, p.status, health.Configz(set), told.serverFailed, log)
-	if err != nil {
-		return err
-	}
-	defer servers.Close()
-	told.started(version)
-	err = runUntil(ctx, servers.Err(), p.run)
+	err := l.run(ctx)
 	log.Info("nfproxy ends; its rules stay")
 	return err
 }
 
-func families(n render.Node) []nft.Family {
-	if n.IPv4Only {
-		return []nft.Family{nft.IPv4}
+// assemble opens the daemon's parts, connects them and adds them to the life cycle. Opening the tables comes first: without
+// the right to change them nothing else makes sense.
+func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logger) error {
+	k, err := kernel.Open()
+	if err != nil {
+		return err
 	}
-	return []nft.Family{nft.IPv4, nft.IPv6}
+	l.owns(k)
+	src, err := watcher.Open(set, version, log)
+	if err != nil {
+		return err
+	}
+	l.owns(src)
+	set.Node = src.Node
+	monitor, err := k.Monitor(render.TableIDs()...)
+	if err != nil {
+		return err
+	}
+	l.owns(monitor)
+	openGuard(l, set.Node, log)
+	logShortcomings(preflight.Here().Essential(), log)
+	told, err := openEvents(l, src, log)
+	if err != nil {
+		return err
+	}
+	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
+	setUpMachine("/", set, log)
+
+	d := newDaemon(src.Next, k, monitor, set.Node, log)
+	d.throttle.minSync = set.MinSyncPeriod
+	d.startTasks(l)
+	recorder := metrics.New(version)
+	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.RefusedAddresses}).observer())
+	if err := addConntrackCleaner(l, d, recorder); err != nil {
+		return err
+	}
+	if err := addMetrics(l, d, set, recorder); err != nil {
+		return err
+	}
+	if err := addHealth(l, d, set, recorder, told); err != nil {
+		return err
+	}
+	told.started(version)
+	return nil
 }
 
-// readCounters returns what reads the counters of all Services, for one caller at a time.
+// openGuard adds the guard. Without it the daemon works, but is less robust.
+func openGuard(l *lifecycle, n render.Node, log *slog.Logger) {
+	families := []nft.Family{nft.IPv4, nft.IPv6}
+	if n.IPv4Only {
+		families = families[:1]
+	}
+	guard, err := OpenGuard(families...)
+	if err != nil {
+		log.Warn("open connections can break while others flush the ruleset: the kernel keeps no table of ours", "error", err)
+		return
+	}
+	l.owns(guard)
+}
+
+// openEvents returns where Events go: to the API server, or nowhere if Services come from a directory.
+func openEvents(l *lifecycle, src *watcher.Source, log *slog.Logger) (*events, error) {
+	if src.Server == nil {
+		return nil, nil
+	}
+	e, err := newEvents(src.Server, src.Node.Name, log)
+	if err != nil {
+		return nil, err
+	}
+	l.owns(e)
+	return e, nil
+}
+
+// logShortcomings logs what this node lacks, as `nfproxy check` reports it. The daemon starts nevertheless: a kernel module can
+// still be loaded. Without CAP_SYS_ADMIN the kernel cannot be probed; what it lacks is then logged when it refuses rules.
+func logShortcomings(lines []preflight.Line, log *slog.Logger) {
+	for _, l := range lines {
+		if l.Level == preflight.Problem {
+			log.Error("this node lacks something that the rules need", "check", l.Check, "finding", l.Finding, "advice", l.Advice)
+		}
+	}
+}
+
+// addConntrackCleaner adds the cleaner of stale conntrack entries.
+func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) error {
+	flows, err := ctnetlink.Open()
+	if err != nil {
+		return err
+	}
+	l.owns(flows)
+	cleaner := newConntrackCleaner(flows, d.log, recorder.Swept)
+	l.runs("conntrack cleaner", cleaner.run)
+	d.observers = append(d.observers, observer{
+		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },
+		committed: func(c commit) {
+			if c.full && len(c.changes) > 0 { // rules were missing, and connections may have begun without them
+				cleaner.DeleteUntranslated(d.ruleset.UntranslatedFlows())
+			}
+			cleaner.Programmed(c.changes)
+		},
+	})
+	return nil
+}
+
+// addMetrics adds the recorder of metrics and the connection that it reads counters by.
+func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.Recorder) error {
+	counters, err := kernel.Open()
+	if err != nil {
+		return err
+	}
+	l.owns(counters)
+	recorder.WatchClients()
+	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
+	d.observers = append(d.observers, observer{
+		updated: recorder.Updated,
+		failed:  recorder.Failed,
+		committed: func(c commit) {
+			if c.repaired {
+				recorder.Repaired()
+			}
+			recorder.Committed(metrics.Round{Operations: c.operations(), Took: c.took, Seen: c.seen, Triggered: c.triggered, Full: c.full})
+			recorder.Quarantined(c.quarantined)
+			recorder.Conflicts(c.contested)
+		},
+	})
+	return nil
+}
+
+// readCounters returns a function that reads the counters of all Services, for one caller at a time.
 func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description, error) {
 	var one sync.Mutex
 	return func() (report.Description, error) {
@@ -111,43 +175,41 @@ func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description
 	}
 }
 
-// runUntil runs until ctx ends or an error comes that it must end by.
-func runUntil(ctx context.Context, failed <-chan error, run func(context.Context) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	fatal := make(chan error, 1)
-	go func() {
-		select {
-		case err := <-failed:
-			fatal <- err
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
-	err := run(ctx)
-	select {
-	case err := <-fatal:
-		return err
-	default:
+// addHealth adds the health check node ports of Services, the node's own health, and the HTTP servers.
+func addHealth(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.Recorder, told *events) error {
+	var inSync atomic.Bool // the kernel has everything that was desired
+	ports := health.NewServicePorts(inSync.Load, told.healthCheckFailed, d.log)
+	l.owns(closing(func() error { ports.Close(); return nil }))
+	checks, node := health.NewChecks(ports.Set), health.NewNode()
+	d.observers = append(d.observers, observer{
+		updated: func(u render.Update) {
+			checks.Take(u)
+			node.Queued(time.Now())
+			node.SetEligible(!u.NotEligible)
+		},
+		disturbed: func() {
+			inSync.Store(false)
+			node.Queued(time.Now())
+		},
+		failed: func() { inSync.Store(false) },
+		committed: func(commit) {
+			inSync.Store(true)
+			checks.Programmed()
+			node.Programmed(time.Now())
+		},
+	})
+	servers, err := health.NewServers(set, recorder, node, health.Configz(set), told.serverFailed, d.log)
+	if err != nil {
 		return err
 	}
-}
-
-// Follow programs what next says through the kernel until ctx ends, which is no error, or next fails. next blocks until
-// something changed; its first call returns everything. committed is told of every commit. This is the loop of Run and
-// nothing around it: what others do to the tables is not undone, nobody is told of health, no flow is swept.
-func Follow(ctx context.Context, next func(context.Context) (render.Update, error), k *kernel.Conn, node render.Node,
-	log *slog.Logger, committed func(Commit)) error {
-	p := daemon{next: next, kernel: k, ruleset: render.NewRuleset(node), log: log, committed: committed}
-	return p.run(ctx)
-}
-
-// Commit is what a commit was made of.
-type Commit struct {
-	Operations int           // elements added and deleted
-	Took       time.Duration // from the first look at what is to be done to the kernel having it
-	// Seen is when the first of the changes reached this machine, zero for one that did not come from a source;
-	// Triggered when they happened in the cluster.
-	Seen      time.Time
-	Triggered []time.Time
+	l.owns(closing(func() error { servers.Close(); return nil }))
+	l.runs("HTTP server", func(ctx context.Context) error {
+		select {
+		case err := <-servers.Err():
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return nil
 }

@@ -2,64 +2,66 @@ package agent
 
 import "time"
 
-// Bounds of the time between attempts when the kernel refuses or cannot be read.
+// Bounds of the time between attempts if the kernel refuses changes or cannot be read.
 const (
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = 30 * time.Second
 )
 
-// Repairs follow at once upon what others do, unless they keep doing it: then with a growing pause, so that two programs
-// which disagree about the tables do not keep a processor busy. After calm the next is done at once again.
+// A repair follows an external change at once. If external changes go on, the pause before a repair grows, so that two programs
+// that disagree about the tables do not keep a processor busy. After a calm time the next repair is immediate again.
 const (
 	minRepairPause = 20 * time.Millisecond
 	maxRepairPause = time.Second
 	calm           = 2 * time.Second
 )
 
-// pace says when the proxy may program.
+// throttle decides when the daemon may program the kernel. The zero throttle lets every attempt start at once, and makes
+// pauses after failures and between repairs.
 type throttle struct {
-	minSync time.Duration // least time between the beginnings of two attempts
+	minSync time.Duration // the least time between the beginnings of two attempts
 	last    time.Time     // when the last attempt began
-	due     time.Time     // not before
-	backoff time.Duration // after the attempts that failed
+	due     time.Time     // when the next attempt may begin
+	backoff time.Duration // the pause after failed attempts
 
-	repaired time.Time // when others last disturbed
-	pause    time.Duration
+	disturbedAt time.Time // when the last external change was noted
+	pause       time.Duration
 }
 
-// wait is how long the next attempt has to wait, 0 if it may begin.
-func (p *throttle) wait(now time.Time) time.Duration { return max(0, p.due.Sub(now)) }
+// wait returns the time until the next attempt may begin.
+func (t *throttle) wait(now time.Time) time.Duration { return max(0, t.due.Sub(now)) }
 
-func (p *throttle) mayStart(now time.Time) bool { return p.wait(now) == 0 }
+// mayStart reports whether an attempt may begin.
+func (t *throttle) mayStart(now time.Time) bool { return t.wait(now) == 0 }
 
-// started notes the beginning of an attempt, ended its outcome.
-func (p *throttle) started(now time.Time) { p.last = now }
+// started notes the beginning of an attempt, ended its result.
+func (t *throttle) started(now time.Time) { t.last = now }
 
-func (p *throttle) ended(err error) {
+func (t *throttle) ended(err error) {
 	if err == nil {
-		p.backoff, p.due = 0, p.last.Add(p.minSync)
+		t.backoff, t.due = 0, t.last.Add(t.minSync)
 		return
 	}
-	p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
-	p.due = p.last.Add(max(p.backoff, p.minSync))
+	t.backoff = min(max(2*t.backoff, minBackoff), maxBackoff)
+	t.due = t.last.Add(max(t.backoff, t.minSync))
 }
 
-// hurry ends a wait after failures: there is something new, and it may be what was missing.
-func (p *throttle) hurry() {
-	if p.backoff > 0 {
-		p.due = p.last.Add(p.minSync)
+// hurry ends the pause after failures: an Update arrived, which may bring what was missing.
+func (t *throttle) hurry() {
+	if t.backoff > 0 {
+		t.due = t.last.Add(t.minSync)
 	}
 }
 
-// disturbed notes that there is something to repair.
-func (p *throttle) disturbed(now time.Time) {
-	if now.Sub(p.repaired) > calm {
-		p.pause = 0
+// disturbed notes an external change, which needs a repair.
+func (t *throttle) disturbed(now time.Time) {
+	if now.Sub(t.disturbedAt) > calm {
+		t.pause = 0
 	} else {
-		p.pause = min(max(2*p.pause, minRepairPause), maxRepairPause)
+		t.pause = min(max(2*t.pause, minRepairPause), maxRepairPause)
 	}
-	p.repaired = now
-	if until := p.last.Add(p.pause); until.After(p.due) {
-		p.due = until
+	t.disturbedAt = now
+	if until := t.last.Add(t.pause); until.After(t.due) {
+		t.due = until
 	}
 }

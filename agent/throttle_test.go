@@ -4,12 +4,10 @@ import (
 	"errors"
 	"testing"
 	"time"
-
-	"nfproxy/render"
 )
 
-// TestPace: when to program, by what went before.
-func TestPace(t *testing.T) {
+// TestThrottle: when to program, by what went before.
+func TestThrottle(t *testing.T) {
 	begin := time.Now()
 	at := func(d time.Duration) time.Time { return begin.Add(d) }
 	wait := func(p *throttle, now, want time.Duration) {
@@ -61,41 +59,4 @@ func TestPace(t *testing.T) {
 	wait(p, time.Hour, maxRepairPause)
 	p.disturbed(at(2 * time.Hour)) // after calm
 	wait(p, 2*time.Hour, 0)
-}
-
-// TestTrials: who is tried again when, one at a time, and who has been tried often waits long.
-func TestTrials(t *testing.T) {
-	now := time.Now()
-	var some retryQueue
-	if _, ok := some.next(now); ok || some.wait(now) < time.Hour {
-		t.Error("nobody is there, and is tried")
-	}
-	a, b := testService("a", "10.96.0.1:80").ServiceName, testService("b", "10.96.0.2:80").ServiceName
-	if d := some.failed(b, now); d != minTrial {
-		t.Errorf("it waits %v", d)
-	}
-	some.failed(a, now)
-	if got := some.wait(now); got != minTrial {
-		t.Errorf("the first waits %v", got)
-	}
-	now = now.Add(minTrial)
-	if name, ok := some.next(now); !ok || name != a {
-		t.Errorf("the first is %v", name)
-	}
-	if name, ok := some.next(now); !ok || name != b {
-		t.Errorf("the second is %v", name)
-	}
-	if _, ok := some.next(now); ok {
-		t.Error("there is a third")
-	}
-	if d := some.failed(b, now); d != 2*minTrial {
-		t.Errorf("the second time it waits %v", d)
-	}
-	some.succeeded(func(n render.ServiceName) bool { return n == b }) // a is out of quarantine
-	for range 20 {
-		some.failed(b, now)
-	}
-	if len(some) != 1 || some.failed(b, now) != maxTrial {
-		t.Errorf("left are %v", some)
-	}
 }

@@ -54,7 +54,8 @@ func compare(c *cli.Context, have []*nft.Table) (comparison, error) {
 	}
 	r := render.NewRuleset(u.Node)
 	found.conflicts = r.Update(u)
-	found.changes = render.WithoutUnusedChains(r.Reconcile(have))
+	r.Observe(have)
+	found.changes = render.WithoutUnusedChains(r.Plan())
 	return found, nil
 }
 

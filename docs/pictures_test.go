@@ -85,12 +85,9 @@ func pictured(t *testing.T) *nft.Table {
 	for _, e := range []string{"10.244.1.2:8080", "10.244.2.2:8080", "10.244.3.2:8080"} {
 		port.Endpoints = append(port.Endpoints, render.Endpoint{AddrPort: netip.MustParseAddrPort(e), Ready: true})
 	}
-	r := render.NewRuleset(node)
-	r.Update(render.Update{Node: node, Services: []render.Service{
+	return render.Tables(render.Update{Node: node, Services: []render.Service{
 		{ServiceName: render.ServiceName{Namespace: "default", Name: "web"}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
-			Ports: []render.Port{port}}}})
-	r.Reconcile(nil)
-	return r.Tables()[0]
+			Ports: []render.Port{port}}}})[0]
 }
 
 // readPicture reads a picture and fails the test if it is no well-formed XML.

@@ -19,11 +19,9 @@ func ruleset(ipv6 bool) Probe {
 		IPv4Only:     !ipv6,
 		Counters:     render.CountEndpoints,
 	}
-	r := render.NewRuleset(node)
-	r.Update(render.Update{Node: node, Services: services()})
-	r.Reconcile(nil)
+	tables := render.Tables(render.Update{Node: node, Services: services()})
 	return Probe{Name: "ruleset", What: "the rules of Services of every kind",
-		Options: []string{"what the probes above need: if they all load, report this line"}, Tables: r.Tables()}
+		Options: []string{"what the probes above need: if they all load, report this line"}, Tables: tables}
 }
 
 // services are one of every kind, of both families.

@@ -179,8 +179,8 @@ func (o *DedicatedObjects) relearn(m clientMap, remembered []nft.Value, timeout 
 	return changes
 }
 
-// strangers does the same for what tables remember that somebody else, or an earlier run, left.
-func (o *DedicatedObjects) strangers(tables []*nft.Table) []nft.Change {
+// staleElements does the same for the elements that tables have from an earlier run or another program.
+func (o *DedicatedObjects) staleElements(tables []*nft.Table) []nft.Change {
 	if o == nil {
 		return nil
 	}

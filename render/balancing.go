@@ -7,40 +7,37 @@ import (
 	"nfproxy/nft"
 )
 
-// balance makes sure that the chain exists which a frontend's verdict goes to. Chains that nothing goes to any more
-// stay until the next Reconcile: deleting them would make every change of an endpoint count one of chains.
-func (r *Ruleset) balance(m nft.Member, d *delta) {
-	r.balanceTo(m.Set.Table.Family, m.Data.Verdict(), d)
+// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it. Chains that no frontend needs
+// any more stay until all Services are planned: deleting them would turn every change of an endpoint count into a change
+// of chains.
+func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
+	b, ok := BalancingChainOf(f, v)
+	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
+		return
+	}
+	p.chains[b] = true
+	c := SchemaOf(b.Family).loadBalancer(b)
+	p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 }
 
-// balanceOwn does the same for the rules of a Service's own chains.
-func (r *Ruleset) balanceOwn(o *DedicatedObjects, d *delta) {
+// ensureChainsOf does the same for the rules in a Service's dedicated chains.
+func (r *Ruleset) ensureChainsOf(o *DedicatedObjects, p *plan) {
 	if o == nil {
 		return
 	}
 	for _, c := range o.chains {
 		for _, rule := range c.Rules {
 			if v, ok := rule.Do.(nft.Verdict); ok {
-				r.balanceTo(c.Table.Family, v, d)
+				r.ensureChain(c.Table.Family, v, p)
 			}
 		}
 	}
 }
 
-func (r *Ruleset) balanceTo(f nft.Family, v nft.Verdict, d *delta) {
-	b, ok := BalancingChainOf(f, v)
-	if !ok || r.balanced[b] {
-		return
-	}
-	r.balanced[b] = true
-	c := SchemaOf(b.Family).loadBalancer(b)
-	d.before = append(d.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
-}
-
-// balancers lists a family's load balancing chains, in order.
-func (r *Ruleset) balancers(f nft.Family) []BalancingChain {
+// balancingChains returns the balancing chains of a family, in order.
+func (c common) balancingChains(f nft.Family) []BalancingChain {
 	var all []BalancingChain
-	for b := range r.balanced {
+	for b := range c.chains {
 		if b.Family == f {
 			all = append(all, b)
 		}

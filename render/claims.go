@@ -71,7 +71,7 @@ func newClaims() claims {
 func (r *Ruleset) Contested() int { return len(r.claims.rivals) }
 
 // Owner returns the Service that owns a frontend, the zero ServiceName if no Service claims it.
-func (r *Ruleset) Owner(frontend nft.Value) ServiceName { return r.claims.owner(frontend) }
+func (r *Ruleset) Owner(f Frontend) ServiceName { return r.claims.owner(f.Key()) }
 
 func (c claims) owner(frontend nft.Value) ServiceName { return c.owners[frontend].name }
 

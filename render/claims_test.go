@@ -47,11 +47,11 @@ func TestClaimsByKind(t *testing.T) {
 				with(&thief)
 				for _, order := range [][]Service{{victim, thief}, {thief, victim}} {
 					r := NewRuleset(node)
-					r.Reconcile(nil)
+					reconcile(r, nil)
 					var conflicts []Conflict
 					for _, s := range order {
 						conflicts = append(conflicts, r.Update(Update{Node: node, Services: []Service{s}})...)
-						r.Changes()
+						converge(r)
 					}
 					if len(conflicts) != 1 || conflicts[0].Winner.Name != "victim" || !strings.Contains(conflicts[0].String(),
 						"belongs to Service ns/victim as its "+string(better)+"; Service ns/a-thief claims it as its "+string(worse)) {
@@ -61,7 +61,7 @@ func TestClaimsByKind(t *testing.T) {
 						t.Errorf("%s over %s, %s: it belongs to %q", better, worse, policy, got)
 					}
 					r.Update(Update{Node: node, Removed: []ServiceName{victim.ServiceName}})
-					r.Changes()
+					converge(r)
 					if got := ownerOf(r); got != "ns/a-thief:p" {
 						t.Errorf("%s over %s, %s: afterwards it belongs to %q", better, worse, policy, got)
 					}
@@ -83,14 +83,14 @@ func ownerOf(r *Ruleset) string {
 // TestClaimChangesKind: an address that becomes another kind of address of the same Service is claimed as that.
 func TestClaimChangesKind(t *testing.T) {
 	r := NewRuleset(Node{Name: "n"})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	r.Update(Update{Node: r.node, Services: []Service{claimant(LoadBalancer, "b", 2), claimant(ExternalIP, "a", 1)}})
 	for _, step := range []struct {
 		kind Kind
 		want string
 	}{{LoadBalancer, "ns/a:p"}, {ExternalIP, "ns/b:p"}, {ClusterIP, "ns/a:p"}} {
 		r.Update(Update{Node: r.node, Services: []Service{claimant(step.kind, "a", 1)}})
-		r.Changes()
+		converge(r)
 		if got := ownerOf(r); got != step.want {
 			t.Errorf("as a's %s it belongs to %s, not %s", step.kind, got, step.want)
 		}
@@ -102,7 +102,7 @@ func TestClaimChangesKind(t *testing.T) {
 func TestFlowsToClaimed(t *testing.T) {
 	thief := Service{ServiceName: ServiceName{"test", "thief"}, ExternalIPs: addrs("10.96.0.10"), Ports: []Port{
 		{Name: "dns", Protocol: nft.UDP, Port: 53, Endpoints: flowEndpoints("10.244.1.66:5353")}}}
-	x, f := NewFlowIndex(), flow(nft.UDP, "10.96.0.10:53", "10.244.1.66:5353")
+	x, f := newOwnedIndex(), flow(nft.UDP, "10.96.0.10:53", "10.244.1.66:5353")
 	x.Take(Update{Node: flowNode(), Services: []Service{thief}})
 	if stale, why := x.Judge(f); stale {
 		t.Fatal(why)

@@ -9,60 +9,65 @@ import (
 	"nfproxy/conntrack"
 )
 
-// Why a flow is stale, or why not.
+// Why a flow is stale, or why it is not.
 const (
-	FlowForeign      Reason = "it is to no frontend"
-	FlowProtocol     Reason = "connections of this protocol are left alone"
+	FlowForeign      Reason = "its destination is no frontend"
+	FlowProtocol     Reason = "flows of this protocol are left alone"
 	FlowServed       Reason = "its endpoint serves the frontend"
-	FlowEndpointGone Reason = "its endpoint serves the frontend no more"
+	FlowEndpointGone Reason = "its endpoint no longer serves the frontend"
 	FlowNoEndpoint   Reason = "no endpoint serves the frontend"
 	FlowFrontendGone Reason = "the frontend is gone"
-	FlowUntranslated Reason = "it began when the frontend was not there, and does not reach it"
+	FlowUntranslated Reason = "it began while the frontend did not exist, and is not translated"
 	FlowOfNode       Reason = "the node itself answers it"
-	FlowOtherZone    Reason = "it is tracked in another zone, and who translates it there is not known"
-	FlowPastFrontend Reason = "the frontend is gone, and it is not translated"
+	FlowOtherZone    Reason = "it is tracked in another zone, where another program may translate it"
+	FlowPastFrontend Reason = "the frontend is gone, and the flow is not translated"
 )
 
-// Frontend is where a Service is reached.
+// Frontend is an address, port and protocol at which a Service is reached.
 type Frontend struct {
 	netip.AddrPort
 	Protocol nft.Protocol
 }
 
-// FlowIndex knows of every UDP and SCTP frontend which endpoints may answer, and says which entries of the connection
-// tracking are stale: they send packets where no new connection would go, for as long as packets come. TCP is left
-// alone: its ends notice, and endpoints that terminate finish what they have begun.
+// FrontendOf returns the frontend that a key of the services map names.
+func FrontendOf(key nft.Value) Frontend {
+	n := len(key) - 3
+	return Frontend{netip.AddrPortFrom(key[:n].Addr(), key[n+1:].Uint16()), key[n : n+1].Proto()}
+}
+
+// Key returns the frontend as a key of the services map.
+func (f Frontend) Key() nft.Value {
+	return nft.Addr(f.Addr()) + nft.Proto(f.Protocol) + nft.Port(f.Port())
+}
+
+// FlowIndex holds the endpoints that may answer at each UDP and SCTP frontend, and decides which conntrack entries are stale:
+// those that lead packets to where no new connection would go, for as long as packets keep coming. TCP is left alone: its
+// peers notice, and terminating endpoints finish the connections they have.
 //
-// It knows as well which entries have to be looked at. Take tells it of an update, Programmed that the kernel has it;
-// then Next says what to list, Judge is asked about each entry, and Swept or Failed how it went. In short, level-based:
-// whatever went wrong before, a complete sweep puts right.
+// The index also knows which entries have to be examined. Take applies an Update and Programmed notes that the kernel has it;
+// then Next returns the entries to list, Judge is called for each of them, and CleanedUp or Failed reports the result. The
+// index is level-based: a complete cleanup repairs whatever went wrong before.
 type FlowIndex struct {
-	services  map[ServiceName][]*flowPort // those with UDP or SCTP ports
-	frontends map[Frontend][]flowClaim
-	// gone are the frontends that went since they were last swept, with the epoch they went in.
+	services  map[ServiceName][]*flowPort // with UDP or SCTP ports
+	frontends map[Frontend]flowFrontend   // each with the port of the Service that owns it
+	// gone holds the frontends that went since their last cleanup, with the epoch in which they went.
 	gone map[Frontend]uint64
-	// sizes counts the frontends and those gone.
+	// sizes counts the frontends, present and gone.
 	sizes map[flowGroup]int
 
-	programmed bool // ever
+	programmed bool // at least once
 	noted, due flowDuty
-	epoch      uint64 // how many sweeps began
+	epoch      uint64 // the number of cleanups begun
 }
 
-// flowPort is one port of a Service with all that its frontends have in common.
+// flowPort is one port of a Service with the properties that all its frontends share.
 type flowPort struct {
 	endpoints []netip.AddrPort // that may answer, in order
-	frontends []flowFrontend
+	frontends map[Frontend]Kind
 }
 
+// flowFrontend is a frontend of a port, with what its address is to the Service.
 type flowFrontend struct {
-	Frontend
-	kind Kind
-}
-
-// flowClaim is a port's claim to a frontend. There can be several. Those of the best kind count; which of these has the
-// frontend is not asked, since what any of them allows does no harm.
-type flowClaim struct {
 	port *flowPort
 	kind Kind
 }
@@ -71,7 +76,7 @@ type flowClaim struct {
 func NewFlowIndex() *FlowIndex {
 	return &FlowIndex{
 		services:  make(map[ServiceName][]*flowPort),
-		frontends: make(map[Frontend][]flowClaim),
+		frontends: make(map[Frontend]flowFrontend),
 		gone:      make(map[Frontend]uint64),
 		sizes:     make(map[flowGroup]int),
 		noted:     make(flowDuty),
@@ -79,25 +84,30 @@ func NewFlowIndex() *FlowIndex {
 	}
 }
 
-// Take takes over what changed. It is not looked at before Programmed.
-func (x *FlowIndex) Take(u Update) {
+// Take applies an Update. Its effects are examined after Programmed. owner returns the Service that owns a frontend after the
+// Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner).
+func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
+	touched := make(map[Frontend]bool) // whose owner, or whose endpoints, may be others than before
 	for _, name := range u.Removed {
-		x.replace(name, nil)
+		x.replace(name, nil, touched)
 	}
 	for _, s := range u.Services {
-		x.replace(s.ServiceName, flowPorts(u.Node, s))
+		x.replace(s.ServiceName, flowPorts(u.Node, s), touched)
+	}
+	for f := range touched {
+		x.assign(f, owner(f))
 	}
 }
 
-// flowPorts returns the Service's UDP and SCTP ports. An endpoint may answer if it is ready or serves, also while it
-// terminates. Policies, topology and source ranges are not asked: they say where new connections go.
+// flowPorts returns the Service's UDP and SCTP ports. An endpoint may answer if it is ready or serving, even while it
+// terminates. Policies, topology and source ranges do not matter: they decide where new connections go.
 func flowPorts(n Node, s Service) []*flowPort {
 	var ports []*flowPort
 	for _, p := range s.Ports {
 		if !hasFlows(p.Protocol) {
 			continue
 		}
-		port := &flowPort{}
+		port := &flowPort{frontends: make(map[Frontend]Kind)}
 		for _, e := range p.Endpoints {
 			if e.Ready || e.Serving {
 				port.endpoints = append(port.endpoints, e.AddrPort)
@@ -105,7 +115,10 @@ func flowPorts(n Node, s Service) []*flowPort {
 		}
 		slices.SortFunc(port.endpoints, netip.AddrPort.Compare)
 		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) {
-			port.frontends = append(port.frontends, flowFrontend{Frontend{at, p.Protocol}, kind})
+			f := Frontend{at, p.Protocol}
+			if _, twice := port.frontends[f]; !twice {
+				port.frontends[f] = kind
+			}
 		})
 		ports = append(ports, port)
 	}
@@ -114,74 +127,55 @@ func flowPorts(n Node, s Service) []*flowPort {
 
 func hasFlows(p nft.Protocol) bool { return p == nft.UDP || p == nft.SCTP }
 
-// replace gives a Service other ports, and notes the frontends of which flows may have become stale.
-func (x *FlowIndex) replace(name ServiceName, want []*flowPort) {
-	have := x.services[name]
-	if have == nil && want == nil {
-		return
-	}
-	before := make(map[Frontend][]flowClaim)
-	for _, port := range slices.Concat(have, want) {
-		for _, f := range port.frontends {
-			before[f.Frontend] = x.frontends[f.Frontend]
+// replace gives a Service other ports and adds the frontends of the old and the new ones to touched.
+func (x *FlowIndex) replace(name ServiceName, want []*flowPort, touched map[Frontend]bool) {
+	for _, port := range slices.Concat(x.services[name], want) {
+		for f := range port.frontends {
+			touched[f] = true
 		}
-	}
-	for _, port := range have {
-		x.release(port)
-	}
-	for _, port := range want {
-		x.assert(port)
 	}
 	if want == nil {
 		delete(x.services, name)
 	} else {
 		x.services[name] = want
 	}
-	for f, had := range before {
-		now := x.frontends[f]
-		switch {
-		case now == nil:
-			x.remember(f)
-			x.noted.add(f)
-		case had == nil:
-			x.forget(f)
-			x.noted.add(f)
-		case !allAllowed(f, best(now), best(had)):
-			x.noted.add(f)
-		}
-	}
 }
 
-// release and assert do not change lists of claims in place: replace compares them.
-func (x *FlowIndex) release(port *flowPort) {
-	for _, f := range port.frontends {
-		claims := slices.Clone(x.frontends[f.Frontend])
-		claims = slices.DeleteFunc(claims, func(c flowClaim) bool { return c.port == port })
-		x.set(f.Frontend, claims)
-	}
-}
-
-func (x *FlowIndex) assert(port *flowPort) {
-	for _, f := range port.frontends {
-		x.set(f.Frontend, append(slices.Clip(x.frontends[f.Frontend]), flowClaim{port, f.kind}))
-	}
-}
-
-func (x *FlowIndex) set(f Frontend, claims []flowClaim) {
-	_, had := x.frontends[f]
+// assign gives a frontend to the Service that owns it, the zero ServiceName for none, and notes the frontend if its flows may
+// have become stale.
+func (x *FlowIndex) assign(f Frontend, owner ServiceName) {
+	had, existed := x.frontends[f]
+	now, exists := x.frontendOf(f, owner)
 	switch {
-	case len(claims) > 0:
-		x.frontends[f] = claims
-		if !had {
-			x.sizes[flowGroupOf(f)]++
-		}
-	case had:
+	case exists && !existed:
+		x.frontends[f] = now
+		x.sizes[flowGroupOf(f)]++
+		x.forget(f)
+		x.noted.add(f)
+	case !exists && existed:
 		delete(x.frontends, f)
 		x.sizes[flowGroupOf(f)]--
+		x.remember(f)
+		x.noted.add(f)
+	case exists:
+		x.frontends[f] = now
+		if !now.port.hasAll(f, had.port) {
+			x.noted.add(f)
+		}
 	}
 }
 
-// remember notes that a frontend is gone, forget that it is not any more.
+// frontendOf finds the port of a Service that has the frontend: the first, as in the tables.
+func (x *FlowIndex) frontendOf(f Frontend, name ServiceName) (flowFrontend, bool) {
+	for _, port := range x.services[name] {
+		if kind, ok := port.frontends[f]; ok {
+			return flowFrontend{port, kind}, true
+		}
+	}
+	return flowFrontend{}, false
+}
+
+// remember notes that a frontend is gone; forget notes that it exists again, or that its flows were cleaned up.
 func (x *FlowIndex) remember(f Frontend) {
 	if _, had := x.gone[f]; !had {
 		x.sizes[flowGroupOf(f)]++
@@ -196,37 +190,36 @@ func (x *FlowIndex) forget(f Frontend) {
 	}
 }
 
-// Judge says whether a flow is stale, and why.
+// Judge reports whether a flow is stale, and why.
 //
-// A flow that is not translated reaches no frontend. It is stale also where the frontend has no endpoint: a new one
-// would be refused, and its client told. But one to a node port that was ever answered is the conversation of a process
-// of the node, which was there first and goes on until it pauses.
+// An untranslated flow reaches no frontend. It is stale even if the frontend has no endpoint: a new connection would be
+// refused, and the client would be told. But an untranslated flow to a node port that was ever answered belongs to a process
+// of the node that listened there first; it may go on until it pauses.
 func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	if !hasFlows(f.Protocol) {
 		return false, FlowProtocol
 	}
 	frontend := Frontend{f.Original.Destination, f.Protocol}
-	claims, ok := x.frontends[frontend]
-	claims = best(claims)
+	at, ok := x.frontends[frontend]
 	switch {
 	case !ok:
 		return x.judgePast(frontend, f)
-	case allowed(claims, f.Reply.Source):
+	case at.port.has(f.Reply.Source):
 		return false, FlowServed
-	case f.Translated() && !slices.ContainsFunc(claims, flowClaim.serves):
+	case f.Translated() && len(at.port.endpoints) == 0:
 		return true, FlowNoEndpoint
 	case f.Translated():
 		return true, FlowEndpointGone
 	case f.Zone != 0:
 		return false, FlowOtherZone
-	case f.Answered() && slices.ContainsFunc(claims, flowClaim.onNode):
+	case f.Answered() && at.kind == NodePort:
 		return false, FlowOfNode
 	}
 	return true, FlowUntranslated
 }
 
-// judgePast judges a flow to what is no frontend now. Where one was, what is not translated may be somebody's who has
-// the address and port since.
+// judgePast judges a flow whose destination is no frontend. If it was one, an untranslated flow may belong to a program that
+// has taken the address and port since.
 func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, why Reason) {
 	if _, gone := x.gone[frontend]; !gone {
 		return false, FlowForeign
@@ -237,37 +230,15 @@ func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, 
 	return true, FlowFrontendGone
 }
 
-func (c flowClaim) serves() bool { return len(c.port.endpoints) > 0 }
-
-func (c flowClaim) onNode() bool { return c.kind == NodePort }
-
-// best returns the claims of the kind that has the best right: endpoints of an external IP that is another Service's cluster
-// IP are none of that one's.
-func best(claims []flowClaim) []flowClaim {
-	if len(claims) < 2 {
-		return claims
-	}
-	rank := func(c flowClaim) int { return c.kind.rank() }
-	least := rank(slices.MinFunc(claims, func(a, b flowClaim) int { return rank(a) - rank(b) }))
-	return slices.DeleteFunc(slices.Clone(claims), func(c flowClaim) bool { return rank(c) != least })
+// has reports whether the endpoint may answer for the port.
+func (p *flowPort) has(endpoint netip.AddrPort) bool {
+	_, ok := slices.BinarySearchFunc(p.endpoints, endpoint, netip.AddrPort.Compare)
+	return ok
 }
 
-// allowed says whether one of the claims has the endpoint.
-func allowed(claims []flowClaim, endpoint netip.AddrPort) bool {
-	return slices.ContainsFunc(claims, func(c flowClaim) bool {
-		_, ok := slices.BinarySearchFunc(c.port.endpoints, endpoint, netip.AddrPort.Compare)
-		return ok
+// hasAll reports whether the port has all endpoints of another one that can serve a frontend.
+func (p *flowPort) hasAll(f Frontend, other *flowPort) bool {
+	return !slices.ContainsFunc(other.endpoints, func(e netip.AddrPort) bool {
+		return Family(e.Addr()) == Family(f.Addr()) && !p.has(e)
 	})
-}
-
-// allAllowed says whether the claims to a frontend have all endpoints of the others that can be its own.
-func allAllowed(f Frontend, claims, others []flowClaim) bool {
-	for _, o := range others {
-		for _, e := range o.port.endpoints {
-			if Family(e.Addr()) == Family(f.Addr()) && !allowed(claims, e) {
-				return false
-			}
-		}
-	}
-	return true
 }

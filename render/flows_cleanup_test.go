@@ -19,20 +19,20 @@ type flowTest struct {
 func newFlowTest(have []*nft.Table, services ...Service) *flowTest {
 	x := &flowTest{NewRuleset(flowNode()), NewFlowIndex()}
 	x.take(Update{Services: services})
-	x.Programmed(x.Reconcile(have))
+	x.Programmed(reconcile(x.Ruleset, have))
 	return x
 }
 
 func (x *flowTest) take(u Update) {
 	u.Node = flowNode()
 	x.Ruleset.Update(u)
-	x.FlowIndex.Take(u)
+	x.FlowIndex.Take(u, x.Ruleset.Owner)
 }
 
 // change is one round.
 func (x *flowTest) change(u Update) []nft.Change {
 	x.take(u)
-	changes := x.Changes()
+	changes := converge(x.Ruleset)
 	x.Programmed(changes)
 	return changes
 }

@@ -121,7 +121,7 @@ func TestJudge(t *testing.T) {
 		{"the node port is the endpoint", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), func(s *Service) { s.Ports[0].Endpoints = flowEndpoints("192.0.2.10:30053") }, false, FlowServed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			x := NewFlowIndex()
+			x := newOwnedIndex()
 			x.Take(Update{Node: flowNode(), Services: []Service{flowService()}})
 			if c.then == nil {
 				x.Take(Update{Node: flowNode(), Removed: []ServiceName{flowService().ServiceName}})
@@ -137,12 +137,25 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestFlowConflict: what either of two Services allows is right, and stays so for the one that is left.
+// ownedIndex is a FlowIndex with the Ruleset that decides who owns a frontend.
+type ownedIndex struct {
+	*FlowIndex
+	rules *Ruleset
+}
+
+func newOwnedIndex() *ownedIndex { return &ownedIndex{NewFlowIndex(), NewRuleset(flowNode())} }
+
+func (x *ownedIndex) Take(u Update) {
+	x.rules.Update(u)
+	x.FlowIndex.Take(u, x.rules.Owner)
+}
+
+// TestFlowConflict: of two Services that claim a frontend, the endpoints of its owner may answer, and no others.
 func TestFlowConflict(t *testing.T) {
-	x := NewFlowIndex()
+	x := newOwnedIndex()
 	first, second := flowService(), flowService()
 	second.Name, second.Ports[0].Endpoints = "second", flowEndpoints("10.244.1.3:5353")
-	x.Take(Update{Node: flowNode(), Services: []Service{first, second}})
+	x.Take(Update{Node: flowNode(), Services: []Service{second, first}})
 	check := func(when, by string, want bool) {
 		t.Helper()
 		if stale, why := x.Judge(flow(nft.UDP, "10.96.0.10:53", by)); stale != want {
@@ -150,24 +163,29 @@ func TestFlowConflict(t *testing.T) {
 		}
 	}
 	check("both", "10.244.1.2:5353", false)
-	check("both", "10.244.1.3:5353", false)
+	check("both", "10.244.1.3:5353", true)
 	check("both", "10.244.1.4:5353", true)
 	x.Take(Update{Node: flowNode(), Removed: []ServiceName{first.ServiceName}})
-	check("the second is left", "10.244.1.2:5353", true)
-	check("the second is left", "10.244.1.3:5353", false)
-	x.Take(Update{Node: flowNode(), Removed: []ServiceName{second.ServiceName}})
-	check("none is left", "10.244.1.3:5353", true)
-	if len(x.frontends) != 0 || len(x.services) != 0 {
+	check("only the second", "10.244.1.2:5353", true)
+	check("only the second", "10.244.1.3:5353", false)
+	x.Take(Update{Node: flowNode(), Services: []Service{first}})
+	check("both again", "10.244.1.2:5353", false)
+	check("both again", "10.244.1.3:5353", true)
+	for _, name := range []ServiceName{first.ServiceName, second.ServiceName} {
+		x.Take(Update{Node: flowNode(), Removed: []ServiceName{name}})
+	}
+	check("neither", "10.244.1.3:5353", true)
+	if len(x.frontends) != 0 || len(x.FlowIndex.services) != 0 {
 		t.Errorf("left over: %v", x.frontends)
 	}
 }
 
 // TestFlowNodeAddress: an address the node has no more is a frontend that is gone.
 func TestFlowNodeAddress(t *testing.T) {
-	x := NewFlowIndex()
+	x := newOwnedIndex()
 	x.Take(Update{Node: flowNode(), Services: []Service{flowService()}})
 	x.Programmed(nil)
-	finish(t, x)
+	finish(t, x.FlowIndex)
 	moved := flowNode()
 	moved.Addresses = addrs("192.0.2.11")
 	x.Take(Update{Node: moved, Services: []Service{flowService()}})
@@ -176,7 +194,7 @@ func TestFlowNodeAddress(t *testing.T) {
 	}
 	x.Programmed(nil)
 	want := []string{"ip udp to 192.0.2.10:30053", "ip udp to 192.0.2.11:30053", "ip6 udp to [2001:db8::10]:30053"}
-	if got := finish(t, x); !slices.Equal(got, want) {
+	if got := finish(t, x.FlowIndex); !slices.Equal(got, want) {
 		t.Errorf("swept %q", got)
 	}
 }

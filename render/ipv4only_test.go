@@ -19,15 +19,15 @@ func TestIPv4Only(t *testing.T) {
 	s.Ports[0].NodePort = 30080
 	r := NewRuleset(node)
 	r.Update(Update{Node: node, Services: []Service{s}})
-	sent := changesText(r.Reconcile(nil))
+	sent := changesText(reconcile(r, nil))
 	s.Affinity = 1
 	r.Update(Update{Node: node, Services: []Service{s}})
-	sent += changesText(r.Changes())
+	sent += changesText(converge(r))
 	if strings.Contains(sent, "ip6 ") || !strings.Contains(sent, "10.96.0.1 . tcp . 80") || !strings.Contains(sent, "192.0.2.1 . tcp . 30080") {
 		t.Errorf("sent is\n%s", sent)
 	}
 	before := &nft.Table{TableID: nft.TableID{Family: nft.IPv6, Name: "nfproxy"}}
-	if got := changesText(r.Reconcile([]*nft.Table{before})); !strings.HasPrefix(got, "delete table ip6 nfproxy\n") {
+	if got := changesText(reconcile(r, []*nft.Table{before})); !strings.HasPrefix(got, "delete table ip6 nfproxy\n") {
 		t.Errorf("over an IPv6 table sent is\n%s", got)
 	}
 }

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -34,58 +35,60 @@ func (r *Ruleset) ownersOf(e nft.Elements) []ServiceName {
 	has := func(m nft.Member) bool {
 		return keys[m.Key] && m.Set.Name == e.Set.Name && m.Set.Table == e.Set.Table
 	}
-	return r.servicesThat(func(p possession) bool { return slices.ContainsFunc(p.fragment, has) })
+	return r.servicesThat(func(o objects) bool { return slices.ContainsFunc(o.fragment, has) })
 }
 
 func (r *Ruleset) ownersOfName(name string) []ServiceName {
 	if !strings.Contains(name, "/") { // the names of all Services' sets and chains have none
 		return nil
 	}
-	return r.servicesThat(func(p possession) bool {
-		return p.own != nil && (slices.ContainsFunc(p.own.maps, func(m clientMap) bool { return m.set.Name == name }) ||
-			slices.ContainsFunc(p.own.chains, func(c *nft.Chain) bool { return c.Name == name }))
+	return r.servicesThat(func(o objects) bool {
+		return o.dedicated != nil && (slices.ContainsFunc(o.dedicated.maps, func(m clientMap) bool { return m.set.Name == name }) ||
+			slices.ContainsFunc(o.dedicated.chains, func(c *nft.Chain) bool { return c.Name == name }))
 	})
 }
 
-// servicesThat returns the Services of which it holds for what they have or had.
-func (r *Ruleset) servicesThat(holds func(possession) bool) []ServiceName {
-	var names []ServiceName
-	for name, inst := range r.services {
-		if holds(inst.installed) || holds(r.confirmed[name]) {
-			names = append(names, name)
+// servicesThat returns the Services for whose applied or planned objects a condition holds, in order.
+func (r *Ruleset) servicesThat(holds func(objects) bool) []ServiceName {
+	found := make(map[ServiceName]bool)
+	for name, s := range r.services {
+		if holds(s.applied) {
+			found[name] = true
 		}
 	}
-	slices.SortFunc(names, ServiceName.Compare)
-	return names
+	if r.plan != nil {
+		for _, ps := range r.plan.services {
+			if holds(ps.next) {
+				found[ps.state.claim.name] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(found), ServiceName.Compare)
 }
 
-// Quarantine keeps a Service at what it had when Applied was last called, whatever is wanted, until it changes or is
-// released. It is for what the kernel refuses: one Service must not keep the others from theirs. It says false if the
-// Service is not there or in quarantine already.
+// Quarantine makes a Service keep its applied objects, whatever is desired, until its next Update or Release. It is meant
+// for a Service whose rules the kernel refuses, so that all others can be programmed. It returns false if the Service does
+// not exist or is quarantined already.
 func (r *Ruleset) Quarantine(name ServiceName) bool {
-	inst := r.services[name]
-	if inst == nil || inst.quarantine != nil {
+	s := r.services[name]
+	if s == nil || s.quarantined {
 		return false
 	}
-	had, changed := r.confirmed[name]
-	if !changed {
-		had = inst.installed
-	}
-	inst.quarantine = &had
-	r.touched[name] = true
+	s.quarantined = true
+	r.changed[name] = true
 	return true
 }
 
-// Release ends a quarantine: the next Changes are to give the Service what is wanted.
+// Release ends a quarantine: the next Plan gives the Service its desired objects.
 func (r *Ruleset) Release(name ServiceName) {
-	if inst := r.services[name]; inst != nil && inst.quarantine != nil {
-		inst.quarantine = nil
-		r.touched[name] = true
+	if s := r.services[name]; s != nil && s.quarantined {
+		s.quarantined = false
+		r.changed[name] = true
 	}
 }
 
-// InQuarantine says whether a Service is in quarantine.
-func (r *Ruleset) InQuarantine(name ServiceName) bool {
-	inst := r.services[name]
-	return inst != nil && inst.quarantine != nil
+// Quarantined reports whether a Service is quarantined.
+func (r *Ruleset) Quarantined(name ServiceName) bool {
+	s := r.services[name]
+	return s != nil && s.quarantined
 }

@@ -21,7 +21,7 @@ func changesText(changes []nft.Change) string {
 // wanted in between.
 func TestChangesOfManyUpdates(t *testing.T) {
 	r := NewRuleset(Node{})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	sticky := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")
 	sticky.Affinity = time.Hour
 	other := testService("s", 1, "10.96.0.2:80", "10.0.0.1:80")
@@ -30,15 +30,15 @@ func TestChangesOfManyUpdates(t *testing.T) {
 
 	update(sticky)
 	remove()
-	if got := r.Changes(); len(got) > 0 {
+	if got := converge(r); len(got) > 0 {
 		t.Errorf("come and gone is sent as\n%s", changesText(got))
 	}
 	update(sticky)
-	r.Changes()
+	converge(r)
 	remove()
 	update(other)
 	update(sticky)
-	if got := r.Changes(); len(got) > 0 {
+	if got := converge(r); len(got) > 0 {
 		t.Errorf("gone and come back is sent as\n%s", changesText(got))
 	}
 }
@@ -46,14 +46,12 @@ func TestChangesOfManyUpdates(t *testing.T) {
 // TestQuarantine: a Service in quarantine keeps what it had, others go on, and its next change is tried.
 func TestQuarantine(t *testing.T) {
 	r := NewRuleset(Node{})
-	r.Reconcile(nil)
-	r.Applied()
+	reconcile(r, nil)
 	good, bad := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80"), testService("s", 1, "10.96.0.1:80", "10.0.0.2:80")
 	r.Update(Update{Services: []Service{good}})
-	r.Changes()
-	r.Applied()
+	converge(r)
 	r.Update(Update{Services: []Service{bad, testService("t", 1, "10.96.0.2:80")}})
-	changes := r.Changes() // which the kernel refuses
+	changes := r.Plan() // which the kernel refuses
 	var owners []ServiceName
 	for _, c := range changes {
 		if strings.Contains(c.String(), "10.0.0.2") {
@@ -66,22 +64,21 @@ func TestQuarantine(t *testing.T) {
 	if !r.Quarantine(bad.ServiceName) || r.Quarantine(bad.ServiceName) {
 		t.Error("a Service goes into quarantine once")
 	}
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	text := r.Tables()[0].String()
 	if !strings.Contains(text, "10.0.0.1 . 80") || strings.Contains(text, "10.0.0.2 . 80") || !strings.Contains(text, "ns/t:p") {
 		t.Errorf("the tables are\n%s", text)
 	}
-	r.Applied()
-	if !r.InQuarantine(bad.ServiceName) || r.InQuarantine(ServiceName{"ns", "t"}) {
+	if !r.Quarantined(bad.ServiceName) || r.Quarantined(ServiceName{"ns", "t"}) {
 		t.Error("another Service than the one is in quarantine")
 	}
 	r.Release(bad.ServiceName)
-	if got := changesText(r.Changes()); !strings.Contains(got, "10.0.0.2 . 80") {
+	if got := changesText(converge(r)); !strings.Contains(got, "10.0.0.2 . 80") {
 		t.Errorf("released, it gets\n%s", got)
 	}
 	r.Quarantine(bad.ServiceName)
 	r.Update(Update{Services: []Service{good}})
-	if r.InQuarantine(bad.ServiceName) {
+	if r.Quarantined(bad.ServiceName) {
 		t.Error("changed, and still in quarantine")
 	}
 }
@@ -89,13 +86,12 @@ func TestQuarantine(t *testing.T) {
 // TestQuarantineGivesWay: what a Service keeps in quarantine, it keeps only as long as nobody has a better right.
 func TestQuarantineGivesWay(t *testing.T) {
 	r := NewRuleset(Node{})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	r.Update(Update{Services: []Service{testService("young", 2, "10.96.0.1:80", "10.0.0.1:80")}})
-	r.Changes()
-	r.Applied()
+	converge(r)
 	r.Quarantine(ServiceName{"ns", "young"})
 	r.Update(Update{Services: []Service{testService("old", 1, "10.96.0.1:80", "10.0.0.9:80")}})
-	r.Changes()
+	converge(r)
 	services := r.Tables()[0].Set("services").Elements
 	if len(services) != 1 || services[0].Comment != "ns/old:p" {
 		t.Errorf("the frontends are %v", services)

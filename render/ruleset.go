@@ -7,67 +7,86 @@ import (
 	"nfproxy/nft"
 )
 
-// Ruleset is what the tables should be: the skeleton and the fragments of all Services. It keeps the fragments, not the
-// Services, and knows what of them is installed, so that a changed Service costs what changed and nothing else.
+// Ruleset holds the state of the tables in three stages:
 //
-// A Ruleset starts with Reconcile, which compares everything with the tables as they are. After that Update notes what
-// changed and Changes gives it out, and Applied says that the kernel has it. When applying changes went wrong, what is
-// installed is unknown: Reconcile again.
+//   - desired: what the cluster asks for. Update changes it.
+//   - planned: what Plan returned, until Accept or the next Plan.
+//   - applied: what the kernel has. Observe takes it from tables that were read, Accept from the plan.
+//
+// A caller applies Updates, calls Plan, sends the changes to the kernel and calls Accept if the kernel took them. Plan may be
+// repeated: without an Accept it returns the difference between the same two stages again. If the result of sending is
+// unknown, the caller calls Forget, reads the tables and calls Observe.
+//
+// A Ruleset keeps the rules of each Service, not the Service, so that the cost of a plan depends on what changed and on
+// nothing else.
 type Ruleset struct {
 	node     Node
-	services map[ServiceName]*installation
+	services map[ServiceName]*serviceState
 	claims   claims
-	// touched are the Services whose part may be another than what is installed.
-	touched map[ServiceName]bool
-	// drawn is the node of the skeleton that is installed; shared and balanced are what the installed parts have in common.
-	drawn    Node
-	shared   map[sharedKey]int
-	balanced map[BalancingChain]bool
-	live     bool // Reconcile has been called
-	// declarations are the sets of the schema as the node has them.
+	// changed holds the Services whose desired objects may differ from the applied ones.
+	changed map[ServiceName]bool
+
+	applied   common
+	knowledge knowledge
+	observed  []*nft.Table // the tables of the last Observe, until Accept
+	plan      *plan        // nil if there is none
+
+	// declarations maps the sets of the schema to their declarations on the desired node.
 	declarations map[*nft.Set]*nft.Set
-	// confirmed is what Services had when Applied was last called, of those that have been given something else since.
-	confirmed map[ServiceName]possession
 }
 
-// installation is one Service's part of the tables.
-type installation struct {
-	claim  claim
-	wanted possession
-	// installed is what it has: without frontends that belong to others, and in the slots they took.
-	installed possession
-	// quarantine, if not nil, is what it keeps in place of what is wanted.
-	quarantine *possession
+// knowledge says how well the applied stage is known.
+type knowledge uint8
+
+const (
+	unknown  knowledge = iota // the tables must be read
+	observed                  // the tables were read; the next plan compares all of them
+	known                     // the kernel has what was accepted last
+)
+
+// serviceState holds one Service's objects.
+type serviceState struct {
+	claim   claim
+	desired objects
+	// applied lacks the frontends that other Services own, and has the endpoints in the slots that they took.
+	applied objects
+	// quarantined: the Service keeps its applied objects, whatever is desired.
+	quarantined bool
 }
 
-// possession is a Part that somebody has or is to have.
-type possession struct {
-	fragment nft.Fragment
-	own      *DedicatedObjects
+// objects are the objects of one Service in the tables.
+type objects struct {
+	fragment  nft.Fragment
+	dedicated *DedicatedObjects
 }
 
-// sharedKey names an element that several Services can have: one of a set, not of a map.
+// common is the part of the tables that does not belong to one Service.
+type common struct {
+	node   Node // of the skeleton
+	shared map[sharedKey]int
+	chains map[BalancingChain]bool
+}
+
+// sharedKey names an element of a set that is not a map. Several Services can have it; shared counts them.
 type sharedKey struct {
 	set *nft.Set
 	key nft.Value
 }
 
-// NewRuleset returns a Ruleset without Services.
+// NewRuleset returns a Ruleset without Services. What the kernel has is unknown to it.
 func NewRuleset(n Node) *Ruleset {
 	return &Ruleset{
-		node:      n,
-		services:  make(map[ServiceName]*installation),
-		claims:    newClaims(),
-		touched:   make(map[ServiceName]bool),
-		shared:    make(map[sharedKey]int),
-		balanced:  make(map[BalancingChain]bool),
-		confirmed: make(map[ServiceName]possession),
-
+		node:         n,
+		services:     make(map[ServiceName]*serviceState),
+		claims:       newClaims(),
+		changed:      make(map[ServiceName]bool),
+		applied:      common{shared: make(map[sharedKey]int), chains: make(map[BalancingChain]bool)},
 		declarations: make(map[*nft.Set]*nft.Set),
 	}
 }
 
-// Update takes over what changed and returns the conflicts that it brought: frontends that two Services claim.
+// Update applies an Update to the desired stage and returns the conflicts that it brings: frontends that two Services
+// claim.
 func (r *Ruleset) Update(u Update) []Conflict {
 	if r.node.Counters != u.Node.Counters {
 		clear(r.declarations)
@@ -83,20 +102,21 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	return conflicts
 }
 
-// set gives a Service another part, an empty one to remove it, and notes whose installation is touched by that.
-func (r *Ruleset) set(c claim, p ServiceRules) []Conflict {
-	inst := r.services[c.name]
-	if inst == nil {
-		inst = &installation{}
-		r.services[c.name] = inst
+// set replaces the desired rules of a Service and marks every Service as changed that gains or loses a frontend by that.
+// Empty rules remove the Service.
+func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
+	s := r.services[c.name]
+	if s == nil {
+		s = &serviceState{}
+		r.services[c.name] = s
 	}
-	gained, lost := frontends(p.Fragment), frontends(inst.wanted.fragment)
-	if inst.claim.created.Equal(c.created) {
+	gained, lost := frontends(rules.Fragment), frontends(s.desired.fragment)
+	if s.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}
 	for _, f := range lost {
-		if heir, ok := r.claims.release(f.key, inst.claim); ok {
-			r.touched[heir.name] = true
+		if heir, ok := r.claims.release(f.key, s.claim); ok {
+			r.changed[heir.name] = true
 		}
 	}
 	var conflicts []Conflict
@@ -104,125 +124,72 @@ func (r *Ruleset) set(c claim, p ServiceRules) []Conflict {
 		c.kind = f.kind
 		if other, contested := r.claims.assert(f.key, c); contested {
 			conflict := newConflict(f.key, c, other)
-			r.touched[conflict.Loser] = true
+			r.changed[conflict.Loser] = true
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	inst.claim, inst.wanted, inst.quarantine = c, possession{p.Fragment, p.Dedicated}, nil
-	r.touched[c.name] = true
+	s.claim, s.desired, s.quarantined = c, objects{rules.Fragment, rules.Dedicated}, false
+	r.changed[c.name] = true
 	return conflicts
 }
 
-// Changes returns what has to be applied for the tables to be as the Updates want them, nothing if that changed nothing.
-// Before the first Reconcile it returns nothing.
-func (r *Ruleset) Changes() []nft.Change {
-	if !r.live {
-		return nil
-	}
-	var d delta
-	if !r.node.Equal(r.drawn) {
-		d.before = nft.Diff(Skeleton(r.drawn), Skeleton(r.node))
-		r.drawn = r.node
-	}
-	for _, name := range slices.SortedFunc(maps.Keys(r.touched), ServiceName.Compare) {
-		r.install(name, &d)
-	}
-	clear(r.touched)
-	return slices.Concat(d.before, d.edit.Changes(), d.after)
-}
-
-// Applied says that the kernel has what Changes or Reconcile returned last.
-func (r *Ruleset) Applied() {
-	if len(r.confirmed) > 0 { // a new map: a cleared one would keep the room for all Services
-		r.confirmed = make(map[ServiceName]possession)
-	}
-}
-
-// delta is a batch in the making.
-type delta struct {
-	before []nft.Change // of chains and of the skeleton: they come before the elements that need them
-	edit   nft.Edit
-	after  []nft.Change // what goes comes after the elements that need it no more
-}
-
-// install adds the changes that turn what a Service has into what it is to have.
-func (r *Ruleset) install(name ServiceName, d *delta) {
-	inst := r.services[name]
-	want := r.due(inst)
-	want.fragment = keepSlots(inst.installed.fragment, want.fragment)
-	inst.installed.fragment.Diff(want.fragment, func(op nft.Op, m nft.Member) { r.record(op, m, d) })
-	r.installOwn(inst.installed.own, want.own, d)
-	r.give(inst, want)
-	if inst.wanted.fragment == nil {
-		delete(r.services, name)
-	}
-}
-
-// give notes what a Service has from now on.
-func (r *Ruleset) give(inst *installation, p possession) {
-	if _, noted := r.confirmed[inst.claim.name]; !noted {
-		r.confirmed[inst.claim.name] = inst.installed
-	}
-	inst.installed = p
-}
-
-// installOwn adds the changes of what a Service has for itself.
-func (r *Ruleset) installOwn(have, want *DedicatedObjects, d *delta) {
-	if have == nil && want == nil {
-		return
-	}
-	r.balanceOwn(want, d)
-	for _, id := range TableIDs() {
-		changes := nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{want.table(id)})
-		last := slices.IndexFunc(changes, isChainDeletion)
-		if last < 0 {
-			last = len(changes)
-		}
-		d.before, d.after = append(d.before, changes[:last]...), append(d.after, changes[last:]...)
-	}
-	d.after = append(d.after, want.forget(have)...)
-}
-
-// isChainDeletion says whether a change is one of those that end a Diff: elements have to let go of the chain first.
-func isChainDeletion(c nft.Change) bool {
-	_, chain := c.Object.(*nft.Chain)
-	return chain && c.Op == nft.Delete
-}
-
-// due is what a Service is to have: what is wanted, without the frontends that other Services own.
-func (r *Ruleset) due(inst *installation) possession {
-	p := inst.wanted
-	if inst.quarantine != nil {
-		p = *inst.quarantine
+// granted returns the objects that a Service gets: the desired ones without the frontends that other Services own. A
+// quarantined Service keeps what it has of these.
+func (r *Ruleset) granted(s *serviceState) objects {
+	o := s.desired
+	if s.quarantined {
+		o = s.applied
 	}
 	loses := func(m nft.Member) bool {
 		key := frontendOf(m)
-		return key != "" && r.claims.owner(key) != inst.claim.name
+		return key != "" && r.claims.owner(key) != s.claim.name
 	}
-	if slices.ContainsFunc(p.fragment, loses) {
-		p.fragment = slices.DeleteFunc(slices.Clone(p.fragment), loses)
+	if slices.ContainsFunc(o.fragment, loses) {
+		o.fragment = slices.DeleteFunc(slices.Clone(o.fragment), loses)
 	}
-	return p
+	return o
 }
 
-// record adds one change of one element. An element that several Services have comes with the first and goes with the
-// last of them.
-func (r *Ruleset) record(op nft.Op, m nft.Member, d *delta) {
-	if m.Set.Data == nil {
-		key := sharedKey{m.Set, m.Key}
-		before := r.shared[key]
-		r.share(key, op)
-		if before > 0 && r.shared[key] > 0 {
-			return
+// Observe takes tables that were read from the kernel for the applied stage. The next Plan compares all of them.
+func (r *Ruleset) Observe(tables []*nft.Table) {
+	r.observed, r.knowledge = tables, observed
+}
+
+// Forget notes that the state of the kernel is unknown. Plan returns nothing until the next Observe.
+func (r *Ruleset) Forget() {
+	r.observed, r.knowledge = nil, unknown
+}
+
+// Known reports whether the kernel has what was accepted last, so that Plan needs no Observe.
+func (r *Ruleset) Known() bool { return r.knowledge == known }
+
+// Accept notes that the kernel has accepted the plan: it becomes the applied stage.
+func (r *Ruleset) Accept() {
+	p := r.plan
+	if p == nil {
+		return
+	}
+	for _, ps := range p.services {
+		ps.state.applied = ps.next
+		if name := ps.state.claim.name; ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
+			delete(r.services, name)
 		}
 	}
-	if m.Set.IsVerdictMap() && op != nft.Delete {
-		r.balance(m, d)
+	if p.full {
+		r.applied = p.common
+	} else {
+		r.applied.node = p.node
+		maps.Copy(r.applied.chains, p.chains)
+		for key, n := range p.shared {
+			if r.applied.shared[key] += n; r.applied.shared[key] == 0 {
+				delete(r.applied.shared, key)
+			}
+		}
 	}
-	d.edit.Record(op, r.declared(m.Set), m.Element)
+	r.plan, r.observed, r.knowledge = nil, nil, known
 }
 
-// declared returns a set as it is declared on the node, the same each time.
+// declared returns the declaration of a set on the desired node, the same pointer each time.
 func (r *Ruleset) declared(s *nft.Set) *nft.Set {
 	d := r.declarations[s]
 	if d == nil {
@@ -230,46 +197,4 @@ func (r *Ruleset) declared(s *nft.Set) *nft.Set {
 		r.declarations[s] = d
 	}
 	return d
-}
-
-func (r *Ruleset) share(key sharedKey, op nft.Op) {
-	switch op {
-	case nft.Add:
-		r.shared[key]++
-	case nft.Delete:
-		if r.shared[key]--; r.shared[key] == 0 {
-			delete(r.shared, key)
-		}
-	}
-}
-
-// Reconcile returns what turns the tables have into those wanted. Endpoints keep the slots they have there.
-func (r *Ruleset) Reconcile(have []*nft.Table) []nft.Change {
-	r.live = true
-	r.drawn = r.node
-	r.touched = make(map[ServiceName]bool) // a cleared one would keep the room for all Services
-	clear(r.shared)
-	clear(r.balanced)
-	var forgotten []nft.Change
-	var all delta // the chains that it gathers are in the tables anyway
-	for name, inst := range r.services {
-		want := r.due(inst)
-		want.fragment = keepSlots(slotsIn(have, want.fragment), want.fragment)
-		forgotten = append(forgotten, want.own.strangers(have)...)
-		r.give(inst, want)
-		if inst.wanted.fragment == nil {
-			delete(r.services, name)
-			continue
-		}
-		r.balanceOwn(want.own, &all)
-		for _, m := range want.fragment {
-			if m.Set.Data == nil {
-				r.share(sharedKey{m.Set, m.Key}, nft.Add)
-			}
-			if m.Set.IsVerdictMap() {
-				r.balance(m, &all)
-			}
-		}
-	}
-	return append(nft.Diff(have, r.Tables()), forgotten...)
 }

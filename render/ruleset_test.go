@@ -21,6 +21,19 @@ func testService(name string, created int64, frontend string, endpoints ...strin
 	return Service{ServiceName: ServiceName{"ns", name}, Created: time.Unix(created, 0), ClusterIPs: []netip.Addr{at.Addr()}, Ports: []Port{p}}
 }
 
+// converge plans and accepts, and returns the changes.
+func converge(r *Ruleset) []nft.Change {
+	changes := r.Plan()
+	r.Accept()
+	return changes
+}
+
+// reconcile does the same after tables were read.
+func reconcile(r *Ruleset, have []*nft.Table) []nft.Change {
+	r.Observe(have)
+	return converge(r)
+}
+
 // TestConflicts: the older Service has the frontend, whatever the order they come in, and the next inherits it.
 func TestConflicts(t *testing.T) {
 	const frontend = "10.96.0.1:80"
@@ -41,7 +54,7 @@ func TestConflicts(t *testing.T) {
 	}
 	for _, order := range [][]Service{{old, middle, young}, {young, middle, old}, {middle, old, young}} {
 		r := NewRuleset(Node{Name: "n"})
-		r.Reconcile(nil)
+		reconcile(r, nil)
 		conflicts := 0
 		for _, s := range order {
 			conflicts += len(r.Update(Update{Node: r.node, Services: []Service{s}}))
@@ -54,13 +67,13 @@ func TestConflicts(t *testing.T) {
 			want    string
 		}{{"", "ns/old:p"}, {"middle", "ns/old:p"}, {"old", "ns/a-young:p"}, {"a-young", ""}} {
 			r.Update(Update{Node: r.node, Removed: []ServiceName{{"ns", step.removed}}})
-			r.Changes()
+			converge(r)
 			if got := owner(r); got != step.want {
 				t.Errorf("without %q the owner is %q, not %q", step.removed, got, step.want)
 			}
 		}
-		if len(r.claims.owners)+len(r.claims.rivals)+len(r.services)+len(r.shared) > 0 {
-			t.Errorf("left behind: %v %v %v %v", r.claims.owners, r.claims.rivals, r.services, r.shared)
+		if len(r.claims.owners)+len(r.claims.rivals)+len(r.services)+len(r.applied.shared) > 0 {
+			t.Errorf("left behind: %v %v %v %v", r.claims.owners, r.claims.rivals, r.services, r.applied.shared)
 		}
 	}
 }
@@ -68,13 +81,13 @@ func TestConflicts(t *testing.T) {
 // TestConflictAcrossRecreation: a Service deleted and made again is young, and gives way.
 func TestConflictAcrossRecreation(t *testing.T) {
 	r := NewRuleset(Node{})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	r.Update(Update{Services: []Service{testService("a", 1, "10.96.0.1:80"), testService("b", 2, "10.96.0.1:80")}})
 	conflicts := r.Update(Update{Services: []Service{testService("a", 3, "10.96.0.1:80")}})
 	if len(conflicts) != 1 || conflicts[0].Winner.Name != "b" || conflicts[0].Loser.Name != "a" {
 		t.Errorf("%v", conflicts)
 	}
-	r.Changes()
+	converge(r)
 	if got := r.Tables()[0].Set("services").Elements[0].Comment; got != "ns/b:p" {
 		t.Errorf("the owner is %s", got)
 	}
@@ -83,7 +96,7 @@ func TestConflictAcrossRecreation(t *testing.T) {
 // TestSlots: an endpoint keeps its slot; holes are filled from the tail, then by newcomers.
 func TestSlots(t *testing.T) {
 	r := NewRuleset(Node{})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	for _, step := range []struct{ endpoints, want string }{
 		{"a b c d", "a b c d"},
 		{"a b c d e", "a b c d e"},
@@ -102,7 +115,7 @@ func TestSlots(t *testing.T) {
 			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, e)
 		}
 		r.Update(Update{Services: []Service{s}})
-		r.Changes()
+		converge(r)
 		var got []string
 		for _, e := range r.Tables()[0].Set("endpoints").Elements {
 			got = append(got, string(rune(e.Data[3])))
@@ -119,11 +132,11 @@ func TestNodeChange(t *testing.T) {
 	r := NewRuleset(Node{Name: "n", ServiceCIDRs: []netip.Prefix{p("10.96.0.0/16")}})
 	s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:1")
 	r.Update(Update{Node: r.node, Services: []Service{s}})
-	r.Reconcile(nil)
+	reconcile(r, nil)
 	r.Update(Update{Services: []Service{s}, Node: Node{Name: "n", ServiceCIDRs: []netip.Prefix{p("10.96.0.0/16"), p("10.97.0.0/16")},
 		ClusterCIDRs: []netip.Prefix{p("10.0.0.0/8")}}})
 	var got []string
-	for _, c := range r.Changes() {
+	for _, c := range converge(r) {
 		got = append(got, c.String())
 	}
 	want := []string{
@@ -152,7 +165,7 @@ func BenchmarkMemory(b *testing.B) {
 					s := testService(fmt.Sprintf("service-%d", i), 1, a(10).String(), a(20).String(), a(21).String(), a(22).String())
 					r.Update(Update{Node: r.node, Services: []Service{s}})
 				}
-				r.Reconcile(nil)
+				reconcile(r, nil)
 				b.ReportMetric(float64(heap()-before)/float64(n), "bytes/Service")
 				runtime.KeepAlive(r)
 			}
@@ -165,4 +178,48 @@ func heap() int64 {
 	runtime.GC()
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// TestPlanIsRepeatable: a plan that is not accepted has no effect. The next one is the same, or includes what was updated
+// meanwhile.
+func TestPlanIsRepeatable(t *testing.T) {
+	sticky := testService("sticky", 1, "10.96.0.3:80", "10.0.0.1:80", "10.0.0.2:80")
+	sticky.Affinity = time.Hour
+	r := NewRuleset(Node{Name: "n"})
+	if r.Update(Update{Node: r.node, Services: []Service{sticky}}); len(r.Plan()) > 0 || r.Known() {
+		t.Error("there is a plan although the state of the kernel is unknown")
+	}
+	r.Observe(nil)
+	first := changesText(r.Plan())
+	if again := changesText(r.Plan()); first == "" || again != first {
+		t.Errorf("the first plan is\n%s\nand again\n%s", first, again)
+	}
+	r.Accept()
+	if got := r.Plan(); len(got) > 0 || !r.Known() {
+		t.Errorf("after Accept there is left\n%s", changesText(got))
+	}
+
+	web := testService("web", 1, "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+	r.Update(Update{Node: r.node, Services: []Service{web}, Removed: []ServiceName{sticky.ServiceName}})
+	want := changesText(r.Plan())
+	for range 2 {
+		if got := changesText(r.Plan()); got != want {
+			t.Errorf("the plan was\n%s\nand is\n%s", want, got)
+		}
+	}
+	before := r.Tables()[0].String()
+	other := testService("other", 1, "10.96.0.2:80", "10.0.0.1:80")
+	r.Update(Update{Node: r.node, Services: []Service{other}})
+	got := changesText(r.Plan())
+	if !strings.Contains(got, "ns/other:p") || !strings.Contains(got, "ns/web:p") || r.Tables()[0].String() != before {
+		t.Errorf("with another Service the plan is\n%s", got)
+	}
+	r.Accept()
+	if rest := nft.Diff(r.Tables(), Tables(Update{Node: r.node, Services: []Service{web, other}})); len(rest) > 2 { // the chain of two endpoints
+		t.Errorf("what was accepted differs from the desired tables by\n%s", changesText(rest))
+	}
+	r.Update(Update{Node: r.node, Removed: []ServiceName{web.ServiceName}})
+	if r.Forget(); len(r.Plan()) > 0 {
+		t.Error("there is a plan although the state of the kernel was forgotten")
+	}
 }

@@ -78,10 +78,7 @@ func tell(t *testing.T, file string) {
 // build returns the tables of an update, after checking that all their references resolve.
 func build(t *testing.T, u render.Update) []*nft.Table {
 	t.Helper()
-	r := render.NewRuleset(u.Node)
-	r.Update(u)
-	r.Reconcile(nil)
-	tables := r.Tables()
+	tables := render.Tables(u)
 	for _, table := range tables {
 		if err := table.Validate(); err != nil {
 			t.Error(err)

@@ -1,46 +1,80 @@
 package render
 
 import (
+	"iter"
 	"slices"
 	"strings"
 
 	"nfproxy/nft"
 )
 
-// Tables returns the tables as they are with what Changes and Reconcile gave out so far, whole.
+// Tables returns the tables of a cluster, computed from nothing: those that an empty kernel gets.
+func Tables(u Update) []*nft.Table {
+	r := NewRuleset(u.Node)
+	r.Update(u)
+	r.Observe(nil)
+	r.Plan()
+	r.Accept()
+	return r.Tables()
+}
+
+// Tables returns the tables of the applied stage.
 func (r *Ruleset) Tables() []*nft.Table {
-	tables := Skeleton(r.node)
-	sets := make(map[*nft.Set]*nft.Set) // from declarations to the tables' own
+	return r.applied.tables(func(yield func(objects) bool) {
+		for _, s := range r.services {
+			if !yield(s.applied) {
+				return
+			}
+		}
+	})
+}
+
+// tables returns the tables with the common part and the objects of Services.
+func (c common) tables(services iter.Seq[objects]) []*nft.Table {
+	tables := Skeleton(c.node)
+	sets := make(map[*nft.Set]*nft.Set) // from the schema's sets to those of the tables
 	for _, t := range tables {
 		sc := SchemaOf(t.Family)
 		for _, s := range sc.ofServices() {
 			sets[s] = t.Set(s.Name)
 		}
-		for _, b := range r.balancers(t.Family) {
+		for _, b := range c.balancingChains(t.Family) {
 			t.Chains = append(t.Chains, sc.loadBalancer(b))
 		}
+		addDedicated(t, services)
 	}
-	for _, t := range tables {
-		for _, inst := range r.services {
-			if inst.installed.own != nil {
-				own := inst.installed.own.table(t.TableID)
-				t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
-			}
+	fillSets(sets, services)
+	return tables
+}
+
+// addDedicated adds the dedicated objects of Services to a table, in order of their names.
+func addDedicated(t *nft.Table, services iter.Seq[objects]) {
+	for o := range services {
+		if o.dedicated != nil {
+			own := o.dedicated.table(t.TableID)
+			t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
 		}
-		slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
-		slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
 	}
+	slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
+	slices.SortStableFunc(t.Chains, func(a, b *nft.Chain) int {
+		return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name))
+	})
+}
+
+// fillSets adds the elements of Services to the sets of the tables. Each element is there once, whatever the number of
+// Services that have it.
+func fillSets(sets map[*nft.Set]*nft.Set, services iter.Seq[objects]) {
 	sizes := make(map[*nft.Set]int, len(sets))
-	for _, inst := range r.services {
-		for _, m := range inst.installed.fragment {
+	for o := range services {
+		for _, m := range o.fragment {
 			sizes[m.Set]++
 		}
 	}
 	for declaration, s := range sets {
 		s.Elements = slices.Grow(s.Elements, sizes[declaration])
 	}
-	for _, inst := range r.services {
-		for _, m := range inst.installed.fragment {
+	for o := range services {
+		for _, m := range o.fragment {
 			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)
 		}
 	}
@@ -48,5 +82,4 @@ func (r *Ruleset) Tables() []*nft.Table {
 		s.Sort()
 		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
 	}
-	return tables
 }

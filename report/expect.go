@@ -48,10 +48,11 @@ const NobodyClaims render.Reason = "no Service should have this address and port
 func Expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	r := render.NewRuleset(u.Node)
 	r.Update(u)
+	r.Observe(tables)
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
 	key := nft.Addr(e.To.Address) + nft.Proto(protocol) + nft.Port(e.To.Port)
-	x := Expectation{Why: NobodyClaims, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Reconcile(tables), key)}
-	owner := r.Owner(key)
+	x := Expectation{Why: NobodyClaims, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), key)}
+	owner := r.Owner(render.FrontendOf(key))
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
 		x.refused(u, e.To.Address)

@@ -185,7 +185,9 @@ func TestReconcileOtherShape(t *testing.T) {
 	}
 	r := render.NewRuleset(u.Node)
 	r.Update(u)
-	r.Reconcile(tables)
+	r.Observe(tables)
+	r.Plan()
+	r.Accept()
 	if got, want := r.Tables()[0].String(), build(t, u)[0].String(); got != want {
 		t.Errorf("the tables are\n%s\nand not\n%s", got, want)
 	}

@@ -21,8 +21,5 @@ func service(name, frontend string, endpoints ...string) render.Service {
 // build returns the tables of an update.
 func build(t *testing.T, u render.Update) []*nft.Table {
 	t.Helper()
-	r := render.NewRuleset(u.Node)
-	r.Update(u)
-	r.Reconcile(nil)
-	return r.Tables()
+	return render.Tables(u)
 }

@@ -28,7 +28,8 @@ func BenchmarkDump(b *testing.B) {
 			defer k.Close()
 			r := render.NewRuleset(render.Node{Name: "n"})
 			r.Update(render.Update{Node: render.Node{Name: "n"}, Services: manyServices(n)})
-			if err := k.Apply(r.Reconcile(nil), 0); err != nil {
+			r.Observe(nil)
+			if err := k.Apply(r.Plan(), 0); err != nil {
 				b.Fatal(err)
 			}
 			defer cli.Cleanup(k, io.Discard)

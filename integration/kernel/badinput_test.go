@@ -100,9 +100,10 @@ func (m *manifested) follow() {
 		m.known = true
 		return
 	}
-	if err := m.kernel.Apply(m.ruleset.Changes(), 0); err != nil {
+	if err := m.kernel.Apply(m.ruleset.Plan(), 0); err != nil {
 		m.t.Fatal(err)
 	}
+	m.ruleset.Accept()
 }
 
 // served are the manifests of a Service: its spec and status, and a slice per family with one endpoint at port 8080. All its

@@ -53,8 +53,8 @@ func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 func (l *flowLab) start(services ...render.Service) []conntrack.Flow {
 	l.t.Helper()
 	u := render.Update{Node: l.facts, Services: services}
-	l.index.Take(u)
 	l.ruleset.Update(u)
+	l.index.Take(u, l.ruleset.Owner)
 	l.index.Programmed(l.reconcile())
 	return l.sweep()
 }
@@ -63,8 +63,9 @@ func (l *flowLab) start(services ...render.Service) []conntrack.Flow {
 func (l *flowLab) change(u render.Update) []conntrack.Flow {
 	l.t.Helper()
 	u.Node = l.facts
-	l.index.Take(u)
-	l.index.Programmed(l.apply(u))
+	changes := l.apply(u)
+	l.index.Take(u, l.ruleset.Owner)
+	l.index.Programmed(changes)
 	return l.sweep()
 }
 

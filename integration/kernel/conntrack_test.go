@@ -61,10 +61,10 @@ func TestFlows(t *testing.T) {
 			}
 			r.expect(t, b)
 			terminating.Services[0].Ports[0].Endpoints[0].Serving = false
-			l.index.Take(terminating)
 			if changes := l.apply(terminating); len(changes) != 0 {
 				t.Errorf("the rules change: %v", changes)
 			}
+			l.index.Take(terminating, l.ruleset.Owner)
 			l.index.Programmed(nil)
 			l.sweep()
 			r.expect(t, c)

@@ -68,7 +68,8 @@ func TestMoved(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
-	changes := l.ruleset.Reconcile(nil)
+	l.ruleset.Observe(nil)
+	changes := l.ruleset.Plan()
 	l.nft("", "add", "table", "ip", "other")
 	if err := l.kernel.Apply(changes, generation); !errors.Is(err, kernel.ErrStale) {
 		t.Fatalf("got %v", err)

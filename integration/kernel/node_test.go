@@ -84,10 +84,11 @@ func (l *testNode) apply(u render.Update) []nft.Change {
 	l.t.Helper()
 	u.Node = l.facts
 	l.ruleset.Update(u)
-	changes := l.ruleset.Changes()
+	changes := l.ruleset.Plan()
 	if err := l.kernel.Apply(changes, 0); err != nil {
 		l.t.Fatal(err)
 	}
+	l.ruleset.Accept()
 	return changes
 }
 
@@ -98,10 +99,12 @@ func (l *testNode) reconcile() []nft.Change {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	changes := l.ruleset.Reconcile(have)
+	l.ruleset.Observe(have)
+	changes := l.ruleset.Plan()
 	if err := l.kernel.Apply(changes, generation); err != nil {
 		l.t.Fatal(err)
 	}
+	l.ruleset.Accept()
 	return changes
 }
 

@@ -71,10 +71,7 @@ func TestDiffWalk(t *testing.T) {
 		node := l.facts
 		node.ServiceCIDRs = node.ServiceCIDRs[:w.rand.IntN(3)]
 		node.ClusterCIDRs = node.ClusterCIDRs[:w.rand.IntN(3)]
-		r := render.NewRuleset(node)
-		r.Update(render.Update{Node: node, Services: w.services()})
-		r.Reconcile(nil)
-		states = append(states, r.Tables())
+		states = append(states, render.Tables(render.Update{Node: node, Services: w.services()}))
 	}
 	for _, i := range w.rand.Perm(len(states) * len(states)) {
 		from, to := states[i/len(states)], states[i%len(states)]

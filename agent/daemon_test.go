@@ -19,10 +19,9 @@ import (
 type testDaemon struct {
 	t       *testing.T
 	updates chan render.Update
-	commits chan Commit
+	commits chan commit
 	log     *logtest.Buffer
-	proxy   *daemon
-	kernel  *kernel.Conn // another connection than the proxy's
+	kernel  *kernel.Conn // another connection than the daemon's
 }
 
 // patience is how long a test waits for what must happen.
@@ -31,7 +30,7 @@ const patience = 10 * time.Second
 // startDaemon starts a proxy; its tables are removed when the test ends.
 func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
-	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan Commit, 100), log: &logtest.Buffer{}}
+	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100), log: &logtest.Buffer{}}
 	open := func() *kernel.Conn {
 		k, err := kernel.Open()
 		if err != nil {
@@ -42,7 +41,7 @@ func startDaemon(t *testing.T) *testDaemon {
 	}
 	k := open()
 	d.kernel = open()
-	watch, err := k.Monitor(render.TableIDs()...)
+	monitor, err := k.Monitor(render.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,17 +53,23 @@ func startDaemon(t *testing.T) *testDaemon {
 			return render.Update{}, ctx.Err()
 		}
 	}
-	d.proxy = &daemon{next: next, kernel: k, watch: watch, ruleset: render.NewRuleset(render.Node{Name: "n"}),
-		log: slog.New(slog.NewTextHandler(d.log, nil)), committed: func(c Commit) { d.commits <- c }}
+	var l lifecycle
+	l.owns(monitor)
+	run := newDaemon(next, k, monitor, render.Node{Name: "n"}, slog.New(slog.NewTextHandler(d.log, nil)))
+	run.startTasks(&l)
+	run.observers = []observer{(&reports{log: run.log, counted: func(int) {}}).observer(), {committed: func(c commit) {
+		if len(c.changes) > 0 {
+			d.commits <- c
+		}
+	}}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
-	go func() { ended <- d.proxy.run(ctx) }()
+	go func() { ended <- l.run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		watch.Close()
 		removeTables(t, d.kernel)
 	})
 	return d
@@ -89,14 +94,14 @@ func (d *testDaemon) send(services ...render.Service) {
 }
 
 // await waits for a commit.
-func (d *testDaemon) await() Commit {
+func (d *testDaemon) await() commit {
 	d.t.Helper()
 	select {
 	case c := <-d.commits:
 		return c
 	case <-time.After(patience):
 		d.t.Fatalf("no commit; the log says\n%s", d.log)
-		return Commit{}
+		return commit{}
 	}
 }
 
@@ -226,7 +231,7 @@ func TestCommitTells(t *testing.T) {
 	seen, cause := time.Now().Add(-time.Second), time.Now().Add(-time.Minute)
 	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{testService("web", "10.96.0.1:80")},
 		Seen: seen, Triggered: []time.Time{cause}}
-	if c := d.await(); !c.Seen.Equal(seen) || len(c.Triggered) != 1 || !c.Triggered[0].Equal(cause) {
+	if c := d.await(); !c.seen.Equal(seen) || len(c.triggered) != 1 || !c.triggered[0].Equal(cause) {
 		t.Errorf("%+v", c)
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"nfproxy/preflight"
 )
 
-// TestTellWhatIsMissing: a problem is an error in the log, with what to do; what is well, or a warning, is not said.
-func TestTellWhatIsMissing(t *testing.T) {
+// TestLogShortcomings: a problem is an error in the log, with what to do; what is well, or a warning, is not said.
+func TestLogShortcomings(t *testing.T) {
 	var out strings.Builder
-	tellWhatIsMissing([]preflight.Line{
+	logShortcomings([]preflight.Line{
 		{Level: preflight.OK, Check: "kernel", Finding: "Linux 6.1"},
 		{Level: preflight.Warning, Check: "namespace", Finding: "not tried"},
 		{Level: preflight.Problem, Check: "numgen", Finding: "the kernel refuses it", Advice: "modprobe nft_numgen"},

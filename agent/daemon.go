@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
+)
+
+// daemon keeps the kernel's tables as the cluster asks for them: it programs what its source reports, and undoes what other
+// programs change. Run, followSource and followMonitor run at the same time; the state below belongs to run alone.
+type daemon struct {
+	// next blocks until something changed. The first call returns everything.
+	next    func(context.Context) (render.Update, error)
+	kernel  *kernel.Conn
+	monitor *kernel.Monitor
+	ruleset *render.Ruleset
+	log     *slog.Logger
+	// observers are told of everything that happens, in this order.
+	observers []observer
+	throttle  throttle
+
+	updates  chan render.Update
+	external chan kernel.ExternalChange
+
+	pending pending
+	// disturbance is the external change that is not repaired yet, nil if there is none.
+	disturbance *kernel.ExternalChange
+	retries     retryQueue
+	synced      bool // the kernel has had everything that the source reported first
+}
+
+// pending is what waits to be programmed.
+type pending struct {
+	started   bool // the source has reported everything once
+	dirty     bool
+	seen      time.Time
+	triggered []time.Time
+}
+
+// newDaemon returns a daemon without observers.
+func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
+	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
+		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
+}
+
+// startTasks adds the daemon's tasks to a life cycle.
+func (d *daemon) startTasks(l *lifecycle) {
+	l.runs("programming", d.run)
+	l.runs("source of Services", d.followSource)
+	l.runs("monitor of the tables", d.followMonitor)
+}
+
+// followSource hands the source's Updates to run. While one waits, the source gathers the next.
+func (d *daemon) followSource(ctx context.Context) error {
+	for {
+		u, err := d.next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case d.updates <- u:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// followMonitor hands the changes of other programs to run.
+func (d *daemon) followMonitor(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { _ = d.monitor.Close() }) // ends a Next that waits
+	defer stop()
+	for {
+		change, err := d.monitor.Next()
+		if err != nil {
+			return err
+		}
+		select {
+		case d.external <- change:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// run programs the kernel until ctx ends.
+func (d *daemon) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		timer.Reset(d.wait(time.Now()))
+		select {
+		case <-ctx.Done():
+			return nil
+		case u := <-d.updates:
+			d.take(u)
+		case c := <-d.external:
+			d.takeExternal(c)
+		case <-timer.C:
+		}
+		d.releaseOne(time.Now())
+		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now()) {
+			d.attempt()
+		}
+	}
+}
+
+// wait returns how long run has nothing to do unless something happens.
+func (d *daemon) wait(now time.Time) time.Duration {
+	wait := d.retries.wait(now)
+	if d.pending.dirty && d.pending.started {
+		wait = min(wait, d.throttle.wait(now))
+	}
+	return wait
+}
+
+// take makes an Update desired.
+func (d *daemon) take(u render.Update) {
+	d.pending.started, d.pending.dirty = true, true
+	if d.pending.seen.IsZero() {
+		d.pending.seen = u.Seen
+	}
+	d.pending.triggered = append(d.pending.triggered, u.Triggered...)
+	d.throttle.hurry()
+	conflicts := d.ruleset.Update(u)
+	for _, o := range d.observers {
+		if o.updated != nil {
+			o.updated(u)
+		}
+		if o.conflicted != nil && len(conflicts) > 0 {
+			o.conflicted(conflicts)
+		}
+	}
+}
+
+// takeExternal notes that another program changed the tables, so that their state is unknown.
+func (d *daemon) takeExternal(c kernel.ExternalChange) {
+	if !d.pending.started { // the first attempt reads the tables anyway
+		return
+	}
+	d.ruleset.Forget()
+	d.disturbance = &c
+	d.pending.dirty = true
+	d.throttle.disturbed(time.Now())
+	for _, o := range d.observers {
+		if o.disturbed != nil {
+			o.disturbed()
+		}
+	}
+}
+
+// releaseOne lets one Service out of quarantine whose time has come.
+func (d *daemon) releaseOne(now time.Time) {
+	if name, ok := d.retries.next(now); ok {
+		d.ruleset.Release(name)
+		d.pending.dirty = true
+	}
+}

@@ -1,0 +1,43 @@
+package agent
+
+import (
+	"time"
+
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// observer is a part of the daemon that follows what the daemon does. Functions that are nil are not called. The daemon calls
+// its observers one after the other, in the order of its list, and waits for each: they must not block.
+type observer struct {
+	// updated: an Update arrived; the Ruleset has it already.
+	updated func(render.Update)
+	// conflicted: an Update brought frontends that two Services claim.
+	conflicted func([]render.Conflict)
+	// disturbed: another program changed the tables.
+	disturbed func()
+	// committed: the kernel has everything that was desired. It is called even if there was nothing to change.
+	committed func(commit)
+	// failed: an attempt to program the kernel failed, and the tables are as they were.
+	failed func()
+	// quarantined: the kernel refused the rules of a Service, which keeps those that it had.
+	quarantined func(service render.ServiceName, refusal error, retry time.Duration)
+}
+
+// commit describes how the kernel got everything that was desired.
+type commit struct {
+	changes []nft.Change
+	took    time.Duration // from the beginning of the plan to the kernel's answer
+	full    bool          // the tables were read and compared as a whole
+	// repaired: another program had changed the tables, and something was wrong.
+	repaired bool
+	// seen is when the first of the Updates reached this machine, zero if there was none; triggered are the times at which
+	// their causes happened in the cluster.
+	seen      time.Time
+	triggered []time.Time
+	// quarantined is the number of Services in quarantine, contested that of the frontends that several Services claim.
+	quarantined, contested int
+}
+
+// operations counts the elements that were added and deleted.
+func (c commit) operations() int { return nft.ElementOperations(c.changes) }
