@@ -22,7 +22,7 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 )
 
-// cleanerTest is a proxy's round with a cleaner beside it, in a node of its own.
+// cleanerTest is a node with tables and a conntrack cleaner that runs beside them, as in the daemon.
 type cleanerTest struct {
 	t       *testing.T
 	node    *sandbox.Namespace
@@ -92,14 +92,14 @@ func (s *cleanerTest) observe(f nft.Family, deleted int, took time.Duration) {
 	s.cleanups++
 }
 
-// seen returns how many entries went, and in how many cleanups of a family.
+// seen returns the number of deleted entries and of cleanups, each for one family.
 func (s *cleanerTest) seen() (deleted, cleanups int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.deleted[nft.IPv4] + s.deleted[nft.IPv6], s.cleanups
 }
 
-// round is what the proxy does with an update.
+// round programs Services as the daemon does.
 func (s *cleanerTest) round(services ...render.Service) {
 	s.t.Helper()
 	u := render.Update{Node: s.facts, Services: services}
@@ -118,7 +118,7 @@ func (s *cleanerTest) round(services ...render.Service) {
 	s.cleaner.Programmed(changes)
 }
 
-// dnsService has one port of UDP and endpoints at port 5353.
+// dnsService returns a Service with one UDP port and endpoints at port 5353.
 func dnsService(endpoints ...string) render.Service {
 	p := render.Port{Name: "dns", Protocol: nft.UDP, Port: 53}
 	for _, e := range endpoints {
@@ -129,7 +129,7 @@ func dnsService(endpoints ...string) render.Service {
 		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.10")}, Ports: []render.Port{p}}
 }
 
-// answerer is a pod that answers UDP with its address and what it was asked.
+// answerer adds a Pod that answers each UDP packet with its own address and the packet's text.
 func (s *cleanerTest) answerer(addr string) {
 	s.t.Helper()
 	pod, err := s.network.AddPod(addr, netip.MustParseAddr(addr))
@@ -153,7 +153,7 @@ func (s *cleanerTest) answerer(addr string) {
 	}()
 }
 
-// asker is a client that never changes its port.
+// asker returns the socket of a client that never changes its port.
 func (s *cleanerTest) asker() net.PacketConn {
 	s.t.Helper()
 	pod, err := s.network.AddPod("client", netip.MustParseAddr("10.244.9.9"))
@@ -168,7 +168,8 @@ func (s *cleanerTest) asker() net.PacketConn {
 	return c
 }
 
-// ask asks every ten milliseconds until the one wanted answers, and returns how long that took; a second at most.
+// ask sends a packet every ten milliseconds, for a second at most, until the wanted endpoint answers, and returns how long that
+// took.
 func (s *cleanerTest) ask(c net.PacketConn, want string) time.Duration {
 	s.t.Helper()
 	start := time.Now()
@@ -186,8 +187,8 @@ func (s *cleanerTest) ask(c net.PacketConn, want string) time.Duration {
 	return 0
 }
 
-// TestCleaner: a client that keeps its port, and asks all the time, reaches the endpoint that came within a second of the
-// change, and so it does again and again.
+// TestCleaner: a client that keeps its port and never pauses reaches a new endpoint within a second of the change, ten times in
+// a row.
 func TestCleaner(t *testing.T) {
 	s := newCleanerTest(t)
 	endpoints := []string{"10.244.1.2", "10.244.1.3"}
@@ -208,7 +209,7 @@ func TestCleaner(t *testing.T) {
 	s.eventually("an entry deleted per change", func() bool { deleted, _ := s.seen(); return deleted >= changes })
 }
 
-// TestCleanerRests: what changes all the time is swept in a few cleanups, and a change of TCP in none.
+// TestCleanerRests: continuous changes lead to few cleanups, and a change of a TCP Service to none.
 func TestCleanerRests(t *testing.T) {
 	s := newCleanerTest(t)
 	s.round(dnsService("10.244.1.2"))
@@ -227,7 +228,7 @@ func TestCleanerRests(t *testing.T) {
 	}
 }
 
-// TestCleanerRetries: what cannot be listed is listed later, and the end does not wait for that.
+// TestCleanerRetries: a list that fails is tried again later, and the end does not wait for it.
 func TestCleanerRetries(t *testing.T) {
 	s := newCleanerTest(t)
 	s.flows.Close()

@@ -15,7 +15,7 @@ import (
 	"nfproxy/render"
 )
 
-// daemon is a proxy at work in the tests' namespace, fed by hand.
+// testDaemon is a daemon that runs in the network namespace of the tests. The tests are its source.
 type testDaemon struct {
 	t       *testing.T
 	updates chan render.Update
@@ -24,10 +24,10 @@ type testDaemon struct {
 	kernel  *kernel.Conn // another connection than the daemon's
 }
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an expected event.
 const patience = 10 * time.Second
 
-// startDaemon starts a proxy; its tables are removed when the test ends.
+// startDaemon starts a daemon. It is stopped, and its tables are removed, when the test ends.
 func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
 	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100), log: &logtest.Buffer{}}
@@ -75,7 +75,7 @@ func startDaemon(t *testing.T) *testDaemon {
 	return d
 }
 
-// removeTables leaves nothing for the next test.
+// removeTables removes our tables, for the next test.
 func removeTables(t *testing.T, k *kernel.Conn) {
 	t.Helper()
 	tables, _, err := k.Read(render.TableIDs()...)
@@ -87,7 +87,7 @@ func removeTables(t *testing.T, k *kernel.Conn) {
 	}
 }
 
-// send hands Services to the proxy.
+// send hands Services to the daemon.
 func (d *testDaemon) send(services ...render.Service) {
 	d.t.Helper()
 	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: services, Seen: time.Now()}
@@ -100,12 +100,12 @@ func (d *testDaemon) await() commit {
 	case c := <-d.commits:
 		return c
 	case <-time.After(patience):
-		d.t.Fatalf("no commit; the log says\n%s", d.log)
+		d.t.Fatalf("no commit; the log:\n%s", d.log)
 		return commit{}
 	}
 }
 
-// until waits until the tables have, or lack, what is wanted.
+// until waits until the tables contain the text, or do not if want is false.
 func (d *testDaemon) until(what string, want bool) {
 	d.t.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
@@ -132,7 +132,7 @@ func (d *testDaemon) text() string {
 	return b.String()
 }
 
-// testService has one TCP port.
+// testService returns a Service with one TCP port.
 func testService(name, frontend string, endpoints ...string) render.Service {
 	at := netip.MustParseAddrPort(frontend)
 	s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: name}, ClusterIPs: []netip.Addr{at.Addr()},
@@ -143,15 +143,16 @@ func testService(name, frontend string, endpoints ...string) render.Service {
 	return s
 }
 
-// refusedService is one that the kernel does not take: the name of its map of clients is too long (NFT_SET_MAXNAMELEN).
+// refusedService returns a Service whose rules the kernel refuses: the name of its affinity map is too long
+// (NFT_SET_MAXNAMELEN).
 func refusedService(frontend string, endpoints ...string) render.Service {
 	s := testService(strings.Repeat("long", 60), frontend, endpoints...)
 	s.Affinity = time.Hour
 	return s
 }
 
-// TestRefusedService: a Service that the kernel refuses keeps nobody else from theirs, at the start and later, and gets
-// what it wants once that is possible.
+// TestRefusedService: a Service whose rules the kernel refuses does not affect other Services, neither at the start nor later. It
+// gets its rules once the kernel accepts them.
 func TestRefusedService(t *testing.T) {
 	d := startDaemon(t)
 	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
@@ -179,7 +180,7 @@ func TestRefusedService(t *testing.T) {
 	d.until("10.96.0.2", false)
 }
 
-// TestRefusedAgain: a Service in quarantine is tried again, with growing delays, and that disturbs nobody.
+// TestRefusedAgain: a quarantined Service is tried again with growing delays, and other Services are not affected.
 func TestRefusedAgain(t *testing.T) {
 	d := startDaemon(t)
 	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.2:80"))
@@ -196,7 +197,7 @@ func TestRefusedAgain(t *testing.T) {
 	d.until("ns/web:p", true)
 }
 
-// TestRepairs: what others do is undone for as long as they do it, but not as often as they could.
+// TestRepairs: external changes are repaired for as long as they go on, but with pauses.
 func TestRepairs(t *testing.T) {
 	d := startDaemon(t)
 	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
@@ -225,8 +226,8 @@ func TestRepairs(t *testing.T) {
 	}
 }
 
-// TestCommitTells: a commit knows when the first of its changes was seen, and what triggered them.
-func TestCommitTells(t *testing.T) {
+// TestCommitTimes: a commit carries the time at which its first Update was seen, and the times of the causes.
+func TestCommitTimes(t *testing.T) {
 	d := startDaemon(t)
 	seen, cause := time.Now().Add(-time.Second), time.Now().Add(-time.Minute)
 	d.updates <- render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{testService("web", "10.96.0.1:80")},

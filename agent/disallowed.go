@@ -10,63 +10,64 @@ import (
 	"nfproxy/render"
 )
 
-// refusals are the addresses that Services name and this node is set not to serve. The zero refusals are ready.
+// disallowedAddresses holds the addresses that Services ask for and that this node is set not to serve. The zero value is empty
+// and ready to use.
 type disallowedAddresses struct {
 	of    map[render.ServiceName][]render.DisallowedAddresses
 	count int
 }
 
-// take notes what an update changes and tells of what is new, once for each Service and field.
-func (r *disallowedAddresses) take(u render.Update, log *slog.Logger, events *events) {
+// take applies an Update and reports what is new, once for each Service and field.
+func (d *disallowedAddresses) take(u render.Update, log *slog.Logger, events *events) {
 	for _, name := range u.Removed {
-		r.set(name, nil)
+		d.set(name, nil)
 	}
 	for _, s := range u.Services {
-		refused := render.DisallowedAddressesOf(u.Node, s)
-		if !r.set(s.ServiceName, refused) {
+		now := render.DisallowedAddressesOf(u.Node, s)
+		if !d.set(s.ServiceName, now) {
 			continue
 		}
-		for _, a := range refused {
+		for _, a := range now {
 			log.Warn("a Service names addresses that this node is set not to serve",
-				"object", "Service "+s.String(), "field", a.Field(), "addresses", someOf(a.Addresses))
-			events.warn(s.ServiceName, reasonAddressRefused, fmt.Sprintf("%s in %s: nfproxy is set not to serve it", someOf(a.Addresses), a.Field()))
+				"object", "Service "+s.String(), "field", a.Field(), "addresses", first(a.Addresses))
+			events.warn(s.ServiceName, reasonAddressRefused, fmt.Sprintf("%s in %s: nfproxy is set not to serve it", first(a.Addresses), a.Field()))
 		}
 	}
 }
 
-// set gives a Service other refused addresses, and says whether that changed something.
-func (r *disallowedAddresses) set(name render.ServiceName, now []render.DisallowedAddresses) bool {
-	had := r.of[name]
+// set replaces the disallowed addresses of a Service and reports whether that changed anything.
+func (d *disallowedAddresses) set(name render.ServiceName, now []render.DisallowedAddresses) bool {
+	had := d.of[name]
 	if len(had)+len(now) == 0 || reflect.DeepEqual(had, now) {
 		return false
 	}
-	if r.of == nil {
-		r.of = make(map[render.ServiceName][]render.DisallowedAddresses)
+	if d.of == nil {
+		d.of = make(map[render.ServiceName][]render.DisallowedAddresses)
 	}
-	r.count += total(now) - total(had)
-	if r.of[name] = now; now == nil {
-		delete(r.of, name)
+	d.count += total(now) - total(had)
+	if d.of[name] = now; now == nil {
+		delete(d.of, name)
 	}
 	return true
 }
 
-func total(refused []render.DisallowedAddresses) (n int) {
-	for _, r := range refused {
-		n += len(r.Addresses)
+func total(all []render.DisallowedAddresses) (n int) {
+	for _, a := range all {
+		n += len(a.Addresses)
 	}
 	return n
 }
 
-// maxTold is how many addresses a message names.
-const maxTold = 3
+// maxNamed is the number of addresses that a message names.
+const maxNamed = 3
 
-// someOf lists addresses: a Service can have any number.
-func someOf(addrs []netip.Addr) string {
+// first lists the first addresses and the number of the others: a Service can have any number of them.
+func first(addrs []netip.Addr) string {
 	var texts []string
-	for _, a := range addrs[:min(len(addrs), maxTold)] {
+	for _, a := range addrs[:min(len(addrs), maxNamed)] {
 		texts = append(texts, a.String())
 	}
-	if more := len(addrs) - maxTold; more > 0 {
+	if more := len(addrs) - maxNamed; more > 0 {
 		texts = append(texts, fmt.Sprintf("%d more", more))
 	}
 	return strings.Join(texts, ", ")

@@ -12,9 +12,9 @@ import (
 	"nfproxy/render"
 )
 
-// TestRefusedAddresses: what is not served is told once for a Service and a field, again when it changes, and counted; the
-// rest of the Service is served.
-func TestRefusedAddresses(t *testing.T) {
+// TestDisallowedAddresses: addresses that are not served are reported once for each Service and field, and again when they change;
+// the rest of the Service is served.
+func TestDisallowedAddresses(t *testing.T) {
 	d := startDaemon(t)
 	node := render.Node{Name: "n", ExternalIPs: render.Allowlist{Only: true, Within: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}}
 	web := testService("web", "10.96.0.1:80", "10.0.0.1:80")
@@ -35,7 +35,7 @@ func TestRefusedAddresses(t *testing.T) {
 	d.until("203.0.113.1 . tcp . 80", true)
 	d.until("10.96.0.1 . tcp . 80", true)
 	if text := d.text(); strings.Contains(text, "192.0.2.") || strings.Contains(text, "2001:db8::1") {
-		t.Errorf("refused addresses are served:\n%s", text)
+		t.Errorf("disallowed addresses are served:\n%s", text)
 	}
 	told(warning+`"192.0.2.1, 192.0.2.2, 2001:db8::1, 2 more"`, 1)
 	web.Ports[0].Endpoints = nil
@@ -51,8 +51,8 @@ func TestRefusedAddresses(t *testing.T) {
 	told(warning, 2)
 }
 
-// TestRefusalsCount: the number of addresses refused follows the Services.
-func TestRefusalsCount(t *testing.T) {
+// TestDisallowedCount: the number of disallowed addresses follows the Services.
+func TestDisallowedCount(t *testing.T) {
 	var r disallowedAddresses
 	node := render.Node{LoadBalancerIPs: render.Allowlist{Only: true}, ExternalIPs: render.Allowlist{Only: true}}
 	service := func(name string, addresses int) render.Service {
@@ -76,15 +76,15 @@ func TestRefusalsCount(t *testing.T) {
 	} {
 		step.update.Node = node
 		if r.take(step.update, slog.New(slog.DiscardHandler), nil); r.count != step.want {
-			t.Errorf("%d are refused, not %d", r.count, step.want)
+			t.Errorf("%d addresses, not %d", r.count, step.want)
 		}
 	}
 	if len(r.of) > 0 {
-		t.Errorf("left behind: %v", r.of)
+		t.Errorf("left over: %v", r.of)
 	}
 }
 
-// TestManyConflicts: two Services with a thousand conflicts fill no log.
+// TestManyConflicts: a thousand conflicts between two Services do not fill the log.
 func TestManyConflicts(t *testing.T) {
 	d := startDaemon(t)
 	a, b := testService("a", "10.96.0.1:80"), testService("b", "10.96.0.1:80")
@@ -96,6 +96,6 @@ func TestManyConflicts(t *testing.T) {
 	d.until("ns/a:p999", true)
 	log := d.log.String()
 	if n := strings.Count(log, "msg=conflict "); n != maxConflicts || !strings.Contains(log, `msg="more conflicts" owner=ns/a refused=ns/b frontends=996`) {
-		t.Errorf("%d conflicts are told:\n%s", n, log)
+		t.Errorf("%d conflicts are reported:\n%s", n, log)
 	}
 }

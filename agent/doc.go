@@ -1,11 +1,18 @@
-// Package agent is the daemon at work on a node: it follows a source of Services, keeps the kernel's tables what they should
-// be, and answers those who ask how it does. Run is all of it, Follow the loop alone.
+// Package agent is the daemon on a node: it follows a source of Services, keeps the kernel's tables as the source asks for them,
+// and answers questions about its health. Run is its only entry point.
 //
-// The loop (proxy.go) is one goroutine: it waits for an update of the source, for what others do to the tables, or for
-// time to pass, and then brings the kernel to where it should be (program.go). A change that the kernel refuses leaves the
-// rules as they were, and its Service in quarantine (trials.go); how soon the next attempt follows is pace.go's. Beside
-// the loop, and never waited for by it, stale flows are swept (sweeper.go), load balancers and monitoring are answered
-// (balancerhealth.go, servers.go), and Events are sent (events.go). When the daemon ends the rules stay.
+// Run (run.go) opens the daemon's parts, connects them and hands them to one life cycle (lifecycle.go). The parts are:
 //
-// Package agent decides neither what a Service means, which is render's, nor what to be told, which is config's.
+//   - the daemon itself (daemon.go), one goroutine that owns all state: it waits for an Update of the source, for a change by
+//     another program, or for time to pass, and then programs the kernel (program.go). A Service whose rules the kernel refuses
+//     is quarantined, and tried again later (retry.go). throttle.go decides how soon an attempt may begin;
+//   - observers (observer.go), which follow what the daemon does: reports for people in logs and Events (reports.go,
+//     disallowed.go, events.go), the conntrack cleaner (conntrack.go), metrics (package metrics) and health (package health);
+//   - the guard (guard.go), which protects open connections while the tables are missing;
+//   - the kernel's settings that belong to a service proxy (sysctls.go).
+//
+// When the daemon ends, the rules stay in the kernel.
+//
+// Package agent does not decide what a Service means, which is the task of package render, nor what the daemon is configured to
+// do, which is that of package config.
 package agent

@@ -20,7 +20,7 @@ import (
 	"nfproxy/agent/health"
 )
 
-// Reasons of Events. The first four are kube-proxy's words.
+// Reasons of Events. The first four are also kube-proxy's.
 const (
 	reasonStarting           = "Starting"
 	reasonServiceHealthcheck = "FailedToStartServiceHealthcheck"
@@ -31,15 +31,15 @@ const (
 	reasonAddressRefused     = "AddressRefused"
 )
 
-// events tells people about Services and this node where they look: in the API. Sending is nobody's to wait for, and
-// events that cannot be sent are lost. A nil one tells nobody.
+// events sends Events about Services and this node to the API server. Sending does not block, and Events that cannot be sent
+// are lost. The methods of a nil events do nothing: Services that come from a directory have no API server.
 type events struct {
 	node        string
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
 }
 
-// newEvents returns events that go to the API server of config. The caller closes them.
+// newEvents returns events for the API server of config. The caller closes them.
 func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
@@ -55,7 +55,7 @@ func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, err
 	return e, nil
 }
 
-// Close gives up Events that have not been sent.
+// Close discards Events that have not been sent.
 func (e *events) Close() error {
 	if e != nil {
 		e.broadcaster.Shutdown()
@@ -63,7 +63,7 @@ func (e *events) Close() error {
 	return nil
 }
 
-// serverFailed tells that a server of this node does not serve.
+// serverFailed reports that an HTTP server of this node is not reachable.
 func (e *events) serverFailed(name string, err error) {
 	if e == nil {
 		return
@@ -75,34 +75,34 @@ func (e *events) serverFailed(name string, err error) {
 	e.recorder.Event(e.nodeReference(), corev1.EventTypeWarning, reason, err.Error())
 }
 
-// started tells that the proxy of this node starts, in this version.
+// started reports that this version of nfproxy starts on this node.
 func (e *events) started(version string) {
 	if e != nil {
 		e.recorder.Event(e.nodeReference(), corev1.EventTypeNormal, reasonStarting, "nfproxy "+version)
 	}
 }
 
-// warn tells something bad about a Service.
+// warn sends a warning about a Service.
 func (e *events) warn(s render.ServiceName, reason, message string) {
 	if e == nil {
 		return
 	}
 	e.recorder.Event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name,
-		UID: types.UID(s.String())}, // as kube-proxy: the real one is not kept
+		UID: types.UID(s.String())}, // as kube-proxy does: the real UID is not kept
 		corev1.EventTypeWarning, reason, message)
 }
 
-// healthCheckFailed tells that a Service's health check node port cannot be served on this node.
+// healthCheckFailed reports that a Service's health check node port cannot be served on this node.
 func (e *events) healthCheckFailed(s render.ServiceName, message string) {
 	e.warn(s, reasonServiceHealthcheck, message)
 }
 
-// nodeReference is this node; its UID is its name, as kubelet and kube-proxy have it in their events.
+// nodeReference refers to this node. Its UID is the node's name, as in the Events of kubelet and kube-proxy.
 func (e *events) nodeReference() *corev1.ObjectReference {
 	return &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: e.node, UID: types.UID(e.node)}
 }
 
-// eventSink writes Events to the API server. client-go's own would bring the types of every group there is along.
+// eventSink writes Events to the API server. client-go's own sink would link the types of every API group into the binary.
 type eventSink struct {
 	client *rest.RESTClient
 }
@@ -116,7 +116,7 @@ func newEventSink(config *rest.Config, scheme *runtime.Scheme) (eventSink, error
 	return eventSink{client}, err
 }
 
-// Create, Update and Patch do with an Event what the recorder wants done.
+// Create, Update and Patch implement record.EventSink.
 func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
 	return written(s.client.Post().Namespace(e.Namespace).Resource("events").Body(e))
 }

@@ -7,7 +7,7 @@ import (
 	"nfproxy/render"
 )
 
-// TestRetryQueue: who is tried again when, one at a time, and who has been tried often waits long.
+// TestRetryQueue: Services are tried one at a time, and the delay of each doubles with every failure.
 func TestRetryQueue(t *testing.T) {
 	now := time.Now()
 	var some retryQueue

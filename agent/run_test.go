@@ -52,7 +52,7 @@ endpoints:
 - {addresses: ["fd00:10:244:1::3"], nodeName: other}
 `
 
-// runFor runs nfproxy on the manifests of a directory until the test or the function it returns ends it.
+// runFor runs the daemon on the manifests of a directory until the test ends or the returned function is called.
 func runFor(t *testing.T, dir, node string) (end func() error) {
 	t.Helper()
 	var log logtest.Buffer
@@ -126,7 +126,8 @@ func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
 	}
 }
 
-// TestRunHealth: from manifests to answers and away again.
+// TestRunHealth: a health check node port follows the manifests: it answers, fails without local endpoints, goes, comes back,
+// and is closed when the daemon ends.
 func TestRunHealth(t *testing.T) {
 	newHealthNode(t)
 	dir := t.TempDir()

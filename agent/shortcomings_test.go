@@ -8,7 +8,7 @@ import (
 	"nfproxy/preflight"
 )
 
-// TestLogShortcomings: a problem is an error in the log, with what to do; what is well, or a warning, is not said.
+// TestLogShortcomings: a problem is logged as an error, with advice; good results and warnings are not logged.
 func TestLogShortcomings(t *testing.T) {
 	var out strings.Builder
 	logShortcomings([]preflight.Line{

@@ -14,22 +14,22 @@ import (
 	"nfproxy/config"
 )
 
-// sysctl is a number that the kernel keeps in a file.
+// sysctl is a number that the kernel exposes as a file.
 type sysctl struct {
-	// path of the file, from the root.
+	// path is the file's path, relative to the root.
 	path  string
 	value int
-	// raise leaves a greater number alone.
+	// raise: a greater number is left as it is.
 	raise bool
-	// setting is what asked for it.
+	// setting is the name of the setting that asks for the value.
 	setting string
 }
 
-// maxConntrack is what the number of connections for all CPUs together ends at, however many there are, as kube-proxy's.
+// maxConntrack is the upper limit of the number of conntrack entries computed from the number of CPUs, the same as kube-proxy's.
 const maxConntrack = 1 << 20
 
-// conntrackSysctls are the numbers that make conntrack what the settings say, on a machine with that many CPUs: what
-// kube-proxy 1.36 sets (pkg/proxy/conntrack/sysctls.go).
+// conntrackSysctls returns the connection tracking parameters that the settings ask for on a machine with that many CPUs: those
+// that kube-proxy 1.36 sets (pkg/proxy/conntrack/sysctls.go).
 func conntrackSysctls(c config.Conntrack, cpus int) []sysctl {
 	var list []sysctl
 	add := func(name string, value int, setting string) {
@@ -39,7 +39,7 @@ func conntrackSysctls(c config.Conntrack, cpus int) []sysctl {
 	}
 	if limit := conntrackMax(c, cpus); limit > 0 {
 		add("nf_conntrack_max", limit, "maxPerCore")
-		// The kernel has four connections for each bucket unless told otherwise.
+		// By default the kernel has four entries for each bucket.
 		list = append(list, sysctl{
 			path: "sys/module/nf_conntrack/parameters/hashsize", value: limit / 4, raise: true, setting: "conntrack.maxPerCore",
 		})
@@ -54,7 +54,7 @@ func conntrackSysctls(c config.Conntrack, cpus int) []sysctl {
 	return list
 }
 
-// conntrackMax is how many connections there may be, 0 to leave that as it is.
+// conntrackMax returns the largest number of conntrack entries, 0 to leave the kernel's limit as it is.
 func conntrackMax(c config.Conntrack, cpus int) int {
 	if c.MaxPerCore == 0 {
 		return 0
@@ -65,7 +65,7 @@ func conntrackMax(c config.Conntrack, cpus int) int {
 	return maxConntrack
 }
 
-// applySysctls writes what differs from what it should be, in the files under root. What cannot be written is a warning:
+// applySysctls writes the values that differ to the files under root. A value that cannot be written is logged as a warning:
 // Services work without it.
 func applySysctls(root string, list []sysctl, log *slog.Logger) {
 	for _, s := range list {
@@ -81,7 +81,7 @@ func applySysctls(root string, list []sysctl, log *slog.Logger) {
 	}
 }
 
-// write writes the number if it is another. Files are never made: the kernel has them or not.
+// write writes the value if the file has another one. It never creates a file: the kernel has it, or not.
 func (s sysctl) write(path string) (changed bool, err error) {
 	have, err := readNumber(path)
 	if err != nil {
@@ -110,13 +110,13 @@ func readNumber(path string) (int, error) {
 	return n, nil
 }
 
-// oomScoreAdj is the number that says how soon this process is killed when memory runs out.
+// oomScoreAdj returns the sysctl that decides how soon the kernel kills this process when memory runs out (proc(5)).
 func oomScoreAdj(value int32) sysctl {
 	return sysctl{path: "proc/self/oom_score_adj", value: int(value), setting: "oomScoreAdj"}
 }
 
-// setUpMachine sets what the settings ask of the kernel besides rules. The files of conntrack are there once its module
-// is loaded, which our tables do at the latest.
+// setUpMachine applies the settings that concern the kernel beyond nftables. The files of connection tracking exist once its
+// module is loaded, which our tables cause at the latest.
 func setUpMachine(root string, s config.Settings, log *slog.Logger) {
 	list := conntrackSysctls(s.Conntrack, countCPUs(root))
 	if s.OOMScoreAdj != nil {
@@ -125,7 +125,7 @@ func setUpMachine(root string, s config.Settings, log *slog.Logger) {
 	applySysctls(root, list, log)
 }
 
-// countCPUs is how many CPUs the machine has. The runtime knows only those that this process may use.
+// countCPUs returns the number of CPUs of the machine. The Go runtime knows only those that this process may use.
 func countCPUs(root string) int {
 	text, err := os.ReadFile(filepath.Join(root, "sys/devices/system/cpu/online"))
 	if err != nil {
@@ -138,7 +138,7 @@ func countCPUs(root string) int {
 	return n
 }
 
-// parseCPUs counts a list such as 0-3,8.
+// parseCPUs counts the CPUs of a list such as "0-3,8".
 func parseCPUs(list string) (int, error) {
 	n := 0
 	for part := range strings.SplitSeq(list, ",") {

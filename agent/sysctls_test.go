@@ -52,7 +52,7 @@ func TestConntrackSysctls(t *testing.T) {
 	}
 }
 
-// machine is a directory with files that stand for a machine's.
+// machine is a directory with files in place of a machine's.
 func machine(t *testing.T, files map[string]string) (root string) {
 	t.Helper()
 	root = t.TempDir()
@@ -68,7 +68,7 @@ func machine(t *testing.T, files map[string]string) (root string) {
 	return root
 }
 
-// logTo logs without times.
+// logTo returns a logger that writes no times.
 func logTo(w *strings.Builder) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {
@@ -140,8 +140,8 @@ func TestCountCPUs(t *testing.T) {
 	}
 }
 
-// TestSysctlsOfTheKernel: in a namespace of its own the timeouts are its own; how many connections there may be is the
-// machine's affair, and the kernel says so.
+// TestSysctlsOfTheKernel: a network namespace has timeouts of its own; the number of conntrack entries can be set only in the
+// initial namespace, and the kernel says so.
 func TestSysctlsOfTheKernel(t *testing.T) {
 	ns, err := sandbox.NewNamespace()
 	if err != nil {
@@ -149,7 +149,7 @@ func TestSysctlsOfTheKernel(t *testing.T) {
 	}
 	defer ns.Close()
 	const netfilter = "/proc/sys/net/netfilter/nf_conntrack_"
-	// Only what is the namespace's own, or refused to it, is asked for here: hashsize is everybody's.
+	// The test sets only values that belong to the namespace or are refused to it: hashsize belongs to the whole machine.
 	timeouts := conntrackSysctls(config.Conntrack{UDPTimeout: 47 * time.Second, TCPEstablished: 4711 * time.Second}, 1)
 	var first, second strings.Builder
 	err = ns.Do(func() error {

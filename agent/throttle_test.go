@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// TestThrottle: when to program, by what went before.
+// TestThrottle: when an attempt may begin, depending on what happened before.
 func TestThrottle(t *testing.T) {
 	begin := time.Now()
 	at := func(d time.Duration) time.Time { return begin.Add(d) }
