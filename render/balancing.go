@@ -15,6 +15,9 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
 		return
 	}
+	if p.chains == nil {
+		p.chains = make(map[BalancingChain]bool)
+	}
 	p.chains[b] = true
 	c := SchemaOf(b.Family).loadBalancer(b)
 	p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})

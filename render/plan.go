@@ -44,8 +44,7 @@ func (r *Ruleset) Plan() []nft.Change {
 		r.changed = changed
 		return nil
 	}
-	p := &plan{full: r.knowledge == observed, changed: changed,
-		common: common{node: r.node, shared: make(map[sharedKey]int), chains: make(map[BalancingChain]bool)}}
+	p := &plan{full: r.knowledge == observed, changed: changed, common: common{node: r.node}}
 	r.plan = p
 	if p.full {
 		return r.planAll(p)
@@ -94,6 +93,9 @@ func (r *Ruleset) planElement(op nft.Op, m nft.Member, p *plan) {
 
 // share counts one Service more or fewer that has a shared element.
 func (p *plan) share(key sharedKey, op nft.Op) {
+	if p.shared == nil {
+		p.shared = make(map[sharedKey]int)
+	}
 	switch op {
 	case nft.Add:
 		p.shared[key]++

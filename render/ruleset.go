@@ -175,18 +175,22 @@ func (r *Ruleset) Accept() {
 			delete(r.services, name)
 		}
 	}
+	r.applied.take(p)
+	r.plan, r.observed, r.knowledge = nil, nil, known
+}
+
+// take makes the common part of an accepted plan the applied one.
+func (c *common) take(p *plan) {
 	if p.full {
-		r.applied = p.common
-	} else {
-		r.applied.node = p.node
-		maps.Copy(r.applied.chains, p.chains)
-		for key, n := range p.shared {
-			if r.applied.shared[key] += n; r.applied.shared[key] == 0 {
-				delete(r.applied.shared, key)
-			}
+		c.shared, c.chains = make(map[sharedKey]int, len(p.shared)), make(map[BalancingChain]bool, len(p.chains))
+	}
+	c.node = p.node
+	maps.Copy(c.chains, p.chains)
+	for key, n := range p.shared {
+		if c.shared[key] += n; c.shared[key] == 0 {
+			delete(c.shared, key)
 		}
 	}
-	r.plan, r.observed, r.knowledge = nil, nil, known
 }
 
 // declared returns the declaration of a set on the desired node, the same pointer each time.
