@@ -7,7 +7,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/conntrack"
 	"nfproxy/nlmsg"
 )

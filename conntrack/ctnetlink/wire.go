@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"nfproxy/nft"
-
 	"nfproxy/conntrack"
 	"nfproxy/nlmsg"
 )
