@@ -41,6 +41,7 @@ func startDaemon(t *testing.T) *testDaemon {
 		return k
 	}
 	k := open()
+	k.CounterKey = render.CounterKey
 	d.kernel = open()
 	watch, err := k.Monitor(render.TableIDs()...)
 	if err != nil {

@@ -34,6 +34,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 		return err
 	}
 	defer k.Close()
+	k.CounterKey = render.CounterKey
 	src, err := watcher.Open(set, version, log)
 	if err != nil {
 		return err

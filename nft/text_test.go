@@ -17,7 +17,7 @@ func TestText(t *testing.T) {
 	slot := Element{Key: addr("10.0.0.1") + Proto(SCTP) + Port(80) + Slot(300), Data: addr("10.0.0.2") + Port(8080)}
 	for want, got := range map[string]string{
 		"add map ip t slots { typeof ip daddr . meta l4proto . th dport . numgen random mod 65535 : ip daddr . th dport; }": Change{Add, slots}.String(),
-		"add set ip t dynamic { type ipv4_addr; flags dynamic,timeout; size 9; }":                                            Change{Add, dynamic}.String(),
+		"add set ip t dynamic { type ipv4_addr; flags dynamic,timeout; size 9; }":                                           Change{Add, dynamic}.String(),
 		"delete set ip t dynamic": Change{Delete, dynamic}.String(),
 		"add element ip t slots { 10.0.0.1 . sctp . 80 . 300 : 10.0.0.2 . 8080 }": Change{Add, Elements{slots, []Element{slot}}}.String(),
 		"delete element ip t slots { 10.0.0.1 . sctp . 80 . 300 }":                Change{Delete, Elements{slots, []Element{slot}}}.String(),
