@@ -40,6 +40,7 @@ func startDaemon(t *testing.T) *testDaemon {
 		return k
 	}
 	k := open()
+	k.CounterKey = render.CounterKey
 	d.kernel = open()
 	monitor, err := k.Monitor(render.TableIDs()...)
 	if err != nil {

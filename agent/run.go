@@ -43,6 +43,7 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	k.CounterKey = render.CounterKey
 	l.owns(k)
 	src, err := watcher.Open(set, version, log)
 	if err != nil {

@@ -7,37 +7,36 @@ import (
 	"nfproxy/nft"
 )
 
-// Flow is one entry of the kernel's connection tracking: what the packets of a connection look like, and whether they
-// are translated on the way. Connections of protocols without ports are none.
+// Flow is one entry of the kernel's connection tracking: the addresses of a connection's packets in both directions. Only
+// connections of protocols with ports are represented.
 type Flow struct {
 	Family   nft.Family
 	Protocol nft.Protocol
-	// Original are the addresses of the first packet as it came in, Reply those an answer comes in with: it is from
-	// where the first packet was sent to.
+	// Original has the addresses of the first packet before translation, Reply those of a reply before translation. The
+	// source of a reply is where the first packet was delivered.
 	Original, Reply Tuple
-	// Zone is the zone of the packets in the original direction; 0 is the default, where packets are tracked unless a
-	// rule or another program says otherwise.
+	// Zone is the conntrack zone of the original direction. The default is 0, unless a rule assigns another.
 	Zone uint16
-	// ID tells the entry from a later one with the same addresses.
+	// ID distinguishes the entry from a later one with the same addresses.
 	ID     uint32
 	Status Status
 }
 
-// Tuple is from where to where packets go.
+// Tuple is the source and the destination of packets in one direction.
 type Tuple struct {
 	Source, Destination netip.AddrPort
 }
 
-// FlowStatus is a set of bits, enum ip_conntrack_status in include/uapi/linux/netfilter/nf_conntrack_common.h.
+// Status is a set of bits, enum ip_conntrack_status in include/uapi/linux/netfilter/nf_conntrack_common.h.
 type Status uint32
 
-// SeenReply says that there were packets in both directions.
+// SeenReply is set when there were packets in both directions (IPS_SEEN_REPLY).
 const SeenReply Status = 1 << 1
 
-// Translated says whether the destination was translated.
+// Translated reports whether the destination was translated.
 func (f Flow) Translated() bool { return f.Reply.Source != f.Original.Destination }
 
-// Answered says whether anybody ever answered.
+// Answered reports whether there was ever a reply.
 func (f Flow) Answered() bool { return f.Status&SeenReply != 0 }
 
 // String prints the flow for people: "udp 10.0.0.1:53211 > 10.96.0.10:53, answered by 10.244.0.2:53".
@@ -52,15 +51,15 @@ func (f Flow) String() string {
 	return text
 }
 
-// FlowFilter says which flows to list.
+// Filter selects flows to list.
 type Filter struct {
 	Family   nft.Family
 	Protocol nft.Protocol
-	// Destination, if valid, is the one destination of the original direction.
+	// Destination, if valid, is the destination in the original direction.
 	Destination netip.AddrPort
 }
 
-// Matches says whether the flow is among those to list.
+// Matches reports whether the filter selects the flow.
 func (l Filter) Matches(f Flow) bool {
 	return f.Family == l.Family && f.Protocol == l.Protocol &&
 		(!l.Destination.IsValid() || f.Original.Destination == l.Destination)

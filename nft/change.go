@@ -13,19 +13,19 @@ type Op uint8
 const (
 	Add Op = iota + 1
 	Delete
-	// Replace gives elements that exist new data or comments and lets them keep their counters; learnt elements it gives
-	// another timeout.
+	// Replace gives existing Elements new data or comments and keeps their counters. It gives DynamicElements another
+	// timeout.
 	Replace
 )
 
-// Change is one step from a state to another.
+// Change is one step from one state to another.
 type Change struct {
 	Op     Op
 	Object Object
 }
 
-// Object is what a Change is about. The set of kinds is closed: *Table, *Set and *Chain (without elements and rules),
-// Rules, Elements, Learnt.
+// Object is what a Change adds, deletes or replaces. The set of kinds is closed: *Table, *Set and *Chain (without their
+// elements and rules), Rules, Elements and DynamicElements.
 type Object interface{ object() }
 
 // Rules are all the rules of a chain.
@@ -39,11 +39,12 @@ type Elements struct {
 	List []Element
 }
 
-// Learnt are elements that packets added to a dynamic map: to Delete those that have some data, or to Replace the timeout
-// of all, as if it had been this one when each was last refreshed.
+// DynamicElements are elements that packets added to a dynamic map.
 type DynamicElements struct {
-	Set     *Set
-	Data    []Value
+	Set *Set
+	// Data selects the elements to Delete: those with one of these data.
+	Data []Value
+	// Timeout is what Replace sets for all elements, as if it had applied when each was last refreshed.
 	Timeout time.Duration
 }
 
@@ -68,7 +69,7 @@ func (c Change) String() string {
 	case Elements:
 		return c.elementsText(o)
 	case DynamicElements:
-		return c.learntText(o)
+		return c.dynamicText(o)
 	}
 	return fmt.Sprintf("# no text for %T", c.Object)
 }
@@ -76,7 +77,7 @@ func (c Change) String() string {
 // fewElements is how many elements a Summary names.
 const fewElements = 3
 
-// Summary is String for the log: of many elements it names the first.
+// Summary is String for the log: of a long list of elements it names only the first ones.
 func (c Change) Summary() string {
 	e, ok := c.Object.(Elements)
 	if !ok || len(e.List) <= fewElements {
@@ -120,7 +121,7 @@ func (c Change) rulesText(ch *Chain) string {
 	return strings.Join(lines, "\n")
 }
 
-// elementsText prints a replacement as the two commands it is for nft.
+// elementsText prints a replacement as the two commands that nft needs for it.
 func (c Change) elementsText(e Elements) string {
 	command := func(verb string, text func(Element) string) string {
 		parts := make([]string, len(e.List))
@@ -138,19 +139,20 @@ func (c Change) elementsText(e Elements) string {
 	return command("add", e.Set.elementText)
 }
 
-// learntText is no nft command: nft cannot do either.
-func (c Change) learntText(l DynamicElements) string {
+// dynamicText resembles nft's syntax, but nft has no such commands.
+func (c Change) dynamicText(d DynamicElements) string {
 	if c.Op == Replace {
-		return fmt.Sprintf("update element %s %s { * timeout %ds }", l.Set.Table, l.Set.Name, int64(l.Timeout.Seconds()))
+		return fmt.Sprintf("update element %s %s { * timeout %ds }", d.Set.Table, d.Set.Name, int64(d.Timeout.Seconds()))
 	}
-	data := make([]string, len(l.Data))
-	for i, d := range l.Data {
-		data[i] = d.text(l.Set.Data)
+	data := make([]string, len(d.Data))
+	for i, v := range d.Data {
+		data[i] = v.text(d.Set.Data)
 	}
-	return fmt.Sprintf("delete element %s %s { * : %s }", l.Set.Table, l.Set.Name, strings.Join(data, ", * : "))
+	return fmt.Sprintf("delete element %s %s { * : %s }", d.Set.Table, d.Set.Name, strings.Join(data, ", * : "))
 }
 
-// ElementOperations counts the elements that the changes add and delete; a replaced one is both.
+// ElementOperations counts the Elements that the changes add and delete. A replaced element counts as both.
+// DynamicElements do not count: how many there are is known only to the kernel.
 func ElementOperations(changes []Change) int {
 	n := 0
 	for _, c := range changes {

@@ -2,9 +2,9 @@ package nft
 
 import "slices"
 
-// Diff returns the changes that turn the tables have into want, in an order one transaction accepts: what is no longer
-// referred to goes before what it refers to, and what is referred to comes first. Tables that are in neither list are
-// not touched. Elements of dynamic sets are the packets', not ours: only the declarations are compared.
+// Diff returns the changes that turn the tables have into the tables want, in an order that one transaction accepts: an
+// object is deleted after the last reference to it, and added before the first. Tables in neither list are not touched.
+// Of dynamic sets Diff compares only the declarations, because packets add and refresh their elements.
 func Diff(have, want []*Table) []Change {
 	var d diff
 	for _, h := range have {
@@ -37,9 +37,9 @@ func find(tables []*Table, id TableID) *Table {
 	return tables[i]
 }
 
-// canBecome says whether changes inside the table are enough. A table's comment and the hook of a chain cannot be
-// changed: such a table is replaced whole, in the same transaction. It happens with another schema, or when somebody
-// meddled.
+// canBecome reports whether changes inside the table are enough. The comment of a table and the hook of a chain cannot
+// be changed: if one of them differs, the whole table is replaced in the same transaction. This happens when the schema
+// changes, or after another program has changed a table.
 func (t *Table) canBecome(want *Table) bool {
 	if t.Comment != want.Comment {
 		return false
@@ -52,20 +52,20 @@ func (t *Table) canBecome(want *Table) bool {
 	return true
 }
 
-// diff holds the changes by the stage of the transaction they belong to.
+// diff collects changes by the stage of the transaction to which they belong.
 type diff struct {
-	renewed   []string // sets of the table at hand that go and come with another declaration
+	renewed   []string // sets of the current table that are deleted and added with another declaration
 	tables    []Change // added and deleted tables
-	flushes   []Change // chains whose rules change or go
-	dropped   []Change // sets that go
+	flushes   []Change // chains whose rules are replaced or deleted
+	dropped   []Change // deleted sets
 	added     []Change // sets and chains, empty
 	rules     []Change
 	edit      Edit
-	abandoned []Change // chains nothing refers to any more
+	abandoned []Change // deleted chains
 }
 
-// changes puts the stages in order. Deletions of elements come before sets go, since the chains their verdicts name may
-// be deleted; chains that go come last, after the replaced elements let go of them.
+// changes returns the stages in order. Elements are deleted before sets. Chains are deleted last, when neither deleted
+// nor replaced elements refer to them any more.
 func (d *diff) changes() []Change {
 	elements := d.edit.Changes()
 	n := slices.IndexFunc(elements, func(c Change) bool { return c.Op != Delete })
@@ -119,7 +119,7 @@ func (d *diff) chains(have, want *Table) {
 	}
 }
 
-// chainRules compares whole chains: their text is all there is to a rule, and there are few of them.
+// chainRules compares whole chains and replaces all rules of a chain if one differs: there are few rules.
 func (d *diff) chainRules(have, want *Chain) {
 	same := func(a, b Rule) bool { return a.same(b, want.Table.Family) && !a.refersTo(d.renewed) }
 	if slices.EqualFunc(have.Rules, want.Rules, same) {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,7 +10,7 @@ import (
 	"testing"
 )
 
-// FuzzDiff: carried out on values as strictly as a kernel would, Diff(a, b) turns a into b, and Diff(b, b) is nothing.
+// FuzzDiff: applied to values as strictly as the kernel would, Diff(a, b) turns a into b, and Diff(b, b) is empty.
 func FuzzDiff(f *testing.F) {
 	for seed := range uint64(200) {
 		f.Add(seed, seed+1)
@@ -27,7 +28,7 @@ func FuzzDiff(f *testing.F) {
 			t.Fatalf("got\n%s\nwant\n%s", got, want)
 		}
 		if again := Diff(b, clone(b)); len(again) > 0 {
-			t.Fatalf("no difference, yet %v", again)
+			t.Fatalf("Diff of equal tables: %v", again)
 		}
 	})
 }
@@ -94,11 +95,14 @@ func randomRule(r *rand.Rand, s *Set, names []string) Rule {
 	return Rule{Match: []Match{In{Key: key, Set: s.Name}}, Do: randomVerdict(r, names)}
 }
 
-// carryOut is a kernel on values: it refuses what a kernel refuses.
+// errExistence is the error for adding what exists and for deleting or replacing what does not.
+var errExistence = errors.New("exists already, or does not exist")
+
+// carryOut applies a change to values. It refuses what the kernel would refuse.
 func carryOut(tables []*Table, c Change) ([]*Table, error) {
 	if t, ok := c.Object.(*Table); ok {
 		if (find(tables, t.TableID) != nil) != (c.Op == Delete) {
-			return nil, fmt.Errorf("it exists, or not")
+			return nil, errExistence
 		}
 		if c.Op == Add {
 			return append(tables, &Table{TableID: t.TableID, Comment: t.Comment}), nil
@@ -121,14 +125,14 @@ func carryOut(tables []*Table, c Change) ([]*Table, error) {
 		t := find(tables, o.Set.Table)
 		return tables, t.carryOutElements(c.Op, o)
 	}
-	return nil, fmt.Errorf("what is %T?", c.Object)
+	return nil, fmt.Errorf("unexpected object %T", c.Object)
 }
 
 func (t *Table) carryOutSet(op Op, s *Set) error {
 	have := t.Set(s.Name)
 	switch {
 	case (have != nil) != (op == Delete):
-		return fmt.Errorf("it exists, or not")
+		return errExistence
 	case op == Delete:
 		t.Sets = slices.DeleteFunc(t.Sets, func(u *Set) bool { return u == have })
 		return t.Validate()
@@ -143,9 +147,9 @@ func (t *Table) carryOutChain(op Op, c *Chain) error {
 	have := t.Chain(c.Name)
 	switch {
 	case (have != nil) != (op == Delete):
-		return fmt.Errorf("it exists, or not")
+		return errExistence
 	case op == Delete && len(have.Rules) > 0:
-		return fmt.Errorf("it has rules")
+		return errors.New("the chain has rules")
 	case op == Delete:
 		t.Chains = slices.DeleteFunc(t.Chains, func(u *Chain) bool { return u == have })
 		return t.Validate()
@@ -161,7 +165,7 @@ func (t *Table) carryOutElements(op Op, e Elements) error {
 	for _, el := range e.List {
 		_, exists := s.Lookup(el.Key)
 		if exists != (op != Add) {
-			return fmt.Errorf("%s exists, or not", s.elementText(el))
+			return fmt.Errorf("element %s: %w", s.elementText(el), errExistence)
 		}
 		s.Elements = slices.DeleteFunc(s.Elements, func(x Element) bool { return x.Key == el.Key })
 		if op != Delete {
@@ -190,7 +194,7 @@ func clone(tables []*Table) []*Table {
 	return all
 }
 
-// text prints tables, whatever order they and their parts are in.
+// text prints tables independently of the order of the tables, sets and chains.
 func text(tables []*Table) string {
 	var parts []string
 	for _, t := range clone(tables) {
@@ -202,14 +206,14 @@ func text(tables []*Table) string {
 	return strings.Join(parts, "")
 }
 
-// TestDynamicElements: what packets put into a set is theirs.
+// TestDynamicElements: Diff leaves the elements of a dynamic set alone.
 func TestDynamicElements(t *testing.T) {
 	id := TableID{IPv4, "t"}
 	set := func(elements ...Element) []*Table {
 		return []*Table{{TableID: id, Sets: []*Set{{Table: id, Name: "s", Key: []Type{IPv4Addr}, Dynamic: true, Elements: elements}}}}
 	}
-	learnt := Element{Key: Addr(netip.MustParseAddr("10.0.0.1"))}
-	if got := Diff(set(learnt), set()); len(got) > 0 {
+	added := Element{Key: Addr(netip.MustParseAddr("10.0.0.1"))}
+	if got := Diff(set(added), set()); len(got) > 0 {
 		t.Errorf("%v", got)
 	}
 }

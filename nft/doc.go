@@ -1,10 +1,10 @@
-// Package nft holds nftables tables as values that can be printed, traced for a packet and compared.
+// Package nft holds nftables tables as values that can be printed, compared and simulated for one packet.
 //
-// A Table has Sets (maps are sets with data), Chains and Rules. Rules are made of a closed set of matches and actions;
-// each kind has three readers: text.go prints it as nft would, trace.go evaluates it for one packet, and package
-// kernel encodes it for netlink. Diff gives the changes from one state to another in an order that one transaction
-// accepts.
+// A Table has Sets (a map is a set with data), Chains and Rules. A rule consists of matches and one action, of a closed
+// set of kinds. Each kind is handled in three places: text.go prints it in nft's syntax, simulate.go evaluates it for
+// one packet, and package kernel encodes it for netlink. Diff returns the changes that turn one state into another, in
+// an order that one transaction accepts.
 //
-// The package is pure: no I/O, no clock, nothing but the standard library. It does not know Kubernetes, and it does
-// not know netlink: registers and offsets are package kernel's.
+// The package is pure: it does no I/O, reads no clock and imports only the standard library. It knows neither
+// Kubernetes nor netlink; registers and offsets belong to package kernel.
 package nft

@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Fragment is the part of the tables' elements that belongs to one owner, in Sort's order.
+// Fragment holds the elements of one owner, in whatever tables and sets they are, in Sort's order.
 type Fragment []Member
 
-// Member is an element together with the declaration of the set it is in.
+// Member is an element together with the declaration of its set.
 type Member struct {
 	Set *Set
 	Element
 }
 
-// Sort puts the fragment in order of table, set and key.
+// Sort sorts the fragment by table, set and key.
 func (f Fragment) Sort() { slices.SortFunc(f, Member.compare) }
 
 func (m Member) compare(n Member) int {
@@ -33,20 +33,20 @@ func (s *Set) compare(t *Set) int {
 		cmp.Compare(s.Name, t.Name))
 }
 
-// Edit gathers changes of elements and gives them out as few Changes: per set one for each operation.
-// The zero Edit is empty and ready.
+// Edit collects changes of single elements and returns them as few Changes: one for each set and operation.
+// The zero Edit is empty and ready to use.
 type Edit struct {
 	sets  []*Set
 	lists map[*Set]*[Replace + 1][]Element
 }
 
-// Record notes one change of one element.
+// Record adds one change of one element.
 func (e *Edit) Record(op Op, s *Set, el Element) {
 	lists := e.of(s)
 	lists[op] = append(lists[op], el)
 }
 
-// of returns the lists of one set.
+// of returns the lists of one set, indexed by Op.
 func (e *Edit) of(s *Set) *[Replace + 1][]Element {
 	if e.lists == nil {
 		e.lists = make(map[*Set]*[Replace + 1][]Element)
@@ -60,9 +60,9 @@ func (e *Edit) of(s *Set) *[Replace + 1][]Element {
 	return lists
 }
 
-// Elements notes what turns the elements have of a set into want. Both are in order of their keys.
+// Elements records the changes that turn the elements have of a set into want. Both lists are sorted by key.
 func (e *Edit) Elements(s *Set, have, want []Element) {
-	if lists := e.of(s); len(have) == 0 && lists[Add] == nil { // a first load: nothing to compare, and much to copy
+	if lists := e.of(s); len(have) == 0 && lists[Add] == nil { // a first load: adopt the list, which can be large, without copying it
 		lists[Add] = want
 		return
 	}
@@ -70,14 +70,14 @@ func (e *Edit) Elements(s *Set, have, want []Element) {
 	merge(have, want, compare, Element.differs, func(op Op, el Element) { e.Record(op, s, el) })
 }
 
-// Diff says what turns the fragment into want, a member at a time.
+// Diff calls record for each change that turns the fragment into want.
 func (f Fragment) Diff(want Fragment, record func(Op, Member)) {
 	differs := func(a, b Member) bool { return a.differs(b.Element) }
 	merge(f, want, Member.compare, differs, record)
 }
 
-// merge walks two sorted lists side by side: what only have holds is deleted, what only want holds is added, what both
-// hold and differs is replaced.
+// merge walks two sorted lists side by side. It records as deleted what is only in have, as added what is only in want,
+// and as replaced what is in both and differs.
 func merge[T any](have, want []T, compare func(a, b T) int, differs func(a, b T) bool, record func(Op, T)) {
 	for len(have) > 0 && len(want) > 0 {
 		switch c := compare(have[0], want[0]); {
@@ -102,12 +102,13 @@ func merge[T any](have, want []T, compare func(a, b T) int, differs func(a, b T)
 	}
 }
 
-// differs says whether two elements of one key are not the same. What they counted is no difference.
+// differs reports whether two elements of one key have different data or comments. Counters and expiration times are
+// not compared.
 func (el Element) differs(other Element) bool {
 	return el.Data != other.Data || el.Comment != other.Comment
 }
 
-// Changes returns what was noted since the last call: deletions first, then replacements, then additions.
+// Changes returns what was recorded since the last call: deletions first, then replacements, then additions.
 func (e *Edit) Changes() []Change {
 	slices.SortFunc(e.sets, (*Set).compare)
 	var changes []Change

@@ -15,7 +15,7 @@ const (
 	SCTP Protocol = 132
 )
 
-// String returns nft's name of the protocol, or its number where nft has no name we use.
+// String returns nft's name of the protocol, or the number of any other protocol.
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
@@ -28,7 +28,8 @@ func (p Protocol) String() string {
 	return fmt.Sprint(uint8(p))
 }
 
-// ParseProtocol reads "TCP", "udp" and the like. The empty string is TCP, as in the Kubernetes API.
+// ParseProtocol parses the name of a protocol in upper or lower case. The empty string means TCP, as in the Kubernetes
+// API.
 func ParseProtocol(s string) (Protocol, error) {
 	switch strings.ToUpper(s) {
 	case "", "TCP":
@@ -41,5 +42,5 @@ func ParseProtocol(s string) (Protocol, error) {
 	return 0, fmt.Errorf("protocol %q is none of TCP, UDP, SCTP", s)
 }
 
-// HasPorts reports whether the protocol is one whose ports Services have: TCP, UDP or SCTP.
+// HasPorts reports whether Services can have ports of the protocol: TCP, UDP or SCTP.
 func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Rule is matches that must all hold, evaluated in order, and then one action.
+// Rule is a list of matches, evaluated in order, and the action that is taken if all of them hold.
 type Rule struct {
 	Match []Match
 	Do    Action
 }
 
-// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, Translated, FromHost,
-// FromInterface, Counted.
+// Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, CtStatusDNAT, FibSourceLocal,
+// InputInterface and CounterStatement.
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
-// Remember, Opaque.
+// Update and Opaque.
 type Action interface{ action() }
 
-// Field is a part of a packet, or of its connection, that is looked up in a set.
+// Field is a part of a packet or of its connection that is looked up in a set.
 type Field struct {
 	Kind FieldKind
 	// Mod is the modulus of RandomNumber: it draws from 0 to Mod-1.
@@ -31,76 +31,79 @@ type FieldKind uint8
 
 // The kinds of fields.
 const (
-	SourceAddr FieldKind = iota + 1
-	DestinationAddr
-	L4Protocol
-	DestinationPort
-	// RandomNumber is a number drawn anew for every lookup (numgen random).
+	SourceAddr      FieldKind = iota + 1 // ip saddr
+	DestinationAddr                      // ip daddr
+	L4Protocol                           // meta l4proto
+	DestinationPort                      // th dport
+	// RandomNumber is `numgen random mod N`: a number drawn anew for every lookup.
 	RandomNumber
-	// OriginalDestinationAddr is where the connection's first packet was sent, before any translation.
+	// OriginalDestinationAddr is `ct original ip daddr`: the destination of the connection's first packet, before any
+	// translation.
 	OriginalDestinationAddr
-	// OriginalDestinationPort is its port there. It is known for TCP, UDP and SCTP; before it, a rule says which
-	// (OfProtocol), or nft cannot print it.
+	// OriginalDestinationPort is `ct original proto-dst`: the port of that destination, for TCP, UDP and SCTP. nft can
+	// print it only in a rule that matches or looks up the protocol before it.
 	OriginalDestinationPort
 )
 
-// In holds when the fields, as one key, are in a set; with Not, when they are not.
+// In is `ip saddr @set`: it holds when the concatenated fields are a key of a set. With Not (`!= @set`) it holds when
+// they are not.
 type In struct {
 	Key []Field
 	Set string
 	Not bool
 }
 
-// OfProtocol holds for packets of one layer 4 protocol.
+// OfProtocol is `meta l4proto`: it holds for packets of one layer 4 protocol.
 type OfProtocol struct {
 	Protocol Protocol
 }
 
-// Translated holds when the connection's destination was translated (ct status dnat).
+// CtStatusDNAT is `ct status dnat`: it holds when the connection's destination was translated.
 type CtStatusDNAT struct{}
 
-// FromHost holds when the source is one of this machine's own addresses (fib saddr type local).
+// FibSourceLocal is `fib saddr type local`: it holds when the source is an address of this machine.
 type FibSourceLocal struct{}
 
-// FromInterface holds for packets that came in by an interface: of that name, or with Prefix, one that begins so. With Not
-// it holds for all others, this machine's own packets among them. In postrouting it needs Linux 5.7 (ip_output hands the
-// interface on).
+// InputInterface is `iifname`: it holds for packets that came in by the interface of that name or, with Prefix, by one
+// whose name begins with it. With Not it holds for all other packets, including those that this machine sends. In
+// postrouting it needs Linux 5.7, where ip_output passes the interface on.
 type InputInterface struct {
 	Name        string
 	Prefix, Not bool
 }
 
-// Counted always holds, and counts the packets for which it was asked.
+// CounterStatement is `counter`: it always holds and counts the packets for which it is evaluated.
 type CounterStatement struct {
 	Counter
 }
 
-// VerdictMap looks the fields up in a verdict map and does what it says. Without an element the next rule follows.
+// VerdictMap is `ip daddr vmap @map`: it looks the fields up in a verdict map and applies the verdict found there.
+// Without an element, evaluation continues with the next rule.
 type VerdictMap struct {
 	Key []Field
 	Map string
 }
 
-// DNAT looks the fields up in a map and sends the connection to the address and port found there. Without an element
-// the next rule follows.
+// DNAT is `dnat to ip daddr map @map`: it looks the fields up in a map and translates the connection's destination to
+// the address and port found there. Without an element, evaluation continues with the next rule.
 type DNAT struct {
 	Key []Field
 	Map string
 }
 
-// Reject ends the connection with an answer: a TCP reset, for TCP alone, or ICMP port unreachable. Rejecting from
-// prerouting needs Linux 5.9 (nft_reject_validate in net/netfilter/nft_reject.c).
+// Reject is `reject`: it drops the packet and answers with ICMP port unreachable or, for TCP only, with a TCP reset. In
+// prerouting it needs Linux 5.9 (nft_reject_validate in net/netfilter/nft_reject.c).
 type Reject struct {
 	TCPReset bool
 }
 
-// Masquerade replaces the source by the address of the outgoing interface, the port chosen at random
-// (NF_NAT_RANGE_PROTO_RANDOM_FULLY).
+// Masquerade is `masquerade fully-random`: it replaces the source with the address of the outgoing interface and a random
+// port (NF_NAT_RANGE_PROTO_RANDOM_FULLY).
 type Masquerade struct{}
 
-// Remember enters the fields into a dynamic map, from Key to Data, for the time of Timeout, or lets an entry that is
-// there stay for that time from now on; such an entry keeps its data. Then follows; when the map is full and has no such
-// entry the next rule does (nft_dynset_eval in net/netfilter/nft_dynset.c).
+// Update is `update @map { key timeout T : data }` followed by a verdict. It adds an element to a dynamic map, or
+// restarts the timeout of the element with that key, which keeps its data. Then the verdict applies. If the map is full
+// and has no such element, evaluation continues with the next rule (nft_dynset_eval in net/netfilter/nft_dynset.c).
 type Update struct {
 	Key, Data []Field
 	Map       string
@@ -108,8 +111,8 @@ type Update struct {
 	Then      Verdict
 }
 
-// Opaque is a rule this package has no words for: one that another program wrote into our table. It can be printed as
-// a comment and told apart, never traced or written.
+// Opaque is a rule that this package cannot express, because another program wrote it into the table. It can be
+// compared and printed as a comment, but neither simulated nor written.
 type Opaque struct {
 	Text string
 }
@@ -129,7 +132,7 @@ func (Masquerade) action() {}
 func (Update) action()     {}
 func (Opaque) action()     {}
 
-// same says whether two rules of a family's table do the same. What they counted is no difference.
+// same reports whether two rules of a family's table do the same. Counter values are not compared.
 func (r Rule) same(s Rule, f Family) bool { return r.uncounted().Text(f) == s.uncounted().Text(f) }
 
 func (r Rule) uncounted() Rule {
@@ -142,13 +145,13 @@ func (r Rule) uncounted() Rule {
 	return r
 }
 
-// refersTo says whether the rule looks up one of the sets.
+// refersTo reports whether the rule uses one of the sets.
 func (r Rule) refersTo(names []string) bool {
 	sets, _ := r.references()
 	return slices.ContainsFunc(sets, func(s string) bool { return slices.Contains(names, s) })
 }
 
-// references returns the names of the sets the rule looks up and of the chain it goes to.
+// references returns the names of the sets that the rule uses and of the chain to which it jumps.
 func (r Rule) references() (sets []string, chain string) {
 	for _, m := range r.Match {
 		if in, ok := m.(In); ok {

@@ -10,27 +10,25 @@ import (
 
 // Packet is the first packet of a connection.
 type Packet struct {
-	// Hook is where it comes in: Prerouting from elsewhere, Output from this machine.
+	// Hook is the first hook that the packet passes: Prerouting for a received packet, Output for one of this machine.
 	Hook                Hook
 	Protocol            Protocol
 	Source, Destination netip.AddrPort
-	// Interface is the one it came in by, empty at Output.
+	// Interface is the input interface, empty at Output.
 	Interface string
-	// Draw stands for the random numbers: a RandomNumber of modulus n gives Draw mod n.
+	// Draw replaces the random numbers: a RandomNumber with modulus n is Draw mod n.
 	Draw uint32
 }
 
-// Outcome is how a packet's way through a table ended.
+// Outcome is what finally happens to a packet.
 type Outcome uint8
 
 // The outcomes.
 const (
 	Accepted Outcome = iota
 	Dropped
-	// Reset: answered with a TCP reset.
-	Reset
-	// Unreachable: answered with ICMP port unreachable.
-	Unreachable
+	Reset       // dropped, and answered with a TCP reset
+	Unreachable // dropped, and answered with ICMP port unreachable
 )
 
 // String returns one word for the outcome.
@@ -42,51 +40,51 @@ func (o Outcome) String() string {
 type Path struct {
 	Steps   []Step
 	Outcome Outcome
-	// Destination is where the packet goes, after translation.
+	// Destination is the packet's destination after translation.
 	Destination netip.AddrPort
-	// Masqueraded: its source is replaced by an address of this machine.
+	// Masqueraded reports that the source is replaced with an address of this machine.
 	Masqueraded bool
-	// Choices is how many numbers the random draw had that decided the destination, or would have if they had been found,
-	// 0 if there was none. Each draw from 0 to Choices-1 is equally likely.
+	// Choices is the largest modulus of the random draws on the way, whether or not a lookup found an element, 0 if there
+	// was no draw. Each draw from 0 to Choices-1 is equally likely.
 	Choices uint32
-	// Unfinished: the way is longer than any that the kernel lets a packet go, and was not followed to its end.
+	// Unfinished reports that the path was cut off after more steps than the kernel allows a packet.
 	Unfinished bool
 }
 
-// maxSteps is how many rules a packet is followed through. Our longest way has about ten; the kernel refuses loops and
-// more than 16 jumps inside each other, a table that was not read from it can have both.
+// maxSteps bounds the length of a Path. A path through nfproxy's tables has about ten steps. The kernel refuses loops and
+// more than 16 nested jumps, but a table that was not read from a kernel can have both.
 const maxSteps = 1000
 
 // Step is one rule whose matches held.
 type Step struct {
 	Chain string
 	Rule  string
-	// Result says what came of it: a verdict, the address a lookup gave, or that it gave none.
+	// Result describes the effect of the rule: a verdict, the address that a lookup returned, or that it found none.
 	Result string
-	// Matched is the rule as a value, Then the verdict that came of it; none if the next rule followed.
+	// Matched is the rule as a value. Then is the resulting verdict, zero if evaluation continued with the next rule.
 	Matched Rule
 	Then    Verdict
 }
 
-// Trace follows a packet through the table: the base chains of its hook, then, unless it ended there, those at
-// postrouting. It reads nothing but the table and the packet.
+// Simulate follows a packet through the base chains at its hook and then, unless it was dropped, through those at
+// postrouting. The result depends only on the table and the packet.
 func Simulate(t *Table, p Packet) Path {
-	tr := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
+	s := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
 	for _, hook := range []Hook{p.Hook, Postrouting} {
 		for _, c := range t.baseChains(hook) {
-			if tr.chain(c) != Drop {
+			if s.chain(c) != Drop {
 				continue
 			}
-			if tr.path.Outcome == Accepted { // else a reject said more
-				tr.path.Outcome = Dropped
+			if s.path.Outcome == Accepted { // a reject has set another outcome
+				s.path.Outcome = Dropped
 			}
-			return tr.path
+			return s.path
 		}
 	}
-	return tr.path
+	return s.path
 }
 
-// baseChains returns the chains at a hook in the order packets see them.
+// baseChains returns the base chains at a hook in the order in which packets pass them.
 func (t *Table) baseChains(h Hook) []*Chain {
 	var chains []*Chain
 	for _, c := range t.Chains {
@@ -98,82 +96,84 @@ func (t *Table) baseChains(h Hook) []*Chain {
 	return chains
 }
 
-// Holds says whether a match holds for a packet when it comes in.
+// Holds reports whether a match holds for a packet before any translation.
 func Holds(t *Table, p Packet, m Match) bool {
-	tr := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
-	return tr.match(m)
+	s := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
+	return s.match(m)
 }
 
+// simulation is one packet on its way through a table. The path grows by a step for each rule that matches; packet keeps
+// the original destination.
 type simulation struct {
 	table  *Table
 	packet Packet
 	path   Path
 }
 
-// pass means that a rule does not decide and the next one follows.
+// pass means that evaluation continues with the next rule.
 const pass VerdictKind = 0
 
-// chain evaluates a chain and those it leads to: Accept or Drop where that is decided, Return at its end.
-func (tr *simulation) chain(c *Chain) VerdictKind {
+// chain evaluates a chain and the chains to which it leads. It returns Accept or Drop if a rule decides so, else Return.
+func (s *simulation) chain(c *Chain) VerdictKind {
 	for _, r := range c.Rules {
-		if len(tr.path.Steps) == maxSteps {
-			tr.path.Unfinished = true
+		if len(s.path.Steps) == maxSteps {
+			s.path.Unfinished = true
 			return Return
 		}
-		if !tr.matches(r.Match) {
+		if !s.matches(r.Match) {
 			continue
 		}
-		v, result := tr.do(r.Do)
-		tr.path.Steps = append(tr.path.Steps, Step{c.Name, r.Text(c.Table.Family), result, r, v})
-		switch kind := tr.follow(v); {
+		v, result := s.do(r.Do)
+		s.path.Steps = append(s.path.Steps, Step{c.Name, r.Text(c.Table.Family), result, r, v})
+		switch kind := s.follow(v); {
 		case kind == Accept || kind == Drop || kind == Return:
 			return kind
-		case v.Kind == Goto: // what follows a goto is never seen
+		case v.Kind == Goto: // a chain entered by goto does not return here
 			return Return
 		}
 	}
 	return Return
 }
 
-// follow goes where a verdict leads. What returns from a jumped-to chain lets the rules after it go on.
-func (tr *simulation) follow(v Verdict) VerdictKind {
+// follow evaluates the chain that a verdict names. It returns pass if that chain returns, and any other verdict as it is.
+func (s *simulation) follow(v Verdict) VerdictKind {
 	if v.Kind != Jump && v.Kind != Goto {
 		return v.Kind
 	}
-	next := tr.table.Chain(v.Chain)
+	next := s.table.Chain(v.Chain)
 	if next == nil {
 		return pass
 	}
-	if kind := tr.chain(next); kind != Return {
+	if kind := s.chain(next); kind != Return {
 		return kind
 	}
 	return pass
 }
 
-func (tr *simulation) matches(matches []Match) bool {
+func (s *simulation) matches(matches []Match) bool {
 	for _, m := range matches {
-		if !tr.match(m) {
+		if !s.match(m) {
 			return false
 		}
 	}
 	return true
 }
 
-func (tr *simulation) match(m Match) bool {
+func (s *simulation) match(m Match) bool {
 	switch m := m.(type) {
 	case In:
-		_, found := tr.lookup(m.Key, m.Set)
+		_, found := s.lookup(m.Key, m.Set)
 		return found != m.Not
 	case OfProtocol:
-		return tr.packet.Protocol == m.Protocol
+		return s.packet.Protocol == m.Protocol
 	case CtStatusDNAT:
-		return tr.path.Destination != tr.packet.Destination
+		return s.path.Destination != s.packet.Destination
 	case FibSourceLocal:
-		return tr.packet.Hook == Output
+		return s.packet.Hook == Output
 	case InputInterface:
-		same := tr.packet.Interface == m.Name
+		same := s.packet.Interface == m.Name
 		if m.Prefix {
-			same = strings.HasPrefix(tr.packet.Interface, m.Name)
+			same = strings.HasPrefix(s.packet.Interface, m.Name)
 		}
 		return same != m.Not
 	case CounterStatement:
@@ -182,85 +182,87 @@ func (tr *simulation) match(m Match) bool {
 	return false
 }
 
-// do carries an action out: the verdict that follows from it, and the words for it.
-func (tr *simulation) do(a Action) (Verdict, string) {
+// do applies an action and returns the resulting verdict and the text for Step.Result.
+func (s *simulation) do(a Action) (Verdict, string) {
 	switch a := a.(type) {
 	case Verdict:
 		return a, a.String()
 	case VerdictMap:
-		e, found := tr.lookup(a.Key, a.Map)
+		e, found := s.lookup(a.Key, a.Map)
 		if !found {
 			return Verdict{}, "no element"
 		}
 		return e.Data.Verdict(), e.Data.Verdict().String()
 	case DNAT:
-		return tr.dnat(a)
+		return s.dnat(a)
 	case Reject:
-		tr.path.Outcome = Unreachable
+		s.path.Outcome = Unreachable
 		if a.TCPReset {
-			tr.path.Outcome = Reset
+			s.path.Outcome = Reset
 		}
-		return Verdict{Kind: Drop}, tr.path.Outcome.String()
+		return Verdict{Kind: Drop}, s.path.Outcome.String()
 	case Update:
-		return tr.remember(a)
+		return s.update(a)
 	case Masquerade:
-		tr.path.Masqueraded = true
+		s.path.Masqueraded = true
 		return Verdict{Kind: Accept}, "masqueraded"
 	}
-	return Verdict{}, fmt.Sprintf("cannot be traced: %T", a)
+	return Verdict{}, fmt.Sprintf("cannot be simulated: %T", a)
 }
 
-// remember tells by the table as it is: nothing is learnt.
-func (tr *simulation) remember(a Update) (Verdict, string) {
-	_, known := tr.lookup(a.Key, a.Map)
-	if s := tr.table.Set(a.Map); s != nil && !known && s.Size > 0 && len(s.Elements) >= int(s.Size) {
+// update reports what the kernel would do; it does not change the map.
+func (s *simulation) update(a Update) (Verdict, string) {
+	_, known := s.lookup(a.Key, a.Map)
+	m := s.table.Set(a.Map)
+	if m != nil && !known && m.Size > 0 && len(m.Elements) >= int(m.Size) {
 		return Verdict{}, "full: not remembered"
 	}
 	return a.Then, "remembered, " + a.Then.String()
 }
 
-func (tr *simulation) dnat(a DNAT) (Verdict, string) {
-	e, found := tr.lookup(a.Key, a.Map)
+func (s *simulation) dnat(a DNAT) (Verdict, string) {
+	e, found := s.lookup(a.Key, a.Map)
 	if !found {
 		return Verdict{}, "no element"
 	}
-	to := e.Data.Fields(tr.table.Set(a.Map).Data)
+	to := e.Data.Fields(s.table.Set(a.Map).Data)
 	if len(to) != 2 {
 		return Verdict{}, "no address and port"
 	}
-	tr.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
-	return Verdict{Kind: Accept}, "to " + tr.path.Destination.String()
+	s.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
+	return Verdict{Kind: Accept}, "to " + s.path.Destination.String()
 }
 
-func (tr *simulation) lookup(key []Field, set string) (Element, bool) {
-	s := tr.table.Set(set)
-	if s == nil {
+func (s *simulation) lookup(fields []Field, name string) (Element, bool) {
+	set := s.table.Set(name)
+	if set == nil {
 		return Element{}, false
 	}
-	var k Value
-	for _, f := range key {
-		k += tr.field(f)
+	var key Value
+	for _, f := range fields {
+		key += s.field(f)
 	}
-	return s.Lookup(k)
+	return set.Lookup(key)
 }
 
-func (tr *simulation) field(f Field) Value {
+// field returns the value of a field at this point of the path.
+func (s *simulation) field(f Field) Value {
 	switch f.Kind {
 	case SourceAddr:
-		return Addr(tr.packet.Source.Addr())
+		return Addr(s.packet.Source.Addr())
 	case DestinationAddr:
-		return Addr(tr.path.Destination.Addr())
+		return Addr(s.path.Destination.Addr())
 	case OriginalDestinationAddr:
-		return Addr(tr.packet.Destination.Addr())
+		return Addr(s.packet.Destination.Addr())
 	case L4Protocol:
-		return Proto(tr.packet.Protocol)
+		return Proto(s.packet.Protocol)
 	case DestinationPort:
-		return Port(tr.path.Destination.Port())
+		return Port(s.path.Destination.Port())
 	case OriginalDestinationPort:
-		return Port(tr.packet.Destination.Port())
+		return Port(s.packet.Destination.Port())
 	case RandomNumber:
-		tr.path.Choices = max(tr.path.Choices, f.Mod)
-		return Slot(uint16(tr.packet.Draw % max(f.Mod, 1)))
+		s.path.Choices = max(s.path.Choices, f.Mod)
+		return Slot(uint16(s.packet.Draw % max(f.Mod, 1)))
 	}
 	return ""
 }

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestTraceJumps: a jump comes back, a goto does not, whatever the chain it came from has left to do.
-func TestTraceJumps(t *testing.T) {
+// TestSimulateJumps: a packet returns from a chain entered by jump, but not from one entered by goto.
+func TestSimulateJumps(t *testing.T) {
 	id := TableID{IPv4, "t"}
 	tcp := []Match{OfProtocol{TCP}}
 	table := &Table{TableID: id, Chains: []*Chain{
@@ -22,13 +22,13 @@ func TestTraceJumps(t *testing.T) {
 	}}
 	to := netip.MustParseAddrPort("10.0.0.1:80")
 	p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: to})
-	var way string
+	var path string
 	for _, s := range p.Steps {
-		way += s.Chain + "(" + s.Result + ") "
+		path += s.Chain + "(" + s.Result + ") "
 	}
 	want := "early(jump back) back(return) early(goto away) away(jump back) back(return) late(accept) post(masqueraded) "
-	if way != want || p.Outcome != Accepted || !p.Masqueraded || p.Destination != to {
-		t.Errorf("%s\n%+v", way, p)
+	if path != want || p.Outcome != Accepted || !p.Masqueraded || p.Destination != to {
+		t.Errorf("%s\n%+v", path, p)
 	}
 	if p := Simulate(table, Packet{Hook: Output, Protocol: UDP, Destination: to}); p.Outcome != Dropped || p.Masqueraded {
 		t.Errorf("%+v", p)
@@ -38,8 +38,8 @@ func TestTraceJumps(t *testing.T) {
 	}
 }
 
-// TestTraceEnds: a table that no kernel would take, with loops, is followed no further than any way can be.
-func TestTraceEnds(t *testing.T) {
+// TestSimulateEnds: the simulation of a table with loops, which no kernel accepts, ends after maxSteps.
+func TestSimulateEnds(t *testing.T) {
 	again := []Rule{{Do: Verdict{Kind: Jump, Chain: "a"}}, {Do: Verdict{Kind: Jump, Chain: "b"}}, {Do: GotoChain("a")}}
 	table := &Table{TableID: TableID{IPv4, "t"}, Chains: []*Chain{{Name: "a", Hook: Output, Rules: again}, {Name: "b", Rules: again}}}
 	p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.MustParseAddrPort("10.0.0.1:80")})
@@ -48,8 +48,8 @@ func TestTraceEnds(t *testing.T) {
 	}
 }
 
-// TestTraceChoices: how many numbers can be drawn is known whatever was drawn, also where it leads nowhere.
-func TestTraceChoices(t *testing.T) {
+// TestSimulateChoices: Choices is the same for every draw, including draws that find no element.
+func TestSimulateChoices(t *testing.T) {
 	id := TableID{IPv4, "t"}
 	slots := &Set{Table: id, Name: "slots", Key: []Type{SlotNumber}, Data: []Type{IPv4Addr, InetService},
 		Elements: []Element{{Key: Slot(1), Data: Addr(netip.MustParseAddr("10.1.0.1")) + Port(8080)}}}

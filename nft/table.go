@@ -10,8 +10,8 @@ import (
 // Family is the address family of a table.
 type Family uint8
 
-// The families of our tables. An inet table would need two dispatch rules and gains nothing: the keys of its sets have
-// one family anyway.
+// The supported families. inet is not among them: such a table would need two dispatch rules and gain nothing, since
+// the keys of its sets have one family anyway.
 const (
 	IPv4 Family = iota + 1
 	IPv6
@@ -33,7 +33,7 @@ func (f Family) Number() uint8 {
 	return 2
 }
 
-// AddrType is the type of the family's addresses.
+// AddrType returns the type of the family's addresses.
 func (f Family) AddrType() Type {
 	if f == IPv6 {
 		return IPv6Addr
@@ -41,7 +41,7 @@ func (f Family) AddrType() Type {
 	return IPv4Addr
 }
 
-// TableID names a table.
+// TableID identifies a table in a network namespace.
 type TableID struct {
 	Family Family
 	Name   string
@@ -50,20 +50,20 @@ type TableID struct {
 // String returns "ip name".
 func (t TableID) String() string { return t.Family.String() + " " + t.Name }
 
-// Table is one table.
+// Table is a table with its sets and chains.
 type Table struct {
 	TableID
 	Comment string
-	// Owner: the table belongs to the socket that adds it. Others cannot change it, a flush of theirs passes it over, and
-	// the kernel removes it when the socket is closed (NFT_TABLE_F_OWNER in include/uapi/linux/netfilter/nf_tables.h,
-	// Linux 5.12). Diff does not compare it: the only tables that have an owner are never read back.
+	// Owner is `flags owner`: the table belongs to the socket that adds it. Other sockets cannot change it, their flushes
+	// skip it, and the kernel removes it when the socket is closed (NFT_TABLE_F_OWNER in
+	// include/uapi/linux/netfilter/nf_tables.h, Linux 5.12). Diff does not compare it.
 	Owner  bool
 	Sets   []*Set
 	Chains []*Chain
 }
 
-// Set is a set or, with Data, a map: its declaration, and its elements where it stands for a whole state. Elements of
-// a Fragment point to a Set for its declaration alone.
+// Set is a set or, with Data, a map. As part of a Table it has its elements; a Member of a Fragment points to a Set that
+// is only the declaration.
 type Set struct {
 	Table TableID
 	Name  string
@@ -71,19 +71,17 @@ type Set struct {
 	Key []Type
 	// Data is nil for a set, {VerdictType} for a verdict map.
 	Data []Type
-	// Interval: keys are intervals.
+	// Interval is `flags interval`: the keys are intervals.
 	Interval bool
-	// Dynamic: packets add elements (Remember), which stay for a time. Diff leaves them alone.
+	// Dynamic is `flags dynamic,timeout`: packets add elements (Update), which expire. Diff does not compare these
+	// elements.
 	Dynamic bool
-	// Size is how many elements a Dynamic set holds at most, 0 for as many as come.
+	// Size is the maximum number of elements of a Dynamic set, 0 for no limit.
 	Size uint32
-	// Counter: every element counts the packets that found it. In a nat chain these are connections.
+	// Counter makes every element count the packets that match it. In a nat chain these are connections.
 	Counter bool
-	// Elements in order of Key.
+	// Elements are sorted by Key.
 	Elements []Element
-	// Left is how much longer the elements of a Dynamic set stay, by their keys, counted from when they were read from a
-	// kernel. It is no part of what the set is: nothing compares or prints it.
-	Left map[Value]time.Duration
 }
 
 // Element is one element of a Set.
@@ -91,19 +89,23 @@ type Element struct {
 	Key     Value
 	Data    Value
 	Comment string
-	// Counter is what the kernel counted, nil where it was not asked or does not count.
+	// Counter is what the kernel has counted, nil if unknown or if the set does not count. Diff does not compare it.
 	Counter *Counter
+	// Expires is how much longer the element of a Dynamic set stays, counted from when it was read from the kernel; 0 if
+	// that is unknown or if the element never expires. Diff does not compare it and String does not print it.
+	Expires time.Duration
 }
 
-// Counter is what an element counted.
+// Counter is the value of a counter.
 type Counter struct {
 	Packets, Bytes uint64
 }
 
-// Hook is where a base chain sees packets.
+// Hook is the point in the network stack at which a base chain sees packets.
 type Hook uint8
 
-// The hooks of our base chains; NoHook is that of a chain other chains go to, OtherHook one that we never use.
+// The hooks of base chains of type nat that nfproxy uses. NoHook marks a chain that is not a base chain, OtherHook any
+// other hook.
 const (
 	NoHook Hook = iota
 	Prerouting
@@ -117,8 +119,8 @@ func (h Hook) String() string {
 	return [...]string{"none", "prerouting", "output", "postrouting", "other"}[h]
 }
 
-// Chain is a chain with its rules. With a Hook it is a base chain of type nat, policy accept: such a chain sees the
-// first packet of a connection and no other (nf_nat_inet_fn in net/netfilter/nf_nat_core.c).
+// Chain is a chain with its rules. With a Hook it is a base chain of type nat with policy accept. Such a chain sees only
+// the first packet of a connection (nf_nat_inet_fn in net/netfilter/nf_nat_core.c).
 type Chain struct {
 	Table    TableID
 	Name     string
@@ -127,7 +129,7 @@ type Chain struct {
 	Rules    []Rule
 }
 
-// Set returns the table's set of that name, nil if there is none.
+// Set returns the table's set with that name, or nil if there is none.
 func (t *Table) Set(name string) *Set {
 	i := slices.IndexFunc(t.Sets, func(s *Set) bool { return s.Name == name })
 	if i < 0 {
@@ -136,7 +138,7 @@ func (t *Table) Set(name string) *Set {
 	return t.Sets[i]
 }
 
-// Chain returns the table's chain of that name, nil if there is none.
+// Chain returns the table's chain with that name, or nil if there is none.
 func (t *Table) Chain(name string) *Chain {
 	i := slices.IndexFunc(t.Chains, func(c *Chain) bool { return c.Name == name })
 	if i < 0 {
@@ -145,7 +147,7 @@ func (t *Table) Chain(name string) *Chain {
 	return t.Chains[i]
 }
 
-// Lookup returns the element with that key, or in an interval set the one whose interval holds it.
+// Lookup returns the element with that key or, in an interval set, the element whose interval contains it.
 func (s *Set) Lookup(key Value) (Element, bool) {
 	at := func(e Element, k Value) int { return cmp.Compare(e.Key, k) }
 	if !s.Interval {
@@ -164,7 +166,7 @@ func (s *Set) Lookup(key Value) (Element, bool) {
 	return Element{}, false
 }
 
-// within says whether each field of key lies between those of first and last.
+// within reports whether each field of key lies between the same fields of first and last.
 func (s *Set) within(key, first, last Value) bool {
 	k, f, l := key.Fields(s.Key), first.Fields(s.Key), last.Fields(s.Key)
 	if k == nil || f == nil || l == nil {
@@ -178,13 +180,13 @@ func (s *Set) within(key, first, last Value) bool {
 	return true
 }
 
-// Sort puts the elements in order of their keys.
+// Sort sorts the elements by key.
 func (s *Set) Sort() {
 	slices.SortFunc(s.Elements, func(a, b Element) int { return cmp.Compare(a.Key, b.Key) })
 }
 
-// Validate returns an error that names the first reference which does not resolve: a set a rule looks up, a chain a
-// rule or an element goes to, an element whose key or data does not fit its set.
+// Validate returns an error that names the first unresolved reference (a set that a rule uses, or a chain to which a rule
+// or an element goes) or the first element whose key or data does not fit its set.
 func (t *Table) Validate() error {
 	for _, c := range t.Chains {
 		for i, r := range c.Rules {
@@ -233,5 +235,5 @@ func (t *Table) validateElement(s *Set, e Element) error {
 	return nil
 }
 
-// IsVerdictMap says whether the set's data are verdicts.
+// IsVerdictMap reports whether the set's data are verdicts.
 func (s *Set) IsVerdictMap() bool { return len(s.Data) == 1 && s.Data[0] == VerdictType }

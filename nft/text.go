@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// String prints the table in nft's syntax. Equal tables give equal bytes, and nft -f loads them.
+// String prints the table in nft's syntax, which nft -f loads. Equal tables give equal text.
 func (t *Table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "table %s {\n", t.TableID)
@@ -46,7 +46,7 @@ func (s *Set) print(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-// keyword is how nft calls the set.
+// keyword returns nft's keyword for the set.
 func (s *Set) keyword() string {
 	if s.Data != nil {
 		return "map"
@@ -54,7 +54,7 @@ func (s *Set) keyword() string {
 	return "set"
 }
 
-// declaration is what stands in the set's block besides its elements, a line each.
+// declaration returns the lines of the set's block other than its elements.
 func (s *Set) declaration() []string {
 	lines := []string{s.typeText()}
 	var flags []string
@@ -62,10 +62,7 @@ func (s *Set) declaration() []string {
 		flags = append(flags, "interval")
 	}
 	if s.Dynamic {
-		flags = append(flags, "dynamic")
-	}
-	if s.Dynamic {
-		flags = append(flags, "timeout")
+		flags = append(flags, "dynamic", "timeout")
 	}
 	if flags != nil {
 		lines = append(lines, "flags "+strings.Join(flags, ","))
@@ -79,7 +76,7 @@ func (s *Set) declaration() []string {
 	return lines
 }
 
-// typeText is the set's type; a type without a name, SlotNumber, makes nft want expressions in place of types.
+// typeText prints the set's type. nft has no name for SlotNumber: such a set is declared by expressions (typeof).
 func (s *Set) typeText() string {
 	keyword, name := "type", Type.name
 	for _, t := range s.Key {
@@ -102,12 +99,12 @@ func joinTypes(types []Type, name func(Type) string) string {
 	return strings.Join(names, " . ")
 }
 
-// name is nft's name of the type.
+// name returns nft's name of the type.
 func (t Type) name() string {
 	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "verdict"}[t]
 }
 
-// expression is one of that type, for typeof. nft keeps it with the set and derives from it how to print elements.
+// expression returns an expression of that type, for typeof. nft stores it with the set and uses it to print elements.
 func (t Type) expression() string {
 	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "verdict"}[t]
 }
@@ -146,12 +143,12 @@ func (c *Chain) print(b *strings.Builder) {
 	b.WriteString("\t}\n")
 }
 
-// hookText prints the priority as a number: nft 1.0.6 knows no name for that of a nat chain at output.
+// hookText prints the priority as a number: nft 1.0.6 has no name for the priority of a nat chain at output.
 func (c *Chain) hookText() string {
 	return fmt.Sprintf("type nat hook %s priority %d; policy accept;", c.Hook, c.Priority)
 }
 
-// Text prints the rule as nft writes it in a table of that family.
+// Text prints the rule in nft's syntax, for a table of that family.
 func (r Rule) Text(f Family) string {
 	var parts []string
 	for _, m := range r.Match {

@@ -5,19 +5,20 @@ import (
 	"testing"
 )
 
+// TestText: changes are printed as the nft commands that make them.
 func TestText(t *testing.T) {
 	addr := func(s string) Value { return Addr(netip.MustParseAddr(s)) }
 	id := TableID{IPv4, "t"}
 	slots := &Set{Table: id, Name: "slots", Key: []Type{IPv4Addr, InetProto, InetService, SlotNumber},
 		Data: []Type{IPv4Addr, InetService}}
 	ranges := &Set{Table: id, Name: "ranges", Key: []Type{IPv4Addr}, Interval: true}
-	learnt := &Set{Table: id, Name: "learnt", Key: []Type{IPv4Addr}, Dynamic: true, Size: 9}
+	dynamic := &Set{Table: id, Name: "dynamic", Key: []Type{IPv4Addr}, Dynamic: true, Size: 9}
 	verdicts := &Set{Table: id, Name: "verdicts", Key: []Type{InetProto}, Data: []Type{VerdictType}, Counter: true}
 	slot := Element{Key: addr("10.0.0.1") + Proto(SCTP) + Port(80) + Slot(300), Data: addr("10.0.0.2") + Port(8080)}
 	for want, got := range map[string]string{
 		"add map ip t slots { typeof ip daddr . meta l4proto . th dport . numgen random mod 65535 : ip daddr . th dport; }": Change{Add, slots}.String(),
-		"add set ip t learnt { type ipv4_addr; flags dynamic,timeout; size 9; }":                                            Change{Add, learnt}.String(),
-		"delete set ip t learnt": Change{Delete, learnt}.String(),
+		"add set ip t dynamic { type ipv4_addr; flags dynamic,timeout; size 9; }":                                           Change{Add, dynamic}.String(),
+		"delete set ip t dynamic": Change{Delete, dynamic}.String(),
 		"add element ip t slots { 10.0.0.1 . sctp . 80 . 300 : 10.0.0.2 . 8080 }": Change{Add, Elements{slots, []Element{slot}}}.String(),
 		"delete element ip t slots { 10.0.0.1 . sctp . 80 . 300 }":                Change{Delete, Elements{slots, []Element{slot}}}.String(),
 		"add element ip t ranges { 10.0.0.0/8, 192.0.2.1, 10.0.0.1-10.0.0.3 }": Change{Add, Elements{ranges, []Element{
@@ -36,7 +37,7 @@ func TestText(t *testing.T) {
 	}
 }
 
-// TestValidate: a reference that leads nowhere is named.
+// TestValidate: the error names the unresolved reference, or the element that does not fit.
 func TestValidate(t *testing.T) {
 	id := TableID{IPv4, "t"}
 	port := []Field{{Kind: DestinationPort}}

@@ -12,7 +12,7 @@ type Type uint8
 
 // The types of fields. A key or a data value is a concatenation of them.
 const (
-	UnknownType Type = iota // one that another program wrote and this package has no name for
+	UnknownType Type = iota // any type of another program's set that is not listed here
 	IPv4Addr
 	IPv6Addr
 	InetProto
@@ -20,11 +20,11 @@ const (
 	// SlotNumber is the type of a random number, a uint16. nft has no name for it: a set with such a field is
 	// declared by expressions (typeof) instead of by types.
 	SlotNumber
-	// VerdictType is the type of a verdict map's data, alone.
+	// VerdictType is the type of a verdict map's data. It is never part of a concatenation.
 	VerdictType
 )
 
-// Width is the number of bytes a field of the type takes in a Value, -1 for all that is left.
+// Width returns the number of bytes that a field of the type takes in a Value, or -1 if it takes all remaining bytes.
 func (t Type) Width() int {
 	switch t {
 	case IPv4Addr:
@@ -40,23 +40,23 @@ func (t Type) Width() int {
 }
 
 // Value is the key or the data of an element: its fields one after the other, in network byte order and without
-// padding, so that values can be compared, sorted and joined with +. The declaration of the set says how to read it.
-// In an interval set a key is the first and the last value of the interval, joined.
+// padding, so that values can be compared, sorted and joined with +. The types in the set's declaration tell how to read
+// it. A key of an interval set consists of the first and the last value of the interval.
 type Value string
 
-// Addr is an address as a Value.
+// Addr returns an address as a Value.
 func Addr(a netip.Addr) Value { return Value(a.AsSlice()) }
 
-// Proto is a layer 4 protocol as a Value.
+// Proto returns a layer 4 protocol as a Value.
 func Proto(p Protocol) Value { return Value([]byte{byte(p)}) }
 
-// Port is a layer 4 port as a Value.
+// Port returns a layer 4 port as a Value.
 func Port(p uint16) Value { return Value(binary.BigEndian.AppendUint16(nil, p)) }
 
-// Slot is a number a random draw can give, as a Value.
+// Slot returns the result of a random draw as a Value.
 func Slot(n uint16) Value { return Port(n) }
 
-// Interval is the key of an interval set that holds the addresses of a prefix.
+// Interval returns the key of an interval set that covers the addresses of a prefix.
 func Interval(p netip.Prefix) Value {
 	last := p.Masked().Addr().AsSlice()
 	for bit := p.Bits(); bit < len(last)*8; bit++ {
@@ -65,7 +65,7 @@ func Interval(p netip.Prefix) Value {
 	return Addr(p.Masked().Addr()) + Value(last)
 }
 
-// VerdictKind says what becomes of a packet.
+// VerdictKind is the kind of a Verdict.
 type VerdictKind uint8
 
 // The verdicts of rules and of verdict maps.
@@ -77,19 +77,19 @@ const (
 	Goto
 )
 
-// Verdict ends the evaluation of a rule. Jump and Goto name a chain.
+// Verdict is what a rule or an element of a verdict map decides. Jump and Goto name a chain.
 type Verdict struct {
 	Kind  VerdictKind
 	Chain string
 }
 
-// GotoChain is the verdict that goes on in a chain and does not come back.
+// GotoChain returns the verdict that continues in a chain and does not return from it.
 func GotoChain(name string) Verdict { return Verdict{Goto, name} }
 
-// Value is the verdict as an element's data.
+// Value returns the verdict as an element's data.
 func (v Verdict) Value() Value { return Value(byte(v.Kind)) + Value(v.Chain) }
 
-// Verdict reads the data of a verdict map's element.
+// Verdict returns the verdict in the data of a verdict map's element.
 func (v Value) Verdict() Verdict {
 	if v == "" {
 		return Verdict{}
@@ -114,7 +114,7 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict-%d %s", v.Kind, v.Chain)
 }
 
-// Fields takes a value apart into the fields of the given types. It returns nil when they do not fit.
+// Fields splits a value into fields of the given types. It returns nil if the value does not fit them.
 func (v Value) Fields(types []Type) []Value {
 	fields := make([]Value, 0, len(types))
 	for _, t := range types {
@@ -134,13 +134,13 @@ func (v Value) Fields(types []Type) []Value {
 	return fields
 }
 
-// Addr reads a field of type IPv4Addr or IPv6Addr; the zero Addr if it is neither.
+// Addr returns a field of type IPv4Addr or IPv6Addr; the zero Addr if it is neither.
 func (v Value) Addr() netip.Addr {
 	a, _ := netip.AddrFromSlice([]byte(v))
 	return a
 }
 
-// Uint16 reads a field of type InetService or SlotNumber; 0 if it is neither.
+// Uint16 returns a field of type InetService or SlotNumber; 0 if it is neither.
 func (v Value) Uint16() uint16 {
 	if len(v) != 2 {
 		return 0
@@ -148,7 +148,7 @@ func (v Value) Uint16() uint16 {
 	return uint16(v[0])<<8 | uint16(v[1])
 }
 
-// Proto reads a field of type InetProto; 0 if it is not one.
+// Proto returns a field of type InetProto; 0 if it is not one.
 func (v Value) Proto() Protocol {
 	if len(v) != 1 {
 		return 0
@@ -186,7 +186,7 @@ func (v Value) fieldText(t Type) string {
 	return fmt.Sprintf("%#x", string(v))
 }
 
-// intervalText prints an interval set's key, field by field: a value, a prefix if it is one, else first-last.
+// intervalText prints an interval set's key field by field, as a single value, as a prefix, or else as first-last.
 func (v Value) intervalText(types []Type) string {
 	first, last := v[:len(v)/2].Fields(types), v[len(v)/2:].Fields(types)
 	if first == nil || last == nil {
@@ -207,7 +207,7 @@ func (v Value) intervalText(types []Type) string {
 	return strings.Join(parts, " . ")
 }
 
-// prefix returns the prefix whose addresses an interval of addresses holds, if it is one.
+// prefix returns the prefix that covers the same addresses as an interval, if there is one.
 func (v Value) prefix() (netip.Prefix, bool) {
 	first, last := v[:len(v)/2], v[len(v)/2:]
 	bits := 0

@@ -10,22 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket is a netlink socket to the netfilter subsystems of one network namespace: requests and their answers. It must
-// not be used by two goroutines at once.
+// Socket is a netlink socket to the netfilter subsystems of one network namespace. It must not be used by two goroutines
+// at once, with these exceptions: while one is in Receive, another may close the Socket, set a deadline, or join and leave
+// groups.
 type Socket struct {
 	*netlink.Conn
 	// Raw gives access to the socket's file descriptor.
 	Raw syscall.RawConn
-	// Seq is the sequence number of the last message sent. Who sends messages with Send chooses later ones, and sets it.
+	// Seq is the sequence number of the last message sent. A caller of Send uses higher numbers and sets Seq to the last.
 	Seq uint32
 	in  []byte
 	out Message // the request of Exchange
 }
 
-// receiveBuffer holds the errors of a refused batch: without room for them the kernel reports ENOBUFS instead.
+// receiveBuffer is the size of the socket's receive buffer in bytes. It has room for the errors of a refused batch:
+// without it the kernel reports ENOBUFS instead.
 const receiveBuffer = 4 << 20
 
-// Dial opens a socket in the calling thread's network namespace.
+// Dial opens a socket in the calling thread's network namespace. This needs no privilege; requests do.
 func Dial() (*Socket, error) {
 	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
@@ -43,10 +45,10 @@ func (s *Socket) setUp() (err error) {
 	if s.Raw, err = s.SyscallConn(); err != nil {
 		return fmt.Errorf("netlink socket: %w", err)
 	}
-	// Errors say where in the message the fault is, and do not repeat the message.
+	// Errors tell the offset of the fault and do not repeat the whole message.
 	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
 		if err := s.SetOption(o, true); err != nil {
-			return fmt.Errorf("set netlink option: %w", err)
+			return fmt.Errorf("set netlink socket option: %w", err)
 		}
 	}
 	if err := s.SetReadBuffer(receiveBuffer); err != nil {
@@ -55,7 +57,7 @@ func (s *Socket) setUp() (err error) {
 	return nil
 }
 
-// Send hands the bytes to the kernel in one datagram. The kernel works on it before send returns.
+// Send sends the bytes to the kernel in one datagram. The kernel has processed it when Send returns.
 func (s *Socket) Send(b []byte) error {
 	var err error
 	werr := s.Raw.Write(func(fd uintptr) bool {
@@ -65,12 +67,15 @@ func (s *Socket) Send(b []byte) error {
 	return errors.Join(err, werr)
 }
 
-// largestDatagram is more than the kernel puts into one: 32 kB of a listing (netlink_dump in net/netlink/af_netlink.c), a
-// page or two of anything else.
+// largestDatagram is more than the kernel puts into one datagram: 32 kB of a listing (netlink_dump in
+// net/netlink/af_netlink.c), one or two pages of anything else.
 const largestDatagram = 64 << 10
 
-// Receive reads the datagrams that there are, as many as fit, into s.in, one after the other: messages are aligned, and so
-// they can be gone through as if they were one. Without wait it returns nil when there is none.
+// Receive returns the datagrams that have arrived, as many as fit the Socket's buffer. They are joined at the alignment of
+// messages, so that Messages iterates over all of them. If none has arrived, Receive waits, or without wait returns nil.
+//
+// The next call of Receive or Exchange overwrites the bytes. The error wraps os.ErrClosed after Close, and
+// os.ErrDeadlineExceeded after a read deadline. ENOBUFS means that datagrams were lost.
 func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	n := 0
 	rerr := s.Raw.Read(func(fd uintptr) bool {
@@ -87,7 +92,7 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	switch {
 	case errors.Is(rerr, os.ErrDeadlineExceeded):
 		return nil, rerr
-	case rerr != nil: // there is one other reason
+	case rerr != nil: // the only other reason is that the socket is closed
 		return nil, fmt.Errorf("%w: %w", os.ErrClosed, rerr)
 	case errors.Is(err, unix.EAGAIN) && n == 0:
 		return nil, nil
@@ -97,11 +102,13 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	return s.in[:n], nil
 }
 
-// ErrInterrupted is a dump during which somebody changed something.
-var ErrInterrupted = errors.New("something changed during the dump")
+// ErrInterrupted is the error of a dump during which the objects changed, so that the dump may be inconsistent
+// (NLM_F_DUMP_INTR).
+var ErrInterrupted = errors.New("the objects changed during the dump")
 
-// Exchange sends the message that fill writes and hands every answer to each, until the kernel says it is done. What
-// each gets is overwritten by the next answer.
+// Exchange sends a request, with the attributes that fill appends, and calls each with the body of every answer, after
+// struct nfgenmsg, until the kernel has finished. The next answers overwrite the body. The kernel's error is a
+// syscall.Errno. fill may be nil, and each may be nil if only an acknowledgement is expected.
 func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message), each func(body []byte) error) error {
 	s.Seq++
 	s.out.Buf = s.out.Buf[:0]
@@ -113,7 +120,7 @@ func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message),
 	if err := s.Send(s.out.Buf); err != nil {
 		return err
 	}
-	// The rest of the answers is read whatever happens: they must not be taken for those of the next request.
+	// After an error the remaining answers are read too: else they would be in the way of the next request.
 	var failed error
 	for {
 		b, err := s.Receive(true)
@@ -130,13 +137,14 @@ func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message),
 	}
 }
 
-// answers goes through the messages of a datagram. done says that the last answer of the request is among them.
+// answers calls each for the answers to the current request among datagrams. done reports that its last one was among
+// them.
 func (s *Socket) answers(b []byte, each func([]byte) error) (done bool, err error) {
 	for h, body := range Messages(b) {
-		if h.seq != s.Seq {
+		if h.Seq != s.Seq {
 			continue
 		}
-		if h.flags&unix.NLM_F_DUMP_INTR != 0 {
+		if h.Flags&unix.NLM_F_DUMP_INTR != 0 {
 			err = ErrInterrupted
 		}
 		switch {
@@ -154,8 +162,8 @@ func (s *Socket) answers(b []byte, each func([]byte) error) (done bool, err erro
 	return false, err
 }
 
-// Drain reads what is left of an exchange that went wrong. Reading goes on with a dump in the kernel, so that when
-// there is nothing to read it has ended (netlink_recvmsg in net/netlink/af_netlink.c).
+// Drain discards the remaining answers of an Exchange that failed. The kernel continues a dump whenever its answers are
+// read, so the dump has ended when there is nothing left to read (netlink_recvmsg in net/netlink/af_netlink.c).
 func (s *Socket) Drain() error {
 	for {
 		if b, err := s.Receive(false); err != nil || b == nil {

@@ -96,6 +96,25 @@ func (s *Schema) counts(set *nft.Set, by Counters) bool {
 	return false
 }
 
+// CounterKey returns what the counter of an element belongs to, for kernel.Conn: when elements are replaced, a counter
+// passes on to the element with the same counter key. A frontend's counter belongs to its key and its action. All verdicts
+// that balance are one action, whatever the number of endpoints. An endpoint's counter belongs to its frontend and its
+// address, whatever its slot.
+func CounterKey(s *nft.Set, e nft.Element) nft.Value {
+	switch {
+	case s.IsVerdictMap():
+		v := e.Data.Verdict()
+		if b, ok := BalancingChainOf(s.Table.Family, v); ok {
+			b.Endpoints = 0
+			v = b.Verdict()
+		}
+		return e.Key + v.Value()
+	case hasSlots(s):
+		return e.Key[:len(e.Key)-nft.SlotNumber.Width()] + e.Data
+	}
+	return e.Key
+}
+
 // declared returns the declaration of a set as it is on a node.
 func (n Node) declared(set *nft.Set) *nft.Set {
 	if !SchemaOf(set.Table.Family).counts(set, n.Counters) {

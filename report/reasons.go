@@ -61,8 +61,8 @@ func (x *explainer) affinity(path nft.Path) *Affinity {
 		switch to := client.Data.Fields(clients.Data); {
 		case known && len(to) == 2:
 			a.State, a.Endpoint = "remembered", netip.AddrPortFrom(to[0].Addr(), to[1].Uint16()).String()
-			if left, ok := clients.Left[client.Key]; ok {
-				seconds := int(left.Round(time.Second).Seconds())
+			if client.Expires > 0 {
+				seconds := int(client.Expires.Round(time.Second).Seconds())
 				a.LeftSeconds = &seconds
 			}
 		case a.Room > 0 && a.Clients >= a.Room:

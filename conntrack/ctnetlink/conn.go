@@ -6,24 +6,21 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 	"nfproxy/nlmsg"
 )
 
-// Flows talks to the connection tracking of one network namespace. Of its methods two goroutines must not be in one at
-// once; Delete may be called from within List.
+// Conn is a connection to the connection tracking of one network namespace. It must not be used by two goroutines at once.
+// Delete may be called from within List.
 type Conn struct {
-	lists *nlmsg.Socket
-	edits *nlmsg.Socket // a second one: the answers of a list under way wait in the first
-	// unfiltered: the kernel has refused a filter, and is not asked again.
-	unfiltered bool
+	lists      *nlmsg.Socket
+	edits      *nlmsg.Socket // a second socket: the first one holds the answers while a list is read
+	unfiltered bool          // the kernel has refused a filter and gets none any more
 }
 
-// OpenFlows opens a connection to the calling thread's network namespace. Without the privilege to change it, OpenFlows
-// fails with an error that wraps os.ErrPermission; without connection tracking over netlink in the kernel
-// (CONFIG_NF_CT_NETLINK) it fails as well.
+// Open opens a connection to the calling thread's network namespace. Without the privilege to change connection tracking
+// there, the error wraps os.ErrPermission. Open also fails if the kernel lacks CONFIG_NF_CT_NETLINK.
 func Open() (*Conn, error) {
 	var f Conn
 	var err error
@@ -41,10 +38,10 @@ func Open() (*Conn, error) {
 	return &f, nil
 }
 
-// Close closes the connection. What was deleted stays so.
+// Close closes the connection.
 func (f *Conn) Close() error { return errors.Join(f.lists.Close(), f.edits.Close()) }
 
-// Count is how many entries of any kind the namespace has.
+// Count returns the number of entries of the network namespace, of all protocols.
 func (f *Conn) Count() (uint32, error) {
 	var n uint32
 	err := f.edits.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctGetStats), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {
@@ -61,13 +58,13 @@ func (f *Conn) Count() (uint32, error) {
 	return n, nil
 }
 
-// listAttempts is how often a list that was interrupted is begun again.
+// listAttempts is how often an incomplete list is begun again.
 const listAttempts = 5
 
-// List calls each for every flow that the filter matches, while the list goes on. When the kernel says that the list
-// is not complete it is begun again, a few times: each can get a flow twice. A flow that begins meanwhile may be missing.
+// List calls each for every flow that the filter selects, as the kernel lists them. If the list is incomplete, List begins
+// it again, up to listAttempts times in all, so that each can get a flow twice. A flow that begins meanwhile may be missing.
 //
-// The kernel filters first, from Linux 5.8 on (filter); then List does.
+// From Linux 5.8 on the kernel filters, as far as it can (see appendFilter). List itself filters what remains.
 func (f *Conn) List(filter conntrack.Filter, each func(conntrack.Flow)) error {
 	var err error
 	for range listAttempts {
@@ -89,8 +86,8 @@ func (f *Conn) List(filter conntrack.Filter, each func(conntrack.Flow)) error {
 	return nil
 }
 
-// incomplete says whether a list ended early but another may not. EBUSY is an earlier list that has not ended
-// (__netlink_dump_start in net/netlink/af_netlink.c).
+// incomplete reports whether a list ended early for a reason that may not affect the next attempt. EBUSY means that an
+// earlier list has not ended (__netlink_dump_start in net/netlink/af_netlink.c).
 func incomplete(err error) bool {
 	return errors.Is(err, nlmsg.ErrInterrupted) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) ||
 		errors.Is(err, unix.EBUSY)
@@ -109,8 +106,8 @@ func (f *Conn) list(filter conntrack.Filter, each func(conntrack.Flow)) error {
 	})
 }
 
-// Delete deletes that one entry: not another of the same addresses in another zone, and not a later one. That it is
-// gone already is no error.
+// Delete deletes exactly this entry, neither one with the same addresses in another zone nor a later one. It is no error if
+// the entry does not exist any more.
 func (f *Conn) Delete(flow conntrack.Flow) error {
 	if err := checkTuple(flow); err != nil {
 		return fmt.Errorf("delete flow %s: %w", flow, err)
@@ -128,19 +125,19 @@ func (f *Conn) Delete(flow conntrack.Flow) error {
 	return nil
 }
 
-// checkTuple refuses what has no complete tuple: the kernel takes a deletion without one as that of all flows there are
-// (ctnetlink_del_conntrack in net/netfilter/nf_conntrack_netlink.c).
+// checkTuple returns an error unless the flow has a complete tuple: without one, the kernel would delete all entries of the
+// network namespace (ctnetlink_del_conntrack in net/netfilter/nf_conntrack_netlink.c).
 func checkTuple(f conntrack.Flow) error {
 	for _, a := range []bool{f.Original.Source.Addr().Is4(), f.Original.Destination.Addr().Is4()} {
 		if a != (f.Family == nft.IPv4) {
-			return errors.New("its addresses are not of its family")
+			return errors.New("the addresses do not belong to the family")
 		}
 	}
 	if !f.Original.Source.IsValid() || !f.Original.Destination.IsValid() {
-		return errors.New("it has no addresses")
+		return errors.New("the addresses are missing")
 	}
 	if !f.Protocol.HasPorts() {
-		return errors.New("its protocol has no ports")
+		return errors.New("the protocol has no ports")
 	}
 	return nil
 }

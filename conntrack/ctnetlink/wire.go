@@ -3,13 +3,12 @@ package ctnetlink
 import (
 	"net/netip"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 	"nfproxy/nlmsg"
 )
 
-// Messages and attributes of connection tracking, of include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum
+// Messages and attributes of connection tracking, from include/uapi/linux/netfilter/nfnetlink_conntrack.h: enum
 // cntl_msg_types, ctattr_type, ctattr_tuple, ctattr_ip, ctattr_l4proto, ctattr_stats_global and ctattr_filter.
 const (
 	ctGet      = 1 // IPCTNL_MSG_CT_GET
@@ -48,12 +47,12 @@ const (
 	filterDestinationPort = 1 << 5
 )
 
-// appendFilter appends what of the filter the kernel compares (ctnetlink_filter_match_tuple in
-// net/netfilter/nf_conntrack_netlink.c, since Linux 5.8; what is older takes no notice of it). The flags say which parts
-// of the tuple count, in the machine's byte order.
+// appendFilter appends the parts of the filter that the kernel can compare (ctnetlink_filter_match_tuple in
+// net/netfilter/nf_conntrack_netlink.c). Kernels before Linux 5.8 ignore them. The flags, in the CPU's byte order, select
+// the fields of the tuple that are compared.
 //
-// IPv6 addresses are left out: the kernel has the comparison the wrong way round and lists all flows but those asked for,
-// seen in 5.8 to 6.18. So are the ports of SCTP: it compares those of TCP and UDP alone.
+// IPv6 addresses are left out: Linux 5.8 to 6.18 invert their comparison and list all flows except those requested. SCTP
+// ports are left out because the kernel compares only the ports of TCP and UDP.
 func appendFilter(m *nlmsg.Message, l conntrack.Filter) {
 	flags := uint32(filterProtocol)
 	addr, port := l.Destination.Addr(), l.Destination.Port()
@@ -81,7 +80,7 @@ func appendFilter(m *nlmsg.Message, l conntrack.Filter) {
 	m.Unnest(tuple)
 }
 
-// appendTuple appends a whole tuple.
+// appendTuple appends a complete tuple.
 func appendTuple(m *nlmsg.Message, kind uint16, p nft.Protocol, t conntrack.Tuple) {
 	source, destination := uint16(ctaIPv6Source), uint16(ctaIPv6Destination)
 	if t.Source.Addr().Is4() {
@@ -100,11 +99,11 @@ func appendTuple(m *nlmsg.Message, kind uint16, p nft.Protocol, t conntrack.Tupl
 	m.Unnest(tuple)
 }
 
-// decodeFlow reads an entry. It says false for one of another protocol than those with ports.
+// decodeFlow decodes an entry. It returns false if the protocol has no ports.
 //
-// A zone can be one direction's alone, and is then said within its tuple (ctnetlink_dump_zone_id in
-// net/netfilter/nf_conntrack_netlink.c). To find an entry by its original tuple takes the zone of that direction
-// (nf_ct_zone_equal in include/net/netfilter/nf_conntrack_zones.h).
+// A zone can apply to one direction only and is then an attribute of that direction's tuple (ctnetlink_dump_zone_id in
+// net/netfilter/nf_conntrack_netlink.c). The kernel finds an entry by its original tuple only in the zone of the original
+// direction (nf_ct_zone_equal in include/net/netfilter/nf_conntrack_zones.h).
 func decodeFlow(f nft.Family, body []byte) (conntrack.Flow, bool) {
 	flow := conntrack.Flow{Family: f}
 	for kind, b := range nlmsg.Attributes(body) {

@@ -64,6 +64,7 @@ func newTestNode(t testing.TB) *testNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.kernel.Close() })
+	l.kernel.CounterKey = render.CounterKey
 	return l
 }
 

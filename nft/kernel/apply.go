@@ -1,80 +1,68 @@
 package kernel
 
+// Apply and the delivery of a batch to the kernel.
+
 import (
 	"errors"
 	"fmt"
 	"os"
 	"slices"
-	"syscall"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// ErrMoved is Apply's error when somebody changed the ruleset after the generation given.
-var ErrStale = errors.New("the ruleset has changed since it was read")
-
-// ChangeError is what the kernel did not like about a batch. Nothing of that batch was applied.
-type ChangeError struct {
-	// Change is the change at fault: of rules the one rule, of elements the one element where the kernel named it. Its
-	// Op is 0 where the kernel refused the batch as a whole.
-	Change nft.Change
-	// Others is how many more errors the kernel reported.
-	Others int
-	// Text is the kernel's own explanation, often empty.
-	Text string
-	Err  error
-}
-
-// Error names the change, the object and the cause.
-func (e *ChangeError) Error() string {
-	text := "commit"
-	if e.Change.Op != 0 {
-		text = e.Change.Summary()
-	}
-	if e.Text != "" {
-		text += ": " + e.Text
-	}
-	text += ": " + e.Err.Error()
-	if e.Others > 0 {
-		text += fmt.Sprintf(" (and %d more)", e.Others)
-	}
-	return text
-}
-
-// Unwrap returns the system call's error.
-func (e *ChangeError) Unwrap() error { return e.Err }
-
-// Apply carries the changes out in one transaction, whatever tables they are about: all of them, or none. Nothing is
-// sent when there are none. Elements that are replaced keep their counters. Changes of learnt elements are settled by a
-// second transaction, and base chains that are added get their hooks in one: if these are refused, all else is there.
+// Apply applies changes to any number of tables. Without changes it sends nothing. In general it commits one transaction:
+// all changes or none. Some changes need more, so that Apply takes these steps:
 //
-// With a generation other than 0 the batch is refused with ErrMoved if the ruleset has changed since. Any error but a
-// *ChangeError and ErrMoved means that the state is unknown and has to be read again.
+//  1. If nft.DynamicElements are deleted, their maps are listed: the kernel deletes elements only by key.
+//  2. If elements are replaced in a set that counts, the counters of the set's replaced and deleted elements are read.
+//     They continue in the new elements with the same counter key (see CounterKey).
+//  3. The main transaction contains all changes but those of the next two steps.
+//  4. Base chains that are added, with their rules, follow in a second transaction, because elements of interval sets
+//     take effect later than rules. This does not apply if a table is deleted: then a table is replaced, and the new one
+//     must have its base chains at the moment when the old one goes.
+//  5. If there are changes of nft.DynamicElements, each map is listed once more. Elements that packets have added since
+//     step 1 are deleted, and elements get their new timeout, in one transaction per change. Each element within a second
+//     of its expiration has a transaction of its own, which may fail because the element is gone.
+//
+// If generation is not 0, the kernel refuses the main transaction with ErrStale if the ruleset has changed since that
+// generation.
+//
+// The error is ErrStale or a *ChangeError if the kernel refused a transaction: nothing of that one was applied, while
+// transactions before it stay. After any other error the state of the kernel is unknown and must be read again.
+//
+// If the Conn has a Monitor, it is paused during a large batch; see Monitor.
 func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
-	return c.monitor.pauseDuring(c, nft.ElementOperations(changes), func() error { return c.applyAndSettle(changes, generation) })
-}
-
-func (c *Conn) applyAndSettle(changes []nft.Change, generation uint32) error {
-	changes, learnt, err := c.expandLearnt(changes)
+	if c.monitored == nil || nft.ElementOperations(changes) < largeBatch {
+		return c.applyInSteps(changes, generation)
+	}
+	p, err := c.pauseMonitor()
 	if err != nil {
 		return err
 	}
-	before, hooks := hooksLast(changes)
-	if err := c.apply(before, generation); err != nil {
-		return err
-	}
-	if err := c.apply(hooks, 0); err != nil || len(learnt) == 0 {
-		return err
-	}
-	return c.settle(learnt)
+	return errors.Join(c.applyInSteps(changes, generation), p.resume())
 }
 
-func (c *Conn) apply(changes []nft.Change, generation uint32) error {
+func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
+	changes, dynamic, err := c.expandDynamic(changes)
+	if err != nil {
+		return err
+	}
+	first, hooks := hooksLast(changes)
+	if err := c.transact(first, generation); err != nil {
+		return err
+	}
+	if err := c.transact(hooks, 0); err != nil {
+		return err
+	}
+	return c.settleDynamic(dynamic)
+}
+
+// transact commits the changes in one transaction.
+func (c *Conn) transact(changes []nft.Change, generation uint32) error {
 	if len(changes) == 0 {
 		return nil
 	}
@@ -98,13 +86,13 @@ func (c *Conn) newBatch(changes []nft.Change, generation uint32) *batch {
 	return b
 }
 
-// estimate is about how many bytes the changes take: a large buffer is expensive to grow by and by.
+// estimate returns about how many bytes the changes take: growing a large buffer in steps is expensive.
 func estimate(changes []nft.Change) int {
 	const perElement = 96
 	return 4096 + perElement*nft.ElementOperations(changes)
 }
 
-// commit sends the batch and explains what the kernel did not like about it.
+// commit delivers the batch. If the kernel refuses it, the error names the change at fault.
 func (c *Conn) commit(b *batch, changes []nft.Change) error {
 	refused, err := c.deliver(b)
 	if err != nil {
@@ -117,12 +105,12 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 	return b.explain(refused, changes)
 }
 
-// deliver ends the batch, sends it and returns the kernel's errors. The kernel answers only what it refuses, and has done
-// so when send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
+// deliver ends the batch, sends it and returns the kernel's refusals. The kernel answers only messages that it refuses,
+// and has done so when Send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
 func (c *Conn) deliver(b *batch) ([]refusal, error) {
 	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
 	c.nl.Seq = b.first + uint32(len(b.origins))
-	if cap(b.Buf) < 1<<20 { // else it is a first load's, and not needed again
+	if cap(b.Buf) < 1<<20 { // do not keep the large buffer of a first load
 		c.spare = b.Buf
 	}
 	if err := c.makeRoom(len(b.Buf)); err != nil {
@@ -133,25 +121,24 @@ func (c *Conn) deliver(b *batch) ([]refusal, error) {
 	}
 	var all []refusal
 	for {
-		datagram, err := c.nl.Receive(false)
+		datagrams, err := c.nl.Receive(false)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnknown, err)
 		}
-		if datagram == nil {
+		if datagrams == nil {
 			return all, nil
 		}
-		for _, r := range refusals(datagram) {
-			if r.seq-b.first <= uint32(len(b.origins)) { // numbers wrap around
-				all = append(all, r)
-			}
-		}
+		all = append(all, b.refusals(datagrams)...)
 	}
 }
 
-// sendRoom is what the kernel wants to be free beside a datagram (netlink_sendmsg in net/netlink/af_netlink.c).
+// errUnknown marks errors after which it is unknown whether the batch was committed.
+var errUnknown = errors.New("no answer whether the kernel committed the batch")
+
+// sendRoom is what the kernel needs in the send buffer beside a datagram (netlink_sendmsg in net/netlink/af_netlink.c).
 const sendRoom = 32
 
-// makeRoom lets the socket take a datagram of n bytes.
+// makeRoom enlarges the socket's send buffer for a datagram of n bytes.
 func (c *Conn) makeRoom(n int) error {
 	have, err := c.sendBuffer()
 	if err != nil || n+sendRoom <= have {
@@ -176,60 +163,4 @@ func (c *Conn) sendBuffer() (n int, err error) {
 		return 0, os.NewSyscallError("getsockopt", err)
 	}
 	return n, nil
-}
-
-// explain turns the kernel's refusals into an error about the first.
-func (b *batch) explain(all []refusal, changes []nft.Change) error {
-	r := all[0]
-	e := &ChangeError{Others: len(all) - 1, Text: r.text, Err: r.errno}
-	if r.errno == unix.ERESTART {
-		return ErrStale
-	}
-	if r.seq == b.first {
-		e.Err = hint(r.errno)
-		return e
-	}
-	o := b.origins[r.seq-b.first-1]
-	e.Change = changes[o.change]
-	switch obj := e.Change.Object.(type) {
-	case nft.Elements:
-		if i := b.element(o, r.offset); r.offset > 0 && i >= 0 && i < len(obj.List) {
-			e.Change.Object = nft.Elements{Set: obj.Set, List: obj.List[i : i+1]}
-		}
-	case nft.Rules:
-		if e.Change.Op == nft.Add {
-			only := *obj.Chain
-			only.Rules = only.Rules[o.first : o.first+1]
-			e.Change.Object = nft.Rules{Chain: &only}
-		}
-	}
-	return e
-}
-
-// hint adds to the kernel's errno what it usually means for a whole batch.
-func hint(errno syscall.Errno) error {
-	if errno == unix.EPERM {
-		return fmt.Errorf("CAP_NET_ADMIN is missing: %w", os.ErrPermission)
-	}
-	return errno
-}
-
-func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
-	exprs, err := encodeRule(f, r)
-	if err != nil {
-		return nil, err
-	}
-	return marshalExprs(f.Number(), exprs)
-}
-
-func marshalExprs(family uint8, exprs []expr.Any) ([]byte, error) {
-	var m nlmsg.Message
-	for _, e := range exprs {
-		data, err := expr.Marshal(family, e)
-		if err != nil {
-			return nil, err
-		}
-		m.Bytes(unix.NFTA_LIST_ELEM|nlmsg.NestedFlag, data)
-	}
-	return m.Buf, nil
 }

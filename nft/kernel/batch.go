@@ -1,50 +1,46 @@
 package kernel
 
 import (
-	"errors"
 	"fmt"
 	"math"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// batch is one transaction under construction: messages in one buffer, and for each the change it comes from.
+// A batch: the messages of one transaction.
+
+// batch is one transaction under construction: messages in one buffer, and the origin of each.
 type batch struct {
 	nlmsg.Message
-	first   uint32 // sequence number of the batch's begin
-	origins []origin
-	sets    uint32 // added so far
+	first   uint32   // sequence number of the message that begins the batch
+	origins []origin // of the messages with the sequence numbers first+1, first+2, ...
+	sets    uint32   // number of sets added so far
 }
 
-// origin says what a message is about.
+// origin tells from which change a message comes.
 type origin struct {
-	change  int
+	change  int  // index in the list of changes
 	start   int  // of the message in the buffer
-	first   int  // index in the change's list of the message's rule or first element
+	first   int  // index, in the change's list, of the message's rule or first element
 	doubled bool // every element takes two list entries
 }
 
-// maxElements keeps the list of elements in a message below what the length of an attribute can say, 64 KiB less one.
-const maxElements = math.MaxUint16 - 2048
+// maxListLen bounds the list of elements in a message: the length of an attribute is a uint16.
+const maxListLen = math.MaxUint16 - 2048
 
+// begin begins a message of nf_tables and records its origin.
 func (b *batch) begin(kind, flags uint16, family nft.Family, o origin) {
-	b.open(kind, flags, family.Number(), o)
-}
-
-// open is begin for any family of netfilter.
-func (b *batch) open(kind, flags uint16, family uint8, o origin) {
 	o.start = len(b.Buf)
 	b.origins = append(b.origins, o)
-	b.Message.Begin(nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)), family, 0)
+	b.Message.Begin(nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, kind), unix.NLM_F_REQUEST|flags, b.first+uint32(len(b.origins)),
+		family.Number(), 0)
 }
 
-// boundary appends NFNL_MSG_BATCH_BEGIN or _END. With a generation the kernel refuses the batch (ERESTART) when the
-// ruleset is not at that generation any more.
+// boundary appends NFNL_MSG_BATCH_BEGIN or NFNL_MSG_BATCH_END. If generation is not 0, the kernel refuses the batch with
+// ERESTART unless the ruleset is at that generation.
 func (b *batch) boundary(kind uint16, generation uint32) {
 	b.Message.Begin(kind, unix.NLM_F_REQUEST, b.first, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
 	if generation != 0 {
@@ -126,7 +122,7 @@ func (b *batch) chain(o origin, op nft.Op, c *nft.Chain) {
 	b.End()
 }
 
-// rules appends all rules of a chain, or flushes it.
+// rules appends the rules of a chain, or the message that flushes it.
 func (b *batch) rules(o origin, op nft.Op, c *nft.Chain) error {
 	if op == nft.Delete {
 		b.begin(unix.NFT_MSG_DELRULE, 0, c.Table.Family, o)
@@ -150,6 +146,8 @@ func (b *batch) rules(o origin, op nft.Op, c *nft.Chain) error {
 	return nil
 }
 
+// elements appends the messages for a list of elements. Replaced elements are deleted and added again: the kernel cannot
+// change an element.
 func (b *batch) elements(o origin, op nft.Op, e nft.Elements) error {
 	if op != nft.Delete && e.Set.IsVerdictMap() {
 		for _, el := range e.List {
@@ -167,7 +165,7 @@ func (b *batch) elements(o origin, op nft.Op, e nft.Elements) error {
 	return nil
 }
 
-// elementList appends the elements in as many messages as they need.
+// elementList appends a list of elements in as many messages as it needs.
 func (b *batch) elementList(kind, flags uint16, o origin, e nft.Elements) {
 	o.doubled = e.Set.Interval && len(e.Set.Key) == 1
 	for i := 0; i < len(e.List); {
@@ -175,78 +173,10 @@ func (b *batch) elementList(kind, flags uint16, o origin, e nft.Elements) {
 		b.begin(kind, flags, e.Set.Table.Family, o)
 		ofSet(e.Set)(&b.Message)
 		list := b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for ; i < len(e.List) && len(b.Buf)-list < maxElements; i++ {
+		for ; i < len(e.List) && len(b.Buf)-list < maxListLen; i++ {
 			addElement(&b.Message, e.Set, e.List[i], kind != unix.NFT_MSG_NEWSETELEM)
 		}
 		b.Unnest(list)
 		b.End()
 	}
 }
-
-// element finds the element of a message that lies at an offset in it, -1 if that is no element.
-func (b *batch) element(o origin, offset int) int {
-	at := o.start + nlmsg.HeaderLen + nlmsg.NFGenLen
-	end := o.start + int(nlmsg.NativeUint32(b.Buf[o.start:]))
-	for at < end {
-		n := int(uint16(nlmsg.NativeUint32(b.Buf[at:])))
-		kind := uint16(nlmsg.NativeUint32(b.Buf[at:])>>16) & nlmsg.AttrTypeMask
-		if kind != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
-			at += nlmsg.Align(n)
-			continue
-		}
-		return b.listIndex(o, at+nlmsg.AttrLen, at+n, o.start+offset)
-	}
-	return -1
-}
-
-// listIndex counts the list entries up to the one that begins at or holds position.
-func (b *batch) listIndex(o origin, at, end, position int) int {
-	for i := 0; at < end; i++ {
-		n := nlmsg.Align(int(uint16(nlmsg.NativeUint32(b.Buf[at:]))))
-		if n == 0 {
-			return -1
-		}
-		if position >= at && position < at+n {
-			if o.doubled {
-				i /= 2
-			}
-			return o.first + i
-		}
-		at += n
-	}
-	return -1
-}
-
-// refusal is one error message of the kernel.
-type refusal struct {
-	seq    uint32
-	errno  syscall.Errno
-	text   string // the kernel's own words, if it had any
-	offset int    // of the fault in the message, 0 if not said
-}
-
-// refusals collects the error messages of a datagram (netlink(7); NLMSGERR_ATTR_* in include/uapi/linux/netlink.h).
-func refusals(datagram []byte) []refusal {
-	var all []refusal
-	for h, body := range nlmsg.Messages(datagram) {
-		if h.Type != unix.NLMSG_ERROR || len(body) < 4+nlmsg.HeaderLen {
-			continue
-		}
-		r := refusal{errno: syscall.Errno(-int32(nlmsg.NativeUint32(body))), seq: nlmsg.NativeUint32(body[12:])}
-		for kind, b := range nlmsg.Attributes(body[4+nlmsg.HeaderLen:]) {
-			switch {
-			case kind == unix.NLMSGERR_ATTR_MSG:
-				r.text = nlmsg.CString(b)
-			case kind == unix.NLMSGERR_ATTR_OFFS && len(b) == 4:
-				r.offset = int(nlmsg.NativeUint32(b))
-			}
-		}
-		if r.errno != 0 {
-			all = append(all, r)
-		}
-	}
-	return all
-}
-
-// errUnknown marks errors after which nobody knows whether the batch was committed.
-var errUnknown = errors.New("the kernel did not say whether it committed")

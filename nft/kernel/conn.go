@@ -1,5 +1,7 @@
 package kernel
 
+// The connection to nf_tables: opening it, requests, the ruleset's generation.
+
 import (
 	"errors"
 	"fmt"
@@ -7,19 +9,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfproxy/nft"
 	"nfproxy/nlmsg"
 )
 
-// Conn talks to the nf_tables of one network namespace. It must not be used by two goroutines at once.
+// Conn is a connection to the nf_tables of one network namespace. It must not be used by two goroutines at once.
 type Conn struct {
-	nl      *nlmsg.Socket
-	spare   []byte   // the last batch's buffer
-	monitor *Monitor // nil if there is none
-	commits uint32   // ours so far
+	// CounterKey tells Apply which counters continue when it replaces elements: a counter passes on to the element of the
+	// same set that has the same counter key. If CounterKey is nil, the key of an element is its counter key.
+	CounterKey func(*nft.Set, nft.Element) nft.Value
+
+	nl        *nlmsg.Socket
+	spare     []byte        // the buffer of the last batch
+	commits   uint32        // number of batches committed so far
+	monitored *subscription // of the Conn's Monitor, nil if there is none
 }
 
-// Open opens a connection to the calling thread's network namespace. Without the privilege to change it, which is what
-// most often goes wrong, the error says in one sentence how to get it, and wraps os.ErrPermission.
+// Open opens a connection to the calling thread's network namespace. Without the privilege to change nftables there, the
+// error says which privilege is missing and wraps os.ErrPermission.
 func Open() (*Conn, error) {
 	s, err := nlmsg.Dial()
 	if err != nil {
@@ -37,10 +44,11 @@ func Open() (*Conn, error) {
 	return c, nil
 }
 
-// Close closes the connection. What was applied stays; tables that the connection owns go.
+// Close closes the connection. The kernel then removes the tables that the connection owns (nft.Table.Owner); everything
+// else that was applied stays.
 func (c *Conn) Close() error { return c.nl.Close() }
 
-// unprivileged is Open's error for who may not change nftables.
+// unprivileged is Open's error for a process without CAP_NET_ADMIN.
 type unprivileged struct{}
 
 func (unprivileged) Error() string {
@@ -49,15 +57,15 @@ func (unprivileged) Error() string {
 
 func (unprivileged) Unwrap() error { return os.ErrPermission }
 
-// PortID is the netlink port ID of the connection's socket: no other socket of the network namespace has the same.
+// PortID returns the netlink port ID of the connection's socket, which is unique in the network namespace.
 func (c *Conn) PortID() uint32 { return c.nl.PID() }
 
-// request is exchange for a message of nf_tables.
+// request sends a message of the nf_tables subsystem and passes the body of each answer to each.
 func (c *Conn) request(kind, flags uint16, family uint8, fill func(*nlmsg.Message), each func(body []byte) error) error {
 	return c.nl.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, kind), flags, family, fill, each)
 }
 
-// Generation returns the number of the namespace's ruleset. Any commit, of anybody, changes it.
+// Generation returns the generation number of the namespace's ruleset. Every commit of any program changes it.
 func (c *Conn) Generation() (uint32, error) {
 	var gen uint32
 	err := c.request(unix.NFT_MSG_GETGEN, unix.NLM_F_ACK, unix.AF_UNSPEC, nil, func(body []byte) error {

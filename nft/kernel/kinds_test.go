@@ -32,8 +32,8 @@ func rulesOfAllKinds() []nft.Rule {
 		{Do: nft.GotoChain("there")},
 		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
 		{Do: nft.DNAT{Key: slot, Map: "slots"}},
-		{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt"}},
-		{Do: nft.Update{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "learnt", Timeout: 3 * time.Hour, Then: nft.GotoChain("other"),
+		{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "clients"}},
+		{Do: nft.Update{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "clients", Timeout: 3 * time.Hour, Then: nft.GotoChain("other"),
 			Data: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}}},
 		{Match: match(nft.CounterStatement{Counter: nft.Counter{Packets: 3, Bytes: 180}}), Do: nft.GotoChain("there")},
 		{Do: nft.Reject{}},
@@ -53,18 +53,18 @@ func rulesOfAllKinds() []nft.Rule {
 	}
 }
 
-// TestEveryKindHasItsReaders: each kind that package nft declares is printed, traced and encoded, and its encoding is
-// decoded to the same again. A kind without a rule above fails, so that none can be added and forgotten.
-func TestEveryKindHasItsReaders(t *testing.T) {
+// TestEveryKind: each kind of match, action, verdict and field that package nft declares can be printed, simulated and
+// encoded, and decoding its encoding gives the same rule. A kind without a rule above fails the test.
+func TestEveryKind(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, r := range rulesOfAllKinds() {
-			note(seen, reflect.ValueOf(r))
+			addKinds(seen, reflect.ValueOf(r))
 			if text := r.Text(f); strings.Contains(text, "no text") {
 				t.Errorf("%+v prints %q", r, text)
 			}
-			if step := traced(f, r); strings.Contains(step, "cannot be traced") || step == "" {
-				t.Errorf("%s: traced as %q", r.Text(f), step)
+			if result := simulated(f, r); strings.Contains(result, "cannot be simulated") || result == "" {
+				t.Errorf("%s: simulated with result %q", r.Text(f), result)
 			}
 			data, err := marshalRule(f, r)
 			if err != nil {
@@ -77,14 +77,14 @@ func TestEveryKindHasItsReaders(t *testing.T) {
 		}
 	}
 	for _, kind := range declaredKinds(t) {
-		if !seen[kind] && kind != "Opaque" { // which no reader but the printer is to know
+		if !seen[kind] && kind != "Opaque" { // can only be printed
 			t.Errorf("no rule above has a %s", kind)
 		}
 	}
 }
 
-// traced is what Trace makes of the rule alone, for a packet that every match above holds for.
-func traced(f nft.Family, r nft.Rule) string {
+// simulated returns the result of the rule alone, for a packet for which every match above holds.
+func simulated(f nft.Family, r nft.Rule) string {
 	id := nft.TableID{Family: f, Name: "t"}
 	addr, other := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	if f == nft.IPv6 {
@@ -98,10 +98,9 @@ func traced(f nft.Family, r nft.Rule) string {
 		{Name: "verdicts", Data: []nft.Type{nft.VerdictType}},
 		{Name: "slots", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{
 			{Key: nft.Addr(addr) + nft.Proto(nft.TCP) + nft.Port(80) + nft.Slot(0), Data: to}}},
-		{Name: "learnt", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{{Key: nft.Addr(addr), Data: to}}},
+		{Name: "clients", Data: []nft.Type{f.AddrType(), nft.InetService}, Elements: []nft.Element{{Key: nft.Addr(addr), Data: to}}},
 		{Name: "entry", Key: []nft.Type{f.AddrType()}},
 	}}
-	// What is matched after a translation is at postrouting.
 	at := nft.Chain{Table: id, Name: "c", Hook: nft.Prerouting, Rules: []nft.Rule{r}}
 	translate := nft.Chain{Table: id, Name: "first", Hook: nft.Prerouting, Priority: -1}
 	protocol, hook, iif := nft.TCP, nft.Prerouting, ""
@@ -135,27 +134,27 @@ func traced(f nft.Family, r nft.Rule) string {
 	return ""
 }
 
-// note enters the names of the kinds in a value: types, and constants by the number in the type.
-func note(seen map[string]bool, v reflect.Value) {
+// addKinds adds the names of the kinds in a value: types, and constants by their type and number.
+func addKinds(seen map[string]bool, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Interface:
-		note(seen, v.Elem())
+		addKinds(seen, v.Elem())
 	case reflect.Slice:
 		for i := range v.Len() {
-			note(seen, v.Index(i))
+			addKinds(seen, v.Index(i))
 		}
 	case reflect.Struct:
 		seen[v.Type().Name()] = true
 		for i := range v.NumField() {
-			note(seen, v.Field(i))
+			addKinds(seen, v.Field(i))
 		}
 	case reflect.Uint8:
 		seen[fmt.Sprintf("%s(%d)", v.Type().Name(), v.Uint())] = true
 	}
 }
 
-// declaredKinds reads package nft's source: the types with a method match or action, and the constants of FieldKind and
-// VerdictKind, by number.
+// declaredKinds returns the kinds in package nft's source: the types with a method match or action, and the constants of
+// FieldKind and VerdictKind by number.
 func declaredKinds(t *testing.T) []string {
 	t.Helper()
 	kinds := make(map[string]bool)
@@ -176,7 +175,7 @@ func declaredKinds(t *testing.T) []string {
 		}
 	}
 	if len(kinds) < 15 {
-		t.Fatalf("found only %v: has the source moved?", kinds)
+		t.Fatalf("found only %v: has the source been moved?", kinds)
 	}
 	return slices.Sorted(maps.Keys(kinds))
 }
@@ -197,7 +196,7 @@ func addConstants(kinds map[string]bool, d *ast.GenDecl) {
 	}
 }
 
-// TestForeignRules: what we would not have written is opaque, not mistaken for something of ours.
+// TestForeignRules: a rule that nfproxy would not have written is opaque. It is not taken for a rule of nfproxy.
 func TestForeignRules(t *testing.T) {
 	ours, err := encodeRule(nft.IPv4, rulesOfAllKinds()[6])
 	if err != nil {
@@ -214,10 +213,10 @@ func TestForeignRules(t *testing.T) {
 	} {
 		r := decodeRule(nft.IPv4, exprs)
 		if _, ok := r.Do.(nft.Opaque); !ok {
-			t.Errorf("%s: taken for %s", name, r.Text(nft.IPv4))
+			t.Errorf("%s: decoded as %s", name, r.Text(nft.IPv4))
 		}
 		if _, err := marshalRule(nft.IPv4, r); err == nil {
-			t.Errorf("%s: could be written", name)
+			t.Errorf("%s: can be written", name)
 		}
 	}
 }

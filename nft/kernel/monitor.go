@@ -1,175 +1,155 @@
 package kernel
 
+// Notifications about changes by other programs.
+
 import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
-	"sync/atomic"
-	"time"
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// Watch hears what others change in tables. What its Conn changes it does not hear of.
+// Monitor reports changes of tables by other programs. Changes by its Conn are not reported.
+//
+// During a large batch of the Conn the Monitor is paused: its socket leaves the multicast group. If another program
+// commits during the pause, in whatever table, the Monitor reports missed changes.
 type Monitor struct {
-	nl     *nlmsg.Socket
-	tables []nft.TableID
-	seen   ExternalChange // of the commit whose messages are coming in
-	missed atomic.Bool    // Next is to say that there was more than could be read
+	*subscription
+	tables  []nft.TableID
+	pending ExternalChange // of the commit whose end has not been received yet
 }
 
-// Intrusion is a change that somebody else made to the tables.
+// ExternalChange is one commit of another program that changed the tables.
 type ExternalChange struct {
-	// First says what changed first, as far as the kernel tells: "delete element ip nfproxy services". Count is how many
-	// sets of elements, rules, chains, sets and tables were changed.
+	// First is the first change, as far as the kernel tells: "delete element ip nfproxy services". Count is the number of
+	// notifications about the tables: one for each table, chain, rule, set, or list of elements.
 	First string
 	Count int
-	// By is the process that did it and its number.
+	// By is the name and the number of the process that committed.
 	By string
-	// Missed says that there was more than could be read: what changed, and whether anything of the tables did, is
-	// unknown.
+	// Missed reports that notifications were lost. Then the other fields are empty: it is unknown what was changed and
+	// whether that concerns the tables.
 	Missed bool
 }
 
-// String says it in words.
-func (i ExternalChange) String() string {
-	if i.Missed {
+// String describes the change for the log.
+func (x ExternalChange) String() string {
+	if x.Missed {
 		return "more changes than could be read"
 	}
-	text := fmt.Sprintf("%s, by %s", i.First, i.By)
-	if i.Count > 1 {
-		text = fmt.Sprintf("%s and %d more, by %s", i.First, i.Count-1, i.By)
+	text := fmt.Sprintf("%s, by %s", x.First, x.By)
+	if x.Count > 1 {
+		text = fmt.Sprintf("%s and %d more, by %s", x.First, x.Count-1, x.By)
 	}
 	return text
 }
 
-// Watch begins to watch tables of the calling thread's network namespace, which must be that of the Conn.
+// Monitor begins to monitor tables of the calling thread's network namespace, which must be the Conn's. A Conn has at most
+// one Monitor. It must not be closed while the Conn is in Apply, nor before its last Apply.
 func (c *Conn) Monitor(tables ...nft.TableID) (*Monitor, error) {
 	s, err := nlmsg.Dial()
 	if err != nil {
 		return nil, err
 	}
-	w := &Monitor{nl: s, tables: tables}
-	filter, err := bpf.Assemble(notFrom(c.nl.PID()))
+	m := &Monitor{subscription: &subscription{nl: s}, tables: tables}
+	filter, err := bpf.Assemble(exceptFrom(c.nl.PID()))
 	if err == nil {
-		err = w.nl.SetBPF(filter)
-	}
-	if err == nil {
-		err = w.nl.JoinGroup(unix.NFNLGRP_NFTABLES)
+		err = s.SetBPF(filter)
 	}
 	if err != nil {
-		w.Close()
-		return nil, fmt.Errorf("watch nftables: %w", err)
+		s.Close()
+		return nil, fmt.Errorf("monitor nftables: set filter: %w", err)
 	}
-	c.monitor = w
-	return w, nil
+	if err := m.join(); err != nil {
+		s.Close()
+		return nil, err
+	}
+	c.monitored = m.subscription
+	return m, nil
 }
 
-// manyElements is how many elements a batch of ours has at least before the Watch turns away from it. For every element
-// the kernel makes a message of a page if anybody listens, before it looks who does (nf_tables_setelem_notify in
-// net/netfilter/nf_tables_api.c): a first load of 10,000 Services would take 300 MB for a moment.
-const manyElements = 1000
-
-// turnAway does not listen while f makes a batch of n elements through the Conn, if that is many. If anybody else
-// committed meanwhile, which the generation tells, Next says that it has missed something. A nil Watch does nothing.
-func (w *Monitor) pauseDuring(c *Conn, n int, f func() error) error {
-	if w == nil || n < manyElements {
-		return f()
-	}
-	commits := c.commits
-	before, err := c.Generation()
-	if err == nil {
-		err = w.nl.LeaveGroup(unix.NFNLGRP_NFTABLES)
-	}
-	if err != nil {
-		return fmt.Errorf("watch nftables: %w", err)
-	}
-	failed := f()
-	if err := w.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return errors.Join(failed, fmt.Errorf("watch nftables: %w", err))
-	}
-	after, err := c.Generation()
-	if err != nil || after-before != c.commits-commits {
-		w.missed.Store(true)
-		err = w.nl.SetReadDeadline(time.Now()) // wakes Next
-	}
-	return errors.Join(failed, err)
-}
-
-// notFrom lets pass what another socket than that of port caused. The kernel puts it into every message of a commit
-// (nf_tables_commit_notify and nf_tables_fill_gen_info in net/netfilter/nf_tables_api.c), and several messages in one
-// datagram are of one commit. Dropped in the kernel, a first load of ours does not fill the receive buffer.
-func notFrom(port uint32) []bpf.Instruction {
+// exceptFrom is a socket filter that drops messages about commits of one socket. The kernel puts the port ID of the
+// socket that committed into every notification (nf_tables_commit_notify and nf_tables_fill_gen_info in
+// net/netfilter/nf_tables_api.c), and all messages of a datagram belong to one commit. The filter looks at the first
+// message only. It runs in the kernel, so that the Conn's own commits do not fill the receive buffer.
+func exceptFrom(port uint32) []bpf.Instruction {
 	const portOffset = 12 // nlmsg_pid in struct nlmsghdr
 	return []bpf.Instruction{
-		bpf.LoadAbsolute{Off: portOffset, Size: 4}, // as if in network byte order, which it is not
+		bpf.LoadAbsolute{Off: portOffset, Size: 4}, // converts from network byte order, although nlmsg_pid is in the CPU's
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: binary.BigEndian.Uint32(nlmsg.NativeBytes(port)), SkipTrue: 1},
 		bpf.RetConstant{Val: ^uint32(0)},
 		bpf.RetConstant{Val: 0},
 	}
 }
 
-// Close ends the Watch.
-func (w *Monitor) Close() error { return w.nl.Close() }
+// Close closes the Monitor. A call of Next that waits returns.
+func (m *Monitor) Close() error { return m.nl.Close() }
 
-// Next blocks until somebody else has changed something of the tables. After Close it returns an error that is
-// os.ErrClosed.
-func (w *Monitor) Next() (ExternalChange, error) {
+// Next blocks until another program has changed the tables, or until notifications were lost. After Close it returns an
+// error that wraps os.ErrClosed.
+func (m *Monitor) Next() (ExternalChange, error) {
 	for {
-		b, err := w.nl.Receive(true)
+		b, err := m.nl.Receive(true)
 		switch {
-		case w.missed.CompareAndSwap(true, false):
-			if err := w.nl.SetReadDeadline(time.Time{}); err != nil {
-				return ExternalChange{}, fmt.Errorf("watch nftables: %w", err)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if err := m.clearMissed(); err != nil {
+				return ExternalChange{}, err
 			}
-			fallthrough
+			return m.missed(), nil
 		case errors.Is(err, unix.ENOBUFS):
-			w.seen = ExternalChange{}
-			return ExternalChange{Missed: true}, nil
+			return m.missed(), nil
 		case err != nil:
-			return ExternalChange{}, fmt.Errorf("watch nftables: %w", err)
+			return ExternalChange{}, fmt.Errorf("monitor nftables: %w", err)
 		}
-		if found, ok := w.take(b); ok {
+		if found, ok := m.take(b); ok {
 			return found, nil
 		}
 	}
 }
 
-// take reads a datagram. A commit's changes come first, its number and author last.
-func (w *Monitor) take(b []byte) (found ExternalChange, ok bool) {
+// missed returns the report that notifications were lost, and drops what was received of an unfinished commit.
+func (m *Monitor) missed() ExternalChange {
+	m.pending = ExternalChange{}
+	return ExternalChange{Missed: true}
+}
+
+// take decodes received datagrams. A commit is a series of notifications that ends with NFT_MSG_NEWGEN, which names the
+// process. Several commits of one call become one ExternalChange, the last.
+func (m *Monitor) take(b []byte) (found ExternalChange, ok bool) {
 	for h, body := range nlmsg.Messages(b) {
 		if h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nlmsg.NFGenLen {
 			continue
 		}
 		family, kind, body := body[0], h.Type&0xff, body[nlmsg.NFGenLen:]
 		if kind == unix.NFT_MSG_NEWGEN {
-			if w.seen.Count > 0 {
-				found, ok = w.seen, true
+			if m.pending.Count > 0 {
+				found, ok = m.pending, true
 				found.By = author(body)
 			}
-			w.seen = ExternalChange{}
+			m.pending = ExternalChange{}
 			continue
 		}
-		i := slices.IndexFunc(w.tables, func(id nft.TableID) bool {
+		i := slices.IndexFunc(m.tables, func(id nft.TableID) bool {
 			return id.Family.Number() == family && id.Name == tableOf(body)
 		})
 		if i < 0 {
 			continue
 		}
-		if w.seen.Count++; w.seen.Count == 1 {
-			w.seen.First = fmt.Sprintf("%s %s%s", eventName(kind), w.tables[i], objectOf(kind, body))
+		if m.pending.Count++; m.pending.Count == 1 {
+			m.pending.First = fmt.Sprintf("%s %s%s", eventName(kind), m.tables[i], objectOf(kind, body))
 		}
 	}
 	return found, ok
 }
 
-// tableOf is the name of the table that a notification is about: the first attribute of every kind of object
+// tableOf returns the name of the table of a notification, which is attribute 1 of every kind of object
 // (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on in include/uapi/linux/netfilter/nf_tables.h).
 func tableOf(body []byte) string {
 	for kind, b := range nlmsg.Attributes(body) {
@@ -180,7 +160,7 @@ func tableOf(body []byte) string {
 	return ""
 }
 
-// objectOf is the name of the chain, set or rule's chain of a notification, with a space before it.
+// objectOf returns the name of the chain or set of a notification, or the chain of its rule, with a space before it.
 func objectOf(event uint16, body []byte) string {
 	name := uint16(unix.NFTA_SET_NAME) // NFTA_RULE_CHAIN and NFTA_SET_ELEM_LIST_SET have the same number
 	if event == unix.NFT_MSG_NEWCHAIN || event == unix.NFT_MSG_DELCHAIN {
@@ -197,7 +177,7 @@ func objectOf(event uint16, body []byte) string {
 	return ""
 }
 
-// eventName is a notification's kind as nft says it.
+// eventName returns nft's words for a kind of notification.
 func eventName(kind uint16) string {
 	switch kind {
 	case unix.NFT_MSG_NEWTABLE:
@@ -224,7 +204,7 @@ func eventName(kind uint16) string {
 	return fmt.Sprintf("change (message %d) of", kind)
 }
 
-// author is who made a commit: the name and the number of the process (NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID).
+// author returns the name and the number of the process that committed (NFTA_GEN_PROC_NAME, NFTA_GEN_PROC_PID).
 func author(body []byte) string {
 	const procPID, procName = 2, 3
 	name, pid := "unknown", uint64(0)

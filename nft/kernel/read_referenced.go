@@ -1,5 +1,7 @@
 package kernel
 
+// Reading elements by key, while the elements that lead to them are still being listed.
+
 import (
 	"errors"
 	"fmt"
@@ -8,32 +10,33 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// Lead says which elements of other sets of a table elements of one lead to, by their keys. The table has its chains, and
-// nothing of it may be kept.
+// References returns the elements of other sets to which elements of one set lead, by their keys. s is the set and part
+// some of its elements; t is their table, with its chains. The function must not keep any of them.
 type References func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements
 
-// ReadFollowing is ReadSets, and reads of other sets the elements that those lead to; keys that are not there are left
-// out. They are asked for on the second connection while the first still lists: a large set is listed slowly, for the
-// kernel goes through it from its start for every part of the listing (nf_tables_dump_set in
-// net/netfilter/nf_tables_api.c), and 300,000 elements take three times as long to list as to ask for one by one.
+// ReadReferenced is ReadSets and also reads the elements of other sets to which the listed elements lead. Keys that do not
+// exist are left out.
+//
+// The other elements are requested by key, on the second connection, while the first is still listing. Listing them
+// would be slow: for every part of a listing the kernel goes through the set from its start (nf_tables_dump_set in
+// net/netfilter/nf_tables_api.c). 300,000 elements take three times as long to list as to request by key.
 func (c *Conn) ReadReferenced(second *Conn, names []string, lead References, ids ...nft.TableID) ([]*nft.Table, error) {
 	f := follower{Conn: second, found: make(map[*nft.Set][][]nft.Element)}
 	parts, done := make(chan func() error, partsAhead), make(chan error, 1)
 	go func() {
 		var failed error
-		for ask := range parts {
+		for request := range parts {
 			if failed == nil {
-				failed = ask()
+				failed = request()
 			}
 		}
 		done <- failed
 	}()
 	r := reader{Conn: c, only: names, part: func(t *nft.Table, s *nft.Set, part []nft.Element) {
-		parts <- func() error { return f.ask(lead(t, s, part)) }
+		parts <- func() error { return f.request(lead(t, s, part)) }
 	}}
 	tables, err := r.tables(ids)
 	close(parts)
@@ -47,23 +50,23 @@ func (c *Conn) ReadReferenced(second *Conn, names []string, lead References, ids
 	return tables, nil
 }
 
-// partsAhead is how many parts of a listing may wait to be followed, of up to 32 kB each.
+// partsAhead is how many parts of a listing, of up to 32 kB each, may wait for the second connection.
 const partsAhead = 1024
 
-// follower asks for elements by their keys.
+// follower requests elements by key and collects those that exist.
 type follower struct {
 	*Conn
 	found map[*nft.Set][][]nft.Element
 }
 
-func (f *follower) ask(all []nft.Elements) error {
+func (f *follower) request(all []nft.Elements) error {
 	for _, e := range all {
 		for list := e.List; len(list) > 0; {
-			n := min(len(list), counterChunk)
+			n := min(len(list), keysPerRequest)
 			found := make([]nft.Element, 0, n)
 			err := f.readKeys(e.Set, list[:n], func(got nft.Element) { found = append(found, got) })
 			switch {
-			case errors.Is(err, unix.ENOENT): // answered up to the one that is missing
+			case errors.Is(err, unix.ENOENT): // the kernel stops at the first key that does not exist
 				n = len(found) + 1
 			case err != nil:
 				return fmt.Errorf("read elements of %s %s: %w", e.Set.Table, e.Set.Name, err)
@@ -75,14 +78,18 @@ func (f *follower) ask(all []nft.Elements) error {
 	return nil
 }
 
-// set returns what was found of a set.
+// set returns a set with its elements that were found.
 func (f *follower) set(declared *nft.Set) *nft.Set {
 	s := *declared
 	fill(&s, slices.Concat(f.found[declared]...))
 	return &s
 }
 
-// readKeys asks for elements by their keys, few enough that the answers fit the receive buffer.
+// keysPerRequest bounds a request for elements by key: each answer is a message of its own, and all of them must fit the
+// receive buffer.
+const keysPerRequest = 256
+
+// readKeys requests at most keysPerRequest elements by their keys. It fails with ENOENT at the first that does not exist.
 func (c *Conn) readKeys(s *nft.Set, keys []nft.Element, each func(nft.Element)) error {
 	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, s.Table.Family.Number(), func(m *nlmsg.Message) {
 		ofSet(s)(m)

@@ -1,5 +1,7 @@
 package kernel
 
+// Registers, and the expressions that load fields of a packet into them.
+
 import (
 	"fmt"
 
@@ -9,8 +11,8 @@ import (
 	"nfproxy/nft"
 )
 
-// register is the number of the register at an offset, in the form the kernel reports it: 16 byte registers where the
-// offset allows, 4 byte ones elsewhere (nft_dump_register in net/netfilter/nf_tables_api.c).
+// register returns the number of the register at an offset, in the form in which the kernel reports it: a 16 byte register
+// if the offset is a multiple of 16, else a 4 byte register (nft_dump_register in net/netfilter/nf_tables_api.c).
 func register(offset uint32) uint32 {
 	if offset%16 == 0 {
 		return unix.NFT_REG_1 + offset/16
@@ -18,10 +20,10 @@ func register(offset uint32) uint32 {
 	return unix.NFT_REG32_00 + offset/4
 }
 
-// padded is the room that n bytes take in registers and in keys.
+// padded returns the space that n bytes take in registers and in keys.
 func padded(n uint32) uint32 { return (n + 3) &^ 3 }
 
-// load is the expression that puts a field into a register, and its size in bytes.
+// load returns the expression that loads a field into a register, and the size of the field in bytes.
 func load(f nft.Family, field nft.Field, reg uint32) (expr.Any, uint32, error) {
 	network := func(v4, v6 uint32) (expr.Any, uint32, error) {
 		n := addrLen(f)
@@ -38,7 +40,7 @@ func load(f nft.Family, field nft.Field, reg uint32) (expr.Any, uint32, error) {
 		return network(16, 24)
 	case nft.L4Protocol:
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, 1, nil
-	case nft.DestinationPort: // the same place in TCP, UDP and SCTP
+	case nft.DestinationPort: // at the same offset in TCP, UDP and SCTP
 		return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, 2, nil
 	case nft.RandomNumber:
 		return &expr.Numgen{Register: reg, Modulus: field.Mod, Type: unix.NFT_NG_RANDOM}, 4, nil
@@ -64,13 +66,13 @@ func addrLen(f nft.Family) uint32 {
 	return 4
 }
 
-// loadKey puts the fields side by side, from the first register on.
+// loadKey returns expressions that load the fields side by side, from the first register on.
 func loadKey(f nft.Family, key []nft.Field) ([]expr.Any, error) {
 	exprs, _, err := loadAt(f, key, 0)
 	return exprs, err
 }
 
-// loadAt puts the fields side by side from an offset on, and returns the offset after them.
+// loadAt returns expressions that load the fields side by side from an offset on, and the offset after them.
 func loadAt(f nft.Family, key []nft.Field, offset uint32) ([]expr.Any, uint32, error) {
 	var exprs []expr.Any
 	for _, field := range key {

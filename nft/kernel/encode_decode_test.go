@@ -8,11 +8,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// TestTypeofUserdata: the bytes are those nft 1.0.6 writes for the declaration (read from a set it made).
+// TestTypeofUserdata: the bytes are those that nft 1.0.6 writes for the declaration, read from a set that it made.
 func TestTypeofUserdata(t *testing.T) {
 	want := map[nft.Family]string{
 		nft.IPv4: "000400000000010400000000036000040d00000001580014000407000000010c00040c00000001040c000000010e00040900000001060004100000000214000407000000010c00040b000000010402000000031a00041700000001120004010000000104ffff0000020400000000043400040d000000012c0014000407000000010c00040c00000001040c0000000114000407000000010c00040b000000010402000000060400000000",
@@ -26,7 +25,7 @@ func TestTypeofUserdata(t *testing.T) {
 	}
 }
 
-// TestElements: an element encoded is, decoded, the same; keys of all types, intervals too.
+// TestElements: an element that is encoded and decoded is unchanged, for keys of all types and for intervals.
 func TestElements(t *testing.T) {
 	addr4, addr6 := nft.Addr(netip.MustParseAddr("10.0.0.1")), nft.Addr(netip.MustParseAddr("fd00::1"))
 	frontend := addr6 + nft.Proto(nft.SCTP) + nft.Port(65535)
@@ -54,7 +53,7 @@ func TestElements(t *testing.T) {
 		var all []kernelElement
 		for _, b := range nlmsg.Attributes(m.Buf) {
 			e := decodeElement(s, b)
-			// The kernel takes the expressions in one attribute and gives them back in another.
+			// The kernel accepts expressions in this attribute and returns them in another.
 			for kind, b := range nlmsg.Attributes(b) {
 				if kind == elemExpressions {
 					for _, b := range nlmsg.Attributes(b) {
@@ -78,7 +77,7 @@ func TestElements(t *testing.T) {
 	}
 }
 
-// FuzzGarbage: what the kernel would never send does not make us panic.
+// FuzzGarbage: decoding does not panic, whatever the bytes.
 func FuzzGarbage(f *testing.F) {
 	var m nlmsg.Message
 	m.Begin(1, 2, 3, 4, 5)
@@ -93,6 +92,7 @@ func FuzzGarbage(f *testing.F) {
 			decodeRule(nft.IPv6, decodeExprs(nft.IPv6, body))
 			decodeElement(&nft.Set{Key: []nft.Type{nft.IPv6Addr, nft.SlotNumber}, Data: []nft.Type{nft.VerdictType}}, body)
 		}
-		refusals(b)
+		decodeRefusals(b)
+		(&Monitor{subscription: &subscription{}}).take(b)
 	})
 }

@@ -1,5 +1,7 @@
 package kernel
 
+// Reading the base chains of all programs.
+
 import (
 	"errors"
 	"fmt"
@@ -9,29 +11,29 @@ import (
 	"nfproxy/nlmsg"
 )
 
-// SurveyedTable is a table of anybody's, with its chains and nothing of what is in them.
+// SurveyedTable is a table of any program, with its chains but without their rules.
 type SurveyedTable struct {
-	// Family is nft's name of it: ip, ip6 or inet.
+	// Family is nft's name of the family: ip, ip6 or inet.
 	Family string
 	Name   string
 	Chains []SurveyedChain
 }
 
-// SurveyedChain is a chain of a SurveyedTable. What follows its name only a base chain has.
+// SurveyedChain is a chain of a SurveyedTable. The fields after Name are set for base chains only.
 type SurveyedChain struct {
 	Name string
-	// Type is nat, filter or route; Hook nft's name of it, such as prerouting.
+	// Type is nat, filter or route. Hook is nft's name of the hook, such as prerouting.
 	Type, Hook string
 	Priority   int32
-	// Drops says that the policy is to drop.
+	// Drops reports that the policy is drop.
 	Drops bool
 }
 
 // String returns "ip name".
 func (t SurveyedTable) String() string { return t.Family + " " + t.Name }
 
-// Survey lists the tables of the namespace whose chains see IP packets on their way through it, whoever made them. It
-// changes nothing. If somebody commits all the time it can miss what came meanwhile.
+// Survey lists the tables of all programs in the network namespace, in the families whose chains see forwarded IP
+// packets. It changes nothing. If other programs commit continually, the result can lack what they added meanwhile.
 func (c *Conn) Survey() ([]SurveyedTable, error) {
 	var all []SurveyedTable
 	for _, f := range []struct {
@@ -77,7 +79,7 @@ func (c *Conn) surveyFamily(family uint8, name string) ([]SurveyedTable, error) 
 	return tables, err
 }
 
-// decodeSurveyed reads a NEWCHAIN message of the families above.
+// decodeSurveyed decodes a NEWCHAIN message of family ip, ip6 or inet.
 func decodeSurveyed(body []byte) (table string, c SurveyedChain) {
 	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
@@ -103,7 +105,7 @@ func decodeSurveyed(body []byte) (table string, c SurveyedChain) {
 	return table, c
 }
 
-// hookName is nft's name of a hook of enum nf_inet_hooks (include/uapi/linux/netfilter.h).
+// hookName returns nft's name of a hook of enum nf_inet_hooks (include/uapi/linux/netfilter.h).
 func hookName(number uint64) string {
 	names := [...]string{"prerouting", "input", "forward", "output", "postrouting", "ingress"}
 	if number < uint64(len(names)) {

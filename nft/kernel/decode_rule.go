@@ -1,5 +1,7 @@
 package kernel
 
+// Rules from the kernel's expressions.
+
 import (
 	"bytes"
 	"fmt"
@@ -10,14 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// decodeRule finds the rule that encodes to the expressions. A rule of others is nft.Opaque.
+// decodeRule returns the rule whose encoding is the expressions, or an nft.Opaque if there is none.
 //
-// It reads the shape alone (which loads, which lookup, which end) and leaves the rest to encodeRule: only a rule whose
-// encoding is exactly what the kernel has is taken for ours.
+// It guesses a rule from the kinds of the expressions and encodes the guess again: a rule is accepted only if its encoding
+// is exactly what the kernel has. So the details need not be checked here, and a rule of another program is never taken for
+// one of nfproxy.
 func decodeRule(f nft.Family, exprs []expr.Any) nft.Rule {
 	r := guessRule(f, exprs)
 	if r.Do != nil {
@@ -28,8 +30,9 @@ func decodeRule(f nft.Family, exprs []expr.Any) nft.Rule {
 	return nft.Rule{Do: nft.Opaque{Text: describe(exprs)}}
 }
 
+// guessRule returns the rule that the expressions are most like. Its Do is nil if they are not like any.
 func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
-	var key []nft.Field // loaded and not looked up yet
+	var key []nft.Field // the fields that are loaded and not looked up yet
 	for i, e := range exprs {
 		last := i == len(exprs)-1
 		switch e := e.(type) {
@@ -49,16 +52,16 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			r.Match = append(r.Match, guessMatch(exprs[:i], e))
 			key = nil
 		case *expr.Dynset:
-			if len(key) > 1 { // ours have one field for a key
+			if len(key) > 1 { // nfproxy's rules have a key of one field
 				r.Do = nft.Update{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
 			}
 		case *expr.Counter:
 			r.Match = append(r.Match, nft.CounterStatement{Counter: nft.Counter{Packets: e.Packets, Bytes: e.Bytes}})
 		case *expr.Verdict:
 			v := nft.Verdict{Kind: VerdictOf(int32(e.Kind)), Chain: e.Chain}
-			if remember, ok := r.Do.(nft.Update); ok {
-				remember.Then = v
-				r.Do = remember
+			if update, ok := r.Do.(nft.Update); ok {
+				update.Then = v
+				r.Do = update
 			} else {
 				r.Do = v
 			}
@@ -71,7 +74,7 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 	return r
 }
 
-// guessMatch is the match that ends with a comparison.
+// guessMatch returns the match that ends with a comparison.
 func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
 	if len(before) > 0 {
 		if m, ok := before[len(before)-1].(*expr.Meta); ok && m.Key == expr.MetaKeyIIFNAME {
@@ -90,7 +93,7 @@ func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
 	return nft.CtStatusDNAT{}
 }
 
-// fieldOf is the field that an expression loads; the zero Field if none of ours.
+// fieldOf returns the field that an expression loads, the zero Field if it loads anything else.
 func fieldOf(f nft.Family, e expr.Any) nft.Field {
 	if n, ok := e.(*expr.Numgen); ok {
 		return nft.Field{Kind: nft.RandomNumber, Mod: n.Modulus}
@@ -104,6 +107,7 @@ func fieldOf(f nft.Family, e expr.Any) nft.Field {
 	return nft.Field{}
 }
 
+// loadedTo returns the register into which an expression loads.
 func loadedTo(e expr.Any) uint32 {
 	switch e := e.(type) {
 	case *expr.Payload:
@@ -116,7 +120,7 @@ func loadedTo(e expr.Any) uint32 {
 	return 0
 }
 
-// describe names the expressions of a rule that is not ours.
+// describe names the expressions of an opaque rule.
 func describe(exprs []expr.Any) string {
 	names := make([]string, len(exprs))
 	for i, e := range exprs {
@@ -129,13 +133,13 @@ func describe(exprs []expr.Any) string {
 	return "foreign rule: " + strings.Join(names, ", ")
 }
 
-// unknownExpr is an expression the library does not know.
+// unknownExpr is an expression of a kind that decodeExpr does not know.
 type unknownExpr struct {
 	expr.Any
 	name string
 }
 
-// decodeExprs reads a rule's expressions (NFTA_RULE_EXPRESSIONS).
+// decodeExprs decodes the expressions of a rule (NFTA_RULE_EXPRESSIONS).
 func decodeExprs(f nft.Family, list []byte) []expr.Any {
 	var exprs []expr.Any
 	for _, elem := range nlmsg.Attributes(list) {
@@ -149,7 +153,7 @@ func decodeExprs(f nft.Family, list []byte) []expr.Any {
 				data = b
 			}
 		}
-		if name == "byteorder" && swapsNothing(data) {
+		if name == "byteorder" && hasNoEffect(data) {
 			continue
 		}
 		exprs = append(exprs, decodeExpr(f, name, data))
@@ -157,10 +161,10 @@ func decodeExprs(f nft.Family, list []byte) []expr.Any {
 	return exprs
 }
 
-// swapsNothing says whether a byteorder expression has no effect: it turns whole numbers around, and has not one. nft
-// writes such for l4proto, of one byte, as part of a concatenation of intervals (nft_byteorder_eval in
-// net/netfilter/nft_byteorder.c).
-func swapsNothing(data []byte) bool {
+// hasNoEffect reports whether a byteorder expression changes nothing because its data are shorter than one number
+// (nft_byteorder_eval in net/netfilter/nft_byteorder.c). nft writes such an expression for l4proto, one byte, in a
+// concatenation of intervals.
+func hasNoEffect(data []byte) bool {
 	var size, length uint64
 	for kind, b := range nlmsg.Attributes(data) {
 		switch kind {

@@ -1,5 +1,7 @@
 package kernel
 
+// Rules as expressions, in the attributes of a message.
+
 import (
 	"fmt"
 	"slices"
@@ -8,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nlmsg"
 )
 
-// encodeRule compiles a rule to expressions, in the very form in which the kernel gives them back.
+// encodeRule compiles a rule to expressions, in exactly the form in which the kernel returns them.
 func encodeRule(f nft.Family, r nft.Rule) ([]expr.Any, error) {
 	var exprs []expr.Any
 	for _, m := range r.Match {
@@ -59,10 +60,10 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 	return nil, fmt.Errorf("no expression for %T", m)
 }
 
-// encodeInterface compares as many bytes as must be equal: a name to its end, a prefix without.
+// encodeInterface compares the whole name, with its padding, or only the bytes of a prefix.
 func encodeInterface(m nft.InputInterface) ([]expr.Any, error) {
 	if len(m.Name) == 0 || len(m.Name) >= unix.IFNAMSIZ {
-		return nil, fmt.Errorf("%q is no name of an interface", m.Name)
+		return nil, fmt.Errorf("%q is not an interface name", m.Name)
 	}
 	name := []byte(m.Name)
 	if !m.Prefix {
@@ -101,15 +102,15 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 	case nft.Reject:
 		return []expr.Any{encodeReject(f, a)}, nil
 	case nft.Update:
-		return encodeRemember(f, a)
+		return encodeUpdate(f, a)
 	case nft.Masquerade:
 		return []expr.Any{&expr.Masq{FullyRandom: true}}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", a)
 }
 
-// encodeRemember loads the key and, from the next 16 byte register on, the data.
-func encodeRemember(f nft.Family, a nft.Update) ([]expr.Any, error) {
+// encodeUpdate loads the key and, from the next 16 byte register on, the data.
+func encodeUpdate(f nft.Family, a nft.Update) ([]expr.Any, error) {
 	key, end, err := loadAt(f, a.Key, 0)
 	if err != nil {
 		return nil, err
@@ -140,7 +141,7 @@ func encodeReject(f nft.Family, r nft.Reject) *expr.Reject {
 	return &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}
 }
 
-// verdictCode is the number of a verdict: NF_ACCEPT and NF_DROP, or one of enum nft_verdicts.
+// verdictCode returns the number of a verdict: NF_ACCEPT, NF_DROP, or one of enum nft_verdicts.
 func verdictCode(k nft.VerdictKind) (int32, error) {
 	switch k {
 	case nft.Accept:
@@ -157,7 +158,8 @@ func verdictCode(k nft.VerdictKind) (int32, error) {
 	return 0, fmt.Errorf("no code for verdict %d", k)
 }
 
-// verdictOf is verdictCode's inverse. A verdict we never write keeps its number, above those of ours.
+// VerdictOf returns the verdict with a number of NF_ACCEPT, NF_DROP or enum nft_verdicts. Any other verdict becomes a kind
+// of 0x80 or more that keeps the number's low bits.
 func VerdictOf(code int32) nft.VerdictKind {
 	for k := nft.Accept; k <= nft.Goto; k++ {
 		if c, _ := verdictCode(k); c == code {
@@ -165,4 +167,25 @@ func VerdictOf(code int32) nft.VerdictKind {
 		}
 	}
 	return nft.VerdictKind(0x80 | uint8(code))
+}
+
+// marshalRule returns the content of NFTA_RULE_EXPRESSIONS.
+func marshalRule(f nft.Family, r nft.Rule) ([]byte, error) {
+	exprs, err := encodeRule(f, r)
+	if err != nil {
+		return nil, err
+	}
+	return marshalExprs(f.Number(), exprs)
+}
+
+func marshalExprs(family uint8, exprs []expr.Any) ([]byte, error) {
+	var m nlmsg.Message
+	for _, e := range exprs {
+		data, err := expr.Marshal(family, e)
+		if err != nil {
+			return nil, err
+		}
+		m.Bytes(unix.NFTA_LIST_ELEM|nlmsg.NestedFlag, data)
+	}
+	return m.Buf, nil
 }
