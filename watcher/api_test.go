@@ -149,8 +149,8 @@ func testInterfaces(t *testing.T, s *server) {
 	expect("192.0.2.1")
 	m.add("192.0.2.2/24")
 	expect("192.0.2.1", "192.0.2.2")
-	m.del("192.0.2.1/24")
-	expect("192.0.2.2")
+	m.del("192.0.2.2/24")
+	expect("192.0.2.1")
 }
 
 // testPermissions: a missing RBAC permission is logged, and the first Update follows when it is granted. The permission to

@@ -1,5 +1,5 @@
-// Package watcher reads the cluster's state and keeps up with it. It turns Services and EndpointSlices into render.Service
-// values and completes the render.Node with what this machine's Node object and the ServiceCIDRs contain.
+// Package watcher reads the state of a cluster and follows its changes. It turns Services and EndpointSlices into
+// render.Service values, and completes the render.Node with the facts of this machine's Node object and of the ServiceCIDRs.
 //
 // The data flow, and the files it goes through:
 //

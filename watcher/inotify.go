@@ -43,7 +43,8 @@ func (c *changes) stamp() {
 	}
 }
 
-// dirWatch collects the inotify events of a directory until take is called. It never blocks the kernel's queue.
+// dirWatch collects the inotify events of a directory until take is called. It reads them from the kernel without waiting
+// for take.
 type dirWatch struct {
 	path string
 	log  *slog.Logger

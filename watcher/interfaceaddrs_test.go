@@ -15,7 +15,6 @@ import (
 
 	"nfproxy/logtest"
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 

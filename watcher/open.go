@@ -21,7 +21,7 @@ import (
 type Source struct {
 	// Name is the path of the directory or the URL of the API server.
 	Name string
-	// Node describes the node as far as the settings and its kernel do. Each Update adds what the source knows about it.
+	// Node describes this machine by the settings and by its kernel. The Node of each Update adds the facts of the source.
 	Node render.Node
 	// Server is the client configuration of the API server, nil for a directory.
 	Server *rest.Config

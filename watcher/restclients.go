@@ -43,7 +43,7 @@ func newRESTClients(given *rest.Config) (*restClients, error) {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
 	}
-	// With a dialer of its own the HTTP client does not share connections, so that close can end all of them.
+	// A separate dialer keeps the HTTP client from sharing connections, so that close can end all of them.
 	c.dialer = connrotation.NewDialer(dial)
 	c.config.Dial = c.dial
 	var err error

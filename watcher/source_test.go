@@ -23,9 +23,7 @@ import (
 
 	"nfproxy/integration/controlplane"
 	"nfproxy/logtest"
-
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 
