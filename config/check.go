@@ -23,8 +23,8 @@ const (
 	modeIPVS     = "ipvs"
 )
 
-// settings checks everything. Whatever makes no sense is among c.problems, all of it, and what is returned is then of no
-// use but for the log.
+// settings checks all values and returns the Settings. It adds invalid values to c.problems; then only the log settings are
+// usable.
 func (c *configuration) settings() Settings {
 	s := Settings{File: c.file, Effective: c.KubeProxyConfiguration, Verbosity: int(c.Logging.Verbosity), LogFormat: c.Logging.Format}
 	s.Manifests, s.Kubeconfig, s.Master = c.source()
@@ -48,7 +48,7 @@ func (c *configuration) settings() Settings {
 	return s
 }
 
-// source decides where Services come from.
+// source returns the settings of the source of Services.
 func (c *configuration) source() (manifests, kubeconfig, master string) {
 	const field = "clientConnection.kubeconfig"
 	manifests, kubeconfig, master = c.manifests, c.ClientConnection.Kubeconfig, c.master
@@ -57,15 +57,15 @@ func (c *configuration) source() (manifests, kubeconfig, master string) {
 		c.warn(field, "ignored because of --manifests")
 		kubeconfig = ""
 	case manifests != "" && (kubeconfig != "" || master != ""):
-		c.problems = append(c.problems, errors.New("--manifests with --kubeconfig or --master: Services come from one of them"))
+		c.problems = append(c.problems, errors.New("--manifests cannot be combined with --kubeconfig or --master"))
 	case manifests == "" && kubeconfig == "" && master == "" && !inCluster():
-		c.problems = append(c.problems, errors.New("run needs to be told where Services come from: by --manifests DIR, by --kubeconfig FILE, "+
-			"or by the environment of a pod, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT"))
+		c.problems = append(c.problems, errors.New("no source of Services: set --manifests DIR or --kubeconfig FILE, or run in a Pod, "+
+			"where KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are set"))
 	}
 	return manifests, kubeconfig, master
 }
 
-// inCluster says whether this is a container of a pod, by what kubelet gives to each.
+// inCluster reports whether the process runs in a Pod. kubelet sets these variables in every container.
 func inCluster() bool {
 	return os.Getenv("KUBERNETES_SERVICE_HOST") != "" && os.Getenv("KUBERNETES_SERVICE_PORT") != ""
 }
@@ -74,13 +74,13 @@ func (c *configuration) checkMode() {
 	switch c.Mode {
 	case "", modeNFTables:
 	case modeIPTables, modeIPVS:
-		c.warn("mode", fmt.Sprintf("there is no mode %s here: Services become nftables rules", c.Mode))
+		c.warn("mode", fmt.Sprintf("mode %s is not available: Services become nftables rules", c.Mode))
 	default:
-		c.fail("mode", fmt.Errorf("%q is none of nftables, iptables and ipvs", c.Mode))
+		c.fail("mode", fmt.Errorf("%q is none of nftables, iptables, ipvs", c.Mode))
 	}
 }
 
-// node is what is known of this machine before its Node object is.
+// node returns the description of this machine without the facts of its Node object.
 func (c *configuration) node() render.Node {
 	name, err := nodeName(c.HostnameOverride)
 	if err != nil {
@@ -92,21 +92,21 @@ func (c *configuration) node() render.Node {
 		MasqueradeAll: c.NFTables.MasqueradeAll || c.Mode != modeNFTables && c.IPTables.MasqueradeAll,
 	}
 	if n.ServiceCIDRs, err = parsePrefixes(c.serviceCIDR); err != nil {
-		c.failNamed("--service-cidr", err)
+		c.failAt("--service-cidr", err)
 	}
 	if c.affinitySize < 1 {
-		c.failNamed("--session-affinity-size", fmt.Errorf("%d is not a number of clients", c.affinitySize))
+		c.failAt("--session-affinity-size", fmt.Errorf("%d is less than 1", c.affinitySize))
 	}
 	n.AffinityClients = uint32(c.affinitySize)
-	n.Counters = c.countersOf()
+	n.Counters = c.connectionCounters()
 	n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs)
 	n.LoadBalancerIPs = c.allowlist("--load-balancer-ips", c.loadBalancerIPs)
 	c.detectLocal(&n)
 	return n
 }
 
-// allowlist reads which addresses are served. An empty text says neither all nor none, so it is refused: what should
-// protect must not be off because a variable was not set.
+// allowlist parses the value of --external-ips or --load-balancer-ips. An empty value is invalid: a protection must not be
+// disabled because a variable was left empty.
 func (c *configuration) allowlist(flag, text string) render.Allowlist {
 	switch strings.TrimSpace(text) {
 	case "any":
@@ -119,12 +119,12 @@ func (c *configuration) allowlist(flag, text string) render.Allowlist {
 		err = fmt.Errorf("%q is none of any, none, CIDR[,CIDR...]", text)
 	}
 	if err != nil {
-		c.failNamed(flag, err)
+		c.failAt(flag, err)
 	}
 	return render.Allowlist{Only: true, Within: prefixes}
 }
 
-func (c *configuration) countersOf() render.Counters {
+func (c *configuration) connectionCounters() render.Counters {
 	switch c.counters {
 	case "services":
 	case "endpoints":
@@ -132,18 +132,19 @@ func (c *configuration) countersOf() render.Counters {
 	case "none":
 		return render.CountNothing
 	default:
-		c.failNamed("--connection-counters", fmt.Errorf("%q is none of none, services, endpoints", c.counters))
+		c.failAt("--connection-counters", fmt.Errorf("%q is none of none, services, endpoints", c.counters))
 	}
 	return render.CountServices
 }
 
-// nodeName is the name a Node registers with: trimmed and in lower case, as kubelet and kube-proxy do.
+// nodeName returns the name of the Node object, trimmed and in lower case as in kubelet and kube-proxy. Without an override
+// it is the host name.
 func nodeName(override string) (string, error) {
 	name := strings.TrimSpace(override)
 	if name == "" {
 		host, err := os.Hostname()
 		if err != nil {
-			return "", fmt.Errorf("it is not given and the host name cannot be had: %w", err)
+			return "", fmt.Errorf("not set, and the host name cannot be determined: %w", err)
 		}
 		name = strings.TrimSpace(host)
 	}
@@ -153,7 +154,7 @@ func nodeName(override string) (string, error) {
 func (c *configuration) clusterCIDRs() []netip.Prefix {
 	cidrs, err := parsePrefixes(c.ClusterCIDR)
 	if err == nil && (len(cidrs) > 2 || len(cidrs) == 2 && cidrs[0].Addr().Is4() == cidrs[1].Addr().Is4()) {
-		err = fmt.Errorf("%q has more than one CIDR of a family", c.ClusterCIDR)
+		err = fmt.Errorf("%q contains more than one CIDR of a family", c.ClusterCIDR)
 	}
 	if err != nil {
 		c.fail("clusterCIDR", err)
@@ -166,15 +167,15 @@ const (
 	prefixField = "detectLocal.interfaceNamePrefix"
 )
 
-// detectLocal sets how the node tells pods, by the mode that kube-proxy calls the same.
+// detectLocal sets how the node recognizes Pods. The modes are those of kube-proxy.
 func (c *configuration) detectLocal(n *render.Node) {
 	bridge, prefix := c.DetectLocal.BridgeInterface, c.DetectLocal.InterfaceNamePrefix
 	switch mode := c.DetectLocalMode; mode {
 	case "", "ClusterCIDR":
-		c.refuseInterfaces(bridge, prefix)
+		c.checkNoInterface(bridge, prefix)
 	case "NodeCIDR":
 		n.NodeCIDR = true
-		c.refuseInterfaces(bridge, prefix)
+		c.checkNoInterface(bridge, prefix)
 	case "BridgeInterface":
 		n.PodInterface = bridge
 		c.checkInterface(bridgeField, bridge)
@@ -186,32 +187,32 @@ func (c *configuration) detectLocal(n *render.Node) {
 	}
 }
 
-// refuseInterfaces says that the mode knows no interfaces. In a file, which kube-proxy may have used, it is a warning.
-func (c *configuration) refuseInterfaces(bridge, prefix string) {
-	const why = "goes with detectLocalMode "
+// checkNoInterface reports interfaces that are set although the mode uses none: with an error for a flag, and with a warning
+// for a field, because kube-proxy accepts it.
+func (c *configuration) checkNoInterface(bridge, prefix string) {
 	for _, f := range []struct{ field, value, mode string }{
 		{bridgeField, bridge, "BridgeInterface"}, {prefixField, prefix, "InterfaceNamePrefix"},
 	} {
 		switch {
 		case f.value == "":
 		case c.fromFile(f.field):
-			c.warn(f.field, why+f.mode+" alone")
+			c.warn(f.field, "has an effect only with detectLocalMode "+f.mode)
 		default:
-			c.fail(f.field, errors.New("it goes with --detect-local-mode "+f.mode+" alone"))
+			c.fail(f.field, errors.New("valid only with --detect-local-mode "+f.mode))
 		}
 	}
 }
 
-// maxInterfaceName is the longest name an interface can have (IFNAMSIZ without its NUL).
+// maxInterfaceName is the maximum length of an interface name in bytes (IFNAMSIZ without the final NUL).
 const maxInterfaceName = 15
 
 func (c *configuration) checkInterface(field, name string) {
 	if name == "" || len(name) > maxInterfaceName || strings.ContainsAny(name, "/*\" \t") {
-		c.fail(field, fmt.Errorf("%q is no name of an interface", name))
+		c.fail(field, fmt.Errorf("%q is not an interface name", name))
 	}
 }
 
-// nodePorts are the ranges whose addresses serve node ports; none means primary.
+// nodePorts returns the ranges of the addresses that serve node ports, none for primary.
 func (c *configuration) nodePorts() []netip.Prefix {
 	prefixes, err := parseNodePortAddresses(strings.Join(c.NodePortAddresses, ","))
 	if err != nil {
@@ -220,11 +221,11 @@ func (c *configuration) nodePorts() []netip.Prefix {
 	return prefixes
 }
 
-// primaryIP is the address that bindAddress says the Node has. An unspecified one says nothing.
+// primaryIP returns the address of bindAddress, or an invalid address if bindAddress is 0.0.0.0 or ::.
 func (c *configuration) primaryIP() netip.Addr {
 	ip, ok := netip.AddrFromSlice(utilnet.ParseIPSloppy(c.BindAddress))
 	if !ok {
-		c.fail("bindAddress", fmt.Errorf("%q is no IP address", c.BindAddress))
+		c.fail("bindAddress", fmt.Errorf("%q is not an IP address", c.BindAddress))
 		return netip.Addr{}
 	}
 	if ip = ip.Unmap(); ip.IsUnspecified() {
@@ -233,15 +234,16 @@ func (c *configuration) primaryIP() netip.Addr {
 	return ip
 }
 
-// listenAddress is an IP address with a port; port is what it gets if it has none, or 0, which means none at all.
+// listenAddress returns an IP address with a port: port is used if the address has none. If port is 0 there is no server and
+// the result is empty.
 func (c *configuration) listenAddress(field, address string, port int) string {
 	if address == "" || port == 0 {
 		return ""
 	}
 	address = withPort(address, port)
 	host, number, err := net.SplitHostPort(address)
-	if n, bad := strconv.ParseUint(number, 10, 16); err != nil || bad != nil || n == 0 || utilnet.ParseIPSloppy(host) == nil {
-		c.fail(field, fmt.Errorf("%q is no IP address with a port, such as 127.0.0.1:10249 or [::1]:10249", address))
+	if n, numberErr := strconv.ParseUint(number, 10, 16); err != nil || numberErr != nil || n == 0 || utilnet.ParseIPSloppy(host) == nil {
+		c.fail(field, fmt.Errorf("%q is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249", address))
 	}
 	return address
 }
@@ -258,7 +260,7 @@ func (c *configuration) conntrack() Conntrack {
 	}
 }
 
-// count is a number, 0 if there is none.
+// count returns the value of a number, 0 if it is not set.
 func (c *configuration) count(field string, n *int32) int {
 	if n == nil {
 		return 0
@@ -269,7 +271,7 @@ func (c *configuration) count(field string, n *int32) int {
 	return int(*n)
 }
 
-// timeout is a time that the kernel counts in seconds, 0 if there is none.
+// timeout returns the value of a timeout of the kernel, which counts it in seconds, 0 if it is not set.
 func (c *configuration) timeout(field string, d *metav1.Duration) time.Duration {
 	if d == nil {
 		return 0
@@ -280,6 +282,7 @@ func (c *configuration) timeout(field string, d *metav1.Duration) time.Duration 
 	return c.period(field, d.Duration)
 }
 
+// period returns the value of a duration, which must not be negative.
 func (c *configuration) period(field string, d time.Duration) time.Duration {
 	if d < 0 {
 		c.fail(field, fmt.Errorf("%s is less than 0", d))

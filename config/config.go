@@ -12,9 +12,9 @@ import (
 	"nfproxy/render"
 )
 
-// FromCLI makes settings of the flags, their environment variables and the content of the file that --config names. c is
-// the context of a command with Flags. The error is all that makes no sense, a line each; the settings are then of use to
-// the log alone.
+// FromCLI returns the settings of the flags, of their environment variables and of the content of the file that --config
+// names; file is ignored without --config. c is the context of a command with Flags or SourceFlags. The error contains all
+// invalid values, a line for each. With an error, only the log settings of the returned Settings are usable.
 func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 	conf := newConfiguration(c.String("config"))
 	if conf.file != "" {
@@ -28,10 +28,10 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 		switch {
 		case !c.IsSet(name):
 		case conf.file != "" && o.field != "" && !o.overrides:
-			conf.warnNamed("--"+name, "ignored because of --config")
+			conf.warnAt("--"+name, "ignored because of --config")
 		default:
 			o.set(conf, c)
-			conf.set(o.field, "--"+name)
+			conf.setByFlag(o.field, "--"+name)
 		}
 	}
 	if conf.manifests == "" {
@@ -41,34 +41,34 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 	return s, conf.warnings, conf.err()
 }
 
-// configuration is what flags and a file ask for, before it is checked: a KubeProxyConfiguration, and what that has no
-// field for.
+// configuration holds the values of flags and of a file before they are checked: a KubeProxyConfiguration and the values for
+// which it has no field.
 type configuration struct {
 	v1alpha1.KubeProxyConfiguration
 	manifests, master, serviceCIDR string
 	affinitySize                   int
 	counters                       string
 	externalIPs, loadBalancerIPs   string
-	// healthzPort and metricsPort are kube-proxy's old flags: the ports of addresses without one, 0 for not at all.
+	// healthzPort and metricsPort are deprecated flags of kube-proxy: the ports of addresses without a port, 0 for no server.
 	healthzPort, metricsPort int
 
-	// file is the path of the KubeProxyConfiguration, empty if there is none.
+	// file is the path of the KubeProxyConfiguration, empty without one.
 	file string
-	// setBy has the flags that set a field; the others are the file's.
-	setBy    map[string]string
+	// flags maps the fields that a flag has set to the flag. Other fields are set by the file or have the default.
+	flags    map[string]string
 	warnings []Warning
 	problems []error
 }
 
-// Warning is something that was asked for and is not done, and no reason to stand still.
+// Warning is about a value that is valid and has no effect.
 type Warning struct {
-	// What says why.
+	// What is the reason.
 	What string
-	// Setting is a flag, or the path of a field in File, the KubeProxyConfiguration's path.
+	// Setting is a flag, or a field of File, the path of the KubeProxyConfiguration.
 	Setting, File string
 }
 
-// Ports that kube-proxy serves at, unless told otherwise.
+// The default ports of kube-proxy's servers.
 const (
 	healthzPort = 10256
 	metricsPort = 10249
@@ -83,54 +83,56 @@ func newConfiguration(file string) *configuration {
 		loadBalancerIPs: "any",
 		healthzPort:     healthzPort,
 		metricsPort:     metricsPort,
-		setBy:           map[string]string{},
+		flags:           map[string]string{},
 	}
 }
 
-// set notes that a flag has set a field, if there is one for it.
-func (c *configuration) set(field, flag string) {
+// setByFlag records that a flag has set a field. Some flags have no field.
+func (c *configuration) setByFlag(field, flag string) {
 	if field != "" {
-		c.setBy[field] = flag
+		c.flags[field] = flag
 	}
 }
 
-// fromFile says whether the file is who said what a field is.
-func (c *configuration) fromFile(field string) bool { return c.file != "" && c.setBy[field] == "" }
+// fromFile reports whether the value of a field comes from the file.
+func (c *configuration) fromFile(field string) bool { return c.file != "" && c.flags[field] == "" }
 
-// flagOf is the name of the flag for a field.
+// flagOf returns the flag for a field, or the field if there is no flag for it.
 func (c *configuration) flagOf(field string) string {
 	i := slices.IndexFunc(options(), func(o option) bool { return o.field == field })
 	if i < 0 {
 		return field
 	}
-	return cmp.Or(c.setBy[field], "--"+options()[i].Names()[0])
+	return cmp.Or(c.flags[field], "--"+options()[i].Names()[0])
 }
 
-// fail notes that the value of a field makes no sense, and failNamed that of what a user calls by that name.
+// fail records that the value of a field is invalid. The message names the flag, or the file and the field.
 func (c *configuration) fail(field string, err error) {
 	if c.fromFile(field) {
 		c.problems = append(c.problems, fmt.Errorf("%s: %s: %w", c.file, field, err))
 		return
 	}
-	c.failNamed(c.flagOf(field), err)
+	c.failAt(c.flagOf(field), err)
 }
 
-func (c *configuration) failNamed(flag string, err error) {
-	c.problems = append(c.problems, fmt.Errorf("%s: %w", flag, err))
+// failAt records that the value of a flag, or a whole file, is invalid.
+func (c *configuration) failAt(flagOrFile string, err error) {
+	c.problems = append(c.problems, fmt.Errorf("%s: %w", flagOrFile, err))
 }
 
-// warn notes that a field is not followed, and warnNamed that what a user calls by that name is not.
+// warn records that the value of a field has no effect.
 func (c *configuration) warn(field, what string) {
 	if c.fromFile(field) {
 		c.warnings = append(c.warnings, Warning{What: what, Setting: field, File: c.file})
 		return
 	}
-	c.warnNamed(c.flagOf(field), what)
+	c.warnAt(c.flagOf(field), what)
 }
 
-func (c *configuration) warnNamed(flag, what string) {
-	c.warnings = append(c.warnings, Warning{What: what, Setting: flag})
+// warnAt records a warning about a flag or a whole file.
+func (c *configuration) warnAt(flagOrFile, what string) {
+	c.warnings = append(c.warnings, Warning{What: what, Setting: flagOrFile})
 }
 
-// err is all that is wrong, a line each.
+// err returns all problems, a line for each.
 func (c *configuration) err() error { return errors.Join(c.problems...) }

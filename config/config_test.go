@@ -13,13 +13,13 @@ import (
 	"nfproxy/render"
 )
 
-// configured is what comes of a command line and, unless it is empty, a file that --config names.
+// configured returns the result of FromCLI for a command line and, unless file is empty, a file that --config names.
 func configured(t *testing.T, file string, args ...string) (s Settings, warnings []string, err error) {
 	t.Helper()
 	run := &cli.Command{Name: "run", Flags: Flags(), Action: func(c *cli.Context) error {
 		var warned []Warning
 		s, warned, err = FromCLI(c, []byte(file))
-		s.Effective = v1alpha1.KubeProxyConfiguration{} // it says the same again, and what nobody follows
+		s.Effective = v1alpha1.KubeProxyConfiguration{} // contains the same values, and fields without effect
 		for _, w := range warned {
 			warnings = append(warnings, strings.TrimSpace(w.File+" "+w.Setting+": "+w.What))
 		}
@@ -41,11 +41,11 @@ func compare(t *testing.T, got, want any) {
 	prefix := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 	addr := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 	if diff := cmp.Diff(want, got, prefix, addr); diff != "" {
-		t.Errorf("want -, got +\n%s", diff)
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
-// kubeadm is what kubeadm writes into the ConfigMap kube-proxy.
+// kubeadm is the content of the ConfigMap kube-proxy as kubeadm writes it.
 const kubeadm = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
 bindAddressHardFail: false
@@ -118,8 +118,8 @@ winkernel:
 // header begins every KubeProxyConfiguration.
 const header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
 
-// usual is what kube-proxy's defaults come to, for a node called node-a.
-func usual() Settings {
+// defaultSettings returns the settings that follow from kube-proxy's defaults, for a node named node-a.
+func defaultSettings() Settings {
 	return Settings{
 		Kubeconfig:  "/etc/kubeconfig",
 		Node:        render.Node{Name: "node-a", AffinityClients: 65536},
@@ -131,7 +131,7 @@ func usual() Settings {
 	}
 }
 
-// prefixes reads CIDRs.
+// prefixes parses CIDRs.
 func prefixes(t *testing.T, list string) []netip.Prefix {
 	t.Helper()
 	all, err := parsePrefixes(list)
@@ -168,10 +168,10 @@ func TestConfigure(t *testing.T) {
 				s.Conntrack = Conntrack{Min: 131072}
 				s.Healthz = "127.0.0.1:10256"
 			},
-			warn: []string{"--proxy-mode: there is no mode iptables here: Services become nftables rules"},
+			warn: []string{"--proxy-mode: mode iptables is not available: Services become nftables rules"},
 		},
 		{
-			name: "without Kubernetes the machine is left alone",
+			name: "without Kubernetes the machine's settings stay unchanged",
 			args: []string{"--manifests", "dir", "--conntrack-udp-timeout", "40s"},
 			want: func(s *Settings) {
 				s.Manifests, s.Kubeconfig = "dir", ""
@@ -179,7 +179,7 @@ func TestConfigure(t *testing.T) {
 			},
 		},
 		{
-			name: "a file meant for Kubernetes, without it", file: kubeadm,
+			name: "kubeadm's file without Kubernetes", file: kubeadm,
 			args: []string{"--manifests", "dir"},
 			want: func(s *Settings) {
 				s.Manifests, s.Kubeconfig = "dir", ""
@@ -189,7 +189,7 @@ func TestConfigure(t *testing.T) {
 			warn: []string{"conf clientConnection.kubeconfig: ignored because of --manifests"},
 		},
 		{
-			name: "empty addresses are no addresses",
+			name: "empty addresses disable the servers",
 			args: []string{"--kubeconfig", "/etc/kubeconfig", "--healthz-bind-address=", "--metrics-port=0"},
 			want: func(s *Settings) { s.Healthz, s.Metrics = "", "" },
 		},
@@ -208,10 +208,10 @@ func TestConfigure(t *testing.T) {
 		{
 			name: "masqueradeAll of iptables, with mode nftables",
 			file: header + "mode: nftables\niptables: {masqueradeAll: true}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
-			warn: []string{"conf iptables.masqueradeAll: has no meaning here"},
+			warn: []string{"conf iptables.masqueradeAll: has no effect"},
 		},
 		{
-			name: "written defaults, JSON, tabs",
+			name: "explicit defaults, JSON, tabs",
 			file: "{\t\"apiVersion\": \"kubeproxy.config.k8s.io/v1alpha1\", \"kind\": \"KubeProxyConfiguration\",\n" +
 				"\t\"configSyncPeriod\": \"15m\", \"ipvs\": {\"excludeCIDRs\": [], \"syncPeriod\": \"30s\"}, \"featureGates\": {},\n" +
 				"\t\"nftables\": {\"masqueradeBit\": 14}, \"clientConnection\": {\"kubeconfig\": \"/etc/kubeconfig\", \"qps\": 5, \"burst\": 10}}",
@@ -221,20 +221,20 @@ func TestConfigure(t *testing.T) {
 			file: header + "mode: ''\nmode: nftables\ndetectLocal: {bridgeInterface: cni0}\nconntrack: {udpIdleTimeout: 1s}\n" +
 				"clientConnection: {kubeconfig: /etc/kubeconfig}",
 			warn: []string{
-				`conf: a field is there twice, the last one counts: yaml: unmarshal errors: line 4: key "mode" already set in map`,
+				`conf: repeated field, the last value is used: yaml: unmarshal errors: line 4: key "mode" already set in map`,
 				"conf conntrack.udpIdleTimeout: unknown field",
-				"conf detectLocal.bridgeInterface: goes with detectLocalMode BridgeInterface alone",
+				"conf detectLocal.bridgeInterface: has an effect only with detectLocalMode BridgeInterface",
 			},
 		},
 		{
-			name: "addresses refused, all and but for ranges",
+			name: "disallowed addresses: all, and all outside ranges",
 			args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=none", "--load-balancer-ips= 203.0.113.9/24, 2001:db8::/32"},
 			want: func(s *Settings) {
 				s.Node.ExternalIPs.Only = true
 				s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: prefixes(t, "203.0.113.0/24,2001:db8::/32")}
 			},
 		},
-		{name: "no address refused", args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=any", "--load-balancer-ips=any"}},
+		{name: "all addresses allowed", args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=any", "--load-balancer-ips=any"}},
 		{
 			name: "flags beside a file",
 			file: header + "hostnameOverride: other\nlogging: {verbosity: 1}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
@@ -249,7 +249,7 @@ func TestConfigure(t *testing.T) {
 			},
 			warn: []string{"--kubeconfig: ignored because of --config", "--cluster-cidr: ignored because of --config",
 				"--min-sync-period: ignored because of --config", "--proxy-mode: ignored because of --config",
-				"--healthz-port: ignored because of --config", "--vmodule: has no meaning here"},
+				"--healthz-port: ignored because of --config", "--vmodule: has no effect"},
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -257,7 +257,7 @@ func TestConfigure(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := usual()
+			want := defaultSettings()
 			if tc.file != "" {
 				want.File = "conf"
 			}
@@ -270,7 +270,7 @@ func TestConfigure(t *testing.T) {
 	}
 }
 
-// everything has each field that is followed, with a value that is not the default.
+// everything contains each field that is read, with a value that is not the default.
 const everything = header + `mode: nftables
 hostnameOverride: Node-A
 clientConnection: {kubeconfig: /etc/other}
@@ -314,29 +314,30 @@ func TestConfigureEverything(t *testing.T) {
 	})
 }
 
-// TestConfigureRefuses: everything that is wrong is said at once, with the file and the field, or the flag.
-func TestConfigureRefuses(t *testing.T) {
+// TestConfigureErrors: all invalid values are reported at once, with the file and the field or with the flag.
+func TestConfigureErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		file string
 		args []string
 		want []string
 	}{
-		{"no source", "", nil, []string{"run needs to be told where Services come from: by --manifests DIR, by --kubeconfig FILE, " +
-			"or by the environment of a pod, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT"}},
+		{"no source", "", nil, []string{"no source of Services: set --manifests DIR or --kubeconfig FILE, or run in a Pod, " +
+			"where KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are set"}},
 		{"two sources", "", []string{"--manifests", "a", "--kubeconfig", "b"},
-			[]string{"--manifests with --kubeconfig or --master: Services come from one of them"}},
-		{"no YAML", "a: [", nil, []string{"conf: yaml: line 1: did not find expected node content"}},
-		{"a list", "[1]", nil, []string{"conf: it is not a KubeProxyConfiguration"}},
-		{"two documents", header + "---\n" + header, nil, []string{"conf: there is more than one document in it"}},
+			[]string{"--manifests cannot be combined with --kubeconfig or --master"}},
+		{"invalid YAML", "a: [", nil, []string{"conf: yaml: line 1: did not find expected node content"}},
+		{"a list", "[1]", nil, []string{"conf: not a KubeProxyConfiguration"}},
+		{"two documents", header + "---\n" + header, nil, []string{"conf: more than one YAML document"}},
 		{"another kind", "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration", nil, []string{
 			`conf: apiVersion: "kubelet.config.k8s.io/v1beta1" is not kubeproxy.config.k8s.io/v1alpha1`,
 			`conf: kind: "KubeletConfiguration" is not KubeProxyConfiguration`}},
-		{"nothing at all", "# empty", nil, []string{`conf: apiVersion: "" is not kubeproxy.config.k8s.io/v1alpha1`,
+		{"empty file", "# empty", nil, []string{`conf: apiVersion: "" is not kubeproxy.config.k8s.io/v1alpha1`,
 			`conf: kind: "" is not KubeProxyConfiguration`}},
 		{"types", header + "oomScoreAdj: high\nconfigSyncPeriod: soon\nconntrack: 7\nnodePortAddresses: primary\nipvs: {tcpTimeout: 3}", nil,
-			[]string{`conf: configSyncPeriod: time: invalid duration "soon"`, "conf: conntrack: 7 is no object",
-				"conf: ipvs.tcpTimeout: 3 is no string", "conf: nodePortAddresses: primary is no []string", "conf: oomScoreAdj: high is no int32"}},
+			[]string{`conf: configSyncPeriod: time: invalid duration "soon"`, "conf: conntrack: 7 is not of type object",
+				"conf: ipvs.tcpTimeout: 3 is not of type string", "conf: nodePortAddresses: primary is not of type []string",
+				"conf: oomScoreAdj: high is not of type int32"}},
 		{"values", header + `clientConnection: {kubeconfig: x}
 mode: userspace
 clusterCIDR: 10.0.0.0/8,11.0.0.0/8
@@ -350,14 +351,14 @@ conntrack: {maxPerCore: -1, min: -2, tcpEstablishedTimeout: -1s, tcpCloseWaitTim
 oomScoreAdj: 1001
 logging: {format: xml}
 `, nil, []string{
-			`conf: clusterCIDR: "10.0.0.0/8,11.0.0.0/8" has more than one CIDR of a family`,
+			`conf: clusterCIDR: "10.0.0.0/8,11.0.0.0/8" contains more than one CIDR of a family`,
 			`conf: detectLocalMode: "Guess" is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`,
-			`conf: nodePortAddresses: "primary,10.0.0.0/8" has primary and something else: it stands alone`,
-			`conf: bindAddress: "here" is no IP address`,
-			`conf: mode: "userspace" is none of nftables, iptables and ipvs`,
+			`conf: nodePortAddresses: "primary,10.0.0.0/8": primary cannot be combined with CIDRs`,
+			`conf: bindAddress: "here" is not an IP address`,
+			`conf: mode: "userspace" is none of nftables, iptables, ipvs`,
 			`conf: nftables.minSyncPeriod: -1s is less than 0`,
-			`conf: healthzBindAddress: "192.0.2.1:0" is no IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
-			`conf: metricsBindAddress: "localhost:1" is no IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
+			`conf: healthzBindAddress: "192.0.2.1:0" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
+			`conf: metricsBindAddress: "localhost:1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			`conf: conntrack.maxPerCore: -1 is less than 0`,
 			`conf: conntrack.min: -2 is less than 0`,
 			`conf: conntrack.tcpEstablishedTimeout: -1s is less than 0`,
@@ -369,13 +370,13 @@ logging: {format: xml}
 		}},
 		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--connection-counters=all", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
 			"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=banana", "--cleanup", "--init-only=false"}, []string{
-			"--cleanup: nfproxy has a command of its own for it: nfproxy cleanup",
-			"--session-affinity-size: 0 is not a number of clients",
+			"--cleanup: use the command nfproxy cleanup instead",
+			"--session-affinity-size: 0 is less than 1",
 			`--connection-counters: "all" is none of none, services, endpoints`,
 			`--external-ips: "" is none of any, none, CIDR[,CIDR...]`,
-			`--load-balancer-ips: "none" is no CIDR such as 10.0.0.0/16 or fd00::/64`,
-			`--nodeport-addresses: "banana" is no CIDR such as 10.0.0.0/16 or fd00::/64`,
-			`--metrics-bind-address: ":1" is no IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
+			`--load-balancer-ips: "none" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
+			`--nodeport-addresses: "banana" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
+			`--metrics-bind-address: ":1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			"--oom-score-adj: 2147483647 is not between -1000 and 1000",
 		}},
 		{"a flag beside a file", header + "clientConnection: {kubeconfig: x}\noomScoreAdj: 1001", []string{"--logging-format=xml"}, []string{
@@ -384,7 +385,7 @@ logging: {format: xml}
 		t.Run(tc.name, func(t *testing.T) {
 			_, _, err := configured(t, tc.file, tc.args...)
 			if err == nil {
-				t.Fatal("it was accepted")
+				t.Fatal("no error")
 			}
 			compare(t, strings.Split(err.Error(), "\n"), tc.want)
 		})

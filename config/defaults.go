@@ -11,9 +11,9 @@ import (
 	utilnet "k8s.io/utils/net"
 )
 
-// setDefaults fills in what is zero, as kube-proxy 1.36 does (pkg/proxy/apis/config/v1alpha1/defaults.go), with one
-// exception: nftables.minSyncPeriod stays 0, because there is no reason to wait. What changes the machine is set by
-// setMachineDefaults.
+// setDefaults replaces zero values by kube-proxy's defaults (pkg/proxy/apis/config/v1alpha1/defaults.go in Kubernetes 1.36).
+// nftables.minSyncPeriod stays 0, because nfproxy has no reason to wait. setMachineDefaults sets the defaults of the fields
+// that change settings of the machine.
 func setDefaults(k *v1alpha1.KubeProxyConfiguration) {
 	setIfZero(&k.BindAddress, "0.0.0.0")
 	healthz, metrics := "0.0.0.0", "127.0.0.1"
@@ -38,7 +38,8 @@ func setDefaults(k *v1alpha1.KubeProxyConfiguration) {
 	logsapi.SetRecommendedLoggingConfiguration(&k.Logging)
 }
 
-// setMachineDefaults fills in, as kube-proxy does, what is set on the machine. Without Kubernetes it is left alone.
+// setMachineDefaults sets kube-proxy's defaults of the fields that change settings of the machine. It is not called with
+// --manifests: without Kubernetes these settings stay unchanged.
 func setMachineDefaults(k *v1alpha1.KubeProxyConfiguration) {
 	setIfNil(&k.OOMScoreAdj, -999)
 	setIfNil(&k.Conntrack.MaxPerCore, 32*1024)
@@ -60,7 +61,7 @@ func setIfNil[T any](at **T, value T) {
 	}
 }
 
-// withPort adds a port to an IP address that has none. Anything else is left for the check to refuse.
+// withPort adds a port to an IP address. It returns any other text unchanged; the check rejects it if it is invalid.
 func withPort(address string, port int) string {
 	if utilnet.ParseIPSloppy(address) == nil {
 		return address

@@ -1,7 +1,15 @@
-// Package config is what the daemon is told: flags, their environment variables and a KubeProxyConfiguration file become
-// Settings, checked. It also says what a changed file asks for. docs/configuration.md is its reference for users.
+// Package config turns the configuration of the daemon into Settings and Warnings. The data flow:
 //
-// Whatever makes no sense is found at once and together, each with the flag or the file and the field; what is understood
-// and not followed is a Warning. Nothing here acts on settings, and nothing is logged but the trouble of a file that is
-// watched.
+//	flags and environment variables  flags.go, kubeproxyflags.go
+//	KubeProxyConfiguration           kubeproxyconfig.go
+//	            |
+//	raw values and defaults          config.go, defaults.go
+//	            |
+//	Settings and Warnings            check.go, settings.go
+//
+// FromCLI does all of it. It reports all invalid values at once, each with its flag, or with the file and the field. A valid
+// value without effect gives a Warning. Watch loads the file again when it changes, and Reload compares the old and the new
+// Settings. docs/configuration.md is the reference for users.
+//
+// Package config does not apply Settings. It logs only the errors of a watched file.
 package config

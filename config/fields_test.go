@@ -11,7 +11,7 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
-// TestSource: the environment of a pod is enough.
+// TestSource: in a Pod no flag is required.
 func TestSource(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
 	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
@@ -21,7 +21,7 @@ func TestSource(t *testing.T) {
 	}
 }
 
-// TestEnvironment: each flag has its variable, and a flag beats it.
+// TestEnvironment: environment variables set what their flags set, and a flag takes precedence over its variable.
 func TestEnvironment(t *testing.T) {
 	t.Setenv("NFPROXY_KUBECONFIG", "/etc/kubeconfig")
 	t.Setenv("NFPROXY_HOSTNAME_OVERRIDE", "node-a")
@@ -33,21 +33,21 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := usual()
+	want := defaultSettings()
 	want.Conntrack.Min, want.OOMScoreAdj, want.NodePorts = 9, new(int32(8)), prefixes(t, "192.0.2.0/24,2001:db8::/32")
 	want.Node.ExternalIPs.Only = true
 	compare(t, s, want)
 }
 
-// TestEnvironmentEmpty: a variable that was not filled in does not turn off what it is to protect from.
+// TestEnvironmentEmpty: an empty variable does not disable a protection.
 func TestEnvironmentEmpty(t *testing.T) {
 	t.Setenv("NFPROXY_EXTERNAL_IPS", "")
 	if _, _, err := configured(t, "", "--kubeconfig=/etc/kubeconfig"); err == nil || !strings.HasPrefix(err.Error(), "--external-ips: ") {
-		t.Errorf("it is taken: %v", err)
+		t.Errorf("error %v, want one about --external-ips", err)
 	}
 }
 
-// TestEveryField: each field that kube-proxy has does something, or there is a warning, or its value is refused.
+// TestEveryField: each field of a KubeProxyConfiguration changes the settings, gives a warning or is reported as invalid.
 func TestEveryField(t *testing.T) {
 	const kubeconfig = "clientConnection: {kubeconfig: /etc/kubeconfig}\n"
 	before, _, err := configured(t, header+kubeconfig)
@@ -72,18 +72,18 @@ func TestEveryField(t *testing.T) {
 		s, warnings, err := configured(t, text, "--master", "https://192.0.2.1")
 		s.Master = ""
 		if err == nil && !strings.Contains(fmt.Sprint(warnings), field) && reflect.DeepEqual(s, before) {
-			t.Errorf("%s is ignored without a word:\n%s", field, text)
+			t.Errorf("%s is ignored silently:\n%s", field, text)
 		}
-		if err != nil && kind.Kind() != reflect.String && strings.Contains(err.Error(), " is no ") {
-			t.Errorf("the example is of the wrong type:\n%s%v", text, err)
+		if err != nil && kind.Kind() != reflect.String && strings.Contains(err.Error(), " is not of type ") {
+			t.Errorf("the example has the wrong type:\n%s%v", text, err)
 		}
 	})
 	if n < 60 {
-		t.Errorf("there are only %d fields", n)
+		t.Errorf("found only %d fields", n)
 	}
 }
 
-// eachField calls f for every field of an API type that has no fields itself, by its path.
+// eachField calls f for every field of an API type that has no fields itself, with its path.
 func eachField(in reflect.Type, path []string, f func(path []string, kind reflect.Type)) {
 	if path != nil && (in.Kind() != reflect.Struct || reflect.PointerTo(in).Implements(reflect.TypeFor[json.Unmarshaler]())) {
 		f(path, in)
@@ -103,11 +103,11 @@ func eachField(in reflect.Type, path []string, f func(path []string, kind reflec
 	}
 }
 
-// example is a value of a field that is not the default.
-func example(kind reflect.Type, usual any) string {
+// example returns a value of a field that is not the default.
+func example(kind reflect.Type, defaultValue any) string {
 	switch kind.Kind() {
 	case reflect.Bool:
-		return fmt.Sprint(usual != true)
+		return fmt.Sprint(defaultValue != true)
 	case reflect.Struct:
 		if strings.HasSuffix(kind.Name(), "Duration") {
 			return "7s"
@@ -127,7 +127,7 @@ func example(kind reflect.Type, usual any) string {
 	}
 }
 
-// TestDocumented: docs/configuration.md has a row for each flag, with its variable and its field.
+// TestDocumented: docs/configuration.md has a table row for each flag, with its variable and its field.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../docs/configuration.md")
 	if err != nil {

@@ -7,16 +7,16 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
-// peerOptions are kube-proxy's flags that are no flags of nfproxy's own: accepted, because the DaemonSet of a cluster may
-// pass them, and not listed by the help.
-func peerOptions() []option {
+// kubeProxyOptions returns the flags of kube-proxy that nfproxy accepts only for compatibility, because the DaemonSet of a
+// cluster may pass them. The help does not list them.
+func kubeProxyOptions() []option {
 	options := []option{
-		hide(text("master", "", "", func(c *configuration) *string { return &c.master })),
-		hide(text("proxy-mode", "mode", "", func(c *configuration) *v1alpha1.ProxyMode { return &c.Mode })),
-		hide(number("healthz-port", "healthzBindAddress", "", func(c *configuration) *int { return &c.healthzPort })),
-		hide(number("metrics-port", "metricsBindAddress", "", func(c *configuration) *int { return &c.metricsPort })),
-		refused("cleanup", "nfproxy has a command of its own for it: nfproxy cleanup"),
-		refused("init-only", "there is no such step, run sets what needs privilege when it starts; to remove the rules there is nfproxy cleanup"),
+		hide(stringOption("master", "", "", func(c *configuration) *string { return &c.master })),
+		hide(stringOption("proxy-mode", "mode", "", func(c *configuration) *v1alpha1.ProxyMode { return &c.Mode })),
+		hide(intOption("healthz-port", "healthzBindAddress", "", func(c *configuration) *int { return &c.healthzPort })),
+		hide(intOption("metrics-port", "metricsBindAddress", "", func(c *configuration) *int { return &c.metricsPort })),
+		invalid("cleanup", "use the command nfproxy cleanup instead"),
+		invalid("init-only", "not supported: run applies privileged settings when it starts; the command nfproxy cleanup removes the rules"),
 	}
 	for _, name := range []string{
 		"boot-id-file", "config-sync-period", "feature-gates", "iptables-masquerade-bit", "iptables-min-sync-period",
@@ -25,17 +25,17 @@ func peerOptions() []option {
 		"log-flush-frequency", "log-json-info-buffer-size", "log-text-info-buffer-size", "machine-id-file",
 		"show-hidden-metrics-for-version", "vmodule", "write-config-to",
 	} {
-		options = append(options, meaningless(&cli.StringFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}}))
+		options = append(options, withoutEffect(&cli.StringFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}}))
 	}
 	for _, name := range []string{
 		"iptables-localhost-nodeports", "ipvs-strict-arp", "log-json-split-stream", "log-text-split-stream",
 	} {
-		options = append(options, meaningless(&cli.BoolFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}}))
+		options = append(options, withoutEffect(&cli.BoolFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}}))
 	}
 	return options
 }
 
-// hide takes a flag out of the help.
+// hide removes a flag from the help.
 func hide(o option) option {
 	switch f := o.Flag.(type) {
 	case *cli.StringFlag:
@@ -46,20 +46,20 @@ func hide(o option) option {
 	return o
 }
 
-// meaningless is a flag that is accepted with a warning.
-func meaningless(f cli.Flag) option {
+// withoutEffect returns an option for a flag that is accepted with a warning.
+func withoutEffect(f cli.Flag) option {
 	return option{Flag: f, set: func(conf *configuration, c *cli.Context) {
-		conf.warnNamed("--"+f.Names()[0], "has no meaning here")
+		conf.warnAt("--"+f.Names()[0], "has no effect")
 	}}
 }
 
-// refused is a flag that asks for something else than to run.
-func refused(name, why string) option {
+// invalid returns an option for a boolean flag that is an error when it is true.
+func invalid(name, reason string) option {
 	return option{
 		Flag: &cli.BoolFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}},
 		set: func(conf *configuration, c *cli.Context) {
 			if c.Bool(name) {
-				conf.failNamed("--"+name, errors.New(why))
+				conf.failAt("--"+name, errors.New(reason))
 			}
 		},
 	}

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// parsePrefixes reads CIDRs separated by commas. Host bits are cleared.
+// parsePrefixes parses CIDRs separated by commas. Host bits are cleared.
 func parsePrefixes(list string) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for text := range strings.SplitSeq(list, ",") {
@@ -15,7 +15,7 @@ func parsePrefixes(list string) ([]netip.Prefix, error) {
 		}
 		p, err := netip.ParsePrefix(text)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no CIDR such as 10.0.0.0/16 or fd00::/64", text)
+			return nil, fmt.Errorf("%q is not a CIDR such as 10.0.0.0/16 or fd00::/64", text)
 		}
 		if p.Addr().Is4In6() {
 			return nil, fmt.Errorf("%q is an IPv4 address written as IPv6", text)
@@ -25,7 +25,7 @@ func parsePrefixes(list string) ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// parseNodePortAddresses reads where node ports are served: CIDRs, or primary, which is none.
+// parseNodePortAddresses parses the value of --nodeport-addresses: CIDRs, or primary, for which it returns none.
 func parseNodePortAddresses(list string) ([]netip.Prefix, error) {
 	const primary = "primary"
 	if strings.TrimSpace(list) == primary {
@@ -33,7 +33,7 @@ func parseNodePortAddresses(list string) ([]netip.Prefix, error) {
 	}
 	for text := range strings.SplitSeq(list, ",") {
 		if strings.TrimSpace(text) == primary {
-			return nil, fmt.Errorf("%q has primary and something else: it stands alone", list)
+			return nil, fmt.Errorf("%q: primary cannot be combined with CIDRs", list)
 		}
 	}
 	return parsePrefixes(list)

@@ -2,8 +2,8 @@ package config
 
 import "reflect"
 
-// Reload compares the settings in use with those that a file has now. It returns the settings to go on with, which have
-// what can be changed while running, and the names of the changed ones that take a new start.
+// Reload compares the settings in use with those of a changed file. live are the settings in use with the changes that can
+// be applied to a running daemon: the verbosity. restart are the names of the changed settings that require a restart.
 func Reload(old, new Settings) (live Settings, restart []string) {
 	live = old
 	live.Verbosity = new.Verbosity

@@ -10,7 +10,8 @@ import (
 	"nfproxy/render"
 )
 
-// TestReload changes each setting by itself. A new one has to be put here, and then into Reload.
+// TestReload changes one setting at a time: those that require a restart are named, the others are applied. A new setting
+// has to be added here and to Reload.
 func TestReload(t *testing.T) {
 	cidrs := prefixes(t, "192.0.2.0/24")
 	changes := map[string][]func(*Settings){
@@ -45,37 +46,37 @@ func TestReload(t *testing.T) {
 		"Verbosity": func(s *Settings) { s.Verbosity = 7 },
 	}
 	for field := range reflect.TypeFor[Settings]().Fields() {
-		if field.Name == "Effective" { // the same again, as it was written
+		if field.Name == "Effective" { // contains the same values
 			continue
 		}
 		if changes[field.Name] == nil && live[field.Name] == nil {
-			t.Errorf("the test knows no change of %s", field.Name)
+			t.Errorf("the test does not change %s", field.Name)
 		}
 	}
 	for name, fs := range changes {
 		for i, change := range fs {
-			next := usual()
+			next := defaultSettings()
 			change(&next)
-			got, restart := Reload(usual(), next)
+			got, restart := Reload(defaultSettings(), next)
 			if len(restart) != 1 {
-				t.Errorf("change %d of %s: a new start for %q", i, name, restart)
+				t.Errorf("change %d of %s: restart required by %q", i, name, restart)
 			}
-			compare(t, got, usual())
+			compare(t, got, defaultSettings())
 		}
 	}
 	for name, change := range live {
-		next := usual()
+		next := defaultSettings()
 		change(&next)
-		got, restart := Reload(usual(), next)
+		got, restart := Reload(defaultSettings(), next)
 		if restart != nil {
-			t.Errorf("change of %s: a new start for %q", name, restart)
+			t.Errorf("change of %s: restart required by %q", name, restart)
 		}
 		compare(t, got, next)
 	}
 }
 
-// TestReloadNodeFacts: Reload has all that settings say of a node. The zone, the addresses and whether there is IPv6 come
-// from elsewhere.
+// TestReloadNodeFacts: Reload compares all fields of render.Node that settings determine. Others add the zone, the addresses
+// and IPv4Only.
 func TestReloadNodeFacts(t *testing.T) {
 	var have []string
 	for field := range reflect.TypeFor[render.Node]().Fields() {
@@ -83,6 +84,6 @@ func TestReloadNodeFacts(t *testing.T) {
 	}
 	want := []string{"Addresses", "AffinityClients", "ClusterCIDRs", "Counters", "ExternalIPs", "IPv4Only", "LoadBalancerIPs", "MasqueradeAll", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
-		t.Errorf("a node has %q, not %q: does Reload compare all that is told?", have, want)
+		t.Errorf("render.Node has the fields %q, not %q: does Reload compare all of them?", have, want)
 	}
 }

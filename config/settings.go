@@ -9,52 +9,63 @@ import (
 	"nfproxy/render"
 )
 
-// Settings are everything that the daemon needs to know, checked, whatever said it: flags, the environment or a file.
+// Settings are the checked settings of the daemon, whether they come from flags, the environment or a file. The defaults
+// named here are those of FromCLI.
 type Settings struct {
-	// Manifests is the directory Services come from. If it is empty they come from an API server: the one that
-	// Kubeconfig, a file, leads to, at the address Master if that is not empty; with neither the one of the cluster that
-	// this is a pod of.
-	Manifests, Kubeconfig, Master string
-	// File is the path of the KubeProxyConfiguration, empty if there is none.
+	// Manifests is the path of the directory of manifests that provides Services, empty (the default) for an API server.
+	Manifests string
+	// Kubeconfig is the path of the kubeconfig file for the API server, and Master the server's URL, which overrides the one
+	// in the file. If both are empty, the default, the API server is that of the cluster in which nfproxy runs as a Pod.
+	Kubeconfig, Master string
+	// File is the path of the KubeProxyConfiguration, empty (the default) without one.
 	File string
-	// Effective is all that has a place in a KubeProxyConfiguration, for /configz: whatever said it, and the defaults.
+	// Effective contains the effective values of all settings that have a field in a KubeProxyConfiguration, including
+	// defaults, for /configz.
 	Effective kubeproxy.KubeProxyConfiguration
 
-	// Node is what is known of this machine from the start: all but zone and addresses.
+	// Node describes this machine without the facts that its Node object and the kernel add, such as zone and addresses. Its
+	// name defaults to the host name.
 	Node render.Node
-	// NodePorts hold the interface addresses node ports are served at; none means the addresses of the Node object.
+	// NodePorts are the ranges of the interface addresses at which node ports are served. Empty, the default, means the
+	// addresses of the Node object.
 	NodePorts []netip.Prefix
-	// PrimaryIP, if valid, is the Node's address of its family, whatever the Node object says.
+	// PrimaryIP, if valid, replaces the Node object's address of the same family. It is not valid by default.
 	PrimaryIP netip.Addr
-	// MinSyncPeriod is the least time between two transactions.
+	// MinSyncPeriod is the minimum time between two transactions. The default is 0: each change is programmed at once.
 	MinSyncPeriod time.Duration
 
-	// Healthz and Metrics are the addresses, with ports, that are listened on; empty means not at all.
+	// Healthz and Metrics are the listen addresses, with ports, of the health and the metrics server; empty means no server.
+	// The defaults are 0.0.0.0:10256 and 127.0.0.1:10249.
 	Healthz, Metrics string
-	// BindAddressHardFail ends the program if one of them cannot be had.
+	// BindAddressHardFail makes the daemon exit if one of these addresses cannot be bound. The default is false: it retries.
 	BindAddressHardFail bool
-	// Profiling serves /debug/pprof beside the metrics.
+	// Profiling serves /debug/pprof at the metrics address. The default is false.
 	Profiling bool
 
-	// Conntrack is what is asked of the kernel's connection tracking.
+	// Conntrack are the settings of the kernel's connection tracking.
 	Conntrack Conntrack
-	// OOMScoreAdj, from -1000 to 1000, is the process' in the kernel; nil leaves it as it is.
+	// OOMScoreAdj, from -1000 to 1000, is the oom_score_adj of the process; nil leaves it unchanged. The default is -999, and
+	// nil with Manifests.
 	OOMScoreAdj *int32
 
-	// Verbosity is klog's: 0 tells what went wrong and what it does, 4 each change.
+	// Verbosity is the log level of klog: 0, the default, logs problems and actions, 4 also each change.
 	Verbosity int
-	// LogFormat is text or json.
+	// LogFormat is text, the default, or json.
 	LogFormat string
 }
 
-// Conntrack is what the kernel's connection tracking is told. Zero leaves a value as it is.
+// Conntrack are settings of the kernel's connection tracking. The zero value of a field leaves the kernel's setting
+// unchanged; with Settings.Manifests it is the default of all fields.
 type Conntrack struct {
-	// MaxPerCore is how many connections there may be for each CPU, Min how many at least if MaxPerCore is not 0.
+	// MaxPerCore is the maximum number of conntrack entries per CPU, by default 32768. Min is a lower bound for the resulting
+	// limit, by default 131072; it has no effect if MaxPerCore is 0.
 	MaxPerCore, Min int
-	// TCPEstablished and TCPCloseWait are how long idle and half-closed connections are kept, in whole seconds.
+	// TCPEstablished and TCPCloseWait are the timeouts of idle and of half-closed TCP connections, at least one second. The
+	// defaults are 24 hours and one hour.
 	TCPEstablished, TCPCloseWait time.Duration
-	// TCPBeLiberal lets packets outside the window pass as part of their connection.
+	// TCPBeLiberal accepts TCP packets outside the window as part of their connection. The default is false.
 	TCPBeLiberal bool
-	// UDPTimeout and UDPStreamTimeout are how long flows without and with replies are kept, in whole seconds.
+	// UDPTimeout and UDPStreamTimeout are the timeouts of UDP flows without and with replies, at least one second. The default
+	// is 0.
 	UDPTimeout, UDPStreamTimeout time.Duration
 }

@@ -8,26 +8,26 @@ import (
 	"time"
 )
 
-// lookEvery is how often the file of --config is looked at.
-const lookEvery = time.Second
+// readInterval is the time between two reads of the file of --config.
+const readInterval = time.Second
 
-// Edition is what a changed file comes to.
+// Edition is the result of loading a changed file.
 type Edition struct {
 	Settings Settings
 	Warnings []Warning
 }
 
-// Watch sends what comes of a file whenever its content is another than what is known, until ctx ends. load makes
-// something of content; what it refuses, and a file that cannot be read, is logged, and what was before stays.
+// Watch loads the file at path whenever its content changes, and sends the result, until ctx ends. known is the content that
+// the caller has loaded before. An error of load, and a file that cannot be read, is logged; then nothing is sent.
 //
-// It reads the file once a second instead of waiting for inotify: that is the same for a file, for a link, and for the
-// mount of a ConfigMap, whatever is swapped on the way to it. Content counts when it was the same twice, so that nobody is
-// caught writing.
+// Watch reads the file once a second instead of using inotify. That works alike for a file, for a symlink and for a
+// ConfigMap volume, in which a symlink on the path is replaced. Content is used when two consecutive reads agree, so that a
+// file is not loaded while it is written.
 func Watch(ctx context.Context, path string, known []byte, log *slog.Logger, load func([]byte) (Edition, error)) <-chan Edition {
 	changed := make(chan Edition)
 	go func() {
 		w := watchedFile{path: path, known: known, last: known, log: log}
-		tick := time.NewTicker(lookEvery)
+		tick := time.NewTicker(readInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -35,12 +35,12 @@ func Watch(ctx context.Context, path string, known []byte, log *slog.Logger, loa
 				return
 			case <-tick.C:
 			}
-			if !w.look() {
+			if !w.changed() {
 				continue
 			}
 			e, err := load(w.known)
 			if err != nil {
-				log.Error("the changed configuration is not used; what was before stays", "file", path, "error", oneLine(err))
+				log.Error("the changed configuration is invalid; the previous one stays in use", "file", path, "error", oneLine(err))
 				continue
 			}
 			select {
@@ -53,21 +53,21 @@ func Watch(ctx context.Context, path string, known []byte, log *slog.Logger, loa
 	return changed
 }
 
-// watchedFile is what is known of a file.
+// watchedFile is a file that is read again and again.
 type watchedFile struct {
 	path string
-	// known was looked at, last is what was read last.
+	// known is the content that has been loaded, last the content of the last read.
 	known, last []byte
 	missing     bool
 	log         *slog.Logger
 }
 
-// look reads the file and says whether there is something new, in w.known.
-func (w *watchedFile) look() bool {
+// changed reads the file and reports whether it has new content to load, which it stores in w.known.
+func (w *watchedFile) changed() bool {
 	now, err := os.ReadFile(w.path)
 	if err != nil {
 		if !w.missing {
-			w.log.Error("the configuration cannot be read; what was before stays", "file", w.path, "error", err)
+			w.log.Error("the configuration cannot be read; the previous one stays in use", "file", w.path, "error", err)
 		}
 		w.missing = true
 		return false

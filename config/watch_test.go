@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// TestWatch edits a file as the mount of a ConfigMap changes: a link behind a link is swapped.
+// TestWatch edits a file in the way of a ConfigMap volume: a symlink on the path is replaced.
 func TestWatch(t *testing.T) {
 	dir := t.TempDir()
 	put := func(name, text string) {
@@ -57,7 +57,7 @@ func TestWatch(t *testing.T) {
 			case <-time.After(10 * time.Second):
 			}
 			if got != want {
-				t.Errorf("%q came, not %q", got, want)
+				t.Errorf("received %q, want %q", got, want)
 			}
 		}
 		expect("")
@@ -68,7 +68,7 @@ func TestWatch(t *testing.T) {
 		put("second", "bad")
 		expect("")
 		put("second", "two")
-		expect("two") // it is not what was read last
+		expect("two") // the content differs from the last read
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
@@ -81,19 +81,19 @@ func TestWatch(t *testing.T) {
 		expect("three")
 		cancel()
 		synctest.Wait()
-		want := `level=ERROR msg="the changed configuration is not used; what was before stays" file=PATH error="it is bad"
-level=ERROR msg="the configuration cannot be read; what was before stays" file=PATH error="open PATH: no such file or directory"
+		want := `level=ERROR msg="the changed configuration is invalid; the previous one stays in use" file=PATH error="it is bad"
+level=ERROR msg="the configuration cannot be read; the previous one stays in use" file=PATH error="open PATH: no such file or directory"
 `
 		if got := strings.ReplaceAll(log.String(), path, "PATH"); got != want {
 			t.Errorf("log:\n%swant:\n%s", got, want)
 		}
 		if loads != 4 {
-			t.Errorf("the file was taken for changed %d times, not 4", loads)
+			t.Errorf("the file was loaded %d times, want 4", loads)
 		}
 	})
 }
 
-// TestWatchHalfWritten: what is written piece by piece counts when it is whole.
+// TestWatchHalfWritten: a file that is written piece by piece is loaded when it no longer changes.
 func TestWatchHalfWritten(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "config")
 	f, err := os.Create(path)
@@ -106,16 +106,16 @@ func TestWatchHalfWritten(t *testing.T) {
 		if _, err := f.WriteString("more "); err != nil {
 			t.Fatal(err)
 		}
-		if w.look() {
-			t.Fatalf("%q counts", w.known)
+		if w.changed() {
+			t.Fatalf("loaded %q", w.known)
 		}
 	}
-	if !w.look() || string(w.known) != strings.Repeat("more ", 5) || w.look() {
-		t.Errorf("%q", w.known)
+	if !w.changed() || string(w.known) != strings.Repeat("more ", 5) || w.changed() {
+		t.Errorf("loaded %q", w.known)
 	}
 }
 
-// logTo logs without times.
+// logTo returns a logger without times.
 func logTo(w *strings.Builder) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {

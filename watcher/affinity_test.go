@@ -7,13 +7,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestReduceAffinity: for how long a client stays, and what is said of timeouts that make no sense.
+// TestReduceAffinity: the timeout of session affinity, and the problems with invalid settings.
 func TestReduceAffinity(t *testing.T) {
 	t.Parallel()
 	const timeout = "spec.sessionAffinityConfig.clientIP.timeoutSeconds"
 	for _, c := range []struct {
 		affinity corev1.ServiceAffinity
-		seconds  int32 // -9: not said
+		seconds  int32 // -9: not set
 		want     time.Duration
 		problem  string
 	}{
@@ -32,7 +32,7 @@ func TestReduceAffinity(t *testing.T) {
 			spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &c.seconds}}
 		}
 		var problems []Problem
-		got := reduceAffinity(spec, notes{to: &problems})
+		got := reduceAffinity(spec, problemList{to: &problems})
 		var field string
 		if len(problems) > 0 {
 			field = problems[0].Field

@@ -20,47 +20,50 @@ import (
 
 // API is a source that follows the API server: Services, EndpointSlices, this machine's Node and the ServiceCIDRs.
 //
-// While the API server cannot be reached it tells nothing, and afterwards what differs. It asks for the initial objects as
-// a stream (KEP-3157) and, where the server has none, for lists.
+// While the API server is unavailable, API reports nothing; afterwards it reports what differs. It requests the initial
+// objects as a stream (KEP-3157), and as lists from a server without streams.
 type API struct {
 	node    render.Node
-	clients *clients
+	clients *restClients
 	closing func()
 	closed  <-chan struct{}
-	// wake holds a token when there may be something to tell.
+	// wake holds a token when there may be something to report.
 	wake chan struct{}
 
 	mu      sync.Mutex
 	catalog *catalog
-	// unsynced are the resources that nothing is known of yet, told says that the first Update is out.
+	// unsynced are the resources whose objects are not known yet. started is false until the first Update.
 	unsynced map[string]bool
-	told     bool
+	started  bool
 }
 
-// NewAPI follows the API server that config leads to. The node is this machine; its Node object gives the zone and the
-// addresses, and ServiceCIDRs are added to those that are given. log gets what is wrong with the objects, and when the
-// connection is lost and found. It is an error if no client can be made of config; an API server that does not answer is
-// none.
+// NewAPI returns a source that follows the API server of config. node describes this machine: its Node object adds the zone
+// and the addresses, and the ServiceCIDRs of the API server are added to those of node. Problems of objects and changes of
+// the API server's availability are logged. NewAPI returns an error if config is invalid, but not if the API server is
+// unavailable.
 func NewAPI(config *rest.Config, node render.Node, log *slog.Logger) (*API, error) {
-	return newAPI(config, node, log, &wait.Backoff{Duration: minReconnect, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: maxReconnect})
+	return newAPI(config, node, nodePortAddresses{}, newBackoff(), log)
 }
 
-// Bounds of the time between attempts to reach an API server that does not answer. With client-go's own it is up to a minute, which
-// is long for a node that has to hear of its Services again; what many nodes ask at once is spread by jitter.
+// Bounds of the time between attempts to reach an API server that does not answer. client-go's default goes up to a minute,
+// too long for a node that needs current Services. Jitter spreads the requests of many nodes.
 const (
 	minReconnect = 500 * time.Millisecond
 	maxReconnect = 10 * time.Second
 )
 
-// newAPI has a backoff between attempts, nil for client-go's.
-func newAPI(config *rest.Config, node render.Node, log *slog.Logger, backoff *wait.Backoff) (*API, error) {
-	clients, err := newClients(config)
+func newBackoff() *wait.Backoff {
+	return &wait.Backoff{Duration: minReconnect, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: maxReconnect}
+}
+
+func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, backoff *wait.Backoff, log *slog.Logger) (*API, error) {
+	clients, err := newRESTClients(config)
 	if err != nil {
 		return nil, err
 	}
 	c := newCatalog(log)
-	c.nodeNeeded = true
-	// What client-go has to say is for the debug log: connections tells what matters.
+	c.nodeRequired, c.nodePorts = true, nodePorts
+	// Messages of client-go go to the debug log. Type availability logs what an operator has to know.
 	ctx := klog.NewContext(context.Background(), logr.FromSlogHandler(log.Handler()).V(-int(slog.LevelDebug)))
 	ctx, cancel := context.WithCancel(ctx)
 	a := &API{
@@ -72,15 +75,15 @@ func newAPI(config *rest.Config, node render.Node, log *slog.Logger, backoff *wa
 		unsynced: map[string]bool{},
 	}
 	var reflectors []*cache.Reflector
-	state := newConnection(log)
+	server := newAvailability(log)
 	for _, r := range resources(node.Name) {
-		client, err := clients.of(r.version)
+		client, err := clients.forVersion(r.version)
 		if err != nil {
 			cancel()
 			return nil, err
 		}
 		a.unsynced[r.name] = true
-		s := &store{resource: r, api: a, client: client, connection: state}
+		s := &store{resource: r, api: a, client: client, availability: server}
 		reflectors = append(reflectors, s.reflector(ctx, backoff))
 	}
 	var running sync.WaitGroup
@@ -95,17 +98,17 @@ func newAPI(config *rest.Config, node render.Node, log *slog.Logger, backoff *wa
 	return a, nil
 }
 
-// Close ends the watches and the connections, and makes Next return an error that is os.ErrClosed. It may be called more
-// than once.
+// Close ends the watches and the connections. A pending or later Next returns an error that wraps os.ErrClosed. Close may
+// be called more than once.
 func (a *API) Close() error {
 	a.closing()
 	return nil
 }
 
-// Next blocks until something has changed and returns everything that has since the last call. The first call returns all
-// there is, when the API server has told it: if it has no ServiceCIDRs, or refuses to tell of them, it does without. When
-// ctx ends it returns ctx.Err(). What it returns is kept to compare with and must not be changed. It must not be called
-// while another call is going on.
+// Next blocks until something has changed and returns everything that has changed since the previous call. The first call
+// returns the complete state once the API server has sent it; it does not wait for ServiceCIDRs if the server has no such
+// resource or forbids access to it. When ctx ends, Next returns ctx.Err(). The catalog keeps what Next returns, so callers
+// must not modify it. Calls must not overlap.
 func (a *API) Next(ctx context.Context) (render.Update, error) {
 	for {
 		select {
@@ -116,34 +119,35 @@ func (a *API) Next(ctx context.Context) (render.Update, error) {
 		if ctx.Err() != nil {
 			return render.Update{}, ctx.Err()
 		}
-		if update, news := a.take(); news {
+		if update, changed := a.update(); changed {
 			return update, nil
 		}
 		select {
 		case <-ctx.Done():
 		case <-a.closed:
 		case <-a.wake:
+		case <-a.catalog.nodePorts.changed():
 		}
 	}
 }
 
-// take returns what has changed and tells whether there is anything.
-func (a *API) take() (render.Update, bool) {
+// update returns the next Update. It reports whether there is anything to return.
+func (a *API) update() (render.Update, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.unsynced) > 0 {
 		return render.Update{}, false
 	}
-	update, news := a.catalog.update(a.node)
-	if !a.told && a.catalog.node == nil {
-		a.catalog.log.Warn("this machine's Node is not there, so no node port has an address yet", "node", a.node.Name)
+	update, changed := a.catalog.update(a.node)
+	if !a.started && a.catalog.node == nil {
+		a.catalog.log.Warn("the Node object of this machine does not exist; node ports have no address yet", "node", a.node.Name)
 	}
-	news = news || !a.told
-	a.told = true
-	return update, news
+	changed = changed || !a.started
+	a.started = true
+	return update, changed
 }
 
-// change lets f put into the catalog what arrived.
+// change runs f, which changes the catalog because of what arrived at the given time.
 func (a *API) change(arrived time.Time, f func(*catalog)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -154,7 +158,7 @@ func (a *API) change(arrived time.Time, f func(*catalog)) {
 	}
 }
 
-// synced notes that the catalog has all objects of a resource, or that it is known to have none.
+// synced records that the catalog holds all objects of a resource, or that the API server has none.
 func (a *API) synced(resource string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -17,28 +18,31 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
 	"nfproxy/logtest"
+	"nfproxy/render"
 )
 
-// impatient is a backoff for an API server that only we ask.
-func impatient() *wait.Backoff {
+// shortBackoff returns a backoff for an API server without other clients.
+func shortBackoff() *wait.Backoff {
 	return &wait.Backoff{Duration: 5 * time.Millisecond, Cap: 20 * time.Millisecond, Steps: 10, Factor: 2}
 }
 
-// TestAPI has what only an API server can do.
+// TestAPI tests what directories do not have.
 func TestAPI(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	for name, test := range map[string]func(*testing.T, *server){
 		"service CIDRs": testServiceCIDRs,
-		"node lost":     testNodeLost,
+		"node deleted":  testNodeDeleted,
 		"node missing":  testNodeMissing,
-		"rights":        testRights,
-		"gates":         testGates,
+		"interfaces":    testInterfaces,
+		"permissions":   testPermissions,
+		"incomplete":    testIncomplete,
 		"lists":         testLists,
 		"cut off":       testCutOff,
 		"restart":       testRestart,
@@ -47,7 +51,7 @@ func TestAPI(t *testing.T) {
 	}
 }
 
-// by returns the same server to a source with another way to reach it.
+// by returns the same server with a changed client configuration.
 func (s *server) by(change func(*rest.Config)) *server {
 	other := *s
 	other.config = rest.CopyConfig(s.config)
@@ -88,22 +92,22 @@ func testServiceCIDRs(t *testing.T, s *server) {
 	step(serverRanges)
 }
 
-func testNodeLost(t *testing.T, s *server) {
+func testNodeDeleted(t *testing.T, s *server) {
 	node := aNode("z1", "192.0.2.1")
 	w := newWorld(t, s, node)
 	if w.last.NotEligible || w.last.Node.Zone != "z1" {
-		t.Errorf("first %v", w.last)
+		t.Errorf("first Update: %v", w.last)
 	}
 	w.remove(node)
-	if update := w.only(); !update.NotEligible { // and the same node
-		t.Errorf("lost: %v", update)
+	if update := w.only(); !update.NotEligible { // only checks that the node's facts are the same
+		t.Errorf("Node deleted: %v", update)
 	}
 	w.source.(*API).clients.dialer.CloseAll()
 	w.quiet()
-	w.logged(1, "Node is gone")
+	w.logged(1, "Node object of this machine was deleted")
 	w.put(node)
 	if update := w.only(); update.NotEligible {
-		t.Errorf("there again: %v", update)
+		t.Errorf("Node created again: %v", update)
 	}
 }
 
@@ -113,12 +117,45 @@ func testNodeMissing(t *testing.T, s *server) {
 	if !w.last.NotEligible {
 		t.Error("eligible without a Node")
 	}
-	w.logged(1, "level=WARN", "Node is not there", "node=n1")
+	w.logged(1, "level=WARN", "Node object of this machine does not exist", "node=n1")
 }
 
-// A right that is missing is named, and an Update comes when it is there. Without the right to read ServiceCIDRs there is
-// one all the same.
-func testRights(t *testing.T, s *server) {
+// testInterfaces: a change of the interface addresses gives an Update with all Services and without the Node's addresses.
+func testInterfaces(t *testing.T, s *server) {
+	m := newMachine(t)
+	m.add("192.0.2.1/24")
+	nodePorts := nodePortAddresses{interfaces: m.follow("192.0.2.0/24")}
+	w := &world{watched: newWatched(t, nil, new(logtest.Buffer)), cluster: s, there: map[objectKey]runtime.Object{}}
+	w.put(aNode("z1", "198.51.100.1"), aService("web", "10.96.1.1"))
+	a, err := newAPI(s.config, render.Node{Name: "n1"}, nodePorts, shortBackoff(), w.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		w.must(a.Close())
+		for _, o := range w.there {
+			s.remove(w, o)
+		}
+	}()
+	w.source = a
+	expect := func(want ...string) {
+		t.Helper()
+		clear(w.state)
+		if _, err := w.next(patience); err != nil || !slices.Equal(w.last.Node.Addresses, addrs(want...)) || w.last.Node.Zone != "z1" {
+			t.Fatalf("Update %v, %v, want addresses %v", w.last, err, want)
+		}
+		w.until("web http 80/tcp")
+	}
+	expect("192.0.2.1")
+	m.add("192.0.2.2/24")
+	expect("192.0.2.1", "192.0.2.2")
+	m.del("192.0.2.2/24")
+	expect("192.0.2.1")
+}
+
+// testPermissions: a missing RBAC permission is logged, and the first Update follows when it is granted. The permission to
+// read ServiceCIDRs is not required.
+func testPermissions(t *testing.T, s *server) {
 	ctx := t.Context()
 	s.allow(t, "services", "", "services", "nodes")
 	nobody := s.by(func(c *rest.Config) { *c = *s.Config("nobody") })
@@ -132,8 +169,8 @@ func testRights(t *testing.T, s *server) {
 	if _, err := w.next(time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("Next: %v", err)
 	}
-	w.logged(1, "level=ERROR", "right is missing", "verb=watch", "resource=endpointslices.discovery.k8s.io")
-	w.logged(1, "level=ERROR", "right is missing", "verb=list", "resource=endpointslices.discovery.k8s.io")
+	w.logged(1, "level=ERROR", "RBAC permission is missing", "verb=watch", "resource=endpointslices.discovery.k8s.io")
+	w.logged(1, "level=ERROR", "RBAC permission is missing", "verb=list", "resource=endpointslices.discovery.k8s.io")
 	s.allow(t, "slices", "discovery.k8s.io", "endpointslices")
 	if _, err := w.next(patience); err != nil {
 		t.Fatal(err)
@@ -141,7 +178,7 @@ func testRights(t *testing.T, s *server) {
 	if w.last.Node.ServiceCIDRs != nil {
 		t.Errorf("ranges %v", w.last.Node.ServiceCIDRs)
 	}
-	w.logged(1, "level=INFO", "right is missing", "verb=watch", "resource=servicecidrs.networking.k8s.io")
+	w.logged(1, "level=INFO", "RBAC permission is missing", "verb=watch", "resource=servicecidrs.networking.k8s.io")
 	s.allow(t, "ranges", "networking.k8s.io", "servicecidrs")
 	if _, err := w.next(patience); err != nil || w.ranges() != serverRanges {
 		t.Fatalf("ranges %v, %v", w.ranges(), err)
@@ -152,7 +189,7 @@ func testRights(t *testing.T, s *server) {
 	}
 }
 
-// allow gives the user nobody the right to list and watch.
+// allow grants the user nobody the permission to list and watch the resources.
 func (s *server) allow(t *testing.T, name, group string, resources ...string) {
 	t.Helper()
 	ctx, meta := context.Background(), metav1.ObjectMeta{Name: "test-" + name, Labels: map[string]string{"test": ""}}
@@ -175,8 +212,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// There is no Update while the server has not told of one of the resources, whichever it is.
-func testGates(t *testing.T, s *server) {
+// testIncomplete: there is no Update before the objects of all resources are known.
+func testIncomplete(t *testing.T, s *server) {
 	for _, r := range resources("n1") {
 		gate := make(chan struct{})
 		w := &world{watched: newWatched(t, nil, new(logtest.Buffer))}
@@ -205,7 +242,7 @@ func testGates(t *testing.T, s *server) {
 	}
 }
 
-// A server that does not stream is asked for lists.
+// testLists: the initial objects are listed if the server does not support streams.
 func testLists(t *testing.T, s *server) {
 	var streams, lists atomic.Int32
 	old := s.by(func(c *rest.Config) {
@@ -217,7 +254,7 @@ func testLists(t *testing.T, s *server) {
 				if r.URL.Query().Has("sendInitialEvents") {
 					streams.Add(1)
 					query := r.URL.Query()
-					query.Set("resourceVersionMatch", "nonsense") // the server refuses it as it would the stream
+					query.Set("resourceVersionMatch", "invalid") // the server rejects it, as one without streams rejects the request
 					r.URL.RawQuery = query.Encode()
 				}
 				return next.RoundTrip(r)
@@ -235,7 +272,7 @@ func testLists(t *testing.T, s *server) {
 	w.logged(0, "does not answer")
 }
 
-// line is the way to a server, that can be cut.
+// line is a connection to a server that a test can cut.
 type line struct {
 	mu    sync.Mutex
 	cut   bool
@@ -270,7 +307,7 @@ func (l *line) dialled() int {
 	return l.dials
 }
 
-// What changed while there was no connection is told after it, in one Update or more, and nothing else.
+// testCutOff: after a lost connection Updates report what has changed meanwhile and nothing else.
 func testCutOff(t *testing.T, s *server) {
 	var l line
 	w := newWorld(t, l.to(s), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("a-1", "a", "10.1.0.1"))
@@ -292,7 +329,8 @@ func testCutOff(t *testing.T, s *server) {
 	w.quiet()
 }
 
-// After a restart the server has forgotten what changed before, and everything is told again to the source (410 Gone).
+// testRestart: after a restart the server no longer knows earlier changes (410 Gone) and sends all objects again. Updates
+// still report only what has changed.
 func testRestart(t *testing.T, s *server) {
 	var l line
 	w := newWorld(t, l.to(s), aNode("z1", "192.0.2.1"), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("a-1", "a", "10.1.0.1"))

@@ -12,47 +12,48 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// connection tells the log when the API server stops to answer and when it answers again, and what it refuses: each time
-// once, however often it is asked.
+// availability tracks whether the API server answers the requests for each resource. It logs once when the API server
+// becomes unavailable, once when it is available again, and once for each kind of request that the server denies.
 type availability struct {
 	log *slog.Logger
 
 	mu sync.Mutex
-	// lost is when the first of failing failed; failing are the resources whose last request was not answered.
-	lost    time.Time
-	failing map[string]bool
-	// refused are the requests that the server has refused to answer, as "resource verb".
-	refused map[string]bool
+	// unanswered are the resources whose last request was not answered. unavailableSince is when the first of these requests
+	// failed; it is zero while the API server is available.
+	unanswered       map[string]bool
+	unavailableSince time.Time
+	// denied are the requests that the server has denied, as "resource verb".
+	denied map[string]bool
 }
 
-func newConnection(log *slog.Logger) *availability {
-	return &availability{log: log, failing: map[string]bool{}, refused: map[string]bool{}}
+func newAvailability(log *slog.Logger) *availability {
+	return &availability{log: log, unanswered: map[string]bool{}, denied: map[string]bool{}}
 }
 
-// observe takes note of what became of a request.
-func (c *availability) observe(verb string, r resource, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !answered(err) {
-		c.fail(r.name, err)
+// observe records the result of a request.
+func (a *availability) observe(verb string, r resource, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !isAnswer(err) {
+		a.unanswer(r.name, err)
 		return
 	}
-	c.answer(r.name)
+	a.answer(r.name)
 	switch {
 	case err == nil:
-		for key := range c.refused {
+		for key := range a.denied {
 			if strings.HasPrefix(key, r.name+" ") {
-				delete(c.refused, key)
+				delete(a.denied, key)
 			}
 		}
 	case apierrors.IsForbidden(err), apierrors.IsNotFound(err):
-		c.refuse(verb, r, err)
+		a.deny(verb, r, err)
 	}
 }
 
-// answered tells whether the server has answered a request as it had to: also by saying that it was wrong to ask, as it is
-// for a stream that it does not know or for changes that it no longer knows.
-func answered(err error) bool {
+// isAnswer reports whether the result of a request shows that the API server is available. Most client errors do, such as
+// those for a stream that the server does not support or for a resource version that has expired.
+func isAnswer(err error) bool {
 	if err == nil {
 		return true
 	}
@@ -68,36 +69,36 @@ func answered(err error) bool {
 	}
 }
 
-func (c *availability) fail(name string, err error) {
-	c.failing[name] = true
-	if c.lost.IsZero() {
-		c.lost = time.Now()
-		c.log.Warn("the API server does not answer; until it does, everything stays as it was last known", "resource", name,
+func (a *availability) unanswer(resource string, err error) {
+	a.unanswered[resource] = true
+	if a.unavailableSince.IsZero() {
+		a.unavailableSince = time.Now()
+		a.log.Warn("the API server does not answer; the last known state stays in use", "resource", resource,
 			"error", err)
 	}
 }
 
-func (c *availability) answer(name string) {
-	delete(c.failing, name)
-	if !c.lost.IsZero() && len(c.failing) == 0 {
-		c.log.Info("the API server answers again", "after", time.Since(c.lost).Round(time.Millisecond))
-		c.lost = time.Time{}
+func (a *availability) answer(resource string) {
+	delete(a.unanswered, resource)
+	if !a.unavailableSince.IsZero() && len(a.unanswered) == 0 {
+		a.log.Info("the API server answers again", "after", time.Since(a.unavailableSince).Round(time.Millisecond))
+		a.unavailableSince = time.Time{}
 	}
 }
 
-// refuse logs what is missing. What is optional may be missing.
-func (c *availability) refuse(verb string, r resource, err error) {
+// deny logs that the server has denied a request. For an optional resource this is no error.
+func (a *availability) deny(verb string, r resource, err error) {
 	key := r.name + " " + verb
-	if c.refused[key] {
+	if a.denied[key] {
 		return
 	}
-	c.refused[key] = true
-	level, message := slog.LevelError, "the API server refuses to tell of a resource: the right is missing"
+	a.denied[key] = true
+	level, message := slog.LevelError, "the API server denies access to a resource: RBAC permission is missing"
 	if apierrors.IsNotFound(err) {
 		message = "the API server has no such resource"
 	}
 	if r.optional {
 		level = slog.LevelInfo
 	}
-	c.log.Log(context.Background(), level, message, "verb", verb, "resource", r.version.WithResource(r.name).GroupResource(), "error", err)
+	a.log.Log(context.Background(), level, message, "verb", verb, "resource", r.version.WithResource(r.name).GroupResource(), "error", err)
 }

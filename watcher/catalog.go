@@ -12,100 +12,162 @@ import (
 	"nfproxy/render"
 )
 
-// catalog holds the objects of a source, reduced, and knows what they change. It does not care where objects come
-// from: a source puts and removes them and takes Updates.
+// catalog holds the reduced objects of a source and computes Updates from their changes. It does not depend on the kind of
+// source: a source calls put and remove, and then update.
 type catalog struct {
 	log *slog.Logger
-	// node is this machine's Node object, nil while there is none. nodeNeeded says that there must be one.
-	node       *node
-	nodeNeeded bool
-	services   map[render.ServiceName]*service
-	// slices are those of each Service, by their own names, whether there is the Service or not.
-	slices map[render.ServiceName]map[string]*slice
-	// named are all slices, also those of no Service.
-	named        map[objectName]*slice
+	// nodeRequired is true for an API server. Then a machine without a Node object is not eligible for new connections from
+	// load balancers, and the last facts of a deleted Node stay in use.
+	nodeRequired bool
+	nodePorts    nodePortAddresses
+
+	// node is this machine's Node, nil if there is none.
+	node         *node
+	services     map[render.ServiceName]*service
 	serviceCIDRs map[string]*serviceCIDR
+	slicesByName map[sliceName]*slice
+	// slicesByService holds the slices that belong to a Service, by their own names, whether the Service exists or not.
+	slicesByService map[render.ServiceName]map[string]*slice
+
 	// dirty are the Services to join again.
 	dirty map[render.ServiceName]bool
-	// joined is what Updates have told so far.
+	// joined are the Services as Updates have reported them.
 	joined map[render.ServiceName]render.Service
-	// told is the last Update, without its Services; begun says that there was one.
-	told  render.Update
-	begun bool
+	// reported is the previous Update without its Services. started is false until the first Update.
+	reported render.Update
+	started  bool
 
-	// arrived is when the source got what it puts, seen when it got the first that made a difference since the last Update.
+	// arrived is when the source received the objects that it is putting. seen is when it received the first change since
+	// the previous Update.
 	arrived, seen time.Time
-	// triggered is what has caused the changes of each Service's slices since the last Update.
+	// triggered are the trigger times of the changes of each Service's slices since the previous Update.
 	triggered map[render.ServiceName][]time.Time
 	created   time.Time
 }
 
-// objectName names an object, as far as its kind is known.
-type objectName struct {
+// sliceName identifies an EndpointSlice.
+type sliceName struct {
 	namespace, name string
 }
 
 func newCatalog(log *slog.Logger) *catalog {
 	return &catalog{
-		log:          log,
-		services:     map[render.ServiceName]*service{},
-		slices:       map[render.ServiceName]map[string]*slice{},
-		named:        map[objectName]*slice{},
-		serviceCIDRs: map[string]*serviceCIDR{},
-		dirty:        map[render.ServiceName]bool{},
-		joined:       map[render.ServiceName]render.Service{},
-		triggered:    map[render.ServiceName][]time.Time{},
-		created:      time.Now(),
+		log:             log,
+		services:        map[render.ServiceName]*service{},
+		serviceCIDRs:    map[string]*serviceCIDR{},
+		slicesByName:    map[sliceName]*slice{},
+		slicesByService: map[render.ServiceName]map[string]*slice{},
+		dirty:           map[render.ServiceName]bool{},
+		joined:          map[render.ServiceName]render.Service{},
+		triggered:       map[render.ServiceName][]time.Time{},
+		created:         time.Now(),
 	}
 }
 
-// touch notes that something is not what it was.
+// put adds or replaces an object and logs the problems that it did not have before.
+func (c *catalog) put(o object) {
+	switch {
+	case o.service != nil:
+		c.putService(o.service)
+	case o.slice != nil:
+		c.putSlice(o.slice)
+	case o.node != nil:
+		c.putNode(o.node)
+	case o.serviceCIDR != nil:
+		c.putServiceCIDR(o.serviceCIDR)
+	}
+}
+
+// remove removes an object.
+func (c *catalog) remove(key objectKey) {
+	switch key.kind {
+	case serviceKind:
+		c.removeService(render.ServiceName{Namespace: key.namespace, Name: key.name})
+	case sliceKind:
+		c.removeSlice(sliceName{key.namespace, key.name})
+	case nodeKind:
+		c.removeNode(key.name)
+	case serviceCIDRKind:
+		c.removeServiceCIDR(key.name)
+	}
+}
+
+// retain removes all objects of a kind but those to keep.
+func (c *catalog) retain(kind string, keep map[objectKey]bool) {
+	for _, key := range c.keys(kind) {
+		if !keep[key] {
+			c.remove(key)
+		}
+	}
+}
+
+// keys returns the keys of all objects of a kind.
+func (c *catalog) keys(kind string) (keys []objectKey) {
+	switch kind {
+	case serviceKind:
+		for name := range c.services {
+			keys = append(keys, objectKey{kind, name.Namespace, name.Name})
+		}
+	case sliceKind:
+		for name := range c.slicesByName {
+			keys = append(keys, objectKey{kind, name.namespace, name.name})
+		}
+	case nodeKind:
+		if c.node != nil {
+			keys = append(keys, objectKey{kind: kind, name: c.node.name})
+		}
+	case serviceCIDRKind:
+		for name := range c.serviceCIDRs {
+			keys = append(keys, objectKey{kind: kind, name: name})
+		}
+	}
+	return keys
+}
+
+// touch records that something has changed.
 func (c *catalog) touch() {
 	if c.seen.IsZero() {
 		c.seen = c.arrived
 	}
 }
 
-// touchService notes that a Service or one of its slices is not what it was.
+// touchService records that a Service or one of its slices has changed.
 func (c *catalog) touchService(name render.ServiceName) {
 	c.dirty[name] = true
 	c.touch()
 }
 
-// putNode adds or replaces this machine's Node and logs the problems that it did not have before.
 func (c *catalog) putNode(n *node) {
 	if reflect.DeepEqual(n, c.node) {
 		return
 	}
-	c.report(deref(c.node).problems, n.problems)
+	c.logProblems(deref(c.node).problems, n.problems)
 	c.node = n
 	c.touch()
 }
 
-func (c *catalog) removeNode() {
-	c.node = nil
-	c.touch()
-}
-
-// loseNode notes that this machine's Node is no longer in the cluster. What it said stays true of a machine that goes on.
-func (c *catalog) loseNode(name string) {
-	if c.node == nil || c.node.lost {
+func (c *catalog) removeNode(name string) {
+	if !c.nodeRequired {
+		c.node = nil
+		c.touch()
 		return
 	}
-	lost := *c.node
-	lost.lost = true
-	c.node = &lost
-	c.log.Warn("this machine's Node is gone, what it said last goes on to hold", "node", name)
+	if c.node == nil || c.node.deleted {
+		return
+	}
+	last := *c.node
+	last.deleted = true
+	c.node = &last
+	c.log.Warn("the Node object of this machine was deleted; its last state stays in use", "node", name)
 	c.touch()
 }
 
-// putService adds or replaces a Service and logs the problems that it did not have before.
 func (c *catalog) putService(s *service) {
 	old := c.services[s.ServiceName]
 	if reflect.DeepEqual(old, s) {
 		return
 	}
-	c.report(deref(old).problems, s.problems)
+	c.logProblems(deref(old).problems, s.problems)
 	c.services[s.ServiceName] = s
 	c.touchService(s.ServiceName)
 }
@@ -115,61 +177,59 @@ func (c *catalog) removeService(name render.ServiceName) {
 	c.touchService(name)
 }
 
-// putSlice adds or replaces an EndpointSlice and logs the problems that it did not have before.
 func (c *catalog) putSlice(s *slice) {
-	name := objectName{s.namespace, s.name}
-	old := c.named[name]
-	if old != nil && old.same(s) {
+	name := sliceName{s.namespace, s.name}
+	old := c.slicesByName[name]
+	if old != nil && old.equal(s) {
 		return
 	}
-	c.report(deref(old).problems, s.problems)
+	c.logProblems(deref(old).problems, s.problems)
 	c.unlink(old)
-	c.named[name] = s
+	c.slicesByName[name] = s
 	if s.service == "" {
 		return
 	}
-	of := s.of()
-	if c.slices[of] == nil {
-		c.slices[of] = map[string]*slice{}
+	service := s.serviceName()
+	if c.slicesByService[service] == nil {
+		c.slicesByService[service] = map[string]*slice{}
 	}
-	c.slices[of][s.name] = s
-	c.touchService(of)
+	c.slicesByService[service][s.name] = s
+	c.touchService(service)
 	if s.triggered.After(c.created) {
-		c.triggered[of] = append(c.triggered[of], s.triggered)
+		c.triggered[service] = append(c.triggered[service], s.triggered)
 	}
 }
 
-// removeSlice removes an EndpointSlice. Its annotation tells of its last change, not of its end, so what triggered the
-// Service's changes is not known any more (pkg/proxy/endpointschangetracker.go).
-func (c *catalog) removeSlice(name objectName) {
-	old := c.named[name]
-	delete(c.named, name)
+// removeSlice removes an EndpointSlice. The trigger time in its annotation belongs to its last change, not to its removal,
+// so the trigger times of the Service's changes are no longer known (as in pkg/proxy/endpointschangetracker.go).
+func (c *catalog) removeSlice(name sliceName) {
+	old := c.slicesByName[name]
+	delete(c.slicesByName, name)
 	c.unlink(old)
 	if old != nil {
-		delete(c.triggered, old.of())
+		delete(c.triggered, old.serviceName())
 	}
 }
 
-// unlink takes a slice from its Service, if it has one.
+// unlink removes a slice from its Service, if it belongs to one.
 func (c *catalog) unlink(s *slice) {
 	if s == nil || s.service == "" {
 		return
 	}
-	of := s.of()
-	delete(c.slices[of], s.name)
-	if len(c.slices[of]) == 0 {
-		delete(c.slices, of)
+	service := s.serviceName()
+	delete(c.slicesByService[service], s.name)
+	if len(c.slicesByService[service]) == 0 {
+		delete(c.slicesByService, service)
 	}
-	c.touchService(of)
+	c.touchService(service)
 }
 
-// putServiceCIDR adds or replaces a ServiceCIDR and logs the problems that it did not have before.
 func (c *catalog) putServiceCIDR(s *serviceCIDR) {
 	old := c.serviceCIDRs[s.name]
 	if reflect.DeepEqual(old, s) {
 		return
 	}
-	c.report(deref(old).problems, s.problems)
+	c.logProblems(deref(old).problems, s.problems)
 	c.serviceCIDRs[s.name] = s
 	c.touch()
 }
@@ -179,8 +239,8 @@ func (c *catalog) removeServiceCIDR(name string) {
 	c.touch()
 }
 
-// report logs problems that are new.
-func (c *catalog) report(old, now []Problem) {
+// logProblems logs the problems that are in now and not in old.
+func (c *catalog) logProblems(old, now []Problem) {
 	for _, p := range now {
 		if slices.Contains(old, p) {
 			continue
@@ -193,51 +253,54 @@ func (c *catalog) report(old, now []Problem) {
 	}
 }
 
-// update joins the Services that changed and returns those whose joined value did, sorted by name, or all of them if the
-// node did. It tells whether there is anything new. The node is as given, always the same, with what its object and the
-// ServiceCIDRs say.
-func (c *catalog) update(given render.Node) (update render.Update, news bool) {
+// update joins the Services that have changed and returns an Update with those whose joined value differs, sorted by name,
+// or with all Services if the node differs. It reports whether the Update contains a change. given is the node as the
+// settings describe it, the same at each call; the facts of the Node object and of the ServiceCIDRs are added.
+func (c *catalog) update(given render.Node) (update render.Update, changed bool) {
 	update.Node = c.node.describe(given)
+	update.Node.Addresses = c.nodePorts.choose(update.Node.Addresses)
 	update.Node.ServiceCIDRs = c.allServiceCIDRs(given.ServiceCIDRs)
-	update.NotEligible = !c.node.eligible(c.nodeNeeded)
-	changed := !update.Node.Equal(c.told.Node)
+	update.NotEligible = !c.node.eligible(c.nodeRequired)
+	nodeChanged := !update.Node.Equal(c.reported.Node)
 	for _, name := range slices.SortedFunc(maps.Keys(c.dirty), render.ServiceName.Compare) {
-		now, gone, differs := c.rejoin(name)
+		service, removed, differs := c.rejoin(name)
 		switch {
-		case gone:
+		case removed:
 			update.Removed = append(update.Removed, name)
-		case differs && !changed:
-			update.Services = append(update.Services, now)
+		case differs && !nodeChanged:
+			update.Services = append(update.Services, service)
 		}
-		if differs && c.begun {
+		if differs && c.started {
 			update.Triggered = append(update.Triggered, c.triggered[name]...)
 		}
 	}
-	if changed {
+	if nodeChanged {
 		for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
 			update.Services = append(update.Services, c.joined[name])
 		}
 	}
-	news = changed || len(update.Services) > 0 || len(update.Removed) > 0 || update.NotEligible != c.told.NotEligible
+	changed = nodeChanged || len(update.Services) > 0 || len(update.Removed) > 0 || update.NotEligible != c.reported.NotEligible
 	update.Seen = cmp.Or(c.seen, time.Now())
-	c.told, c.begun, c.seen = render.Update{Node: update.Node, NotEligible: update.NotEligible}, true, time.Time{}
+	c.reported, c.started = render.Update{Node: update.Node, NotEligible: update.NotEligible}, true
+	c.seen = time.Time{}
 	clear(c.dirty)
 	clear(c.triggered)
-	return update, news
+	return update, changed
 }
 
-// rejoin joins a Service again and tells whether it is gone or differs from what Updates have told.
-func (c *catalog) rejoin(name render.ServiceName) (now render.Service, gone, differs bool) {
-	old, known := c.joined[name]
+// rejoin joins a Service again. It reports whether the Service was reported and is removed now, or differs from what was
+// reported.
+func (c *catalog) rejoin(name render.ServiceName) (joined render.Service, removed, differs bool) {
+	old, reported := c.joined[name]
 	svc := c.services[name]
 	if svc == nil || svc.skipped {
 		delete(c.joined, name)
-		return now, known, false
+		return joined, reported, false
 	}
-	now = join(svc, slices.Collect(maps.Values(c.slices[name])))
-	if known && same(old, now) {
+	joined = join(svc, slices.Collect(maps.Values(c.slicesByService[name])))
+	if reported && equal(old, joined) {
 		return old, false, false
 	}
-	c.joined[name] = now
-	return now, false, true
+	c.joined[name] = joined
+	return joined, false, true
 }

@@ -20,53 +20,58 @@ import (
 	"nfproxy/render"
 )
 
-// Dir is a source that reads a directory of manifests: Services, EndpointSlices and Nodes as YAML or JSON, as
-// `kubectl get -o yaml` prints them, in files that end in .yaml, .yml or .json and do not begin with a dot.
+// Dir is a source that reads a directory of manifests: Services, EndpointSlices and Nodes as YAML or JSON, in the format of
+// `kubectl get -o yaml`. Manifests are the files whose names end in .yaml, .yml or .json and do not begin with a dot.
 //
-// A change is seen when a file is closed after writing, renamed, linked or removed in the directory. Where the entry is a
-// symlink, a change of what it leads to is seen only if something in the directory changes with it, as in the mount of a
-// ConfigMap.
+// Dir notices a change when a file is closed after writing, or when a name is renamed, linked or removed in the directory.
+// If a name is a symlink, a change of its target is noticed only when something in the directory changes too, as it does in
+// a ConfigMap volume.
 type Dir struct {
 	path    string
 	node    render.Node
 	log     *slog.Logger
-	watch   *watch
+	watch   *dirWatch
 	closing func()
 	closed  chan struct{}
 
-	// The rest belongs to Next.
-	files   *files
-	catalog *catalog
-	entries map[string]entry
-	// retry are the names of entries that could not be read, or were being written, when it was their turn.
+	// The remaining fields are used only by Next.
+	manifests *manifestSet
+	catalog   *catalog
+	entries   map[string]entry
+	// retry are the names whose manifests could not be read, or were open for writing, at the last attempt.
 	retry map[string]bool
-	// unlisted says that the directory has to be listed, told that the first Update is out.
-	unlisted, told bool
-	opened         time.Time
+	// unlisted is true if the directory has to be listed. started is false until the first Update.
+	unlisted, started bool
+	opened            time.Time
 }
 
-// maxWait is how long the first Update waits for files that are being written.
+// maxWait limits how long the first Update waits for files that are open for writing.
 const maxWait = 5 * time.Second
 
-// entry is a manifest that is in the directory.
+// entry describes a manifest in the directory.
 type entry struct {
 	link bool // it is a symlink
-	busy bool // it was being written when it was its turn
+	busy bool // it was open for writing at the last attempt to read it
 }
 
-// NewDir opens the directory at path and watches it. The node is this machine; the manifest of its Node, while there is
-// one, gives the zone and the addresses. log gets what is wrong with the manifests. It is an error if path is not a
+// NewDir opens the directory at path and watches it. node describes this machine: the manifest of its Node, while there is
+// one, adds the zone and the addresses. Problems of the manifests are logged. NewDir returns an error if path is not a
 // directory or cannot be watched.
 func NewDir(path string, node render.Node, log *slog.Logger) (*Dir, error) {
+	return newDir(path, node, nodePortAddresses{}, log)
+}
+
+func newDir(path string, node render.Node, nodePorts nodePortAddresses, log *slog.Logger) (*Dir, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", path, err)
 	}
-	w, err := newWatch(path, log)
+	w, err := newDirWatch(path, log)
 	if err != nil {
 		return nil, err
 	}
 	c := newCatalog(log)
+	c.nodePorts = nodePorts
 	closed := make(chan struct{})
 	return &Dir{
 		path:  path,
@@ -77,26 +82,27 @@ func NewDir(path string, node render.Node, log *slog.Logger) (*Dir, error) {
 			close(closed)
 			w.close()
 		}),
-		closed:   closed,
-		files:    newFiles(log, c),
-		catalog:  c,
-		entries:  map[string]entry{},
-		retry:    map[string]bool{},
-		unlisted: true,
-		opened:   time.Now(),
+		closed:    closed,
+		manifests: newManifestSet(log, c),
+		catalog:   c,
+		entries:   map[string]entry{},
+		retry:     map[string]bool{},
+		unlisted:  true,
+		opened:    time.Now(),
 	}, nil
 }
 
-// Close ends the watch and makes Next return an error that is os.ErrClosed. It may be called more than once.
+// Close ends the watch. A pending or later Next returns an error that wraps os.ErrClosed. Close may be called more than
+// once.
 func (d *Dir) Close() error {
 	d.closing()
 	return nil
 }
 
-// Next blocks until something has changed and returns everything that has since the last call; the first call returns
-// the whole directory, even if there is nothing in it, and so does one after a change of the node. When ctx ends it
-// returns ctx.Err(). What it returns is kept to compare with and must not be changed. It must not be called while another
-// call is going on.
+// Next blocks until something has changed and returns everything that has changed since the previous call. The first call
+// returns the content of the whole directory, even if it is empty; a call after a change of the node returns all Services.
+// When ctx ends, Next returns ctx.Err(). The catalog keeps what Next returns, so callers must not modify it. Calls must not
+// overlap.
 func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 	for {
 		if err := d.ended(ctx); err != nil {
@@ -105,20 +111,20 @@ func (d *Dir) Next(ctx context.Context) (render.Update, error) {
 		changed := d.watch.take()
 		d.catalog.arrived = cmp.Or(changed.since, time.Now())
 		d.read(changed)
-		if !d.told && !d.complete() {
-			d.wait(ctx) // a first Update that lacks something would take it out of the kernel
+		if !d.started && !d.complete() {
+			d.wait(ctx) // an incomplete first Update would remove Services from the kernel
 			continue
 		}
-		if update, news := d.catalog.update(d.node); news || !d.told {
-			d.told = true
+		if update, changed := d.catalog.update(d.node); changed || !d.started {
+			d.started = true
 			return update, nil
 		}
 		d.wait(ctx)
 	}
 }
 
-// complete says whether the first Update can go out: the directory was listed, and no file of it is being written. For
-// writers that never end it does not wait.
+// complete reports whether the first Update can be returned: the directory has been listed and no manifest is open for
+// writing. It ignores writers that keep a manifest open for longer than maxWait.
 func (d *Dir) complete() bool {
 	if d.unlisted {
 		return false
@@ -144,32 +150,34 @@ func (d *Dir) ended(ctx context.Context) error {
 func (d *Dir) wait(ctx context.Context) {
 	var again <-chan time.Time
 	if len(d.retry) > 0 || d.unlisted {
-		again = time.After(lookAgain)
+		again = time.After(retryInterval)
 	}
 	select {
 	case <-ctx.Done():
 	case <-d.closed:
 	case <-d.watch.wake:
+	case <-d.catalog.nodePorts.changed():
 	case <-again:
 	}
 }
 
-// read brings the files up to date with what has changed.
+// read reads the manifests that may have changed.
 func (d *Dir) read(changed changes) {
+	// The value of a name is true if its manifest is known to be complete, see readFile.
 	names := d.retry
 	d.retry = map[string]bool{}
 	if d.unlisted = d.unlisted || changed.all; d.unlisted {
 		d.addAll(names)
 	}
-	links := false
+	otherEntries := false
 	for name, mask := range changed.names {
-		if manifestName(name) {
+		if isManifest(name) {
 			names[name] = names[name] || mask != inotify.InCreate
 		} else {
-			links = true
+			otherEntries = true
 		}
 	}
-	if links {
+	if otherEntries {
 		d.addLinks(names)
 	}
 	if slices.ContainsFunc(slices.Collect(maps.Keys(names)), d.vanished) {
@@ -180,11 +188,11 @@ func (d *Dir) read(changed changes) {
 	}
 }
 
-// addAll adds every manifest there is and was.
+// addAll adds all manifests in the directory and all that have been read before.
 func (d *Dir) addAll(names map[string]bool) {
 	listed, err := os.ReadDir(d.path)
 	if err != nil {
-		d.log.Error("listing the directory, what was read of it stays", "directory", d.path, "error", err)
+		d.log.Error("listing the directory failed; its last known content stays in use", "directory", d.path, "error", err)
 		return
 	}
 	d.unlisted = false
@@ -192,35 +200,35 @@ func (d *Dir) addAll(names map[string]bool) {
 		names[name] = true
 	}
 	for _, l := range listed {
-		if manifestName(l.Name()) {
+		if isManifest(l.Name()) {
 			names[l.Name()] = true
 		}
 	}
 }
 
-// vanished says whether a manifest that was there is not there any more.
+// vanished reports whether a manifest has been read before and is no longer in the directory.
 func (d *Dir) vanished(name string) bool {
 	_, known := d.entries[name]
 	_, err := os.Lstat(filepath.Join(d.path, name))
 	return known && errors.Is(err, fs.ErrNotExist)
 }
 
-// addNew adds the manifests that have not been read yet. One that vanished may have been renamed, and the event of its
-// new name still be on its way: taken apart, its objects would be gone for a moment.
+// addNew adds the manifests that have not been read before. A manifest that vanished may have been renamed while the event
+// of its new name is still pending. Without its new name its objects would be removed and added again.
 func (d *Dir) addNew(names map[string]bool) {
 	listed, err := os.ReadDir(d.path)
 	if err != nil {
-		return // gone notices
+		return // removeFile handles a missing directory
 	}
 	for _, l := range listed {
-		if _, known := d.entries[l.Name()]; !known && manifestName(l.Name()) {
-			names[l.Name()] = names[l.Name()] // false: it may have been created just now
+		if _, known := d.entries[l.Name()]; !known && isManifest(l.Name()) {
+			names[l.Name()] = names[l.Name()] // false unless set before: the file may have just been created
 		}
 	}
 }
 
-// addLinks adds the manifests that are symlinks. They may lead through any other entry of the directory: in the mount of
-// a ConfigMap all of them do, through ..data, and an update is the rename of that one symlink.
+// addLinks adds the manifests that are symlinks. They may lead through any other entry of the directory. In a ConfigMap
+// volume all of them lead through ..data, and an update renames only that symlink.
 func (d *Dir) addLinks(names map[string]bool) {
 	for name, e := range d.entries {
 		if e.link {
@@ -229,42 +237,43 @@ func (d *Dir) addLinks(names map[string]bool) {
 	}
 }
 
-func manifestName(name string) bool {
+func isManifest(name string) bool {
 	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
 }
 
-// readFile reads one manifest again. It is not whole if all that is known of it is that it was created.
-func (d *Dir) readFile(name string, whole bool) {
+// readFile reads a manifest again. complete is false if the only known event is the creation of the file.
+func (d *Dir) readFile(name string, complete bool) {
 	path := filepath.Join(d.path, name)
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		d.gone(name)
+		d.removeFile(name)
 		return
 	}
 	now := entry{link: err == nil && info.Mode()&fs.ModeSymlink != 0}
-	data, err := readWhole(path, whole || now.link)
+	data, err := readComplete(path, complete || now.link)
 	switch {
 	case errors.Is(err, errNotRegular):
-		d.log.Debug("not a file, ignored", "file", name)
+		d.log.Debug("not a regular file, ignored", "file", name)
 		d.forget(name)
 		return
-	case errors.Is(err, errNotYet):
+	case errors.Is(err, errJustCreated):
 	case errors.Is(err, errBusy):
 		if now.busy = true; !d.entries[name].busy {
-			d.log.Info("file is being written, it is read when it is closed", "file", name)
+			d.log.Info("file is open for writing, reading it when it is closed", "file", name)
 		}
 		d.retry[name] = true
 	case err != nil:
-		d.files.fail(name, err)
+		d.manifests.fail(name, err)
 		d.retry[name] = true
 	default:
-		d.files.set(name, parse(data, d.node.Name))
+		d.manifests.set(name, parse(data, d.node.Name))
 	}
 	d.entries[name] = now
 }
 
-// gone forgets a manifest that is no longer in the directory. If the directory itself is gone everything is kept.
-func (d *Dir) gone(name string) {
+// removeFile forgets a manifest that is no longer in the directory. If the directory itself is missing, its last known
+// content stays in use.
+func (d *Dir) removeFile(name string) {
 	if _, err := os.Stat(d.path); err != nil {
 		d.retry[name] = true
 		return
@@ -274,5 +283,5 @@ func (d *Dir) gone(name string) {
 
 func (d *Dir) forget(name string) {
 	delete(d.entries, name)
-	d.files.remove(name)
+	d.manifests.remove(name)
 }

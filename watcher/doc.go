@@ -1,21 +1,38 @@
-// Package watcher is where the cluster comes in: it joins Services and EndpointSlices into render.Service values,
-// completes the render.Node with what this machine's Node object and the ServiceCIDRs say, and tells what changed. There
-// are two sources: Dir reads a directory of manifests, API follows the API server.
+// Package watcher reads the state of a cluster and follows its changes. It turns Services and EndpointSlices into
+// render.Service values, and completes the render.Node with the facts of this machine's Node object and of the ServiceCIDRs.
 //
-// The promise of a source, whatever it watches: Next blocks until something that the rules depend on has changed and
-// returns everything that changed since the last call, each Service whole. The first call returns all there is, and not
-// before that is known. What changes nothing is never reported, also not when all of it is read again: after a lost
-// connection, a restart of the API server, another file with the same objects. Nothing waits to see whether more comes.
-// A bad object is logged once, naming its place and field, and stops no other. Close ends everything a source has begun.
+// The data flow, and the files it goes through:
 //
-// Objects are reduced to what the join needs when they arrive, and joined Services are kept to compare with: a source's
-// memory does not grow with what else the objects carry, not even while it reads all of them. A change costs the join of
-// the Services it touches; one of the node returns all of them again as they were joined.
+//	API server                          directory of manifests
+//	api.go, reflector.go,               dir.go, inotify.go, readfile.go,
+//	resources.go, restclients.go        documents.go, manifest.go, manifestset.go
+//	         \                             /
+//	          reduced objects: object.go
+//	          service.go, port.go, slice.go, node.go, servicecidr.go
+//	                      |
+//	                  catalog.go <- nodeportaddrs.go, interfaceaddrs.go
+//	                      |
+//	                   join.go: render.Service
+//	                      |
+//	                render.Update, returned by Next
 //
-// The sources differ in one thing. A directory may be without a Node, and is believed when its Node goes. In a cluster
-// there is one for every machine that takes part, so a machine without is to get nothing new from load balancers, and
-// goes on to be where its Node said it was.
+// open.go chooses the source by the settings.
 //
-// Package watcher does not decide what a Service means: which endpoints serve, what wins a conflict and what a packet
-// meets is for package render. It writes nothing, neither to the kernel nor to the source.
+// Both sources keep the same promises. Next blocks until something that the rules depend on has changed, and returns
+// everything that has changed since the previous call, each Service whole. The first call returns the complete state, and
+// only when all of it is known. Input that changes nothing is never reported, even if all of it is read again: after a lost
+// connection, after a restart of the API server, or when another file contains the same objects. Next does not delay an
+// Update to collect further changes. An invalid object is logged once, with its place and the field, and does not affect
+// other objects. Close ends everything that the source has started.
+//
+// Objects are reduced on arrival to what the join needs, and the joined Services are kept for comparison. The memory of a
+// source therefore does not depend on the other content of the objects, not even during the initial list. A change costs
+// the join of the Services that it touches; a change of the node returns all Services as they were joined before.
+//
+// The sources differ in one point. A directory need not contain a Node, and when its Node is removed, its facts no longer
+// hold. A cluster has a Node for every machine, so a machine without one must not get new connections from load balancers;
+// the facts of a deleted Node stay in use.
+//
+// Package watcher does not decide what a Service means: package render selects endpoints, resolves conflicts and decides
+// the fate of a packet. Package watcher writes neither to the kernel nor to the source.
 package watcher

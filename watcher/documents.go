@@ -10,7 +10,7 @@ import (
 	yamlv2 "go.yaml.in/yaml/v2"
 )
 
-// documents splits a file where YAML ends a document. The rest of a line that begins one belongs to it.
+// documents splits a file into YAML documents. The rest of a separator line belongs to the document after it.
 func documents(data []byte) [][]byte {
 	var docs [][]byte
 	var doc []byte
@@ -28,7 +28,7 @@ func documents(data []byte) [][]byte {
 	return append(docs, doc)
 }
 
-// separator tells whether a line is "---" or "...", and returns what follows on it.
+// separator reports whether a line begins with the separator "---" or "...", and returns the rest of the line.
 func separator(line []byte) (rest []byte, ok bool) {
 	rest, ok = bytes.CutPrefix(line, []byte("---"))
 	if !ok {
@@ -37,7 +37,7 @@ func separator(line []byte) (rest []byte, ok bool) {
 	return rest, ok && (len(rest) == 0 || strings.ContainsRune(" \t\r\n", rune(rest[0])))
 }
 
-// blank tells whether there is nothing but comments and directives, as before a file's first separator.
+// blank reports whether a document contains only comments and directives, as the text before the first separator does.
 func blank(doc []byte) bool {
 	for line := range bytes.Lines(doc) {
 		line = bytes.TrimSpace(line)
@@ -48,8 +48,8 @@ func blank(doc []byte) bool {
 	return true
 }
 
-// jsonValues reads a document as JSON objects one after the other, as jq prints them, up to the first error. There is
-// none where the text does not begin with a JSON object.
+// jsonValues reads a document as a sequence of JSON objects, the output format of jq, up to the first error. It returns
+// nothing if the text does not begin with a JSON object.
 func jsonValues(text []byte) (values []json.RawMessage, err error) {
 	if text = bytes.TrimSpace(text); len(text) == 0 || text[0] != '{' {
 		return nil, nil
@@ -65,9 +65,9 @@ func jsonValues(text []byte) (values []json.RawMessage, err error) {
 	}
 }
 
-// noMore returns an error if something follows the first object of a YAML document. The YAML library stops there without
-// a word. Only behind a closing brace anything may follow, so the rest need not be read twice.
-func noMore(text []byte) error {
+// trailingText returns an error if text follows the first object of a YAML document. The YAML library ignores such text
+// silently. Text can follow only a closing brace, so other documents need not be read twice.
+func trailingText(text []byte) error {
 	if !braced(text) {
 		return nil
 	}
@@ -77,12 +77,12 @@ func noMore(text []byte) error {
 		return err
 	}
 	if err := d.Decode(&ignored); !errors.Is(err, io.EOF) {
-		return errors.New("something follows the end of the object without a --- between")
+		return errors.New("text follows the end of the object without a --- separator")
 	}
 	return nil
 }
 
-// braced tells whether a document begins with a brace, or with an anchor or a tag that one may follow.
+// braced reports whether a document begins with a brace, or with an anchor or a tag, which a brace may follow.
 func braced(text []byte) bool {
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimSpace(line)

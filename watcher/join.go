@@ -8,8 +8,8 @@ import (
 	"nfproxy/render"
 )
 
-// join makes one value of a Service and its EndpointSlices. Equal inputs give equal values, in whatever order the slices
-// come: ports are in the Service's order, endpoints are sorted. What was wrong with them is in their problems.
+// join combines a Service and its EndpointSlices. The result does not depend on the order of the slices: ports are in the
+// Service's order, endpoints are sorted.
 func join(svc *service, from []*slice) render.Service {
 	from = slices.SortedFunc(slices.Values(from), func(a, b *slice) int { return cmp.Compare(a.name, b.name) })
 	joined := render.Service{
@@ -36,9 +36,9 @@ func join(svc *service, from []*slice) render.Service {
 	return joined
 }
 
-// endpoints returns what the slices offer for one Service port, sorted, each address and port once. While a pod moves
-// from one slice to another both have it for a moment: one that is not terminating wins, as with kube-proxy, then one
-// that is ready.
+// endpoints returns the endpoints of one Service port, sorted by address and port, each address and port once. While the
+// controller moves an endpoint from one slice to another, both contain it for a moment. Then one that is not terminating is
+// preferred, as in kube-proxy, and then one that is ready.
 func endpoints(port servicePort, from []*slice) []render.Endpoint {
 	var all []render.Endpoint
 	for _, s := range from {
@@ -59,7 +59,7 @@ func endpoints(port servicePort, from []*slice) []render.Endpoint {
 			}
 		}
 	}
-	// The sort is stable: of equals the first in slice and index order stays first.
+	// The sort is stable: of equal endpoints the first by slice name and index is kept.
 	slices.SortStableFunc(all, func(a, b render.Endpoint) int {
 		return cmp.Or(
 			a.AddrPort.Compare(b.AddrPort),
@@ -80,28 +80,28 @@ func falseFirst(a, b bool) int {
 	return 1
 }
 
-// same tells whether two joined Services are one to render. Both come from join, so order counts.
-func same(a, b render.Service) bool {
+// equal reports whether two joined Services are rendered alike. The order of lists counts, because both are results of join.
+func equal(a, b render.Service) bool {
 	return a.ServiceName == b.ServiceName && a.Created.Equal(b.Created) &&
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
 		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity &&
-		slices.EqualFunc(a.Ports, b.Ports, samePort)
+		slices.EqualFunc(a.Ports, b.Ports, equalPorts)
 }
 
-func samePort(a, b render.Port) bool {
+func equalPorts(a, b render.Port) bool {
 	return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort &&
-		slices.EqualFunc(a.Endpoints, b.Endpoints, sameEndpoint)
+		slices.EqualFunc(a.Endpoints, b.Endpoints, equalEndpoints)
 }
 
-func sameEndpoint(a, b render.Endpoint) bool {
-	hints := sameHints(a.Hints, b.Hints)
+func equalEndpoints(a, b render.Endpoint) bool {
+	hints := equalHints(a.Hints, b.Hints)
 	a.Hints, b.Hints = nil, nil
 	return hints && a == b
 }
 
-func sameHints(a, b *render.Hints) bool {
+func equalHints(a, b *render.Hints) bool {
 	if a == nil || b == nil {
 		return a == b
 	}

@@ -57,7 +57,7 @@ func apiEndpoint(addresses ...string) discoveryv1.Endpoint {
 	return discoveryv1.Endpoint{Addresses: addresses}
 }
 
-// brief prints a Service as the tests want it: addresses and policies, then one line per port.
+// brief formats a Service: a line with addresses and policies, then a line for each port.
 func brief(s render.Service) []string {
 	line := fmt.Sprint(s.ClusterIPs)
 	for _, more := range []struct {
@@ -90,7 +90,7 @@ func brief(s render.Service) []string {
 	return lines
 }
 
-// briefEndpoint marks what is not as usual: ! not ready, - not serving, ~ terminating, {zones; nodes} hints.
+// briefEndpoint formats an endpoint: ! not ready, - not serving, ~ terminating, {zones; nodes} hints.
 func briefEndpoint(e render.Endpoint) string {
 	text := e.AddrPort.String()
 	if !e.Ready {
@@ -160,13 +160,13 @@ func TestJoin(t *testing.T) {
 		if diff := cmp.Diff(want, got, compare, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
-		if !same(got, want) {
-			t.Fatal("not the same")
+		if !equal(got, want) {
+			t.Fatal("equal reports a difference")
 		}
 	}
 }
 
-// Of one address and port in several slices one endpoint counts.
+// TestJoinRepeatedEndpoint: of an address and port in several slices one endpoint is kept.
 func TestJoinRepeatedEndpoint(t *testing.T) {
 	t.Parallel()
 	endpoint := func(node string, ready, terminating bool) discoveryv1.Endpoint {
@@ -178,7 +178,7 @@ func TestJoinRepeatedEndpoint(t *testing.T) {
 	tests := []struct {
 		name string
 		from [][]discoveryv1.Endpoint // by slice, in name order
-		want string                   // the node of the one that counts
+		want string                   // the node of the endpoint that is kept
 	}{
 		{"staying before terminating", [][]discoveryv1.Endpoint{{endpoint("a", true, true)}, {endpoint("b", false, false)}}, "b"},
 		{"ready before not ready", [][]discoveryv1.Endpoint{{endpoint("a", false, false)}, {endpoint("b", true, false)}}, "b"},
@@ -197,7 +197,7 @@ func TestJoinRepeatedEndpoint(t *testing.T) {
 			for range 2 {
 				got := join(reduceService(apiService(nil)), from).Ports[0].Endpoints
 				if len(got) != 1 || got[0].Node != tt.want {
-					t.Errorf("%v, want the one of %s", got, tt.want)
+					t.Errorf("%v, want the endpoint of %s", got, tt.want)
 				}
 				slices.Reverse(from)
 			}
@@ -205,15 +205,15 @@ func TestJoinRepeatedEndpoint(t *testing.T) {
 	}
 }
 
-// A field that same does not look at would be a change that nobody hears of. Both sides are built apart: what is compared
-// are values.
-func TestSameSeesEveryField(t *testing.T) {
+// TestEqualComparesEveryField: a change of any field makes Services unequal; otherwise it would not be reported. Both sides
+// are built separately, so that values are compared and not pointers.
+func TestEqualComparesEveryField(t *testing.T) {
 	t.Parallel()
 	build := func() render.Service {
 		return render.Service{Ports: []render.Port{{Endpoints: []render.Endpoint{{Hints: &render.Hints{Zones: []string{"z"}, Nodes: []string{"n"}}}}}}}
 	}
-	if !same(build(), build()) {
-		t.Fatal("equal Services are not the same")
+	if !equal(build(), build()) {
+		t.Fatal("equal Services are reported as different")
 	}
 	parts := map[string]func(*render.Service) reflect.Value{
 		"Service":  func(s *render.Service) reflect.Value { return reflect.ValueOf(s) },
@@ -227,14 +227,14 @@ func TestSameSeesEveryField(t *testing.T) {
 			changed := build()
 			field := part(&changed).Elem().Field(i)
 			set(t, field)
-			if same(build(), changed) || same(changed, build()) {
-				t.Errorf("%s.%s makes no difference", name, part(&changed).Elem().Type().Field(i).Name)
+			if equal(build(), changed) || equal(changed, build()) {
+				t.Errorf("%s.%s is not compared", name, part(&changed).Elem().Type().Field(i).Name)
 			}
 		}
 	}
 }
 
-// set gives a field another value.
+// set changes the value of a field.
 func set(t *testing.T, field reflect.Value) {
 	t.Helper()
 	switch value := field.Addr().Interface().(type) {
@@ -259,7 +259,7 @@ func set(t *testing.T, field reflect.Value) {
 		case reflect.Pointer:
 			field.SetZero()
 		default:
-			t.Fatalf("a field of type %s", field.Type())
+			t.Fatalf("unknown field type %s", field.Type())
 		}
 	}
 }
@@ -272,7 +272,7 @@ func TestJoinServesWithoutSlices(t *testing.T) {
 	}
 }
 
-// An API object may be empty in every way the decoder lets through.
+// TestReduceEmpty: empty API objects are reduced without a panic.
 func TestReduceEmpty(t *testing.T) {
 	t.Parallel()
 	if s := reduceService(&corev1.Service{}); !s.skipped || s.Namespace != "default" {

@@ -2,7 +2,6 @@ package watcher
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,44 +15,24 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// objectKey names an object.
-type objectKey struct {
-	kind, namespace, name string
-}
-
-// String returns the kind and the name, such as "Service default/web".
-func (k objectKey) String() string {
-	if k.namespace == "" {
-		return strings.TrimSpace(k.kind + " " + k.name)
-	}
-	return k.kind + " " + k.namespace + "/" + k.name
-}
-
-// object is a reduced object: a service, a slice or a node.
-type object struct {
-	service *service
-	slice   *slice
-	node    *node
-}
-
-// finding is what is worth a line in the log about one document.
-type finding struct {
-	// document counts the file's documents from 1.
-	document int
-	// item is the place in a List, such as "items[3]", empty outside one.
-	item string
-	Problem
-	// bad says that the document gives nothing. A finding that is not bad is a remark.
-	bad bool
-}
-
-// manifest is what one file gives.
+// manifest is the content of one file.
 type manifest struct {
 	objects  map[objectKey]object
 	findings []finding
 }
 
-// bad tells whether any of the documents gives nothing because it is wrong.
+// finding is a problem of a document, or a remark about it.
+type finding struct {
+	// document is the number of the document in the file, from 1.
+	document int
+	// item is the place in a List, such as "items[3]", empty outside a List.
+	item string
+	Problem
+	// bad is true if the document or item provides no object because of the problem.
+	bad bool
+}
+
+// bad reports whether any document or item provides no object because of a problem.
 func (m manifest) bad() bool {
 	for _, f := range m.findings {
 		if f.bad {
@@ -63,8 +42,9 @@ func (m manifest) bad() bool {
 	return false
 }
 
-// parse reads a file of YAML or JSON documents. It is strict, as the API server is for kubectl: an unknown or repeated
-// field makes its document bad. Other documents, and other items of a List, are read all the same.
+// parse reads a file of YAML or JSON documents. It is strict, as the API server is towards kubectl: an unknown or repeated
+// field makes the document bad. Other documents, and other items of a List, are not affected. Of the Nodes only nodeName is
+// read.
 func parse(data []byte, nodeName string) manifest {
 	p := parser{node: nodeName, manifest: manifest{objects: map[objectKey]object{}}}
 	for _, text := range documents(data) {
@@ -73,7 +53,7 @@ func parse(data []byte, nodeName string) manifest {
 	return p.manifest
 }
 
-// parser is the place in the file and what it gave up to there.
+// parser holds the position in the file and the content up to it.
 type parser struct {
 	node     string
 	document int
@@ -81,7 +61,7 @@ type parser struct {
 	manifest
 }
 
-func (p *parser) note(key objectKey, field, detail string, bad bool) {
+func (p *parser) add(key objectKey, field, detail string, bad bool) {
 	p.findings = append(p.findings, finding{
 		document: p.document,
 		item:     p.item,
@@ -90,7 +70,7 @@ func (p *parser) note(key objectKey, field, detail string, bad bool) {
 	})
 }
 
-// text reads one YAML document, or JSON objects one after the other.
+// text reads one YAML document or a sequence of JSON objects.
 func (p *parser) text(text []byte) {
 	values, err := jsonValues(text)
 	for _, value := range values {
@@ -105,14 +85,15 @@ func (p *parser) text(text []byte) {
 		p.yaml(text)
 		return
 	}
-	p.note(objectKey{}, "", err.Error(), true)
+	p.add(objectKey{}, "", err.Error(), true)
 }
 
-// yaml reads one YAML document. A repeated field makes all of it bad, even a List: YAML is checked as a whole.
+// yaml reads one YAML document. A repeated field makes the whole document bad, even if it is a List: the YAML library checks
+// the document as a whole.
 func (p *parser) yaml(text []byte) {
 	value, err := yaml.YAMLToJSONStrict(text)
 	if err == nil {
-		err = noMore(text)
+		err = trailingText(text)
 	}
 	if err == nil {
 		p.decode(value, metav1.TypeMeta{})
@@ -120,12 +101,12 @@ func (p *parser) yaml(text []byte) {
 	}
 	var h header
 	if value, lenient := yaml.YAMLToJSON(text); lenient == nil {
-		_ = kjson.UnmarshalCaseSensitivePreserveInts(value, &h) // only to name the object, if it can be named
+		_ = kjson.UnmarshalCaseSensitivePreserveInts(value, &h) // without a name the finding is reported without one
 	}
-	p.note(h.key(), repeatedField(err), strings.Join(strings.Fields(err.Error()), " "), true)
+	p.add(h.key(), repeatedField(err), strings.Join(strings.Fields(err.Error()), " "), true)
 }
 
-// repeatedField finds the field in `line 4: key "spec" already set in map`.
+// repeatedField extracts the field from an error such as `line 4: key "spec" already set in map`.
 func repeatedField(err error) string {
 	before, _, ok := strings.Cut(err.Error(), `" already set in map`)
 	if !ok {
@@ -135,7 +116,7 @@ func repeatedField(err error) string {
 	return field
 }
 
-// header is what every object begins with.
+// header holds the fields that every object has.
 type header struct {
 	metav1.TypeMeta `json:",inline"`
 	Metadata        struct {
@@ -147,30 +128,29 @@ type header struct {
 func (h header) key() objectKey {
 	key := objectKey{kind: h.Kind, namespace: h.Metadata.Namespace, name: h.Metadata.Name}
 	switch h.Kind {
-	case "Service", "EndpointSlice":
+	case serviceKind, sliceKind:
 		key.namespace = namespace(key.namespace)
-	case "Node":
-		key.namespace = "" // a Node is in none, whatever it says
+	case nodeKind:
+		key.namespace = "" // Nodes have no namespace, even if the manifest sets one
 	}
 	return key
 }
 
-func namespace(s string) string { return cmp.Or(s, corev1.NamespaceDefault) }
-
-// decode reads one object or List. A typed List's items need no kind, the API server leaves it out: outer is what they are.
+// decode reads one object or List. The items of a typed List, such as a ServiceList, have no kind when the API server writes
+// it; outer is the kind that follows from the List.
 func (p *parser) decode(value []byte, outer metav1.TypeMeta) {
 	value = bytes.TrimSpace(value)
 	if string(value) == "null" {
 		return
 	}
 	if len(value) == 0 || value[0] != '{' {
-		p.note(objectKey{}, "", "it is not an object", true)
+		p.add(objectKey{}, "", "not an object", true)
 		return
 	}
 	var h header
-	// What cannot be read here is left empty; the strict decoding finds it again and says so.
+	// Fields that cannot be decoded stay empty here. The strict decoding fails on them again and reports them.
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(value, &h); err != nil && h.Kind == "" {
-		p.note(objectKey{}, "", err.Error(), true)
+		p.add(objectKey{}, "", err.Error(), true)
 		return
 	}
 	if h.TypeMeta == (metav1.TypeMeta{}) {
@@ -178,46 +158,48 @@ func (p *parser) decode(value []byte, outer metav1.TypeMeta) {
 	}
 	key := h.key()
 	switch (metav1.TypeMeta{APIVersion: h.APIVersion, Kind: h.Kind}) {
-	case kind("v1", "Service"):
+	case typeMeta("v1", serviceKind):
 		decodeInto(p, value, key, func(key objectKey, api *corev1.Service) {
-			p.take(key, object{service: reduceService(api)})
+			p.put(key, object{service: reduceService(api)})
 		})
-	case kind("discovery.k8s.io/v1", "EndpointSlice"):
+	case typeMeta("discovery.k8s.io/v1", sliceKind):
 		decodeInto(p, value, key, func(key objectKey, api *discoveryv1.EndpointSlice) {
-			p.take(key, object{slice: reduceSlice(api)})
+			p.put(key, object{slice: reduceSlice(api)})
 		})
-	case kind("v1", "Node"):
-		decodeInto(p, value, key, p.takeNode)
-	case kind("v1", "List"):
+	case typeMeta("v1", nodeKind):
+		decodeInto(p, value, key, p.putNode)
+	case typeMeta("v1", "List"):
 		p.list(value, key, metav1.TypeMeta{})
-	case kind("v1", "ServiceList"), kind("v1", "NodeList"), kind("discovery.k8s.io/v1", "EndpointSliceList"):
-		p.list(value, key, kind(h.APIVersion, strings.TrimSuffix(h.Kind, "List")))
+	case typeMeta("v1", "ServiceList"), typeMeta("v1", "NodeList"), typeMeta("discovery.k8s.io/v1", "EndpointSliceList"):
+		p.list(value, key, typeMeta(h.APIVersion, strings.TrimSuffix(h.Kind, "List")))
 	default:
-		p.foreign(key, h.TypeMeta)
+		p.unread(key, h.TypeMeta)
 	}
 }
 
-func kind(apiVersion, kind string) metav1.TypeMeta {
+func typeMeta(apiVersion, kind string) metav1.TypeMeta {
 	return metav1.TypeMeta{APIVersion: apiVersion, Kind: kind}
 }
 
-// foreign notes an object that is of no use here. It is bad only if it seems meant for us, in another version or
-// spelling: manifests of a whole application hold Deployments and the like, which must not keep the file from being good.
-func (p *parser) foreign(key objectKey, t metav1.TypeMeta) {
+// unread records an object of a kind that is not read. The finding is bad only if the object looks like one of the kinds
+// that are read, in another version or spelling. Deployments and the like are common in the manifests of an application and
+// must not make the file bad.
+func (p *parser) unread(key objectKey, t metav1.TypeMeta) {
 	switch {
 	case t.Kind == "":
-		p.note(key, "kind", "there is no kind", true)
+		p.add(key, "kind", "missing", true)
 	case t.APIVersion == "":
-		p.note(key, "apiVersion", "there is no apiVersion", true)
-	case ours(t):
-		p.note(key, "apiVersion", fmt.Sprintf("%s %s is not read, only v1 Service, Node and List and "+
+		p.add(key, "apiVersion", "missing", true)
+	case resemblesRead(t):
+		p.add(key, "apiVersion", fmt.Sprintf("%s %s is not supported, only v1 Service, Node and List and "+
 			"discovery.k8s.io/v1 EndpointSlice", t.APIVersion, t.Kind), true)
 	default:
-		p.note(key, "kind", fmt.Sprintf("%s %s is ignored", t.APIVersion, t.Kind), false)
+		p.add(key, "kind", fmt.Sprintf("%s %s is ignored", t.APIVersion, t.Kind), false)
 	}
 }
 
-func ours(t metav1.TypeMeta) bool {
+// resemblesRead reports whether a type is probably meant as one of the types that are read.
+func resemblesRead(t metav1.TypeMeta) bool {
 	group, _, named := strings.Cut(t.APIVersion, "/")
 	kind := strings.ToLower(strings.TrimSuffix(t.Kind, "List"))
 	if !named {
@@ -226,10 +208,10 @@ func ours(t metav1.TypeMeta) bool {
 	return group == discoveryv1.GroupName && kind == "endpointslice"
 }
 
-// list reads the items of a List one by one, so that a bad one costs itself alone.
+// list reads the items of a List one by one, so that a bad item does not affect the others.
 func (p *parser) list(value []byte, key objectKey, inner metav1.TypeMeta) {
 	if p.item != "" {
-		p.note(key, "kind", "a List in a List is not read", true)
+		p.add(key, "kind", "a List inside a List is not supported", true)
 		return
 	}
 	var l struct {
@@ -247,33 +229,33 @@ func (p *parser) list(value []byte, key objectKey, inner metav1.TypeMeta) {
 	p.item = ""
 }
 
-// decodeInto decodes an object of type T, checks its name and hands it to take.
-func decodeInto[T any](p *parser, value []byte, key objectKey, take func(objectKey, *T)) {
+// decodeInto decodes an object of type T, checks its name and calls put with it.
+func decodeInto[T any](p *parser, value []byte, key objectKey, put func(objectKey, *T)) {
 	api := new(T)
-	if p.strict(value, key, api) && p.named(key) {
-		take(key, api)
+	if p.strict(value, key, api) && p.validName(key) {
+		put(key, api)
 	}
 }
 
-// strict decodes and tells whether it worked out, with unknown and repeated fields as errors.
+// strict decodes a value. Unknown and repeated fields are errors. It reports whether there was no error.
 func (p *parser) strict(value []byte, key objectKey, into any) bool {
-	wrong, err := kjson.UnmarshalStrict(value, into)
+	fieldErrs, err := kjson.UnmarshalStrict(value, into)
 	if err != nil {
-		p.note(key, typeErrorField(err), err.Error(), true)
+		p.add(key, typeErrorField(err), err.Error(), true)
 		return false
 	}
-	for _, err := range wrong {
+	for _, err := range fieldErrs {
 		var field string
 		if at, ok := errors.AsType[kjson.FieldError](err); ok {
 			field = at.FieldPath()
 		}
-		p.note(key, field, err.Error(), true)
+		p.add(key, field, err.Error(), true)
 	}
-	return len(wrong) == 0
+	return len(fieldErrs) == 0
 }
 
-// typeErrorField finds the field in "json: cannot unmarshal string into Go struct field ServicePort.spec.ports.port of
-// type int32". The decoder's error type is not exported.
+// typeErrorField extracts the field from an error such as "json: cannot unmarshal string into Go struct field
+// ServicePort.spec.ports.port of type int32". The decoder's error type is not exported.
 func typeErrorField(err error) string {
 	_, field, _ := strings.Cut(err.Error(), "Go struct field ")
 	field, _, _ = strings.Cut(field, " of type ")
@@ -281,37 +263,37 @@ func typeErrorField(err error) string {
 	return field
 }
 
-// named tells whether an object has a name that the API server would have let in. Names end up in the names of chains
-// and in comments, and nobody else checks those of manifests.
-func (p *parser) named(key objectKey) bool {
-	wrong := validation.IsDNS1123Subdomain(key.name)
-	if len(wrong) > 0 {
-		p.note(key, "metadata.name", wrong[0], true)
+// validName reports whether the API server would accept an object's name and namespace. They become part of chain names and
+// comments, and no API server has checked those of a manifest.
+func (p *parser) validName(key objectKey) bool {
+	errs := validation.IsDNS1123Subdomain(key.name)
+	if len(errs) > 0 {
+		p.add(key, "metadata.name", errs[0], true)
 		return false
 	}
-	if key.kind != "Node" {
-		if wrong = validation.IsDNS1123Label(key.namespace); len(wrong) > 0 {
-			p.note(key, "metadata.namespace", wrong[0], true)
+	if key.kind != nodeKind {
+		if errs = validation.IsDNS1123Label(key.namespace); len(errs) > 0 {
+			p.add(key, "metadata.namespace", errs[0], true)
 			return false
 		}
 	}
 	return true
 }
 
-func (p *parser) take(key objectKey, o object) {
+func (p *parser) put(key objectKey, o object) {
 	if _, ok := p.objects[key]; ok {
-		p.note(key, "metadata.name", "it is in this file already, the last one is used", false)
+		p.add(key, "metadata.name", "the file contains this object more than once, the last one is used", false)
 	}
 	p.objects[key] = o
 }
 
-// takeNode takes this machine's Node. Other Nodes mean nothing here.
-func (p *parser) takeNode(key objectKey, api *corev1.Node) {
+// putNode takes this machine's Node and skips other Nodes.
+func (p *parser) putNode(key objectKey, api *corev1.Node) {
 	if key.name == p.node {
-		p.take(key, object{node: reduceNode(api)})
+		p.put(key, object{node: reduceNode(api)})
 		return
 	}
 	p.findings = append(p.findings, finding{document: p.document, item: p.item, Problem: Problem{
-		Object: key.String(), Field: "metadata.name", Detail: "it is another node", Skipped: true,
+		Object: key.String(), Field: "metadata.name", Detail: "another node", Skipped: true,
 	}})
 }

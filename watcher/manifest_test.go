@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// text prints a finding as the log has it, a bad one with an exclamation mark.
+// text formats a finding: ! marks a bad one, - a skipped object.
 func (f finding) text() string {
 	mark := ""
 	switch {
@@ -50,9 +50,9 @@ func TestParse(t *testing.T) {
 			findings: []string{"!2 () unexpected EOF"},
 		},
 		{
-			name:     "flow YAML with more behind it",
+			name:     "flow YAML with text behind it",
 			text:     "# one\n\n{apiVersion: v1, kind: Service, metadata: {name: a}}\n{apiVersion: v1}\n",
-			findings: []string{"!1 Service default/a () something follows the end of the object without a --- between"},
+			findings: []string{"!1 Service default/a () text follows the end of the object without a --- separator"},
 		},
 		{
 			name: "syntax error leaves the others", text: "a: [\n---\n" + web, objects: []string{"Service default/web"},
@@ -80,12 +80,12 @@ func TestParse(t *testing.T) {
 			findings: []string{"!1 Service default/web (spec.ports.port) json: cannot unmarshal string into Go struct field " +
 				"ServicePort.spec.ports.port of type int32"},
 		},
-		{name: "a list of values", text: "- 1\n", findings: []string{"!1 () it is not an object"}},
-		{name: "no kind", text: "a: 1\n", findings: []string{"!1 (kind) there is no kind"}},
-		{name: "no apiVersion", text: "kind: Service\n", findings: []string{"!1 Service default/ (apiVersion) there is no apiVersion"}},
+		{name: "a list of values", text: "- 1\n", findings: []string{"!1 () not an object"}},
+		{name: "no kind", text: "a: 1\n", findings: []string{"!1 (kind) missing"}},
+		{name: "no apiVersion", text: "kind: Service\n", findings: []string{"!1 Service default/ (apiVersion) missing"}},
 		{
-			name: "another version of ours", text: "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: a}\n",
-			findings: []string{"!1 EndpointSlice default/a (apiVersion) discovery.k8s.io/v1beta1 EndpointSlice is not read, " +
+			name: "unsupported version", text: "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: a}\n",
+			findings: []string{"!1 EndpointSlice default/a (apiVersion) discovery.k8s.io/v1beta1 EndpointSlice is not supported, " +
 				"only v1 Service, Node and List and discovery.k8s.io/v1 EndpointSlice"},
 		},
 		{
@@ -99,7 +99,7 @@ func TestParse(t *testing.T) {
 			`'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')`}},
 		{
 			name: "twice", text: web + "---\n" + web, objects: []string{"Service default/web"},
-			findings: []string{"2 Service default/web (metadata.name) it is in this file already, the last one is used"},
+			findings: []string{"2 Service default/web (metadata.name) the file contains this object more than once, the last one is used"},
 		},
 		{
 			name: "List with a bad item",
@@ -111,7 +111,7 @@ func TestParse(t *testing.T) {
 			objects: []string{"EndpointSlice default/c", "Service default/a"},
 			findings: []string{
 				`!1 items[1] Service default/b (spec.port) unknown field "spec.port"`,
-				"!1 items[2] List (kind) a List in a List is not read",
+				"!1 items[2] List (kind) a List inside a List is not supported",
 			},
 		},
 		{
@@ -119,7 +119,7 @@ func TestParse(t *testing.T) {
 				"apiVersion: discovery.k8s.io/v1\nkind: EndpointSliceList\nitems: [{metadata: {name: b}, addressType: IPv4, endpoints: []}]\n---\n" +
 				"apiVersion: v1\nkind: NodeList\nitems: [{metadata: {name: other}}]\n",
 			objects:  []string{"EndpointSlice default/b", "Service default/a"},
-			findings: []string{"-3 items[0] Node other (metadata.name) it is another node"},
+			findings: []string{"-3 items[0] Node other (metadata.name) another node"},
 		},
 		{
 			name: "List with an unknown field", text: "apiVersion: v1\nkind: List\nitem: []\n",
@@ -131,10 +131,10 @@ func TestParse(t *testing.T) {
 			objects: []string{"Node n1"},
 		},
 		{
-			name:     "Node twice, and a namespace that means nothing",
+			name:     "Node twice, and a namespace, which has no effect",
 			text:     "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: n1, namespace: a}\n",
 			objects:  []string{"Node n1"},
-			findings: []string{"2 Node n1 (metadata.name) it is in this file already, the last one is used"},
+			findings: []string{"2 Node n1 (metadata.name) the file contains this object more than once, the last one is used"},
 		},
 		{
 			name: "Node with an unknown field", text: "apiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCidr: ''}\n",
@@ -191,8 +191,8 @@ func FuzzParse(f *testing.F) {
 			}
 			joined := join(o.service, from)
 			slices.Reverse(from)
-			if again := join(o.service, from); !same(joined, again) {
-				t.Errorf("the order counts:\n%v\n%v", joined, again)
+			if again := join(o.service, from); !equal(joined, again) {
+				t.Errorf("the result depends on the order of the slices:\n%v\n%v", joined, again)
 			}
 		}
 	})

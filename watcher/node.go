@@ -10,37 +10,37 @@ import (
 	"nfproxy/render"
 )
 
-// taintToBeDeleted is what the cluster autoscaler marks a node with that it is about to remove; kube-proxy's /healthz heeds
-// it too (KEP-3836).
+// taintToBeDeleted is the key of the taint that the cluster autoscaler sets on a node before it removes the node.
+// kube-proxy's /healthz depends on it too (KEP-3836).
 const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
 
-// node is what the rules need of this machine's Node object.
+// node is this machine's Node object, reduced to what the rules need.
 type node struct {
-	zone string
-	// addresses has at most one per family, IPv4 first.
+	name, zone string
+	// addresses holds at most one address per family, IPv4 first.
 	addresses []netip.Addr
 	podCIDRs  []netip.Prefix
-	// leaving says that the node is about to be removed from the cluster, lost that its object already is.
-	leaving, lost bool
-	problems      []Problem
+	// leaving is true if the node is about to be removed from the cluster, deleted if its object has been deleted.
+	leaving, deleted bool
+	problems         []Problem
 }
 
-// reduceNode takes the zone and the first internal address of each family from a Node, with every problem found on the
-// way.
+// reduceNode reduces a Node. Of its addresses it takes the first InternalIP of each family.
 func reduceNode(api *corev1.Node) *node {
 	n := &node{
+		name: api.Name,
 		zone: api.Labels[corev1.LabelTopologyZone],
 		leaving: api.DeletionTimestamp != nil ||
 			slices.ContainsFunc(api.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintToBeDeleted }),
 	}
-	note := noter(&n.problems, objectKey{kind: "Node", name: api.Name})
+	problems := newProblemList(&n.problems, objectKey{kind: nodeKind, name: api.Name})
 	for i, a := range api.Status.Addresses {
 		if a.Type != corev1.NodeInternalIP {
 			continue
 		}
 		addr, err := parseAddr(a.Address)
 		if err != nil {
-			note.add(fmt.Sprintf("status.addresses[%d].address", i), err.Error())
+			problems.add(fmt.Sprintf("status.addresses[%d].address", i), err.Error())
 			continue
 		}
 		if _, ok := ofFamily(n.addresses, addr.Is4()); !ok {
@@ -48,17 +48,17 @@ func reduceNode(api *corev1.Node) *node {
 		}
 	}
 	slices.SortFunc(n.addresses, netip.Addr.Compare)
-	n.podCIDRs = reducePodCIDRs(api.Spec, note)
+	n.podCIDRs = reducePodCIDRs(api.Spec, problems)
 	return n
 }
 
-// reducePodCIDRs returns the ranges that the Node's pods have their addresses from.
-func reducePodCIDRs(spec corev1.NodeSpec, note notes) []netip.Prefix {
+// reducePodCIDRs returns the ranges of the addresses of the node's Pods.
+func reducePodCIDRs(spec corev1.NodeSpec, problems problemList) []netip.Prefix {
 	var cidrs []netip.Prefix
 	for i, text := range spec.PodCIDRs {
 		cidr, err := netip.ParsePrefix(text)
 		if err != nil {
-			note.add(fmt.Sprintf("spec.podCIDRs[%d]", i), fmt.Sprintf("%q is not a CIDR", text))
+			problems.add(fmt.Sprintf("spec.podCIDRs[%d]", i), fmt.Sprintf("%q is not a CIDR", text))
 			continue
 		}
 		cidrs = append(cidrs, cidr.Masked())
@@ -66,7 +66,7 @@ func reducePodCIDRs(spec corev1.NodeSpec, note notes) []netip.Prefix {
 	return cidrs
 }
 
-// describe returns this machine as the rules need it: as given, with what its Node object says if there is one.
+// describe returns the given node with the facts of its Node object, if there is one.
 func (n *node) describe(given render.Node) render.Node {
 	if n != nil {
 		given.Zone, given.Addresses = n.zone, n.addresses
@@ -77,11 +77,11 @@ func (n *node) describe(given render.Node) render.Node {
 	return given
 }
 
-// eligible tells whether load balancers may send the node something new. Without a Node object they may if there need not
-// be one.
-func (n *node) eligible(needed bool) bool {
+// eligible reports whether load balancers may send new connections to the node. Without a Node object they may unless it is
+// required.
+func (n *node) eligible(required bool) bool {
 	if n == nil {
-		return !needed
+		return !required
 	}
-	return !n.leaving && !n.lost
+	return !n.leaving && !n.deleted
 }

@@ -2,12 +2,8 @@ package watcher
 
 import (
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -81,116 +77,7 @@ func TestReduceNode(t *testing.T) {
 	}
 }
 
-func nodeYAML(name, zone string, addresses ...string) string {
-	text := "apiVersion: v1\nkind: Node\nmetadata:\n  name: " + name + "\n  labels: {topology.kubernetes.io/zone: " + zone + "}\n" +
-		"status:\n  addresses:\n  - {type: Hostname, address: " + name + "}\n"
-	for _, a := range addresses {
-		text += "  - {type: InternalIP, address: " + a + "}\n"
-	}
-	return text
-}
-
-// node takes an Update and fails unless it has the node's facts and the Services, and removes none.
-func (d *tester) node(zone, addresses string, services ...string) {
-	d.Helper()
-	update, err := d.next(10 * time.Second)
-	if err != nil {
-		d.Fatalf("%v; log:\n%s", err, strings.Join(d.log.Lines(), ""))
-	}
-	var texts, names []string
-	for _, a := range update.Node.Addresses {
-		texts = append(texts, a.String())
-	}
-	for _, s := range update.Services {
-		names = append(names, s.Name)
-	}
-	n := update.Node
-	if n.Name != "n1" || n.Zone != zone || strings.Join(texts, " ") != addresses || !slices.Equal(names, services) || update.Removed != nil {
-		d.Fatalf("an Update with %v, want zone %q, addresses %q, Services %v", update, zone, addresses, services)
-	}
-}
-
-func TestDirNode(t *testing.T) {
-	t.Parallel()
-	d := newTester(t, func(path string) {
-		writeFile(t, filepath.Join(path, "s.yaml"), serviceYAML("b", "10.96.0.2")+"---\n"+serviceYAML("a", "10.96.0.1"))
-	})
-	d.write("n1.yaml", nodeYAML("n1", "z1", "fd00:1::1", "192.0.2.1"))
-	d.node("z1", "192.0.2.1 fd00:1::1", "a", "b")
-	d.write("n1.yaml", nodeYAML("n1", "z2", "192.0.2.1", "fd00:1::1"))
-	d.node("z2", "192.0.2.1 fd00:1::1", "a", "b")
-	d.write("n1.yaml", nodeYAML("n1", "z2", "192.0.2.9"))
-	d.node("z2", "192.0.2.9", "a", "b")
-	for _, text := range []string{
-		"# a comment\n" + nodeYAML("n1", "z2", "192.0.2.9"),
-		nodeYAML("n1", "z2", "192.0.2.9", "192.0.2.10"),
-		nodeYAML("n1", "z2", "192.0.2.9") + "spec: {unschedulable: true}\n",
-		nodeYAML("n1", "z2", "192.0.2.9") + "---\n" + nodeYAML("n2", "z3", "192.0.2.12"),
-	} {
-		d.write("n1.yaml", text)
-		d.quiet()
-	}
-	d.write("s2.yaml", serviceYAML("c", "10.96.0.3")) // and a Service comes alone
-	d.node("z2", "192.0.2.9", "c")
-	d.must(os.Rename(filepath.Join(d.path, "n1.yaml"), filepath.Join(d.path, "n2.yaml")))
-	d.quiet()
-	d.remove("n2.yaml")
-	d.node("", "", "a", "b", "c")
-	d.until("a "+plain, "b "+plain, "c "+plain)
-}
-
-// Without any Service a Node is news all the same.
-func TestDirNodeAlone(t *testing.T) {
-	t.Parallel()
-	d := newTester(t, nil)
-	d.write("n1.yaml", nodeYAML("n1", "z1", "192.0.2.1"))
-	d.node("z1", "192.0.2.1")
-	d.write("n1.yaml", "# nothing\n")
-	d.node("", "")
-}
-
-// A Service that changes together with the Node comes once, as it is now, and one that goes is removed.
-func TestDirNodeWithServices(t *testing.T) {
-	t.Parallel()
-	all := serviceYAML("a", "10.96.0.1") + "---\n" + serviceYAML("b", "10.96.0.2") + "---\n" + serviceYAML("c", "10.96.0.3")
-	d := newTester(t, func(path string) { writeFile(t, filepath.Join(path, "all.yaml"), all) })
-	edited := strings.Replace(serviceYAML("a", "10.96.0.1"), "80", "81", 1) + "---\n" + serviceYAML("b", "10.96.0.2")
-	d.write("all.yaml", edited+"---\n"+nodeYAML("n1", "z1"))
-	update, err := d.next(10 * time.Second)
-	d.must(err)
-	if len(update.Services) != 2 || len(update.Removed) != 1 || update.Node.Zone != "z1" {
-		t.Errorf("an Update with %v", update)
-	}
-	d.until("a  81/tcp", "b "+plain)
-}
-
-func TestDirNodeKeepsLastGood(t *testing.T) {
-	t.Parallel()
-	d := newTester(t, func(path string) { writeFile(t, filepath.Join(path, "a.yaml"), serviceYAML("a", "10.96.0.1")) })
-	d.write("n1.yaml", nodeYAML("n1", "z1", "192.0.2.1", "x"))
-	d.node("z1", "192.0.2.1", "a")
-	d.logged(1, "level=WARN", `object="Node n1"`, "field=status.addresses[2].address", "is not an IP address")
-	d.write("n1.yaml", strings.Replace(nodeYAML("n1", "z2"), "status", "statuss", 1))
-	d.quiet()
-	d.logged(1, "level=ERROR", `object="Node n1"`, "field=statuss")
-	d.write("n1.yaml", nodeYAML("n1", "z1", "192.0.2.1", "x"))
-	d.quiet()
-	d.logged(1, "level=WARN")
-}
-
-func TestDirNodeInTwoFiles(t *testing.T) {
-	t.Parallel()
-	d := newTester(t, func(path string) { writeFile(t, filepath.Join(path, "a.yaml"), serviceYAML("a", "10.96.0.1")) })
-	d.write("n1.yaml", nodeYAML("n1", "z1"))
-	d.node("z1", "", "a")
-	d.write("n2.yaml", nodeYAML("n1", "z2"))
-	d.quiet()
-	d.logged(1, "level=WARN", "more than one file", `object="Node n1"`, "used=n1.yaml")
-	d.remove("n1.yaml")
-	d.node("z2", "", "a")
-}
-
-// The node's facts are those given while there is no Node to give others.
+// TestNodeDescribe: without a Node object the given facts hold; a Node object replaces its part of them.
 func TestNodeDescribe(t *testing.T) {
 	t.Parallel()
 	given := render.Node{Name: "n1", Zone: "z0", MasqueradeAll: true}
@@ -202,7 +89,7 @@ func TestNodeDescribe(t *testing.T) {
 	}
 }
 
-// With NodeCIDR, and only then, the Node's podCIDRs say where its pods are.
+// TestNodePodCIDRs: the podCIDRs of the Node replace the cluster CIDRs if NodeCIDR is set, and only then.
 func TestNodePodCIDRs(t *testing.T) {
 	t.Parallel()
 	n := reduceNode(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.7/24", "x", "fd00:10:244:1::/64"}}})
@@ -211,14 +98,14 @@ func TestNodePodCIDRs(t *testing.T) {
 	}
 	given := render.Node{ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	if got := n.describe(given); !got.Equal(given) {
-		t.Errorf("not asked for: %v", got)
+		t.Errorf("without NodeCIDR: %v", got)
 	}
 	given.NodeCIDR = true
 	want := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	if got := n.describe(given); !slices.Equal(got.ClusterCIDRs, want) {
-		t.Errorf("asked for: %v", got)
+		t.Errorf("with NodeCIDR: %v", got)
 	}
 	if got := (&node{zone: "z1"}).describe(given); got.ClusterCIDRs != nil || got.Zone != "z1" {
-		t.Errorf("asked for, and there are none: %v", got)
+		t.Errorf("with NodeCIDR, without podCIDRs: %v", got)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,23 +17,21 @@ import (
 	"nfproxy/render"
 )
 
-// Source is where Services come from: an API server or a directory of manifests, joined with what the node's kernel knows
-// about its addresses.
+// Source provides the Services and the facts about the node, from an API server or from a directory of manifests.
 type Source struct {
-	// Name is the directory or the API server's URL.
+	// Name is the path of the directory or the URL of the API server.
 	Name string
-	// Node has the facts about the node that the settings and its kernel give; what the source says of the Node is added
-	// with each Update.
+	// Node describes this machine by the settings and by its kernel. The Node of each Update adds the facts of the source.
 	Node render.Node
-	// Server is how the API server is reached, nil for a directory.
+	// Server is the client configuration of the API server, nil for a directory.
 	Server *rest.Config
 
 	next    func(context.Context) (render.Update, error)
-	closers []func() error // in the order in which they were opened
+	closers []func() error // in the order of opening
 }
 
-// Open opens the source that the settings ask for, in the network namespace of the calling thread. version is nfproxy's,
-// which an API server is told.
+// Open opens the source that the settings name. Interface addresses are those of the calling thread's network namespace.
+// version is the version of nfproxy, for the user agent of requests to the API server.
 func Open(set config.Settings, version string, log *slog.Logger) (*Source, error) {
 	set.Node.IPv4Only = !hasIPv6("/")
 	if set.Node.IPv4Only {
@@ -47,10 +44,10 @@ func Open(set config.Settings, version string, log *slog.Logger) (*Source, error
 	return s, nil
 }
 
-// Next blocks until something changed. Its first call returns everything.
+// Next blocks until something has changed and returns the changes. Its first call returns the complete state.
 func (s *Source) Next(ctx context.Context) (render.Update, error) { return s.next(ctx) }
 
-// Close closes the source.
+// Close closes the source. A pending or later Next returns an error that wraps os.ErrClosed.
 func (s *Source) Close() error {
 	var errs []error
 	for _, c := range slices.Backward(s.closers) {
@@ -59,8 +56,8 @@ func (s *Source) Close() error {
 	return errors.Join(errs...)
 }
 
-// Snapshot returns everything that the source of the settings says now: what a daemon with these settings would program at
-// its start.
+// Snapshot returns the complete state of the source that the settings name: what a daemon with these settings would program
+// when it starts.
 func Snapshot(ctx context.Context, set config.Settings, version string, log *slog.Logger) (u render.Update, err error) {
 	s, err := Open(set, version, log)
 	if err != nil {
@@ -71,31 +68,23 @@ func Snapshot(ctx context.Context, set config.Settings, version string, log *slo
 }
 
 func (s *Source) open(set config.Settings, version string, log *slog.Logger) error {
-	openServices := s.openAPI
+	nodePorts := nodePortAddresses{primaryIP: set.PrimaryIP}
+	if len(set.NodePorts) > 0 {
+		interfaces, err := followInterfaces(set.NodePorts, log)
+		if err != nil {
+			return err
+		}
+		nodePorts.interfaces = interfaces
+		s.closers = append(s.closers, interfaces.close)
+	}
 	if set.Manifests != "" {
-		openServices = s.openDir
+		return s.openDir(set, nodePorts, log)
 	}
-	if err := openServices(set, version, log); err != nil {
-		return err
-	}
-	if set.PrimaryIP.IsValid() {
-		s.next = withPrimaryIP(s.next, set.PrimaryIP)
-	}
-	if len(set.NodePorts) == 0 {
-		return nil
-	}
-	addresses, err := NewAddresses(set.NodePorts, log)
-	if err != nil {
-		return err
-	}
-	joined := NewAddressSource(s.next, addresses)
-	s.next = joined.Next
-	s.closers = append(s.closers, addresses.Close, joined.Close)
-	return nil
+	return s.openAPI(set, nodePorts, version, log)
 }
 
-func (s *Source) openDir(set config.Settings, _ string, log *slog.Logger) error {
-	dir, err := NewDir(set.Manifests, s.Node, log)
+func (s *Source) openDir(set config.Settings, nodePorts nodePortAddresses, log *slog.Logger) error {
+	dir, err := newDir(set.Manifests, s.Node, nodePorts, log)
 	if err != nil {
 		return err
 	}
@@ -104,14 +93,14 @@ func (s *Source) openDir(set config.Settings, _ string, log *slog.Logger) error 
 	return nil
 }
 
-func (s *Source) openAPI(set config.Settings, version string, log *slog.Logger) error {
-	// By a kubeconfig file, or as a Pod of the cluster.
+func (s *Source) openAPI(set config.Settings, nodePorts nodePortAddresses, version string, log *slog.Logger) error {
+	// Without a kubeconfig file and a master address this uses the service account of the Pod.
 	server, err := clientcmd.BuildConfigFromFlags(set.Master, set.Kubeconfig)
 	if err != nil {
 		return fmt.Errorf("kubeconfig %s: %w", set.Kubeconfig, err)
 	}
 	server.UserAgent = "nfproxy/" + version
-	api, err := NewAPI(server, s.Node, log)
+	api, err := newAPI(server, s.Node, nodePorts, newBackoff(), log)
 	if err != nil {
 		return err
 	}
@@ -120,19 +109,8 @@ func (s *Source) openAPI(set config.Settings, version string, log *slog.Logger) 
 	return nil
 }
 
-// hasIPv6 reports whether the kernel has IPv6. The file exists even if IPv6 is switched off for all interfaces.
+// hasIPv6 reports whether the kernel has IPv6. The file exists even if IPv6 is disabled on all interfaces.
 func hasIPv6(root string) bool {
 	_, err := os.Stat(filepath.Join(root, "proc/self/net/if_inet6"))
 	return !errors.Is(err, fs.ErrNotExist)
-}
-
-// withPrimaryIP replaces the node's address of addr's family by addr.
-func withPrimaryIP(next func(context.Context) (render.Update, error), addr netip.Addr) func(context.Context) (render.Update, error) {
-	return func(ctx context.Context) (render.Update, error) {
-		u, err := next(ctx)
-		others := slices.DeleteFunc(slices.Clone(u.Node.Addresses), func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
-		u.Node.Addresses = append(others, addr)
-		slices.SortFunc(u.Node.Addresses, netip.Addr.Compare)
-		return u, err
-	}
 }

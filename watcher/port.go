@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -10,37 +11,37 @@ import (
 	"nfproxy/nft"
 )
 
-// servicePort is one port of a Service, or of an EndpointSlice.
+// servicePort is a port of a Service or of an EndpointSlice.
 type servicePort struct {
 	name     string
 	protocol nft.Protocol
 	port     uint16
-	// nodePort is the Service's port at nodes, 0 for none.
+	// nodePort is the node port of a Service's port, 0 for none.
 	nodePort uint16
 }
 
-// reduceServicePorts takes the ports that can be served. A port's name must be one that the API server would have let in:
-// it ends up in comments and in the names of maps.
-func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
+// reduceServicePorts returns the ports of a Service that can be served. Names that the API server would not accept are
+// rejected: names become part of comments and of map names.
+func reduceServicePorts(api *corev1.Service, problems problemList) []servicePort {
 	var have portList
 	for i, p := range api.Spec.Ports {
 		port, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
 		if err == nil && p.Port == 0 {
-			field, err = "port", fmt.Errorf("0 is not a port")
+			field, err = "port", errors.New("0 is not a port number")
 		}
-		if wrong := validation.IsDNS1123Label(p.Name); err == nil && p.Name != "" && len(wrong) > 0 {
-			field, err = "name", fmt.Errorf("%q is not a name: %s", p.Name, wrong[0])
+		if errs := validation.IsDNS1123Label(p.Name); err == nil && p.Name != "" && len(errs) > 0 {
+			field, err = "name", fmt.Errorf("%q is not a valid port name: %s", p.Name, errs[0])
 		}
 		if err == nil {
-			field, err = have.clash(port)
+			field, err = have.checkUnique(port)
 		}
 		if err != nil {
-			note.add(fmt.Sprintf("spec.ports[%d].%s", i, field), err.Error())
+			problems.add(fmt.Sprintf("spec.ports[%d].%s", i, field), err.Error())
 			continue
 		}
-		if nodePorts(api) {
+		if hasNodePorts(api) {
 			if port.nodePort, err = have.nodePort(port.protocol, p.NodePort); err != nil {
-				note.add(fmt.Sprintf("spec.ports[%d].nodePort", i), err.Error())
+				problems.add(fmt.Sprintf("spec.ports[%d].nodePort", i), err.Error())
 			}
 		}
 		have.add(port)
@@ -48,10 +49,10 @@ func reduceServicePorts(api *corev1.Service, note notes) []servicePort {
 	return have.list
 }
 
-// portList is the ports of a Service that can be served. There can be tens of thousands.
+// portList holds the ports of a Service that can be served. There can be tens of thousands, hence the maps.
 type portList struct {
 	list []servicePort
-	// numbers and nodePorts have the ports by what nobody else may have, names by their names.
+	// The ports by what has to be unique: the number, the node port and the name.
 	numbers, nodePorts map[portNumber]servicePort
 	names              map[string]servicePort
 }
@@ -72,41 +73,43 @@ func (l *portList) add(p servicePort) {
 	}
 }
 
-// clash reports what a port repeats of the ports before it. Names tell ports apart for EndpointSlices, so they have to
-// differ even where the protocols do; the API server asks for the same.
-func (l *portList) clash(port servicePort) (field string, err error) {
+// checkUnique returns an error if a port repeats the number or the name of a previous one. The name is what connects a port
+// with the ports of EndpointSlices, so it has to be unique even among ports of different protocols, as the API server
+// requires.
+func (l *portList) checkUnique(port servicePort) (field string, err error) {
 	if other, ok := l.numbers[portNumber{port.protocol, port.port}]; ok {
-		return "port", fmt.Errorf("%d/%s is there already as port %q", port.port, port.protocol, other.name)
+		return "port", fmt.Errorf("%d/%s is already used by port %q", port.port, port.protocol, other.name)
 	}
 	if other, ok := l.names[port.name]; ok {
-		return "name", fmt.Errorf("port %d/%s has the name %q already", other.port, other.protocol, other.name)
+		return "name", fmt.Errorf("port %d/%s already has the name %q", other.port, other.protocol, other.name)
 	}
 	return "", nil
 }
 
-// nodePorts tells whether a Service has ports at nodes. Of other types the field means nothing.
-func nodePorts(api *corev1.Service) bool {
+// hasNodePorts reports whether a Service is of a type with node ports. For other types the field has no effect.
+func hasNodePorts(api *corev1.Service) bool {
 	return api.Spec.Type == corev1.ServiceTypeNodePort || api.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
 
-// nodePort returns the port at nodes, 0 if there is none or it cannot be used.
+// nodePort returns the node port, 0 if there is none or it cannot be used.
 func (l *portList) nodePort(protocol nft.Protocol, number int32) (uint16, error) {
 	if number < 0 || number > math.MaxUint16 {
-		return 0, fmt.Errorf("%d is not a port", number)
+		return 0, fmt.Errorf("%d is not a port number", number)
 	}
 	if other, ok := l.nodePorts[portNumber{protocol, uint16(number)}]; ok {
-		return 0, fmt.Errorf("%d/%s is there already as port %q", number, protocol, other.name)
+		return 0, fmt.Errorf("%d/%s is already used by port %q", number, protocol, other.name)
 	}
 	return uint16(number), nil
 }
 
+// reducePort checks the protocol and the number of a port. The returned field is the one that err is about.
 func reducePort(name, protocol string, number int32) (port servicePort, field string, err error) {
 	proto, err := nft.ParseProtocol(protocol)
 	if err != nil {
 		return port, "protocol", err
 	}
 	if number < 0 || number > math.MaxUint16 {
-		return port, "port", fmt.Errorf("%d is not a port", number)
+		return port, "port", fmt.Errorf("%d is not a port number", number)
 	}
 	return servicePort{name: name, protocol: proto, port: uint16(number)}, "", nil
 }

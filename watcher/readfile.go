@@ -10,22 +10,22 @@ import (
 )
 
 var (
-	// errNotRegular is the error for an entry that is neither a file nor leads to one.
+	// errNotRegular is the error for an entry that is neither a regular file nor a symlink to one.
 	errNotRegular = errors.New("not a regular file")
 	// errBusy is the error for a file that a process has open for writing.
-	errBusy = errors.New("being written")
-	// errNotYet is the error for a file that was created and not closed yet.
-	errNotYet = errors.New("just created")
+	errBusy = errors.New("open for writing")
+	// errJustCreated is the error for a file that was created and not closed yet.
+	errJustCreated = errors.New("just created")
 )
 
-// readWhole reads a file that nobody is writing. IN_CLOSE_WRITE alone cannot promise that: the next writer may have
-// opened the file by the time it is read. A read lease can: the kernel grants none while the file is open for writing,
-// and lets a writer wait until we close. A file system without leases has to do without.
+// readComplete reads a file that no process is writing. The event IN_CLOSE_WRITE does not guarantee that: another writer may
+// open the file before it is read. A read lease does: the kernel grants none while the file is open for writing, and blocks
+// new writers until the file is closed here. On a file system without leases there is no such guarantee.
 //
-// A file of which only the creation is known is left to the IN_CLOSE_WRITE that follows, unless it was created whole: a
-// link to a file that has its content.
-func readWhole(path string, whole bool) ([]byte, error) {
-	// O_NONBLOCK: a FIFO must not hold us up.
+// complete is false if the creation of the file is the only known event. Such a file is read after the IN_CLOSE_WRITE that
+// follows, unless it was created with its content: as a hard link to another file.
+func readComplete(path string, complete bool) ([]byte, error) {
+	// O_NONBLOCK keeps a FIFO from blocking the open.
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -42,35 +42,36 @@ func readWhole(path string, whole bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !whole && (info.Size() == 0 || !leased && links(info) == 1) {
-		return nil, errNotYet
+	if !complete && (info.Size() == 0 || !leased && hardLinks(info) == 1) {
+		return nil, errJustCreated
 	}
 	return io.ReadAll(f)
 }
 
-// lease takes a read lease on an open file; closing the file ends it. It is false where there are no leases: on network
-// file systems, and on files of another user without CAP_LEASE.
+// lease takes a read lease on an open file; closing the file ends the lease. It returns false where no lease is available:
+// on network file systems, and on files of another user without CAP_LEASE.
 //
-// If a writer comes meanwhile the kernel sends SIGIO, which the Go runtime ignores unless asked for it.
+// When a writer waits for the lease, the kernel sends SIGIO, which the Go runtime ignores by default.
 func lease(f *os.File) (bool, error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
 		return false, err
 	}
-	var refused error
+	var leaseErr error
 	err = conn.Control(func(fd uintptr) {
-		_, refused = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
+		_, leaseErr = unix.FcntlInt(fd, unix.F_SETLEASE, unix.F_RDLCK)
 	})
 	if err != nil {
 		return false, err
 	}
-	if errors.Is(refused, unix.EAGAIN) {
+	if errors.Is(leaseErr, unix.EAGAIN) {
 		return false, errBusy
 	}
-	return refused == nil, nil
+	return leaseErr == nil, nil
 }
 
-func links(info os.FileInfo) uint64 {
+// hardLinks returns the number of names of a file.
+func hardLinks(info os.FileInfo) uint64 {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return uint64(stat.Nlink)
 	}

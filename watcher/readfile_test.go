@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestReadWholeRefuses(t *testing.T) {
+// TestReadCompleteErrors: files that are open for writing, just created or not regular are not read.
+func TestReadCompleteErrors(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
@@ -24,25 +25,25 @@ func TestReadWholeRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		name  string
-		whole bool
-		want  error
+		name     string
+		complete bool
+		want     error
 	}{
 		{"busy", true, errBusy},
 		{"busy", false, errBusy},
 		{"empty", true, nil},
-		{"empty", false, errNotYet},
-		{"fifo", true, errNotRegular}, // and it does not wait for somebody to write
+		{"empty", false, errJustCreated},
+		{"fifo", true, errNotRegular}, // the open does not wait for a writer
 		{".", true, errNotRegular},
 		{"none", true, os.ErrNotExist},
 	} {
-		if _, err := readWhole(path(tt.name), tt.whole); !errors.Is(err, tt.want) {
-			t.Errorf("%s, whole %v: error is %v, want %v", tt.name, tt.whole, err, tt.want)
+		if _, err := readComplete(path(tt.name), tt.complete); !errors.Is(err, tt.want) {
+			t.Errorf("%s, complete %v: error %v, want %v", tt.name, tt.complete, err, tt.want)
 		}
 	}
 }
 
-// A writer that comes while a file is read waits, and the signal that the kernel sends us does no harm.
+// TestLeaseHoldsWriter: a lease makes a writer wait, and the kernel's SIGIO has no effect on the process.
 func TestLeaseHoldsWriter(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a.yaml")
@@ -53,7 +54,7 @@ func TestLeaseHoldsWriter(t *testing.T) {
 	}
 	defer f.Close()
 	if leased, err := lease(f); err != nil || !leased {
-		t.Skip("this file system has no leases: ", err)
+		t.Skip("no leases on this file system: ", err)
 	}
 	written := make(chan error, 1)
 	go func() { written <- os.WriteFile(path, nil, 0o644) }()

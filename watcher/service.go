@@ -13,11 +13,11 @@ import (
 	"nfproxy/render"
 )
 
-// labelServiceProxyName hands a Service to another proxy, whatever its value: kube-proxy's informer has the selector
+// labelServiceProxyName assigns a Service to another proxy, whatever the value: kube-proxy's informer has the selector
 // !service.kubernetes.io/service-proxy-name.
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// service is what a Service's rules depend on.
+// service is a Service reduced to what its rules depend on.
 type service struct {
 	render.ServiceName
 	created                                  time.Time
@@ -27,63 +27,63 @@ type service struct {
 	healthCheckNodePort                      uint16
 	affinity                                 time.Duration
 	ports                                    []servicePort
-	// skipped is true of a Service that this proxy leaves alone.
+	// skipped is true if the Service is not for this proxy. The other fields are then not set.
 	skipped  bool
 	problems []Problem
 }
 
-// reduceService takes from a Service what the join needs, with every problem found on the way. What is wrong in one
-// field costs that field alone.
+// reduceService reduces a Service and records its problems. A problem in one field does not affect the other fields.
 func reduceService(api *corev1.Service) *service {
 	s := &service{
 		ServiceName: render.ServiceName{Namespace: namespace(api.Namespace), Name: api.Name},
 		created:     api.CreationTimestamp.Time,
 	}
-	note := noter(&s.problems, objectKey{"Service", s.Namespace, s.Name})
+	problems := newProblemList(&s.problems, objectKey{serviceKind, s.Namespace, s.Name})
 	if field, reason := skipReason(api); reason != "" {
-		note.skip(field, reason)
+		problems.skip(field, reason)
 		s.skipped = true
 		return s
 	}
-	s.clusterIPs = reduceClusterIPs(api, note)
+	s.clusterIPs = reduceClusterIPs(api, problems)
 	var external addrList
 	for i, text := range api.Spec.ExternalIPs {
-		external.add(text, fmt.Sprintf("spec.externalIPs[%d]", i), note)
+		external.add(text, fmt.Sprintf("spec.externalIPs[%d]", i), problems)
 	}
 	s.externalIPs = external.list
 	if api.Spec.Type == corev1.ServiceTypeLoadBalancer {
-		s.reduceLoadBalancer(api, note)
+		s.reduceLoadBalancer(api, problems)
 	}
-	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", note)
-	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", note) && accessible(api)
+	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", problems)
+	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", problems) && externallyAccessible(api)
 	if api.Spec.Type == corev1.ServiceTypeLoadBalancer && s.externalLocal {
-		s.healthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, note)
+		s.healthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, problems)
 	}
-	s.affinity = reduceAffinity(api.Spec, note)
-	s.ports = reduceServicePorts(api, note)
+	s.affinity = reduceAffinity(api.Spec, problems)
+	s.ports = reduceServicePorts(api, problems)
 	return s
 }
 
-// skipReason tells why a Service is not for this proxy; kube-proxy skips the same (its informers' selectors and
-// ShouldSkipService in pkg/proxy/util). The reason is empty for all others.
+// skipReason returns why a Service is not for this proxy, or an empty reason. kube-proxy skips the same Services (its
+// informers' selectors, and ShouldSkipService in pkg/proxy/util).
 func skipReason(api *corev1.Service) (field, reason string) {
 	if _, ok := api.Labels[labelServiceProxyName]; ok {
-		return "metadata.labels", "the label " + labelServiceProxyName + " gives it to another proxy"
+		return "metadata.labels", "the label " + labelServiceProxyName + " assigns it to another proxy"
 	}
 	if api.Spec.Type == corev1.ServiceTypeExternalName {
-		return "spec.type", "an ExternalName Service is a name in DNS and nothing else"
+		return "spec.type", "an ExternalName Service exists only in DNS"
 	}
 	ips, _ := clusterIPs(api)
 	switch {
 	case strings.Join(ips, "") == "":
-		return "spec.clusterIP", "it has no cluster IP"
+		return "spec.clusterIP", "no cluster IP"
 	case ips[0] == corev1.ClusterIPNone:
-		return "spec.clusterIP", "it is headless"
+		return "spec.clusterIP", "headless"
 	}
 	return "", ""
 }
 
-// clusterIPs returns the addresses as they are written and the field they are in, for paths such as "spec.clusterIPs[0]".
+// clusterIPs returns the cluster IPs as they are written, and a function that returns the path of the field of each, such as
+// "spec.clusterIPs[0]".
 func clusterIPs(api *corev1.Service) (ips []string, field func(int) string) {
 	if len(api.Spec.ClusterIPs) > 0 {
 		return api.Spec.ClusterIPs, func(i int) string { return fmt.Sprintf("spec.clusterIPs[%d]", i) }
@@ -91,17 +91,17 @@ func clusterIPs(api *corev1.Service) (ips []string, field func(int) string) {
 	return []string{api.Spec.ClusterIP}, func(int) string { return "spec.clusterIP" }
 }
 
-func reduceClusterIPs(api *corev1.Service, note notes) []netip.Addr {
+func reduceClusterIPs(api *corev1.Service, problems problemList) []netip.Addr {
 	var have []netip.Addr
 	texts, field := clusterIPs(api)
 	for i, text := range texts {
 		addr, err := parseAddr(text)
 		if err != nil {
-			note.add(field(i), err.Error())
+			problems.add(field(i), err.Error())
 			continue
 		}
 		if first, ok := ofFamily(have, addr.Is4()); ok {
-			note.add(field(i), fmt.Sprintf("%s is the second %s address, %s is used", addr, family(addr), first))
+			problems.add(field(i), fmt.Sprintf("%s is a second %s address, %s is used", addr, family(addr), first))
 			continue
 		}
 		have = append(have, addr)
@@ -109,44 +109,44 @@ func reduceClusterIPs(api *corev1.Service, note notes) []netip.Addr {
 	return have
 }
 
-// reduceLoadBalancer takes the load balancer's addresses and the sources that reach them.
-func (s *service) reduceLoadBalancer(api *corev1.Service, note notes) {
+// reduceLoadBalancer sets the addresses of the load balancer and the source ranges.
+func (s *service) reduceLoadBalancer(api *corev1.Service, problems problemList) {
 	texts := api.Spec.LoadBalancerSourceRanges
 	for i, text := range texts {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			note.add(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), err.Error())
+			problems.add(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), err.Error())
 			continue
 		}
 		s.sourceRanges = append(s.sourceRanges, prefix)
 	}
-	balancers := reduceIngress(api.Status.LoadBalancer.Ingress, note)
+	balancers := reduceIngress(api.Status.LoadBalancer.Ingress, problems)
 	s.loadBalancerIPs = balancers.list
-	// What is an external address as well asks for the ranges all the same, as with kube-proxy.
+	// The source ranges also apply to an address that is an external IP too, as with kube-proxy.
 	s.externalIPs = slices.DeleteFunc(s.externalIPs, func(a netip.Addr) bool { return balancers.has[a] })
 	if len(s.sourceRanges) < len(texts) {
-		s.closeUnranged(note)
+		s.removeUnrestricted(problems)
 	}
 }
 
-// closeUnranged takes the load balancer's addresses of families whose ranges are all lost: without a range a family would
-// let in everybody.
-func (s *service) closeUnranged(note notes) {
+// removeUnrestricted removes the load balancer addresses of a family without a valid source range. It is called if a range
+// is invalid: without any range the family would admit all sources.
+func (s *service) removeUnrestricted(problems problemList) {
 	for _, is4 := range []bool{true, false} {
 		addr, served := ofFamily(s.loadBalancerIPs, is4)
 		ranged := slices.ContainsFunc(s.sourceRanges, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 })
 		if ranged || !served {
 			continue
 		}
-		note.add("spec.loadBalancerSourceRanges",
-			fmt.Sprintf("no %s range is valid, so the load balancer's %[1]s addresses are not served", family(addr)))
+		problems.add("spec.loadBalancerSourceRanges",
+			fmt.Sprintf("no %s range is valid, so the %[1]s addresses of the load balancer are not served", family(addr)))
 		s.loadBalancerIPs = slices.DeleteFunc(s.loadBalancerIPs, func(a netip.Addr) bool { return a.Is4() == is4 })
 	}
 }
 
-// reduceIngress returns the addresses that a load balancer leaves on the packets it sends to nodes. With the mode Proxy
-// it does not, and connections to the address have to go through it.
-func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips addrList) {
+// reduceIngress returns the addresses that a load balancer leaves in the packets it sends to nodes. With ipMode Proxy it
+// replaces the address, and connections from the cluster have to go through the load balancer.
+func reduceIngress(api []corev1.LoadBalancerIngress, problems problemList) (ips addrList) {
 	for i, ingress := range api {
 		field := fmt.Sprintf("status.loadBalancer.ingress[%d].ip", i)
 		mode := corev1.LoadBalancerIPModeVIP
@@ -156,39 +156,39 @@ func reduceIngress(api []corev1.LoadBalancerIngress, note notes) (ips addrList) 
 		switch {
 		case ingress.IP == "" || mode == corev1.LoadBalancerIPModeProxy:
 		case mode == corev1.LoadBalancerIPModeVIP:
-			ips.add(ingress.IP, field, note)
+			ips.add(ingress.IP, field, problems)
 		default:
-			note.add(field+"Mode", fmt.Sprintf("%q is none of VIP, Proxy", mode))
+			problems.add(field+"Mode", fmt.Sprintf("%q is none of VIP, Proxy", mode))
 		}
 	}
 	return ips
 }
 
-// reduceHealthCheckNodePort returns the port, 0 if there is none or it cannot be used.
-func reduceHealthCheckNodePort(number int32, note notes) uint16 {
+// reduceHealthCheckNodePort returns the health check node port, 0 if there is none or it is invalid.
+func reduceHealthCheckNodePort(number int32, problems problemList) uint16 {
 	if number < 0 || number > math.MaxUint16 {
-		note.add("spec.healthCheckNodePort", fmt.Sprintf("%d is not a port", number))
+		problems.add("spec.healthCheckNodePort", fmt.Sprintf("%d is not a port number", number))
 		return 0
 	}
 	return uint16(number)
 }
 
-// Bounds of the affinity timeout, and what it is where nothing is said (MaxClientIPServiceAffinitySeconds in
+// The maximum and the default of the session affinity timeout (MaxClientIPServiceAffinitySeconds in
 // pkg/apis/core/validation, DefaultClientIPServiceAffinitySeconds in k8s.io/api/core/v1).
 const (
 	maxAffinitySeconds     = 86400
 	defaultAffinitySeconds = corev1.DefaultClientIPServiceAffinitySeconds
 )
 
-// reduceAffinity returns for how long clients stay, 0 if they do not. A timeout out of bounds is taken for the nearest one
-// that makes sense.
-func reduceAffinity(spec corev1.ServiceSpec, note notes) time.Duration {
+// reduceAffinity returns the session affinity timeout, 0 for no session affinity. A timeout out of bounds is replaced by the
+// bound.
+func reduceAffinity(spec corev1.ServiceSpec, problems problemList) time.Duration {
 	switch spec.SessionAffinity {
 	case "", corev1.ServiceAffinityNone:
 		return 0
 	case corev1.ServiceAffinityClientIP:
 	default:
-		note.add("spec.sessionAffinity", fmt.Sprintf("%q is none of None, ClientIP; None is used", spec.SessionAffinity))
+		problems.add("spec.sessionAffinity", fmt.Sprintf("%q is none of None, ClientIP; None is used", spec.SessionAffinity))
 		return 0
 	}
 	config := deref(deref(spec.SessionAffinityConfig).ClientIP)
@@ -197,25 +197,27 @@ func reduceAffinity(spec corev1.ServiceSpec, note notes) time.Duration {
 		seconds = *config.TimeoutSeconds
 	}
 	if used := min(max(seconds, 1), maxAffinitySeconds); used != seconds {
-		note.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds",
+		problems.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds",
 			fmt.Sprintf("%d is not between 1 and %d; %d is used", seconds, maxAffinitySeconds, used))
 		seconds = used
 	}
 	return time.Duration(seconds) * time.Second
 }
 
-// policyLocal tells whether a traffic policy is Local. One that is unknown counts as Cluster, the default.
-func policyLocal[T ~string](policy T, field string, note notes) bool {
+// policyLocal reports whether a traffic policy is Local. An unknown policy counts as Cluster, the default.
+func policyLocal[T ~string](policy T, field string, problems problemList) bool {
 	switch policy {
 	case "Local":
 		return true
 	case "Cluster", "":
 	default:
-		note.add(field, fmt.Sprintf("%q is none of Cluster, Local", policy))
+		problems.add(field, fmt.Sprintf("%q is none of Cluster, Local", policy))
 	}
 	return false
 }
 
-// accessible tells whether a Service has more than cluster IPs, as kube-proxy's ExternallyAccessible does. Else its
-// external policy means nothing.
-func accessible(api *corev1.Service) bool { return nodePorts(api) || len(api.Spec.ExternalIPs) > 0 }
+// externallyAccessible reports whether a Service has other addresses than cluster IPs, as ExternallyAccessible of kube-proxy
+// does. If not, externalTrafficPolicy has no effect.
+func externallyAccessible(api *corev1.Service) bool {
+	return hasNodePorts(api) || len(api.Spec.ExternalIPs) > 0
+}

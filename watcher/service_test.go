@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// balance makes a Service one with a load balancer at the addresses.
+// balance gives a Service the type LoadBalancer and load balancer addresses.
 func balance(s *corev1.Service, ips ...string) {
 	s.Spec.Type = corev1.ServiceTypeLoadBalancer
 	for _, ip := range ips {
@@ -18,7 +18,7 @@ func balance(s *corev1.Service, ips ...string) {
 	}
 }
 
-// notALabel is what the API server says of a port's name that is none.
+// notALabel is the message of the API server for a port name that is not a DNS label.
 const notALabel = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end " +
 	"with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 
@@ -38,34 +38,34 @@ func TestReduceService(t *testing.T) {
 			want:   []string{"[10.96.0.1]", "http 80/tcp"},
 		},
 		{
-			name:    "another proxy's",
+			name:    "for another proxy",
 			change:  func(s *corev1.Service) { s.Labels = map[string]string{labelServiceProxyName: ""} },
 			skipped: true,
 			problems: []Problem{{
 				Field: "metadata.labels", Skipped: true,
-				Detail: "the label service.kubernetes.io/service-proxy-name gives it to another proxy",
+				Detail: "the label service.kubernetes.io/service-proxy-name assigns it to another proxy",
 			}},
 		},
 		{
 			name:     "headless",
 			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
 			skipped:  true,
-			problems: []Problem{{Field: "spec.clusterIP", Detail: "it is headless", Skipped: true}},
+			problems: []Problem{{Field: "spec.clusterIP", Detail: "headless", Skipped: true}},
 		},
 		{
 			name:     "external name",
 			change:   func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
 			skipped:  true,
-			problems: []Problem{{Field: "spec.type", Detail: "an ExternalName Service is a name in DNS and nothing else", Skipped: true}},
+			problems: []Problem{{Field: "spec.type", Detail: "an ExternalName Service exists only in DNS", Skipped: true}},
 		},
 		{
 			name:     "no cluster IP",
 			change:   func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "", nil },
 			skipped:  true,
-			problems: []Problem{{Field: "spec.clusterIP", Detail: "it has no cluster IP", Skipped: true}},
+			problems: []Problem{{Field: "spec.clusterIP", Detail: "no cluster IP", Skipped: true}},
 		},
 		{
-			name:   "invalid IP loses its family alone",
+			name:   "an invalid IP affects only its family",
 			change: func(s *corev1.Service) { s.Spec.ClusterIPs[0] = "10.96.0.300" },
 			want:   []string{"[fd00::1]", "http 80/tcp"}, problems: []Problem{{Field: "spec.clusterIPs[0]", Detail: `"10.96.0.300" is not an IP address`}},
 		},
@@ -78,10 +78,10 @@ func TestReduceService(t *testing.T) {
 			name:     "two of a family",
 			change:   func(s *corev1.Service) { s.Spec.ClusterIPs[1] = "10.96.0.2" },
 			want:     []string{"[10.96.0.1]", "http 80/tcp"},
-			problems: []Problem{{Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is the second IPv4 address, 10.96.0.1 is used"}},
+			problems: []Problem{{Field: "spec.clusterIPs[1]", Detail: "10.96.0.2 is a second IPv4 address, 10.96.0.1 is used"}},
 		},
 		{
-			name: "addresses nobody connects to",
+			name: "addresses that no client can connect to",
 			change: func(s *corev1.Service) {
 				s.Spec.ClusterIPs = []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1", "::ffff:10.0.0.1"}
 			},
@@ -99,7 +99,7 @@ func TestReduceService(t *testing.T) {
 			},
 		},
 		{
-			name: "bad ports leave the others",
+			name: "invalid ports do not affect the others",
 			change: func(s *corev1.Service) {
 				s.Spec.Ports = []corev1.ServicePort{
 					{Name: "a", Port: 0}, {Name: "b", Port: 65536}, {Name: "c", Port: -1},
@@ -108,22 +108,22 @@ func TestReduceService(t *testing.T) {
 			},
 			want: []string{"[10.96.0.1 fd00::1]", "a 53/udp"},
 			problems: []Problem{
-				{Field: "spec.ports[0].port", Detail: "0 is not a port"},
-				{Field: "spec.ports[1].port", Detail: "65536 is not a port"},
-				{Field: "spec.ports[2].port", Detail: "-1 is not a port"},
+				{Field: "spec.ports[0].port", Detail: "0 is not a port number"},
+				{Field: "spec.ports[1].port", Detail: "65536 is not a port number"},
+				{Field: "spec.ports[2].port", Detail: "-1 is not a port number"},
 				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is none of TCP, UDP, SCTP`},
 			},
 		},
 		{
-			name: "names of ports that are none",
+			name: "invalid port names",
 			change: func(s *corev1.Service) {
 				s.Spec.Ports = []corev1.ServicePort{{Name: "a\"\n\x1b", Port: 80}, {Name: "a/b", Port: 81}, {Name: strings.Repeat("a", 64), Port: 82}, {Name: "a", Port: 83}}
 			},
 			want: []string{"[10.96.0.1 fd00::1]", "a 83/tcp"},
 			problems: []Problem{
-				{Field: "spec.ports[0].name", Detail: `"a\"\n\x1b" is not a name: ` + notALabel},
-				{Field: "spec.ports[1].name", Detail: `"a/b" is not a name: ` + notALabel},
-				{Field: "spec.ports[2].name", Detail: `"` + strings.Repeat("a", 64) + `" is not a name: must be no more than 63 characters`},
+				{Field: "spec.ports[0].name", Detail: `"a\"\n\x1b" is not a valid port name: ` + notALabel},
+				{Field: "spec.ports[1].name", Detail: `"a/b" is not a valid port name: ` + notALabel},
+				{Field: "spec.ports[2].name", Detail: `"` + strings.Repeat("a", 64) + `" is not a valid port name: must be no more than 63 characters`},
 			},
 		},
 		{
@@ -135,8 +135,8 @@ func TestReduceService(t *testing.T) {
 			},
 			want: []string{"[10.96.0.1 fd00::1]", "a 53/tcp", "c 53/sctp"},
 			problems: []Problem{
-				{Field: "spec.ports[1].port", Detail: `53/tcp is there already as port "a"`},
-				{Field: "spec.ports[2].name", Detail: `port 53/tcp has the name "a" already`},
+				{Field: "spec.ports[1].port", Detail: `53/tcp is already used by port "a"`},
+				{Field: "spec.ports[2].name", Detail: `port 53/tcp already has the name "a"`},
 			},
 		},
 		{
@@ -145,13 +145,13 @@ func TestReduceService(t *testing.T) {
 			want:   []string{"[10.96.0.1 fd00::1] external [fd00:9::1 192.0.2.2 192.0.2.1]", "http 80/tcp"},
 		},
 		{
-			name: "bad external IPs leave the others",
+			name: "invalid external IPs do not affect the others",
 			change: func(s *corev1.Service) {
 				s.Spec.ExternalIPs = []string{"192.0.2.1", "192.0.002.1", "x", "127.0.0.1", "::", "169.254.0.1", "ff02::1", "192.0.2.2"}
 			},
 			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.1 192.0.2.2]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "spec.externalIPs[1]", Detail: "192.0.2.1 is there already"},
+				{Field: "spec.externalIPs[1]", Detail: "192.0.2.1 is listed twice"},
 				{Field: "spec.externalIPs[2]", Detail: `"x" is not an IP address`},
 				{Field: "spec.externalIPs[3]", Detail: "127.0.0.1 is a loopback address"},
 				{Field: "spec.externalIPs[4]", Detail: ":: is the unspecified address"},
@@ -171,43 +171,43 @@ func TestReduceService(t *testing.T) {
 			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 fd00:9::1] from [203.0.113.0/24 10.0.0.0/8 0.0.0.0/0]", "http 80/tcp"},
 		},
 		{
-			name: "bad load balancer addresses leave the others",
+			name: "invalid load balancer addresses do not affect the others",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1", "192.0.2.1", "fe80::1", "x", "192.0.2.2", "192.0.2.3")
 				s.Status.LoadBalancer.Ingress[4].IPMode = new(corev1.LoadBalancerIPMode("Both"))
 			},
 			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 192.0.2.3]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "status.loadBalancer.ingress[1].ip", Detail: "192.0.2.1 is there already"},
+				{Field: "status.loadBalancer.ingress[1].ip", Detail: "192.0.2.1 is listed twice"},
 				{Field: "status.loadBalancer.ingress[2].ip", Detail: "fe80::1 is a link-local address"},
 				{Field: "status.loadBalancer.ingress[3].ip", Detail: `"x" is not an IP address`},
 				{Field: "status.loadBalancer.ingress[4].ipMode", Detail: `"Both" is none of VIP, Proxy`},
 			},
 		},
 		{
-			name: "bad source ranges leave the others",
+			name: "invalid source ranges do not affect the others",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1", "fd00:9::1")
 				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "10.0.0.1", "", "::ffff:10.0.0.0/104", "fd00::1/64", "010.0.0.7/8"}
 			},
 			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1 fd00:9::1] from [fd00::/64 10.0.0.0/8]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a range of IP addresses`},
-				{Field: "spec.loadBalancerSourceRanges[1]", Detail: `"10.0.0.1" is not a range of IP addresses`},
-				{Field: "spec.loadBalancerSourceRanges[2]", Detail: `"" is not a range of IP addresses`},
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a CIDR`},
+				{Field: "spec.loadBalancerSourceRanges[1]", Detail: `"10.0.0.1" is not a CIDR`},
+				{Field: "spec.loadBalancerSourceRanges[2]", Detail: `"" is not a CIDR`},
 				{Field: "spec.loadBalancerSourceRanges[3]", Detail: `"::ffff:10.0.0.0/104" is an IPv4 range written as IPv6`},
 			},
 		},
 		{
-			name: "bad source ranges of a family let nobody of it in",
+			name: "a family without a valid source range admits no source",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1", "fd00:9::1", "192.0.2.2")
 				s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/33", "fd00::/64"}
 			},
 			want: []string{"[10.96.0.1 fd00::1] balancer [fd00:9::1] from [fd00::/64]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a range of IP addresses`},
-				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the load balancer's IPv4 addresses are not served"},
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"10.0.0.0/33" is not a CIDR`},
+				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the IPv4 addresses of the load balancer are not served"},
 			},
 		},
 		{
@@ -219,19 +219,19 @@ func TestReduceService(t *testing.T) {
 			want: []string{"[10.96.0.1 fd00::1] balancer [192.0.2.1] from [fd00::/64]", "http 80/tcp"},
 		},
 		{
-			name: "bad source ranges alone let nobody in",
+			name: "without a valid source range no source is admitted",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1")
 				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.9", "192.0.2.1"}, []string{"office"}
 			},
 			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.9]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"office" is not a range of IP addresses`},
-				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the load balancer's IPv4 addresses are not served"},
+				{Field: "spec.loadBalancerSourceRanges[0]", Detail: `"office" is not a CIDR`},
+				{Field: "spec.loadBalancerSourceRanges", Detail: "no IPv4 range is valid, so the IPv4 addresses of the load balancer are not served"},
 			},
 		},
 		{
-			name: "an external IP that is the load balancer's",
+			name: "an external IP that is also a load balancer address",
 			change: func(s *corev1.Service) {
 				balance(s, "192.0.2.1")
 				s.Spec.ExternalIPs, s.Spec.LoadBalancerSourceRanges = []string{"192.0.2.1", "192.0.2.9"}, []string{"10.0.0.0/8"}
@@ -285,7 +285,7 @@ func TestReduceService(t *testing.T) {
 				s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "Local", 65536
 			},
 			want:     []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
-			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "65536 is not a port"}},
+			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "65536 is not a port number"}},
 		},
 		{
 			name: "health check node port below zero",
@@ -294,7 +294,7 @@ func TestReduceService(t *testing.T) {
 				s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = "Local", -1
 			},
 			want:     []string{"[10.96.0.1 fd00::1] external local", "http 80/tcp"},
-			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "-1 is not a port"}},
+			problems: []Problem{{Field: "spec.healthCheckNodePort", Detail: "-1 is not a port number"}},
 		},
 		{
 			name: "health check node port of policy Cluster",
@@ -320,7 +320,7 @@ func TestReduceService(t *testing.T) {
 			want: []string{"[10.96.0.1 fd00::1] external [192.0.2.1] external local", "http 80/tcp"},
 		},
 		{
-			name:   "external policy of nothing external",
+			name:   "external policy without external addresses",
 			change: func(s *corev1.Service) { s.Spec.ExternalTrafficPolicy = "Local" },
 			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
 		},
@@ -349,9 +349,9 @@ func TestReduceService(t *testing.T) {
 				"[10.96.0.1 fd00::1]", "a 1/tcp", "b 2/tcp", "c 3/tcp at nodes 65535", "d 4/tcp", "e 5/udp at nodes 65535", "f 6/tcp", "g 7/tcp",
 			},
 			problems: []Problem{
-				{Field: "spec.ports[0].nodePort", Detail: "-1 is not a port"},
-				{Field: "spec.ports[1].nodePort", Detail: "65536 is not a port"},
-				{Field: "spec.ports[3].nodePort", Detail: `65535/tcp is there already as port "c"`},
+				{Field: "spec.ports[0].nodePort", Detail: "-1 is not a port number"},
+				{Field: "spec.ports[1].nodePort", Detail: "65536 is not a port number"},
+				{Field: "spec.ports[3].nodePort", Detail: `65535/tcp is already used by port "c"`},
 			},
 		},
 		{
@@ -368,7 +368,7 @@ func TestReduceService(t *testing.T) {
 			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
 		},
 		{
-			name: "fields that say nothing to a proxy",
+			name: "fields that are not read",
 			change: func(s *corev1.Service) {
 				s.Annotations = map[string]string{"service.kubernetes.io/topology-mode": "Auto"}
 				s.Spec.Selector, s.Spec.ExternalName = map[string]string{"app": "web"}, "example.org"
@@ -387,7 +387,7 @@ func TestReduceService(t *testing.T) {
 			want:   []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
 		},
 		{
-			name:   "nothing at all",
+			name:   "empty spec",
 			change: func(s *corev1.Service) { s.Spec = corev1.ServiceSpec{ClusterIP: "10.96.0.1"} },
 			want:   []string{"[10.96.0.1]"},
 		},

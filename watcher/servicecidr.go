@@ -8,21 +8,21 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 )
 
-// serviceCIDR is a ServiceCIDR: ranges that cluster IPs come from (KEP-1880).
+// serviceCIDR is a ServiceCIDR: ranges from which cluster IPs are allocated (KEP-1880).
 type serviceCIDR struct {
 	name     string
 	ranges   []netip.Prefix
 	problems []Problem
 }
 
-// reduceServiceCIDR takes the ranges from a ServiceCIDR. One that is being deleted has them until it is gone.
+// reduceServiceCIDR reduces a ServiceCIDR. Its ranges stay in use until it is removed, also while it is being deleted.
 func reduceServiceCIDR(api *networkingv1.ServiceCIDR) *serviceCIDR {
 	s := &serviceCIDR{name: api.Name}
-	note := noter(&s.problems, objectKey{kind: "ServiceCIDR", name: api.Name})
+	problems := newProblemList(&s.problems, objectKey{kind: serviceCIDRKind, name: api.Name})
 	for i, text := range api.Spec.CIDRs {
 		prefix, err := parsePrefix(text)
 		if err != nil {
-			note.add(fmt.Sprintf("spec.cidrs[%d]", i), err.Error())
+			problems.add(fmt.Sprintf("spec.cidrs[%d]", i), err.Error())
 			continue
 		}
 		s.ranges = append(s.ranges, prefix)
@@ -30,8 +30,8 @@ func reduceServiceCIDR(api *networkingv1.ServiceCIDR) *serviceCIDR {
 	return s
 }
 
-// allServiceCIDRs returns the ranges of all ServiceCIDRs and those given besides, sorted, or those given if there is no
-// other.
+// allServiceCIDRs returns the given ranges and those of all ServiceCIDRs, sorted. Without ServiceCIDRs it returns the given
+// ranges as they are.
 func (c *catalog) allServiceCIDRs(given []netip.Prefix) []netip.Prefix {
 	if len(c.serviceCIDRs) == 0 {
 		return given

@@ -12,25 +12,25 @@ import (
 	"nfproxy/render"
 )
 
-// slice is what an EndpointSlice gives its Service.
+// slice is an EndpointSlice reduced to what its Service needs.
 type slice struct {
 	namespace, name string
-	// service is the name of the Service it belongs to, empty if the slice is of no use.
+	// service is the name of its Service, empty if the slice is not used.
 	service   string
 	ports     []servicePort
 	endpoints []sliceEndpoint
-	// triggered is when what it was changed for happened, if that is known.
+	// triggered is the time of the event that caused the last change of the slice, zero if it is unknown.
 	triggered time.Time
 	problems  []Problem
 }
 
-// of returns the name of its Service.
-func (s *slice) of() render.ServiceName {
+// serviceName returns the name of the slice's Service.
+func (s *slice) serviceName() render.ServiceName {
 	return render.ServiceName{Namespace: s.namespace, Name: s.service}
 }
 
-// same tells whether another slice gives the same. When it was changed does not count.
-func (s *slice) same(other *slice) bool {
+// equal reports whether two slices are equal but for the trigger time.
+func (s *slice) equal(other *slice) bool {
 	a, b := *s, *other
 	a.triggered, b.triggered = time.Time{}, time.Time{}
 	return reflect.DeepEqual(a, b)
@@ -40,55 +40,54 @@ type sliceEndpoint struct {
 	addr                        netip.Addr
 	node                        string
 	ready, serving, terminating bool
-	// hints are shared with every Service joined from them and never changed.
+	// hints are shared with the joined Services and must not be modified.
 	hints *render.Hints
 }
 
-// reduceSlice takes from an EndpointSlice what the join needs, with every problem found on the way. An endpoint or a port
-// that is wrong costs itself alone.
+// reduceSlice reduces an EndpointSlice and records its problems. An invalid endpoint or port does not affect the others.
 func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 	s := &slice{namespace: namespace(api.Namespace), name: api.Name}
-	note := noter(&s.problems, objectKey{"EndpointSlice", s.namespace, s.name})
-	if !usable(api, note) {
+	problems := newProblemList(&s.problems, objectKey{sliceKind, s.namespace, s.name})
+	if !usable(api, problems) {
 		return s
 	}
 	s.service = api.Labels[discoveryv1.LabelServiceName]
-	s.ports = reduceSlicePorts(api.Ports, note)
-	s.endpoints = reduceEndpoints(api, note)
-	// A time that cannot be read, or none, is the zero time: it is for metrics and costs nothing else.
+	s.ports = reduceSlicePorts(api.Ports, problems)
+	s.endpoints = reduceEndpoints(api, problems)
+	// A missing or invalid time gives the zero time. Only a metric depends on it.
 	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	return s
 }
 
-// usable tells whether a slice can serve a Service; kube-proxy uses the same (its informer's selector and
-// pkg/proxy/endpointschangetracker.go).
-func usable(api *discoveryv1.EndpointSlice, note notes) bool {
+// usable reports whether a slice can provide endpoints for a Service. kube-proxy uses the same slices (its informer's
+// selector, and pkg/proxy/endpointschangetracker.go).
+func usable(api *discoveryv1.EndpointSlice, problems problemList) bool {
 	_, headless := api.Labels[corev1.IsHeadlessService]
 	switch {
 	case headless:
-		note.skip("metadata.labels", "the label "+corev1.IsHeadlessService+" says that its Service is headless")
+		problems.skip("metadata.labels", "the label "+corev1.IsHeadlessService+" marks its Service as headless")
 	case api.Labels[discoveryv1.LabelServiceName] == "":
-		note.skip("metadata.labels", "no label "+discoveryv1.LabelServiceName+" names its Service")
+		problems.skip("metadata.labels", "the label "+discoveryv1.LabelServiceName+" is missing")
 	case api.AddressType == discoveryv1.AddressTypeFQDN:
-		note.skip("addressType", "names cannot be balanced, only addresses")
+		problems.skip("addressType", "FQDN endpoints are not supported")
 	case api.AddressType != discoveryv1.AddressTypeIPv4 && api.AddressType != discoveryv1.AddressTypeIPv6:
-		note.add("addressType", fmt.Sprintf("%q is none of IPv4, IPv6, FQDN", api.AddressType))
+		problems.add("addressType", fmt.Sprintf("%q is none of IPv4, IPv6, FQDN", api.AddressType))
 	default:
 		return true
 	}
 	return false
 }
 
-func reduceSlicePorts(api []discoveryv1.EndpointPort, note notes) []servicePort {
+func reduceSlicePorts(api []discoveryv1.EndpointPort, problems problemList) []servicePort {
 	var have []servicePort
 	for i, p := range api {
-		// Without a number it would mean every port, which kube-proxy does not do either.
+		// In the API a port without a number means all ports. Like kube-proxy, nfproxy does not support that.
 		if deref(p.Port) == 0 {
 			continue
 		}
 		port, field, err := reducePort(deref(p.Name), string(deref(p.Protocol)), *p.Port)
 		if err != nil {
-			note.add(fmt.Sprintf("ports[%d].%s", i, field), err.Error())
+			problems.add(fmt.Sprintf("ports[%d].%s", i, field), err.Error())
 			continue
 		}
 		have = append(have, port)
@@ -96,20 +95,20 @@ func reduceSlicePorts(api []discoveryv1.EndpointPort, note notes) []servicePort 
 	return have
 }
 
-func reduceEndpoints(api *discoveryv1.EndpointSlice, note notes) []sliceEndpoint {
+func reduceEndpoints(api *discoveryv1.EndpointSlice, problems problemList) []sliceEndpoint {
 	have := make([]sliceEndpoint, 0, len(api.Endpoints))
 	for i, e := range api.Endpoints {
 		if len(e.Addresses) == 0 {
-			note.add(fmt.Sprintf("endpoints[%d].addresses", i), "there is no address")
+			problems.add(fmt.Sprintf("endpoints[%d].addresses", i), "no address")
 			continue
 		}
-		// Further addresses have no meaning in the API.
+		// The API defines no meaning for further addresses.
 		addr, err := parseAddr(e.Addresses[0])
 		if err == nil && family(addr) != string(api.AddressType) {
-			err = fmt.Errorf("%s is not of the slice's addressType %s", addr, api.AddressType)
+			err = fmt.Errorf("%s does not match the addressType %s of the slice", addr, api.AddressType)
 		}
 		if err != nil {
-			note.add(fmt.Sprintf("endpoints[%d].addresses[0]", i), err.Error())
+			problems.add(fmt.Sprintf("endpoints[%d].addresses[0]", i), err.Error())
 			continue
 		}
 		have = append(have, sliceEndpoint{
@@ -124,7 +123,7 @@ func reduceEndpoints(api *discoveryv1.EndpointSlice, note notes) []sliceEndpoint
 	return have
 }
 
-// reduceHints returns nil if the hints say nothing.
+// reduceHints returns nil if the hints name neither a zone nor a node.
 func reduceHints(api *discoveryv1.EndpointHints) *render.Hints {
 	if api == nil {
 		return nil
@@ -146,6 +145,7 @@ func reduceHints(api *discoveryv1.EndpointHints) *render.Hints {
 	return &h
 }
 
+// deref returns the value at p, or the zero value if p is nil.
 func deref[T any](p *T) (v T) {
 	if p != nil {
 		v = *p

@@ -14,7 +14,7 @@ func TestReduceSlice(t *testing.T) {
 	tests := []struct {
 		name     string
 		change   func(*discoveryv1.EndpointSlice)
-		want     string // the Service's only port
+		want     string // the Service's port
 		unused   bool
 		problems []Problem
 	}{
@@ -22,14 +22,14 @@ func TestReduceSlice(t *testing.T) {
 		{
 			name: "no label", change: func(s *discoveryv1.EndpointSlice) { s.Labels = nil }, unused: true,
 			problems: []Problem{{
-				Field: "metadata.labels", Detail: "no label kubernetes.io/service-name names its Service", Skipped: true,
+				Field: "metadata.labels", Detail: "the label kubernetes.io/service-name is missing", Skipped: true,
 			}},
 		},
 		{
 			name:   "empty label",
 			change: func(s *discoveryv1.EndpointSlice) { s.Labels[discoveryv1.LabelServiceName] = "" }, unused: true,
 			problems: []Problem{{
-				Field: "metadata.labels", Detail: "no label kubernetes.io/service-name names its Service", Skipped: true,
+				Field: "metadata.labels", Detail: "the label kubernetes.io/service-name is missing", Skipped: true,
 			}},
 		},
 		{
@@ -37,12 +37,12 @@ func TestReduceSlice(t *testing.T) {
 			change: func(s *discoveryv1.EndpointSlice) { s.Labels[corev1.IsHeadlessService] = "" }, unused: true,
 			problems: []Problem{{
 				Field: "metadata.labels", Skipped: true,
-				Detail: "the label service.kubernetes.io/headless says that its Service is headless",
+				Detail: "the label service.kubernetes.io/headless marks its Service as headless",
 			}},
 		},
 		{
 			name: "FQDN", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "FQDN" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: "names cannot be balanced, only addresses", Skipped: true}},
+			problems: []Problem{{Field: "addressType", Detail: "FQDN endpoints are not supported", Skipped: true}},
 		},
 		{
 			name: "unknown addressType", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPv5" }, unused: true,
@@ -69,8 +69,8 @@ func TestReduceSlice(t *testing.T) {
 			},
 			want: "http 80/tcp 10.1.0.1:4",
 			problems: []Problem{
-				{Field: "ports[3].port", Detail: "65536 is not a port"},
-				{Field: "ports[4].port", Detail: "-1 is not a port"},
+				{Field: "ports[3].port", Detail: "65536 is not a port number"},
+				{Field: "ports[4].port", Detail: "-1 is not a port number"},
 				{Field: "ports[5].protocol", Detail: `protocol "IGMP" is none of TCP, UDP, SCTP`},
 			},
 		},
@@ -85,9 +85,9 @@ func TestReduceSlice(t *testing.T) {
 			},
 			want: "http 80/tcp 10.1.0.2:8080 10.1.0.10:8080",
 			problems: []Problem{
-				{Field: "endpoints[0].addresses", Detail: "there is no address"},
+				{Field: "endpoints[0].addresses", Detail: "no address"},
 				{Field: "endpoints[1].addresses[0]", Detail: `"pod" is not an IP address`},
-				{Field: "endpoints[2].addresses[0]", Detail: "fd00::5 is not of the slice's addressType IPv4"},
+				{Field: "endpoints[2].addresses[0]", Detail: "fd00::5 does not match the addressType IPv4 of the slice"},
 				{Field: "endpoints[3].addresses[0]", Detail: `"::ffff:10.0.0.1" is an IPv4 address written as IPv6`},
 				{Field: "endpoints[4].addresses[0]", Detail: "0.0.0.0 is the unspecified address"},
 				{Field: "endpoints[5].addresses[0]", Detail: "127.1.0.1 is a loopback address"},
@@ -104,7 +104,7 @@ func TestReduceSlice(t *testing.T) {
 			},
 			want: "http 80/tcp [fd00::5]:8080",
 			problems: []Problem{{
-				Field: "endpoints[1].addresses[0]", Detail: "10.1.0.1 is not of the slice's addressType IPv6",
+				Field: "endpoints[1].addresses[0]", Detail: "10.1.0.1 does not match the addressType IPv6 of the slice",
 			}},
 		},
 		{
@@ -146,7 +146,7 @@ func TestReduceSlice(t *testing.T) {
 			want: "http 80/tcp 10.1.0.1:8080 10.1.0.2:8080 10.1.0.3:8080 10.1.0.4:8080{b a; } 10.1.0.5:8080{; n1} 10.1.0.6:8080{a; n1 n2}",
 		},
 		{
-			name: "fields that say nothing to a proxy",
+			name: "fields that are not read",
 			change: func(s *discoveryv1.EndpointSlice) {
 				s.Ports[0].AppProtocol = new("https")
 				s.Endpoints[0].Hostname, s.Endpoints[0].Zone = new("web-0"), new("z1")

@@ -23,27 +23,28 @@ import (
 
 	"nfproxy/integration/controlplane"
 	"nfproxy/logtest"
-
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 
-// cluster is where objects are: a directory or an API server.
+// cluster holds objects: a directory or an API server.
 type cluster interface {
-	// put creates an object or replaces it, remove takes it away.
+	// put creates or replaces an object, remove deletes it, and open opens a source that reads the objects.
 	put(w *world, o runtime.Object)
 	remove(w *world, o runtime.Object)
 	open(w *world) (source, error)
 }
 
-// world is a source of a story and the cluster it watches. What the story puts is removed when it ends.
+// world is a cluster and a source that watches it.
 type world struct {
 	*watched
 	cluster cluster
-	there   map[objectKey]runtime.Object
+	// there are the objects that the test has put.
+	there map[objectKey]runtime.Object
 }
 
+// newWorld puts the objects, opens a source and takes its first Update. At the end of the test the source is closed and the
+// objects are removed.
 func newWorld(t *testing.T, c cluster, objects ...runtime.Object) *world {
 	t.Helper()
 	w := &world{watched: newWatched(t, nil, new(logtest.Buffer)), cluster: c, there: map[objectKey]runtime.Object{}}
@@ -64,12 +65,12 @@ func newWorld(t *testing.T, c cluster, objects ...runtime.Object) *world {
 		t.Fatalf("first Update: %v; log:\n%s", err, w.log.Lines())
 	}
 	if w.last.Triggered != nil {
-		t.Errorf("the first Update says what triggered it: %v", w.last.Triggered)
+		t.Errorf("the first Update has trigger times: %v", w.last.Triggered)
 	}
 	return w
 }
 
-// logger logs all that there is, also what client-go has to say.
+// logger logs at all levels, including the messages of client-go.
 func (w *world) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(w.log, &slog.HandlerOptions{Level: slog.LevelDebug - 10}))
 }
@@ -97,7 +98,8 @@ func (w *world) remove(o runtime.Object) {
 	delete(w.there, keyOf(w.T, o))
 }
 
-// quiet fails if there is an Update. It does not wait for nothing: what it puts last into each stream is seen last.
+// quiet fails if an Update is pending. Instead of waiting it puts a marker into each stream: changes are reported in order,
+// so the markers' Updates would come after any other.
 func (w *world) quiet() {
 	w.Helper()
 	before, node := w.services(), w.last.Node
@@ -109,7 +111,7 @@ func (w *world) quiet() {
 			w.Fatal(err)
 		}
 		if len(update.Services) != 1 || update.Services[0].Name != "zz-marker" || len(update.Removed) > 0 || !update.Node.Equal(node) {
-			w.Fatalf("an Update with %v", update)
+			w.Fatalf("unexpected Update: %v", update)
 		}
 	}
 	w.remove(marker)
@@ -117,7 +119,7 @@ func (w *world) quiet() {
 	w.until(before...)
 }
 
-// only takes an Update and fails unless it has the Services and nothing else.
+// only takes an Update and fails unless it contains these Services and no other change but of the eligibility.
 func (w *world) only(names ...string) render.Update {
 	w.Helper()
 	before := w.last
@@ -130,7 +132,7 @@ func (w *world) only(names ...string) render.Update {
 		got = append(got, s.Name)
 	}
 	if !slices.Equal(got, names) || len(update.Removed) > 0 || !update.Node.Equal(before.Node) {
-		w.Fatalf("an Update with %v, want Services %v", update, names)
+		w.Fatalf("Update %v, want Services %v", update, names)
 	}
 	return update
 }
@@ -173,7 +175,7 @@ func with[T runtime.Object](o T, change func(T)) T {
 	return changed
 }
 
-// manifests is a cluster in a directory, a file for each object.
+// manifests is a cluster in a directory with a file for each object.
 type manifests struct{ path string }
 
 func (m manifests) file(w *world, o runtime.Object) string {
@@ -201,11 +203,11 @@ func (m manifests) open(w *world) (source, error) {
 type server struct {
 	*controlplane.ControlPlane
 	clients *kubernetes.Clientset
-	// config is for the source.
+	// config is the configuration of the source.
 	config *rest.Config
 }
 
-// newServer starts a control plane in a network namespace of its own.
+// newServer starts a control plane in a separate network namespace.
 func newServer(t *testing.T) *server {
 	t.Helper()
 	ns, err := sandbox.NewNamespace()
@@ -221,15 +223,15 @@ func newServer(t *testing.T) *server {
 	return s
 }
 
-// endpoint is what typed clients have in common.
-type endpoint[T any] interface {
+// client is the common part of typed clients.
+type client[T any] interface {
 	Get(context.Context, string, metav1.GetOptions) (T, error)
 	Create(context.Context, T, metav1.CreateOptions) (T, error)
 	Update(context.Context, T, metav1.UpdateOptions) (T, error)
 	Delete(context.Context, string, metav1.DeleteOptions) error
 }
 
-func put[T metav1.Object](w *world, at endpoint[T], o T) {
+func put[T metav1.Object](w *world, at client[T], o T) {
 	w.Helper()
 	have, err := at.Get(w.Context(), o.GetName(), metav1.GetOptions{})
 	switch {
@@ -260,13 +262,13 @@ func (s *server) put(w *world, o runtime.Object) {
 		_, err = s.clients.CoreV1().Nodes().UpdateStatus(w.Context(), have, metav1.UpdateOptions{})
 		w.must(err)
 	default:
-		w.Fatalf("a %T", o)
+		w.Fatalf("unknown type %T", o)
 	}
 }
 
 func (s *server) remove(w *world, o runtime.Object) {
 	w.Helper()
-	key, ctx := keyOf(w.T, o), context.Background() // also after the test
+	key, ctx := keyOf(w.T, o), context.Background() // remove is called after the test, too
 	var now metav1.DeleteOptions
 	var err error
 	switch o.(type) {
@@ -283,27 +285,28 @@ func (s *server) remove(w *world, o runtime.Object) {
 }
 
 func (s *server) open(w *world) (source, error) {
-	return newAPI(s.config, render.Node{Name: "n1"}, w.logger(), impatient())
+	return newAPI(s.config, render.Node{Name: "n1"}, nodePortAddresses{}, shortBackoff(), w.logger())
 }
 
-// TestSources tells each story to both sources.
+// TestSources runs each story with both sources.
 func TestSources(t *testing.T) {
 	t.Parallel()
-	for name, tell := range stories() {
+	for name, story := range stories() {
 		t.Run("dir/"+name, func(t *testing.T) {
 			t.Parallel()
-			tell(t, manifests{t.TempDir()})
+			story(t, manifests{t.TempDir()})
 		})
 	}
 	t.Run("api", func(t *testing.T) {
 		t.Parallel()
 		api := newServer(t)
-		for name, tell := range stories() {
-			t.Run(name, func(t *testing.T) { tell(t, api) })
+		for name, story := range stories() {
+			t.Run(name, func(t *testing.T) { story(t, api) })
 		}
 	})
 }
 
+// at returns the annotations of an EndpointSlice whose last change was triggered at the time.
 func at(trigger time.Time) map[string]string {
 	return map[string]string{corev1.EndpointsLastChangeTriggerTime: trigger.Format(time.RFC3339Nano)}
 }

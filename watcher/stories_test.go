@@ -12,23 +12,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stories are what every source has to make the same of.
+// stories are changes of a cluster for which every source has to return the same Updates.
 func stories() map[string]func(*testing.T, cluster) {
 	return map[string]func(*testing.T, cluster){
-		"comes and goes":       tellLife,
-		"handed over":          tellHandedOver,
-		"headless":             tellHeadless,
-		"a slice moves":        tellMove,
-		"many slices":          tellManySlices,
-		"changes that are not": tellNothing,
-		"nonsense":             tellNonsense,
-		"node":                 tellNode,
-		"eligible":             tellEligible,
-		"triggered":            tellTriggered,
+		"life of a Service":      testServiceLife,
+		"another proxy":          testOtherProxy,
+		"headless":               testHeadless,
+		"a slice moves":          testSliceMoves,
+		"many slices":            testManySlices,
+		"changes without effect": testChangesWithoutEffect,
+		"unusable objects":       testUnusableObjects,
+		"node":                   testNode,
+		"eligible":               testEligible,
+		"triggered":              testTriggered,
 	}
 }
 
-func tellLife(t *testing.T, c cluster) {
+func testServiceLife(t *testing.T, c cluster) {
 	web, slice := aService("web", "10.96.1.1"), aSlice("web-1", "web", "10.1.0.1")
 	w := newWorld(t, c, web)
 	w.until("web http 80/tcp")
@@ -50,13 +50,13 @@ func tellLife(t *testing.T, c cluster) {
 	w.until("web http 81/tcp 10.1.0.1:8080!~")
 	w.remove(web)
 	w.until()
-	w.put(web) // its slice is still there
+	w.put(web) // its slice still exists
 	w.until("web http 80/tcp 10.1.0.1:8080!~")
 	w.remove(slice)
 	w.until("web http 80/tcp")
 }
 
-func tellHandedOver(t *testing.T, c cluster) {
+func testOtherProxy(t *testing.T, c cluster) {
 	web := aService("web", "10.96.1.1")
 	other := with(web, func(s *corev1.Service) { s.Labels = map[string]string{labelServiceProxyName: ""} })
 	w := newWorld(t, c, web, aSlice("web-1", "web", "10.1.0.1"))
@@ -69,7 +69,7 @@ func tellHandedOver(t *testing.T, c cluster) {
 	w.until("web http 80/tcp 10.1.0.1:8080")
 }
 
-func tellHeadless(t *testing.T, c cluster) {
+func testHeadless(t *testing.T, c cluster) {
 	w := newWorld(t, c, aService("web", "10.96.1.1"), aService("none", corev1.ClusterIPNone))
 	w.until("web http 80/tcp")
 	headless := with(aSlice("web-1", "web", "10.1.0.1"), func(s *discoveryv1.EndpointSlice) { s.Labels[corev1.IsHeadlessService] = "" })
@@ -81,7 +81,7 @@ func tellHeadless(t *testing.T, c cluster) {
 	w.until("web http 80/tcp")
 }
 
-func tellMove(t *testing.T, c cluster) {
+func testSliceMoves(t *testing.T, c cluster) {
 	w := newWorld(t, c, aService("a", "10.96.1.1"), aService("b", "10.96.1.2"), aSlice("x", "a", "10.1.0.1"), aSlice("y", "a", "10.1.0.2"))
 	w.until("a http 80/tcp 10.1.0.1:8080 10.1.0.2:8080", "b http 80/tcp")
 	w.put(aSlice("x", "b", "10.1.0.1"))
@@ -94,7 +94,7 @@ func tellMove(t *testing.T, c cluster) {
 	w.until("a http 80/tcp", "b http 80/tcp", "late http 80/tcp 10.1.0.2:8080")
 }
 
-func tellManySlices(t *testing.T, c cluster) {
+func testManySlices(t *testing.T, c cluster) {
 	const count, size = 50, 100
 	addresses := func(slice int) (all []string) {
 		for i := range size {
@@ -117,11 +117,11 @@ func tellManySlices(t *testing.T, c cluster) {
 	if n := endpoints(); n != count*size-1 {
 		t.Errorf("%d endpoints", n)
 	}
-	w.put(aSlice("big-8", "big", append(addresses(8), "10.2.9.0")...)) // a pod that moves is in two slices for a while
+	w.put(aSlice("big-8", "big", append(addresses(8), "10.2.9.0")...)) // an endpoint that moves is in two slices for a while
 	w.quiet()
 }
 
-func tellNothing(t *testing.T, c cluster) {
+func testChangesWithoutEffect(t *testing.T, c cluster) {
 	web, slice := aService("web", "10.96.1.1"), aSlice("web-1", "web", "10.1.0.1", "10.1.0.2")
 	node := aNode("z1", "192.0.2.1")
 	w := newWorld(t, c, web, slice, node)
@@ -132,7 +132,7 @@ func tellNothing(t *testing.T, c cluster) {
 		with(slice, func(s *discoveryv1.EndpointSlice) { s.Annotations = at(time.Now().Add(time.Hour)) }),
 		with(slice, func(s *discoveryv1.EndpointSlice) { slices.Reverse(s.Endpoints) }),
 		with(slice, func(s *discoveryv1.EndpointSlice) { s.Endpoints[0].TargetRef = &corev1.ObjectReference{Name: "pod"} }),
-		aSlice("nobody-1", "nobody", "10.1.0.1"),
+		aSlice("orphan-1", "no-such-service", "10.1.0.1"),
 	)
 	w.quiet()
 	for i := range 3 {
@@ -145,12 +145,12 @@ func tellNothing(t *testing.T, c cluster) {
 	}
 	w.put(aNode("z2", "192.0.2.1"))
 	if update, err := w.next(patience); err != nil || update.Node.Zone != "z2" {
-		t.Fatalf("an Update before the node's zone has changed: %v, %v", update, err)
+		t.Fatalf("unexpected Update, the zone has not changed: %v, %v", update, err)
 	}
 }
 
-// tellNonsense has what the API server lets through and nobody should rely on.
-func tellNonsense(t *testing.T, c cluster) {
+// testUnusableObjects: objects that the API server accepts and that cannot be used do not affect the others.
+func testUnusableObjects(t *testing.T, c cluster) {
 	w := newWorld(t, c, aService("web", "10.96.1.1"), aSlice("web-1", "web", "10.1.0.1"))
 	w.until("web http 80/tcp 10.1.0.1:8080")
 	w.put(
@@ -170,7 +170,7 @@ func tellNonsense(t *testing.T, c cluster) {
 	w.until("web http 80/tcp 10.1.0.3:8080")
 }
 
-func tellNode(t *testing.T, c cluster) {
+func testNode(t *testing.T, c cluster) {
 	w := newWorld(t, c, aNode("z1", "192.0.2.1"), aService("a", "10.96.1.1"), aService("b", "10.96.1.2"))
 	w.until("a http 80/tcp", "b http 80/tcp")
 	facts := func() string { return fmt.Sprint(w.last.Node.Zone, w.last.Node.Addresses) }
@@ -185,7 +185,7 @@ func tellNode(t *testing.T, c cluster) {
 		{aNode("z2", "192.0.2.2"), "z2[192.0.2.2]"},
 		{aNode("z2", "192.0.2.2", "fd00:1::1"), "z2[192.0.2.2 fd00:1::1]"},
 	} {
-		clear(w.state) // an Update with another node has all Services
+		clear(w.state) // an Update with a changed node has all Services
 		w.put(now.node)
 		if _, err := w.next(patience); err != nil || facts() != now.want {
 			t.Fatalf("the node is %s, want %s, %v", facts(), now.want, err)
@@ -194,7 +194,7 @@ func tellNode(t *testing.T, c cluster) {
 	}
 }
 
-func tellEligible(t *testing.T, c cluster) {
+func testEligible(t *testing.T, c cluster) {
 	node := aNode("z1", "192.0.2.1")
 	w := newWorld(t, c, node, aService("web", "10.96.1.1"))
 	w.until("web http 80/tcp")
@@ -203,22 +203,22 @@ func tellEligible(t *testing.T, c cluster) {
 			n.Spec.Taints = []corev1.Taint{{Key: taintToBeDeleted, Effect: corev1.TaintEffectNoSchedule}}
 		}))
 		if update := w.only(); !update.NotEligible {
-			t.Errorf("to be deleted: %v", update)
+			t.Errorf("with the taint: %v", update)
 		}
 		w.put(aSlice("web-1", "web", "10.1.0.1"))
 		if update := w.only("web"); !update.NotEligible {
-			t.Errorf("forgotten: %v", update)
+			t.Errorf("after another change: %v", update)
 		}
 		w.put(node)
 		if update := w.only(); update.NotEligible {
-			t.Errorf("not to be deleted any more: %v", update)
+			t.Errorf("without the taint: %v", update)
 		}
 		w.put(aSlice("web-1", "web"))
 		w.only("web")
 	}
 }
 
-func tellTriggered(t *testing.T, c cluster) {
+func testTriggered(t *testing.T, c cluster) {
 	triggered := func(name string, when time.Time, addresses ...string) *discoveryv1.EndpointSlice {
 		return with(aSlice(name, "web", addresses...), func(s *discoveryv1.EndpointSlice) { s.Annotations = at(when) })
 	}
@@ -231,7 +231,7 @@ func tellTriggered(t *testing.T, c cluster) {
 	}{
 		{triggered("web-1", now, "10.1.0.2"), []time.Time{now}},
 		{aSlice("web-1", "web", "10.1.0.3"), nil},
-		{triggered("web-1", now.Add(-time.Hour), "10.1.0.4"), nil}, // from before the source was there
+		{triggered("web-1", now.Add(-time.Hour), "10.1.0.4"), nil}, // before the source was opened
 		{with(aSlice("web-1", "web", "10.1.0.5"), func(s *discoveryv1.EndpointSlice) {
 			s.Annotations = map[string]string{corev1.EndpointsLastChangeTriggerTime: "noon"}
 		}), nil},
@@ -244,8 +244,8 @@ func tellTriggered(t *testing.T, c cluster) {
 	}
 	w.put(with(aService("web", "10.96.1.1"), func(s *corev1.Service) { s.Spec.Ports[0].Port = 81 }))
 	if got := w.only("web").Triggered; got != nil {
-		t.Errorf("a change of the Service triggered %v", got)
+		t.Errorf("trigger times of a change of the Service: %v", got)
 	}
-	w.put(triggered("web-1", now.Add(2*time.Second), "10.1.0.5")) // its endpoints are the same
+	w.put(triggered("web-1", now.Add(2*time.Second), "10.1.0.5")) // with the same endpoints
 	w.quiet()
 }

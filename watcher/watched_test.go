@@ -13,7 +13,7 @@ import (
 	"nfproxy/render"
 )
 
-// patience is how long an Update may take that has to come.
+// patience limits the wait for an expected Update.
 const patience = 30 * time.Second
 
 // source is a Dir or an API.
@@ -22,7 +22,7 @@ type source interface {
 	Close() error
 }
 
-// watched is a source and what all its Updates so far add up to.
+// watched is a source and the sum of its Updates so far.
 type watched struct {
 	*testing.T
 	source source
@@ -35,7 +35,7 @@ func newWatched(t *testing.T, s source, log *logtest.Buffer) *watched {
 	return &watched{T: t, source: s, log: log, state: map[string][]string{}}
 }
 
-// next takes an Update into the state.
+// next takes an Update and applies it to the state.
 func (w *watched) next(timeout time.Duration) (render.Update, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -43,7 +43,7 @@ func (w *watched) next(timeout time.Duration) (render.Update, error) {
 	if err == nil {
 		w.last = update
 		if ago := time.Since(update.Seen); ago < 0 || ago > time.Minute {
-			w.Errorf("an Update of what was seen %v ago", ago)
+			w.Errorf("Update.Seen is %v ago", ago)
 		}
 	}
 	for _, s := range update.Services {
@@ -55,7 +55,7 @@ func (w *watched) next(timeout time.Duration) (render.Update, error) {
 	return update, err
 }
 
-// until takes Updates until the state has the Services, given as "name port/protocol endpoints".
+// until takes Updates until the state consists of the Services, given as "name portname port/protocol endpoints".
 func (w *watched) until(want ...string) {
 	w.Helper()
 	deadline := time.Now().Add(patience)
@@ -89,7 +89,7 @@ func (w *watched) must(err error) {
 	}
 }
 
-// logged fails unless a line with all the words was logged as often.
+// logged fails unless the given number of log lines contains all the words.
 func (w *watched) logged(times int, words ...string) {
 	w.Helper()
 	if got := w.log.Lines(words...); len(got) != times {

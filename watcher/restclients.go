@@ -20,12 +20,12 @@ import (
 	"k8s.io/client-go/util/connrotation"
 )
 
-// dialTimeout is how long a connection to the API server may take to come about, client-go's default.
+// dialTimeout limits the time to establish a connection to the API server. It is client-go's default.
 const dialTimeout = 30 * time.Second
 
-// clients are a REST client for each group that is read, over one HTTP client. client-go's typed clients would bring the
-// types of every group there is along with them.
-type clients struct {
+// restClients makes a REST client for each API group that is read, all over one HTTP client. client-go's typed clients would
+// link the types of all API groups into the program.
+type restClients struct {
 	dialer *connrotation.Dialer
 	closed atomic.Bool
 	http   *http.Client
@@ -33,17 +33,17 @@ type clients struct {
 	codecs runtime.NegotiatedSerializer
 }
 
-func newClients(given *rest.Config) (*clients, error) {
-	c := &clients{config: rest.CopyConfig(given), codecs: serializer.NewCodecFactory(newScheme()).WithoutConversion()}
+func newRESTClients(given *rest.Config) (*restClients, error) {
+	c := &restClients{config: rest.CopyConfig(given), codecs: serializer.NewCodecFactory(newScheme()).WithoutConversion()}
 	c.config.ContentType = runtime.ContentTypeProtobuf
 	c.config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	c.config.QPS, c.config.RateLimiter = -1, nil // the reflectors know when to wait
-	c.config.Timeout = 0                         // a watch lasts
+	c.config.QPS, c.config.RateLimiter = -1, nil // the reflectors have a backoff
+	c.config.Timeout = 0                         // it would end watches
 	dial := c.config.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
 	}
-	// A dialer of our own gives us connections of our own, so that close can end them.
+	// A separate dialer keeps the HTTP client from sharing connections, so that close can end all of them.
 	c.dialer = connrotation.NewDialer(dial)
 	c.config.Dial = c.dial
 	var err error
@@ -53,8 +53,8 @@ func newClients(given *rest.Config) (*clients, error) {
 	return c, nil
 }
 
-// of returns the client for a group.
-func (c *clients) of(version schema.GroupVersion) (*rest.RESTClient, error) {
+// forVersion returns the client for the resources of a group and version.
+func (c *restClients) forVersion(version schema.GroupVersion) (*rest.RESTClient, error) {
 	config := rest.CopyConfig(c.config)
 	config.GroupVersion = &version
 	config.APIPath = "/apis"
@@ -69,8 +69,8 @@ func (c *clients) of(version schema.GroupVersion) (*rest.RESTClient, error) {
 	return client, nil
 }
 
-// dial opens a connection. One that comes about while close ends all others is ended as well.
-func (c *clients) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+// dial opens a connection. If close is called meanwhile, the new connection is closed too.
+func (c *restClients) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	conn, err := c.dialer.DialContext(ctx, network, addr)
 	if err == nil && c.closed.Load() {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
@@ -78,13 +78,13 @@ func (c *clients) dial(ctx context.Context, network, addr string) (net.Conn, err
 	return conn, err
 }
 
-// close ends all connections, and lets no other come about.
-func (c *clients) close() {
+// close ends all connections and prevents new ones.
+func (c *restClients) close() {
 	c.closed.Store(true)
 	c.dialer.CloseAll()
 }
 
-// newScheme knows the kinds that are read and no others.
+// newScheme returns a scheme with the kinds that are read and no others.
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	s.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Service{}, &corev1.ServiceList{}, &corev1.Node{}, &corev1.NodeList{})

@@ -23,32 +23,32 @@ const (
 	configAPIVersion = "kubeproxy.config.k8s.io/v1alpha1"
 )
 
-// read takes a file's content: a KubeProxyConfiguration as YAML or JSON.
+// read decodes a KubeProxyConfiguration in YAML or JSON.
 func (c *configuration) read(data []byte) {
 	value, err := c.toJSON(data)
 	if err != nil {
-		c.failNamed(c.file, oneLine(err))
+		c.failAt(c.file, oneLine(err))
 		return
 	}
-	var is metav1.TypeMeta
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(value, &is); err != nil {
-		c.failNamed(c.file, errors.New("it is not a "+configKind))
+	var meta metav1.TypeMeta
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(value, &meta); err != nil {
+		c.failAt(c.file, errors.New("not a "+configKind))
 		return
 	}
-	if is.APIVersion != configAPIVersion {
-		c.fail("apiVersion", fmt.Errorf("%q is not %s", is.APIVersion, configAPIVersion))
+	if meta.APIVersion != configAPIVersion {
+		c.fail("apiVersion", fmt.Errorf("%q is not %s", meta.APIVersion, configAPIVersion))
 	}
-	if is.Kind != configKind {
-		c.fail("kind", fmt.Errorf("%q is not %s", is.Kind, configKind))
+	if meta.Kind != configKind {
+		c.fail("kind", fmt.Errorf("%q is not %s", meta.Kind, configKind))
 	}
 	if len(c.problems) == 0 {
 		c.decode(value)
 	}
 }
 
-// toJSON reads a document. A repeated field is no reason to stand still: as for kube-proxy the last one counts.
+// toJSON converts a document to JSON. A repeated field gives a warning, and its last value is used, as in kube-proxy.
 func (c *configuration) toJSON(data []byte) ([]byte, error) {
-	if json.Valid(data) { // not all of JSON is YAML: tabs are not
+	if json.Valid(data) { // JSON with tabs is not valid YAML
 		return data, nil
 	}
 	if err := oneDocument(data); err != nil {
@@ -60,12 +60,13 @@ func (c *configuration) toJSON(data []byte) ([]byte, error) {
 	}
 	value, lenient := yaml.YAMLToJSON(data)
 	if lenient == nil {
-		c.warnNamed(c.file, "a field is there twice, the last one counts: "+oneLine(err).Error())
+		c.warnAt(c.file, "repeated field, the last value is used: "+oneLine(err).Error())
 	}
 	return value, lenient
 }
 
-// oneDocument returns an error if there is more than one: what reads YAML stops after the first without a word.
+// oneDocument returns an error if a file contains more than one YAML document. The YAML library would silently ignore all
+// but the first.
 func oneDocument(data []byte) error {
 	d := yamlv2.NewDecoder(bytes.NewReader(data))
 	var first, second any
@@ -73,18 +74,19 @@ func oneDocument(data []byte) error {
 		return err
 	}
 	if err := d.Decode(&second); !errors.Is(err, io.EOF) {
-		return errors.New("there is more than one document in it")
+		return errors.New("more than one YAML document")
 	}
 	return nil
 }
 
+// oneLine returns an error with the same text in one line.
 func oneLine(err error) error { return errors.New(strings.Join(strings.Fields(err.Error()), " ")) }
 
-// decode takes the fields, and names those that are unknown and those that mean nothing here.
+// decode decodes the fields. Unknown fields and fields without effect give warnings.
 func (c *configuration) decode(value []byte) {
 	unknown, err := kjson.UnmarshalStrict(value, &c.KubeProxyConfiguration)
 	if err != nil {
-		c.blame(value, err)
+		c.failFields(value, err)
 		return
 	}
 	for _, err := range unknown {
@@ -92,27 +94,28 @@ func (c *configuration) decode(value []byte) {
 			c.warn(at.FieldPath(), "unknown field")
 		}
 	}
-	if err := c.nameMeaningless(); err != nil {
-		c.failNamed(c.file, err)
+	if err := c.warnWithoutEffect(); err != nil {
+		c.failAt(c.file, err)
 	}
 }
 
-// blame notes which fields cannot be decoded. The decoder names the first alone, and not even that if it is a duration.
-func (c *configuration) blame(value []byte, err error) {
+// failFields records all fields that cannot be decoded. The decoder's error names only the first one, and no field at all if
+// it is a duration.
+func (c *configuration) failFields(value []byte, err error) {
 	var whole any
-	if wrong := kjson.UnmarshalCaseSensitivePreserveInts(value, &whole); wrong == nil {
+	if kjson.UnmarshalCaseSensitivePreserveInts(value, &whole) == nil {
 		walk(nil, whole, func(path []string, leaf any) {
-			if err := decodeAlone(path, leaf); err != nil {
+			if err := decodeField(path, leaf); err != nil {
 				c.fail(strings.Join(path, "."), err)
 			}
 		})
 	}
 	if len(c.problems) == 0 {
-		c.failNamed(c.file, oneLine(err))
+		c.failAt(c.file, oneLine(err))
 	}
 }
 
-// walk calls f for everything in a JSON value that has nothing named inside, in the order of the names.
+// walk calls f for each field of a JSON value that is not itself an object with fields, in the order of the names.
 func walk(path []string, value any, f func(path []string, leaf any)) {
 	fields, ok := value.(map[string]any)
 	if !ok || len(fields) == 0 {
@@ -124,8 +127,8 @@ func walk(path []string, value any, f func(path []string, leaf any)) {
 	}
 }
 
-// decodeAlone decodes one field and says what is wrong with it.
-func decodeAlone(path []string, leaf any) error {
+// decodeField returns an error if a KubeProxyConfiguration with this field alone cannot be decoded.
+func decodeField(path []string, leaf any) error {
 	document := leaf
 	for _, name := range slices.Backward(path) {
 		document = map[string]any{name: document}
@@ -142,34 +145,34 @@ func decodeAlone(path []string, leaf any) error {
 	case !ok:
 		return err
 	case strings.Contains(kind, "."):
-		kind = "object" // a Go struct's name helps nobody
+		kind = "object" // the name of a Go struct means nothing to users
 	}
-	return fmt.Errorf("%v is no %s", leaf, kind)
+	return fmt.Errorf("%v is not of type %s", leaf, kind)
 }
 
-// nameMeaningless warns of every field that is not the default and that nothing here looks at.
-func (c *configuration) nameMeaningless() error {
-	followed := map[string]bool{"iptables.masqueradeAll": c.Mode != modeNFTables}
+// warnWithoutEffect warns of every field that nfproxy does not read and whose value is not the default.
+func (c *configuration) warnWithoutEffect() error {
+	read := map[string]bool{"iptables.masqueradeAll": c.Mode != modeNFTables}
 	for _, o := range options() {
-		followed[o.field] = true
+		read[o.field] = true
 	}
-	asked, err := leaves(c.KubeProxyConfiguration)
+	values, err := leaves(c.KubeProxyConfiguration)
 	if err != nil {
 		return err
 	}
-	usual, err := leaves(v1alpha1.KubeProxyConfiguration{TypeMeta: c.TypeMeta})
+	defaults, err := leaves(v1alpha1.KubeProxyConfiguration{TypeMeta: c.TypeMeta})
 	if err != nil {
 		return err
 	}
-	for _, field := range slices.Sorted(maps.Keys(asked)) {
-		if !followed[field] && !same(asked[field], usual[field]) {
-			c.warn(field, "has no meaning here")
+	for _, field := range slices.Sorted(maps.Keys(values)) {
+		if !read[field] && !equalJSON(values[field], defaults[field]) {
+			c.warn(field, "has no effect")
 		}
 	}
 	return nil
 }
 
-// leaves are the fields of a configuration, with defaults, that have no fields themselves, by path.
+// leaves returns the fields of a configuration with defaults that are not themselves objects, by path.
 func leaves(k v1alpha1.KubeProxyConfiguration) (map[string]any, error) {
 	setDefaults(&k)
 	text, err := json.Marshal(k)
@@ -185,8 +188,8 @@ func leaves(k v1alpha1.KubeProxyConfiguration) (map[string]any, error) {
 	return all, nil
 }
 
-// same compares JSON values; an empty list is none.
-func same(a, b any) bool {
+// equalJSON reports whether two JSON values are equal. An empty list equals null.
+func equalJSON(a, b any) bool {
 	if list, ok := a.([]any); ok && len(list) == 0 && b == nil {
 		return true
 	}

@@ -7,8 +7,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// TestManyProblems: of an object that has a hundred thousand problems a hundred are told, and what it has beside them is
-// used.
+// TestManyProblems: of an object with a hundred thousand problems a hundred are reported, and its valid parts are used.
 func TestManyProblems(t *testing.T) {
 	t.Parallel()
 	s := reduceService(apiService(func(s *corev1.Service) {
@@ -19,13 +18,13 @@ func TestManyProblems(t *testing.T) {
 	if len(s.externalIPs) != 1 || len(s.problems) != maxProblems+1 {
 		t.Fatalf("%d external IPs and %d problems", len(s.externalIPs), len(s.problems))
 	}
-	if last := s.problems[maxProblems]; last.Detail != "there are more problems; they are not told" || last.Object != "Service default/web" {
-		t.Errorf("the last is %+v", last)
+	if last := s.problems[maxProblems]; last.Detail != "further problems are not reported" || last.Object != "Service default/web" {
+		t.Errorf("last problem %+v", last)
 	}
 }
 
-// TestManyAddressesAndPorts: as many as fit into an object are taken without a problem. Each was once compared with all
-// before it, which took seconds.
+// TestManyAddressesAndPorts: as many addresses and ports as fit into an object are reduced in less than seconds: none is
+// compared with all others.
 func TestManyAddressesAndPorts(t *testing.T) {
 	t.Parallel()
 	const n = 50_000

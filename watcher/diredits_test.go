@@ -6,8 +6,26 @@ import (
 	"testing"
 )
 
-// fullYAML is a Service and a slice with all the fields that are read.
+func TestDirEditsThatChangeNothing(t *testing.T) {
+	t.Parallel()
+	slice1, slice2 := sliceYAML("a-1", "a", "10.1.0.1", "10.1.0.2"), sliceYAML("a-2", "a", "10.1.0.3")
+	d := newDirTester(t, func(path string) {
+		writeFile(t, filepath.Join(path, "a.yaml"), serviceYAML("a", "10.96.0.1")+"---\n"+slice1+"---\n"+slice2)
+	})
+	for _, text := range []string{
+		"# a comment\n" + serviceYAML("a", "10.96.0.1") + "---\n" + slice1 + "---\n" + slice2,
+		slice2 + "---\n" + sliceYAML("a-1", "a", "10.1.0.2", "10.1.0.1") + "---\n" + serviceYAML("a", "10.96.0.1"),
+		strings.Replace(serviceYAML("a", "10.96.0.1"), "name: a", "name: a\n  labels: {x: y}", 1) + "---\n" + slice1 + "---\n" + slice2,
+		serviceYAML("a", "10.96.0.1") + "---\n" + sliceYAML("a-9", "a", "10.1.0.3", "10.1.0.2", "10.1.0.1"),
+	} {
+		d.write("a.yaml", text)
+		d.quiet()
+	}
+}
+
+// fullYAML is a Service and an EndpointSlice with all the fields that are read.
 const fullYAML = `apiVersion: v1
+
 kind: Service
 metadata: {name: a}
 spec:
@@ -32,10 +50,10 @@ endpoints:
   hints: {forZones: [{name: z1}], forNodes: [{name: n1}]}
 `
 
-// An edit of one field alone gives an Update of its Service, and the same text again none.
+// TestDirEveryEditCounts: an edit of a single field gives an Update of its Service. Equivalent text gives none.
 func TestDirEveryEditCounts(t *testing.T) {
 	t.Parallel()
-	d := newTester(t, func(path string) {
+	d := newDirTester(t, func(path string) {
 		writeFile(t, filepath.Join(path, "a.yaml"), fullYAML)
 		writeFile(t, filepath.Join(path, "b.yaml"), serviceYAML("b", "10.96.0.2"))
 	})
@@ -55,7 +73,7 @@ func TestDirEveryEditCounts(t *testing.T) {
 	} {
 		for _, now := range []string{strings.Replace(fullYAML, edit[0], edit[1], 1), fullYAML} {
 			d.write("a.yaml", now)
-			d.node("", "", "a")
+			d.expect("", "", "a")
 		}
 	}
 	for _, edit := range [][2]string{

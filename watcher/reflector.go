@@ -20,31 +20,32 @@ import (
 	"k8s.io/utils/clock"
 )
 
-// store is what a reflector of client-go fills with the objects of one resource. They are reduced as they arrive and go
-// on into the catalog; the store itself has none.
+// store receives the objects of one resource from a client-go reflector (cache.ReflectorStore), reduces them and passes
+// them on to the catalog. It holds no objects.
 type store struct {
-	resource   resource
-	api        *API
-	client     rest.Interface
-	connection *availability
+	resource     resource
+	api          *API
+	client       rest.Interface
+	availability *availability
 }
 
-// arrived is an object reduced. To the reflector it is an object like others.
-type arrived struct {
-	objectName
-	put func(*catalog)
+// reducedObject is an object of a list after its reduction. Lists are reduced before the reflector gets them, so that the
+// full objects can be freed page by page. A list item has to be a runtime.Object; the reflector only passes it on.
+type reducedObject struct {
+	key objectKey
+	object
 }
 
-// GetObjectKind is there for runtime.Object.
-func (a *arrived) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+// GetObjectKind implements runtime.Object.
+func (*reducedObject) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
-// DeepCopyObject is there for runtime.Object.
-func (a *arrived) DeepCopyObject() runtime.Object { return a }
+// DeepCopyObject implements runtime.Object. A reduced object never changes, so it is its own copy.
+func (r *reducedObject) DeepCopyObject() runtime.Object { return r }
 
-// reflector returns what lists and watches the resource, again and again until ctx ends.
+// reflector returns a reflector that lists and watches the resource until ctx ends.
 func (s *store) reflector(ctx context.Context, backoff *wait.Backoff) *cache.Reflector {
 	logger := klog.FromContext(ctx)
-	r := cache.NewReflectorWithOptions(
+	return cache.NewReflectorWithOptions(
 		&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch},
 		s.resource.object, s,
 		cache.ReflectorOptions{
@@ -54,10 +55,9 @@ func (s *store) reflector(ctx context.Context, backoff *wait.Backoff) *cache.Ref
 			Backoff: backoff,
 		},
 	)
-	return r
 }
 
-// list asks for all objects, or for a page of them. None of them is kept longer than until it is reduced.
+// list requests all objects, or one page of them, and returns them reduced.
 func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
 	full, err := s.request(options).Do(ctx).Get()
 	s.observe(ctx, "list", err)
@@ -87,7 +87,7 @@ func (s *store) watch(ctx context.Context, options metav1.ListOptions) (apiwatch
 	options.Watch = true
 	w, err := s.request(options).Watch(ctx)
 	if err == nil && reflect.TypeOf(w) == reflect.TypeOf(apiwatch.NewEmptyWatch()) {
-		// This is how the client says that the connection went away again and again.
+		// The client returns an empty watch when the connection broke at each of its attempts.
 		s.observe(ctx, "watch", io.ErrUnexpectedEOF)
 		return w, nil
 	}
@@ -100,72 +100,75 @@ func (s *store) request(options metav1.ListOptions) *rest.Request {
 	return s.client.Get().Resource(s.resource.name).VersionedParams(&options, metav1.ParameterCodec)
 }
 
-// observe notes what became of a request. A resource that is optional is known to be missing if the server says so.
+// observe records the result of a request. An optional resource that is absent or forbidden counts as synced.
 func (s *store) observe(ctx context.Context, verb string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	s.connection.observe(verb, s.resource, err)
+	s.availability.observe(verb, s.resource, err)
 	if s.resource.optional && (apierrors.IsNotFound(err) || apierrors.IsForbidden(err)) {
 		s.api.synced(s.resource.name)
 	}
 }
 
-// reduce makes of an object what is to be kept of it.
-func (s *store) reduce(o any) (*arrived, error) {
-	if a, ok := o.(*arrived); ok {
-		return a, nil
+// reduce reduces an object, unless it has been reduced before.
+func (s *store) reduce(o any) (*reducedObject, error) {
+	if reduced, ok := o.(*reducedObject); ok {
+		return reduced, nil
 	}
 	full, ok := o.(runtime.Object)
 	if !ok || reflect.TypeOf(o) != reflect.TypeOf(s.resource.object) {
-		return nil, fmt.Errorf("a %T among the %s", o, s.resource.name)
+		return nil, fmt.Errorf("resource %s: unexpected object of type %T", s.resource.name, o)
 	}
-	name, err := nameOf(full)
-	return &arrived{name, s.resource.reduce(full)}, err
+	key, err := s.key(full)
+	return &reducedObject{key, s.resource.reduce(full)}, err
 }
 
-func nameOf(o any) (objectName, error) {
+// key returns the key of an object that is not reduced.
+func (s *store) key(o any) (objectKey, error) {
 	m, err := meta.Accessor(o)
 	if err != nil {
-		return objectName{}, err
+		return objectKey{}, err
 	}
-	return objectName{m.GetNamespace(), m.GetName()}, nil
+	return objectKey{s.resource.kind, m.GetNamespace(), m.GetName()}, nil
 }
 
-// Transformer has the reflector reduce what it collects until the initial stream is complete (cache.TransformingStore).
+// Transformer makes the reflector reduce the objects that it collects until an initial stream is complete
+// (cache.TransformingStore).
 func (s *store) Transformer() cache.TransformFunc {
 	return func(o any) (any, error) { return s.reduce(o) }
 }
 
-// Add puts an object that came into being.
+// Add adds an object.
 func (s *store) Add(o any) error { return s.Update(o) }
 
-// Update puts an object that is there.
+// Update adds or replaces an object.
 func (s *store) Update(o any) error {
 	at := time.Now()
-	a, err := s.reduce(o)
+	reduced, err := s.reduce(o)
 	if err != nil {
 		return err
 	}
-	s.api.change(at, a.put)
+	s.api.change(at, func(c *catalog) { c.put(reduced.object) })
 	return nil
 }
 
-// Delete removes an object, or one that is no longer selected.
+// Delete removes an object that was deleted or is no longer selected.
 func (s *store) Delete(o any) error {
 	at := time.Now()
-	name, err := nameOf(o)
+	key, err := s.key(o)
 	if err != nil {
 		return err
 	}
-	s.api.change(at, func(c *catalog) { s.resource.remove(c, name) })
+	s.api.change(at, func(c *catalog) { c.remove(key) })
 	return nil
 }
 
-// Replace takes the objects as all there are. It is how a reflector begins, and how it goes on after it has lost track.
+// Replace replaces all objects. A reflector calls it with the initial objects, and again after it has lost track of the
+// changes.
 func (s *store) Replace(objects []any, _ string) error {
 	at := time.Now()
-	all := make([]*arrived, len(objects))
+	all := make([]*reducedObject, len(objects))
 	for i, o := range objects {
 		var err error
 		if all[i], err = s.reduce(o); err != nil {
@@ -173,32 +176,28 @@ func (s *store) Replace(objects []any, _ string) error {
 		}
 	}
 	s.api.change(at, func(c *catalog) {
-		there := make(map[objectName]bool, len(all))
-		for _, a := range all {
-			there[a.objectName] = true
-			a.put(c)
+		keep := make(map[objectKey]bool, len(all))
+		for _, r := range all {
+			keep[r.key] = true
+			c.put(r.object)
 		}
-		for _, name := range s.resource.names(c) {
-			if !there[name] {
-				s.resource.remove(c, name)
-			}
-		}
+		c.retain(s.resource.kind, keep)
 	})
 	s.api.synced(s.resource.name)
 	return nil
 }
 
-// Resync does nothing: nothing is ever told twice.
+// Resync does nothing: objects are never reported twice.
 func (s *store) Resync() error { return nil }
 
-// endingClock is a clock that does not keep anybody waiting once ctx has ended. A reflector waits between attempts without
-// looking at its context.
+// endingClock is a clock whose timers fire at once when ctx ends. A reflector waits between attempts without regard to its
+// context.
 type endingClock struct {
 	clock.RealClock
 	ctx context.Context
 }
 
-// After returns a channel that gets the time after d, or when ctx ends.
+// After returns a channel that receives the time after d or when ctx ends.
 func (c endingClock) After(d time.Duration) <-chan time.Time {
 	fire := make(chan time.Time, 1)
 	timer, cancel := context.WithTimeout(c.ctx, d)

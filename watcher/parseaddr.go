@@ -9,8 +9,8 @@ import (
 	utilnet "k8s.io/utils/net"
 )
 
-// parseAddr reads an address as leniently as kube-proxy (010.0.0.1 is 10.0.0.1) and refuses those that a packet to a
-// Service or an endpoint never carries. The API server refuses the same for endpoints.
+// parseAddr parses an address as leniently as kube-proxy (010.0.0.1 is 10.0.0.1). It rejects addresses that packets to a
+// Service or an endpoint never carry; the API server rejects the same addresses for endpoints.
 func parseAddr(s string) (netip.Addr, error) {
 	addr, ok := netip.AddrFromSlice(utilnet.ParseIPSloppy(s))
 	if !ok {
@@ -34,12 +34,12 @@ func parseAddr(s string) (netip.Addr, error) {
 	return addr, nil
 }
 
-// parsePrefix reads a range as leniently as kube-proxy: with spaces around it, which the API server lets through, and
-// with host bits, which it clears.
+// parsePrefix parses a range as leniently as kube-proxy: with surrounding spaces, which the API server accepts, and with
+// host bits, which are cleared.
 func parsePrefix(s string) (netip.Prefix, error) {
 	_, ipNet, err := utilnet.ParseCIDRSloppy(strings.TrimSpace(s))
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is not a range of IP addresses", s)
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR", s)
 	}
 	addr, _ := netip.AddrFromSlice(ipNet.IP)
 	if addr.Is4In6() {
@@ -49,20 +49,20 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return netip.PrefixFrom(addr, bits), nil
 }
 
-// addrList is addresses, each once. An object can have a hundred thousand.
+// addrList holds the addresses of an object without duplicates. There can be a hundred thousand, hence the map.
 type addrList struct {
 	list []netip.Addr
 	has  map[netip.Addr]bool
 }
 
-// add parses an address and appends it. One that is invalid or there already is noted at the field and lost.
-func (l *addrList) add(text, field string, note notes) {
+// add parses an address and appends it. An invalid or repeated address is recorded as a problem of the field instead.
+func (l *addrList) add(text, field string, problems problemList) {
 	addr, err := parseAddr(text)
 	if err == nil && l.has[addr] {
-		err = fmt.Errorf("%s is there already", addr)
+		err = fmt.Errorf("%s is listed twice", addr)
 	}
 	if err != nil {
-		note.add(field, err.Error())
+		problems.add(field, err.Error())
 		return
 	}
 	if l.has == nil {
@@ -71,6 +71,7 @@ func (l *addrList) add(text, field string, note notes) {
 	l.list, l.has[addr] = append(l.list, addr), true
 }
 
+// ofFamily returns the first IPv4 or IPv6 address.
 func ofFamily(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {
 	for _, addr := range addrs {
 		if addr.Is4() == is4 {
@@ -80,7 +81,7 @@ func ofFamily(addrs []netip.Addr, is4 bool) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// family is the address family in the API's words.
+// family returns the address family as the API names it.
 func family(addr netip.Addr) string {
 	if addr.Is4() {
 		return string(corev1.IPv4Protocol)
