@@ -2,7 +2,7 @@
 // directory of the module they were built of. There is a section for each module that `go version -m` shows, and one for Go,
 // with the texts as they are in the module cache: those in the directories of the packages in the binary and in the directories
 // above these, because what was copied into a module has its licence beside it. The same binaries make the same bytes.
-package licences
+package main
 
 import (
 	"bytes"
