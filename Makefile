@@ -1,10 +1,10 @@
-# nfproxy. `make` explains.
+# nfproxy. `make` prints the targets.
 
 GO       ?= go
-# Twelve digits of a commit that has no tag: as many in every clone.
+# A commit without a tag is named by twelve digits, the same number in every clone.
 VERSION  ?= $(shell git describe --tags --always --abbrev=12 --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X main.version=$(VERSION)
-# The same sources make the same bytes, in whatever directory.
+# The same sources make the same bytes, in any directory.
 BUILD    = CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 IMAGE    ?= nfproxy:$(VERSION)
 ARCH     ?= $(shell $(GO) env GOARCH)
@@ -12,19 +12,19 @@ BUILDER  ?= $(firstword $(foreach b,buildah podman docker,$(if $(shell command -
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
 PACKAGES := ./...
 
-# Tests that need the kernel make their own network namespaces: they never touch the machine's.
+# Tests that need the kernel make their own network namespaces and never touch the machine's.
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build image image-check release release-check demo test check lint unit race bench fuzz tools controlplane helm clean
 
-help: ## this text
+help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## the binary, ./nfproxy
+build: ## build the binary, ./nfproxy
 	$(BUILD) -o nfproxy .
 
-image: dist/nfproxy-$(ARCH) dist/nfproxy-$(ARCH).licences ## the image nfproxy:VERSION, for ARCH, by buildah, podman or docker: nothing is pulled
+image: dist/nfproxy-$(ARCH) dist/nfproxy-$(ARCH).licences ## build the image nfproxy:VERSION for ARCH with buildah, podman or docker, without pulling anything
 	$(BUILDER) $(if $(filter docker,$(BUILDER)),build,build --isolation chroot --timestamp 0) --platform linux/$(ARCH) \
 		--build-arg TARGETARCH=$(ARCH) --build-arg VERSION=$(VERSION) -t $(IMAGE) .
 
@@ -36,22 +36,22 @@ dist/nfproxy-%.licences: dist/nfproxy-%
 
 FORCE:
 
-image-check: dist/nfproxy-amd64 dist/nfproxy-arm64 ## build the image and try it, and the unit of systemd
+image-check: dist/nfproxy-amd64 dist/nfproxy-arm64 ## build and check the image, and check the systemd unit
 	.ci/image-check
 	.ci/unit-check
 
-release: ## what is published, into dist/release, from a clean clone: docs/releasing.md
+release: ## make the release files in dist/release, from a clean clone (docs/releasing.md)
 	@GO='$(GO)' release/build '$(VERSION)'
 
-release-check: .bin/helm ## make the release twice, and look into it
+release-check: .bin/helm ## make the release twice, compare both and check the contents
 	.ci/release-check
 
-demo: build ## four Services, real packets, in network namespaces: no cluster, nothing left behind
+demo: build ## run the demo: four Services and real packets in network namespaces, no cluster needed, nothing left behind
 	./nfproxy demo
 
-check: lint unit ## the fast part: vet, staticcheck, the tests that need neither tables nor a control plane
+check: lint unit ## run the fast checks: vet, staticcheck, the tests that need neither tables in the kernel nor a control plane
 
-lint: ## gofmt, vet, staticcheck
+lint: ## run gofmt, vet and staticcheck
 	@files=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$files" || { echo "not gofmt-clean: $$files"; exit 1; }
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
@@ -60,20 +60,20 @@ lint: ## gofmt, vet, staticcheck
 unit:
 	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics ./trace ./cli
 
-test: tools controlplane helm lint build image-check release-check race ## everything: what CI runs
+test: tools controlplane helm lint build image-check release-check race ## run everything, as CI does
 
-race: # without the second for which a program sleeps at its end, for each of hundreds
+race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
 
-bench: tools controlplane ## time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
+bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
 
-fuzz: ## a minute of fuzzing each target
+fuzz: ## fuzz each target for a minute
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
 	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
-tools: ## what the tests need besides Go: nft, the independent judge, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq
+tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
@@ -83,9 +83,9 @@ tools: ## what the tests need besides Go: nft, the independent judge, iptables f
 	command -v jq >/dev/null || missing="$$missing jq"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
-controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## what the tests run of Kubernetes, into .bin: some minutes, once
+controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## build the Kubernetes programs for the tests into .bin; takes some minutes, once
 
-# The versions are those of the modules below integration/tools: a change there builds again.
+# The versions are those of the modules in integration/tools. A change there causes a new build.
 BUILD_TOOL = CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -o $(CURDIR)/$@
 KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{{.Version}}' k8s.io/kubernetes)
 
@@ -98,12 +98,12 @@ KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{
 .bin/coredns: integration/tools/coredns/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w' github.com/coredns/coredns
 
-helm: .bin/helm .bin/crds ## what the tests of the chart run, into .bin: helm, some minutes, once; and the CRDs of the Prometheus operator
+helm: .bin/helm .bin/crds ## build helm for the tests of the chart into .bin, which takes some minutes, once; and copy the CRDs of the Prometheus operator there
 
 .bin/helm: integration/tools/helm/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w' helm.sh/helm/v4/cmd/helm
 
-# Files of the module: nothing of it is built.
+# These are files of the module; nothing is built.
 PROMETHEUS_OPERATOR = github.com/prometheus-operator/prometheus-operator
 .bin/crds: integration/tools/prometheus-operator/go.mod
 	$(GO) -C $(<D) mod download $(PROMETHEUS_OPERATOR)

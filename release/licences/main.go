@@ -1,8 +1,9 @@
-// Command licences prints the licences of what Go binaries have in them that is not their own: licences BINARY..., in the
-// directory of the module they were built of. There is a section for each module that `go version -m` shows, and one for Go,
-// with the texts as they are in the module cache: those in the directories of the packages in the binary and in the directories
-// above these, because what was copied into a module has its licence beside it. The same binaries make the same bytes.
-package licences
+// Command licences prints the licences of all modules in Go binaries except their main modules: licences BINARY..., run in the
+// directory of the module that they were built from. The output has a section for each module that `go version -m` prints, and
+// one for Go. A section contains the licence files in the directories of the packages that the binary contains and in the
+// directories above these, because code that was copied into a module has its licence beside it. The texts come from the module
+// cache. The same binaries make the same bytes.
+package main
 
 import (
 	"bytes"
@@ -24,7 +25,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "licences: takes binaries")
+		fmt.Fprintln(os.Stderr, "usage: licences BINARY...")
 		os.Exit(2)
 	}
 	if err := run(os.Stdout, os.Args[1:]); err != nil {
@@ -54,47 +55,47 @@ func run(out io.Writer, binaries []string) error {
 	return write(out, all)
 }
 
-// A module is one in a binary.
+// module is a module in a binary.
 type module struct {
 	name, version string
 }
 
-// goItself is Go as a module: its runtime and standard library are in each binary.
-func goItself(version string) module {
+// goModule returns Go as a module: every binary contains its runtime and standard library.
+func goModule(version string) module {
 	return module{"Go", strings.TrimPrefix(version, "go")}
 }
 
-// of is a module, or the one that is in its place.
-func of(path, version string, replace *debug.Module) module {
+// moduleOf returns a module, or the module that replaces it.
+func moduleOf(path, version string, replace *debug.Module) module {
 	if replace != nil {
 		return module{replace.Path, replace.Version}
 	}
 	return module{path, version}
 }
 
-// A package is sourced from a module. Both have directories on this machine.
-type sourced struct {
+// modulePackage is a package in a module, with the directories of both on this machine.
+type modulePackage struct {
 	module          module
 	root, directory string
 }
 
-// texts are licences by their files' names in the module, with slashes.
+// texts holds licence files by their names in the module, with slashes.
 type texts map[string][]byte
 
-// licences finds those of the modules in a binary. What go list says of the packages has to be what the binary says of itself:
-// another go.mod or another Go would have other texts.
+// licences returns the licence files of the modules in a binary. It fails if the packages that go list prints do not belong to
+// the modules in the binary, since another go.mod or another Go has other licence files.
 func licences(info *debug.BuildInfo) (map[module]texts, error) {
-	packages, err := list(info)
+	packages, err := listPackages(info)
 	if err != nil {
 		return nil, err
 	}
-	found := map[module]texts{goItself(info.GoVersion): {}}
+	found := map[module]texts{goModule(info.GoVersion): {}}
 	for _, m := range info.Deps {
-		found[of(m.Path, m.Version, m.Replace)] = texts{}
+		found[moduleOf(m.Path, m.Version, m.Replace)] = texts{}
 	}
 	for _, p := range packages {
 		if found[p.module] == nil {
-			return nil, fmt.Errorf("has no %s %s, which it would be built of here", p.module.name, p.module.version)
+			return nil, fmt.Errorf("the binary does not contain %s %s, but a build here would", p.module.name, p.module.version)
 		}
 		if err := found[p.module].collect(p.root, p.directory); err != nil {
 			return nil, err
@@ -102,14 +103,14 @@ func licences(info *debug.BuildInfo) (map[module]texts, error) {
 	}
 	for m, texts := range found {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(texts)), licence.MatchString) {
-			err = errors.Join(err, fmt.Errorf("%s %s has no licence in its root", m.name, m.version))
+			err = errors.Join(err, fmt.Errorf("%s %s has no licence file in its root", m.name, m.version))
 		}
 	}
 	return found, err
 }
 
-// A listed package is what go list says of one, as far as it matters here.
-type listed struct {
+// listedPackage holds the fields of go list's output that are used here.
+type listedPackage struct {
 	Dir      string
 	Standard bool
 	Module   *struct {
@@ -119,9 +120,10 @@ type listed struct {
 	}
 }
 
-// list asks go, that of the environment's GO if there is one, for the packages in a binary: for its machine, as it was built.
-// Packages of the standard library become those of a module Go. The binary's own are left out.
-func list(info *debug.BuildInfo) ([]sourced, error) {
+// listPackages runs go list, with the go command that the environment variable GO names if it is set, and returns the packages in a
+// binary, with the build settings of the binary. Packages of the standard library belong to a module named Go. Packages of the
+// main module are left out.
+func listPackages(info *debug.BuildInfo) ([]modulePackage, error) {
 	environment := os.Environ()
 	for _, s := range info.Settings {
 		if strings.HasPrefix(s.Key, "GO") || s.Key == "CGO_ENABLED" {
@@ -147,34 +149,35 @@ func list(info *debug.BuildInfo) ([]sourced, error) {
 	if err != nil {
 		return nil, err
 	}
-	var packages []sourced
+	var packages []modulePackage
 	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
-		var p listed
+		var p listedPackage
 		if err := decoder.Decode(&p); err != nil {
 			return nil, fmt.Errorf("go list: %w", err)
 		}
 		switch {
 		case p.Standard:
-			packages = append(packages, sourced{goItself(version), root, p.Dir})
+			packages = append(packages, modulePackage{goModule(version), root, p.Dir})
 		case !p.Module.Main:
-			packages = append(packages, sourced{of(p.Module.Path, p.Module.Version, p.Module.Replace), p.Module.Dir, p.Dir})
+			packages = append(packages, modulePackage{moduleOf(p.Module.Path, p.Module.Version, p.Module.Replace), p.Module.Dir, p.Dir})
 		}
 	}
 	return packages, nil
 }
 
 var (
-	// licence is the file that a module has to have, in its root.
+	// licence matches the names of licence files. A module must have one in its root.
 	licence = regexp.MustCompile(`(?i)^((un)?licen[sc]e|copying|copyright)([.-][^/]*)?$`)
-	// legal is such a file, or another that goes with what is passed on.
+	// legal also matches the names of other files that must accompany a copy.
 	legal = regexp.MustCompile(`(?i)^((un)?licen[sc]e|copying|copyright|notice|patents)([.-].*)?$`)
 )
 
-// collect takes the texts in a directory and in those above it, up to the root. A program's source is none, whatever its name.
+// collect reads the legal files in a directory and in the directories above it, up to the root. It skips Go source files, whatever
+// their names.
 func (t texts) collect(root, directory string) error {
 	below, err := filepath.Rel(root, directory)
 	if err != nil || !filepath.IsLocal(below) {
-		return fmt.Errorf("%s is not below %s", directory, root)
+		return fmt.Errorf("directory %s is not below %s", directory, root)
 	}
 	for ; ; below = filepath.Dir(below) {
 		files, err := os.ReadDir(filepath.Join(root, below))
@@ -196,7 +199,7 @@ func (t texts) collect(root, directory string) error {
 	}
 }
 
-// write prints a section for each module, by name, and in it the texts, by name.
+// write prints a section for each module, sorted by name, with its licence files sorted by name.
 func write(out io.Writer, all map[module]texts) error {
 	var b bytes.Buffer
 	modules := slices.SortedFunc(maps.Keys(all), func(a, b module) int {

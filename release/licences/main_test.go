@@ -1,4 +1,4 @@
-package licences
+package main
 
 import (
 	"bytes"
@@ -33,10 +33,10 @@ the licence of what was copied
 the licence of two
 `
 
-// TestLicences: of a program built of the modules in testdata, the licences of what is in it, and of nothing else.
+// TestLicences: the output has the licences of the modules in the binary and of Go, and no others.
 func TestLicences(t *testing.T) {
-	modules(t)
-	build(t, "v1.0.0")
+	useTestModules(t)
+	buildProgram(t, "v1.0.0")
 	var out bytes.Buffer
 	if err := run(&out, []string{"program", "program"}); err != nil {
 		t.Fatal(err)
@@ -46,35 +46,36 @@ func TestLicences(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if !strings.HasPrefix(ofGo, "=== Go 1.") || !strings.Contains(ofGo, "Copyright 2009 The Go Authors.") {
-		t.Errorf("no licence of Go, but %q", ofGo)
+		t.Errorf("the section of Go is %q", ofGo)
 	}
 }
 
-// TestNoLicence: a module with a notice and no licence of its own is an error that names it, and nothing is printed.
+// TestNoLicence: a module with a notice but without a licence in its root is an error that names the module.
 func TestNoLicence(t *testing.T) {
-	modules(t)
-	build(t, "v1.1.0")
-	refused(t, "program: example.com/two v1.1.0 has no licence in its root")
+	useTestModules(t)
+	buildProgram(t, "v1.1.0")
+	failsWith(t, "program: example.com/two v1.1.0 has no licence file in its root")
 }
 
-// TestAnotherBuild: go.mod asks for another version than the binary has.
+// TestAnotherBuild: a go.mod that requires another version than the binary contains is an error.
 func TestAnotherBuild(t *testing.T) {
-	modules(t)
-	build(t, "v1.0.0")
-	require(t, "v1.1.0")
-	refused(t, "program: has no example.com/two v1.1.0, which it would be built of here")
+	useTestModules(t)
+	buildProgram(t, "v1.0.0")
+	writeGoMod(t, "v1.1.0")
+	failsWith(t, "program: the binary does not contain example.com/two v1.1.0, but a build here would")
 }
 
-func refused(t *testing.T, why string) {
+// failsWith fails the test unless run returns this error and prints nothing.
+func failsWith(t *testing.T, message string) {
 	t.Helper()
 	var out bytes.Buffer
-	if err := run(&out, []string{"program"}); err == nil || err.Error() != why || out.Len() > 0 {
-		t.Errorf("error %v with %d bytes of output, not %q", err, out.Len(), why)
+	if err := run(&out, []string{"program"}); err == nil || err.Error() != message || out.Len() > 0 {
+		t.Errorf("error %v with %d bytes of output, not %q", err, out.Len(), message)
 	}
 }
 
-// modules has go take modules from testdata, and none from elsewhere.
-func modules(t *testing.T) {
+// useTestModules makes the go command take modules from testdata alone.
+func useTestModules(t *testing.T) {
 	t.Helper()
 	directory, err := filepath.Abs("testdata/modules")
 	if err != nil {
@@ -92,8 +93,8 @@ func modules(t *testing.T) {
 	t.Chdir(t.TempDir())
 }
 
-// build makes ./program with a version of two.
-func build(t *testing.T, two string) {
+// buildProgram builds ./program with a version of the module two.
+func buildProgram(t *testing.T, two string) {
 	t.Helper()
 	const program = `package main
 
@@ -107,13 +108,14 @@ func main() {}
 	if err := os.WriteFile("main.go", []byte(program), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	require(t, two)
+	writeGoMod(t, two)
 	if out, err := exec.Command("go", "build", "-o", "program", ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 }
 
-func require(t *testing.T, two string) {
+// writeGoMod writes a go.mod that requires a version of the module two.
+func writeGoMod(t *testing.T, two string) {
 	t.Helper()
 	text := "module program\n\ngo 1.26\n\nrequire (\n\texample.com/one v1.2.3\n\texample.com/two " + two + "\n)\n"
 	if err := os.WriteFile("go.mod", []byte(text), 0o644); err != nil {

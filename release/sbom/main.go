@@ -1,6 +1,6 @@
-// Command sbom prints what a Go binary is built of, as CycloneDX JSON: sbom FILE VERSION DATE. It is told by the binary itself,
-// by what `go version -m` shows, so that a module is there if and only if the linker had it. Nothing else goes in: the same
-// binary makes the same bytes.
+// Command sbom prints the bill of materials of a Go binary as CycloneDX JSON: sbom FILE VERSION DATE. It reads the build
+// information in the binary, the same that `go version -m` prints, so it lists a module if and only if the module was linked.
+// It uses no other input: the same binary makes the same bytes.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "sbom: takes a binary, its version and a date, as in 2006-01-02T15:04:05Z")
+		fmt.Fprintln(os.Stderr, "usage: sbom BINARY VERSION DATE, with a date such as 2006-01-02T15:04:05Z")
 		os.Exit(2)
 	}
 	if err := run(os.Stdout, os.Args[1], os.Args[2], os.Args[3]); err != nil {
@@ -38,7 +38,7 @@ func run(out io.Writer, file, version, date string) error {
 	if err != nil {
 		return err
 	}
-	// No serial number: it would have to be another one each time.
+	// There is no serial number: it would have to differ each time.
 	bom := cdx.NewBOM()
 	bom.SerialNumber = ""
 	main := module(info.Main.Path, version)
@@ -48,11 +48,11 @@ func run(out io.Writer, file, version, date string) error {
 	bom.Metadata = &cdx.Metadata{Timestamp: date, Component: &main}
 	components := components(info)
 	bom.Components = &components
-	// What reads it may be older than the library: nothing here needs more than 1.5.
+	// Programs that read it may be older than the library, and nothing here needs a later version than 1.5.
 	return cdx.NewBOMEncoder(out, cdx.BOMFileFormatJSON).SetPretty(true).EncodeVersion(bom, cdx.SpecVersion1_5)
 }
 
-// components are the standard library, whose name is that of Go's vulnerability database, and the modules in the binary.
+// components returns the standard library, under its name in Go's vulnerability database, and the modules in the binary.
 func components(info *debug.BuildInfo) []cdx.Component {
 	all := []cdx.Component{module("stdlib", strings.TrimPrefix(info.GoVersion, "go"))}
 	for _, m := range info.Deps {
@@ -64,6 +64,7 @@ func components(info *debug.BuildInfo) []cdx.Component {
 	return all
 }
 
+// module returns a component for a Go module.
 func module(name, version string) cdx.Component {
 	namespace, last := path.Split(name)
 	url := packageurl.NewPackageURL(packageurl.TypeGolang, strings.TrimSuffix(namespace, "/"), last, version, nil, "").ToString()

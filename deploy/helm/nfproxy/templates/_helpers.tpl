@@ -7,14 +7,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Where metrics are served; empty: where nfproxy does unless told. */}}
+{{/* The bind address of the metrics; empty for nfproxy's default. */}}
 {{- define "nfproxy.metricsBindAddress" -}}
 {{ .Values.metricsBindAddress | default (ternary "0.0.0.0:10249" "" .Values.podMonitor.enabled) }}
 {{- end }}
 
-{{/* The configuration, before the value config. In a container the numbers of connection tracking are read-only: set them on
-the node; 0 leaves them alone. The OOM score is what the kubelet gives a Pod of this priority: nothing is left to be set, which
-would take CAP_SYS_RESOURCE. */}}
+{{/* The configuration, before the value config is merged into it. In a container the conntrack sysctls are read-only: set them on
+the node; 0 leaves them unchanged. The kubelet gives a Pod of this priority the same OOM score, so nfproxy does not need
+CAP_SYS_RESOURCE to set it. */}}
 {{- define "nfproxy.config" -}}
 apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
