@@ -175,7 +175,7 @@ func TestBesideKubeProxy(t *testing.T) {
 	agent := m.node.start(t)
 	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
 	for _, server := range []string{"healthz", "metrics"} { // kube-proxy has their ports
-		agent.Says(`msg="server does not serve" server=` + server)
+		agent.Says(`msg="server is not listening" server=` + server)
 	}
 	m.well("both")
 	m.serve("web", 1, 2)
