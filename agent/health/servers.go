@@ -34,9 +34,9 @@ type Servers struct {
 // NewServers starts a server for each address in the settings that is not empty. configz is the value that /configz shows, as
 // returned by Configz.
 //
-// If a server cannot listen or ends, NewServers or a later goroutine calls failed, unless it is nil, with the name of the
-// server and the error, once until the server listens again. With BindAddressHardFail the error is then returned by
-// NewServers or sent to Err; otherwise the server is restarted. The caller closes the Servers.
+// If a server cannot listen or ends, failed is called with its name and the error, once until it listens again, and from any
+// goroutine; failed may be nil. With BindAddressHardFail, NewServers returns the error, or Err receives it; without, the
+// server is restarted. The caller closes the Servers.
 func NewServers(set config.Settings, m *metrics.Recorder, n *Node, configz any, failed func(name string, err error),
 	log *slog.Logger) (*Servers, error) {
 	metricsMux, err := metricsHandler(m, n, configz, set.Profiling, log)
