@@ -231,7 +231,7 @@ func (p *daemon) report(changes []nft.Change, start time.Time, full bool) {
 	p.metrics.Committed(metrics.Round{Operations: c.Operations, Took: c.Took, Seen: c.Seen, Triggered: c.Triggered, Full: full})
 	p.metrics.Quarantined(len(p.trials))
 	p.metrics.Conflicts(p.ruleset.Contested())
-	p.metrics.DisallowedAddresses(p.refusals.count)
+	p.metrics.RefusedAddresses(p.refusals.count)
 	p.status.Programmed(time.Now())
 	if len(changes) == 0 {
 		return

@@ -70,7 +70,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 
 	p := daemon{next: src.Next, kernel: k, watch: watch, ruleset: render.NewRuleset(set.Node), log: log,
 		pace: throttle{minSync: set.MinSyncPeriod}, events: told}
-	p.flows = newConntrackCleaner(flows, log, recorder.ConntrackCleaned)
+	p.flows = newConntrackCleaner(flows, log, recorder.Swept)
 	defer p.flows.Close()
 	balancers := health.NewServicePorts(p.known.Load, told.healthCheckFailed, log)
 	defer balancers.Close()
