@@ -2,7 +2,6 @@ package cli
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -14,12 +13,12 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "look whether this node can be served, before anything is changed",
-		Description: "A line for each thing looked at: ok, a warning or a problem, what it means and what to do. The exit code\n" +
-			"is 1 if there is a problem. What must be tried out is tried in a network namespace of its own, the node's\n" +
-			"is only read. docs/check.md has every line.",
+		Usage: "check whether this node can run nfproxy, without changing it",
+		Description: "Prints one line per result: ok, a warning or a problem, what it means and what to do. The exit code is 1 if\n" +
+			"there is a problem. Kernel features are probed in a temporary network namespace; the node's own is only read.\n" +
+			"docs/check.md lists every line.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "text or json",
+			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "output format: text or json",
 				EnvVars: []string{"NFPROXY_CHECK_OUTPUT"}},
 		},
 		Before: noArguments,
@@ -33,17 +32,18 @@ func checkCommand() *cli.Command {
 	}
 }
 
-// reportLines prints the lines, and returns an error if there is a problem among them.
+// reportLines prints the lines and returns an error if one of them is a problem.
 func reportLines(lines []preflight.Line, printer func(io.Writer, []preflight.Line) error, w io.Writer) error {
 	if err := printer(w, lines); err != nil {
 		return err
 	}
 	if n := countLevel(lines, preflight.Problem); n > 0 {
-		return fmt.Errorf("this node has problems: %d", n)
+		return fmt.Errorf("problems found: %d", n)
 	}
 	return nil
 }
 
+// checkPrinter returns the function that prints lines in the format of flag -o.
 func checkPrinter(format string) (func(io.Writer, []preflight.Line) error, error) {
 	switch format {
 	case "text":
@@ -51,10 +51,10 @@ func checkPrinter(format string) (func(io.Writer, []preflight.Line) error, error
 	case "json":
 		return checkJSON, nil
 	}
-	return nil, errors.New("-o is one of text and json, not " + format)
+	return nil, fmt.Errorf("-o must be text or json, not %q", format)
 }
 
-// checkText prints a line for each, and one below it that says what to do.
+// checkText prints each line, its advice below it, and the number of lines per level.
 func checkText(w io.Writer, lines []preflight.Line) error {
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(w, "%-8s %-22s %s\n", l.Level, l.Check, l.Finding); err != nil {

@@ -1,5 +1,5 @@
-// Package demo shows nfproxy at work in network namespaces of its own: a node, a client and backends, and `nfproxy run`
-// on the manifests in docs/demo, while real connections are opened and endpoints change.
+// Package demo runs nfproxy in temporary network namespaces: a node, a client and backends. It starts `nfproxy run` with the
+// manifests in docs/demo, opens connections from the client, changes endpoints and prints what happens.
 package demo
 
 import (
@@ -20,24 +20,24 @@ import (
 	"nfproxy/docs"
 )
 
-// timeout bounds the demo, which takes about a tenth of that.
+// timeout is the limit for the whole demo, which usually takes a tenth of it.
 const timeout = 30 * time.Second
 
-// clientAddr is the client's address. It belongs to the cluster CIDR, so its connections are not masqueraded.
+// clientAddr is the client's address. It is in the cluster CIDR, so connections from it are not masqueraded.
 const clientAddr = "10.244.0.5"
 
-// connections is how many connections each Service gets.
+// connections is the number of connections that the client opens to each Service.
 const connections = 1000
 
-// The endpoints that appear during the demo.
+// The endpoints that the demo changes: secondNginx is added, and newEcho replaces oldEcho.
 const (
 	secondNginx = "10.0.0.224"
 	oldEcho     = "10.244.2.89"
 	newEcho     = "10.244.2.90"
 )
 
-// appearing returns the endpoints that a Service gets during the demo.
-func appearing(svc *service) []string {
+// laterEndpoints returns the endpoints that the demo adds to a Service.
+func laterEndpoints(svc *service) []string {
 	switch svc.name() {
 	case "default/nginx":
 		return []string{secondNginx}
@@ -47,16 +47,16 @@ func appearing(svc *service) []string {
 	return nil
 }
 
-// manifests is the directory of the manifests, both in the repository and below the directory in which nfproxy is run.
+// manifests is the path of the manifests, both in the repository and in the working directory of nfproxy.
 const manifests = "docs/demo"
 
-// command returns the arguments with which the demo runs nfproxy. Verbosity 4 logs each transaction.
+// command returns the arguments of nfproxy. With verbosity 4 it logs each transaction.
 func command() []string {
 	return []string{"run", "--manifests", manifests, "--hostname-override", "demo-node", "--cluster-cidr", "10.244.0.0/16",
 		"--service-cidr", "10.96.0.0/12", "--v", "4"}
 }
 
-// show is the demo in progress.
+// show is a running demo.
 type show struct {
 	out      io.Writer
 	bold     func(string) string
@@ -66,7 +66,8 @@ type show struct {
 	proxy    *process
 }
 
-// Run shows the demo on out. It must run in a sandbox: the network namespace of this process becomes the node.
+// Run runs the demo and prints it to out. It must run in a sandbox, because the network namespace of this process becomes the
+// node. It returns an error if a connection fails or a change has no effect.
 func Run(ctx context.Context, out io.Writer) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -86,7 +87,7 @@ func Run(ctx context.Context, out io.Writer) (err error) {
 		stop()
 		return err
 	}
-	defer func() { // nfproxy ends before its network does
+	defer func() { // nfproxy must end before the network is removed
 		stop()
 		<-s.proxy.ended
 		if err != nil {
@@ -114,7 +115,7 @@ func prepare(dir string, out io.Writer) (*show, error) {
 		return nil, err
 	}
 	for _, svc := range order {
-		for _, backend := range append(svc.endpoints(), appearing(svc)...) {
+		for _, backend := range append(svc.endpoints(), laterEndpoints(svc)...) {
 			if err := s.network.addBackend(svc, backend); err != nil {
 				return nil, errors.Join(err, s.network.Close())
 			}
@@ -123,15 +124,15 @@ func prepare(dir string, out io.Writer) (*show, error) {
 	return s, nil
 }
 
-// play is the demo, act by act.
+// play runs the steps of the demo in order.
 func (s *show) play(ctx context.Context, begun time.Time) error {
 	c, err := s.proxy.await(ctx)
 	if err != nil {
 		return err
 	}
-	s.title("A node, a client Pod, and backend Pods, each in a network namespace of its own")
+	s.title("A node, a client Pod and backend Pods, each in its own network namespace")
 	fmt.Fprintf(s.out, "$ nfproxy %s\n", strings.Join(command(), " "))
-	fmt.Fprintf(s.out, "%d Services: %d elements, in the kernel %s after the start\n", len(s.order), c.operations, rounded(time.Since(begun)))
+	fmt.Fprintf(s.out, "%d Services programmed as %d elements, %s after the start\n", len(s.order), c.operations, rounded(time.Since(begun)))
 
 	s.title(fmt.Sprintf("%d connections from the client to each Service", connections))
 	if err := s.connectAll(ctx, s.order...); err != nil {
@@ -154,7 +155,7 @@ func (s *show) play(ctx context.Context, begun time.Time) error {
 	return s.dump(ctx)
 }
 
-// replace replaces an endpoint under load, which must not notice.
+// replace replaces an endpoint of the Service while the client keeps connecting. No connection may fail.
 func (s *show) replace(ctx context.Context, svc *service, old, replacement string) error {
 	load := s.network.startLoad(ctx, svc.frontend())
 	err := load.atLeast(ctx, 200)
@@ -175,7 +176,7 @@ func (s *show) replace(ctx context.Context, svc *service, old, replacement strin
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.out, "  %d connections meanwhile, %d failed; since the change %s served %d, %s %d\n",
+	fmt.Fprintf(s.out, "  %d connections in total, %d failed; since the change %s served %d and %s served %d\n",
 		tally.total, len(tally.failures), old, tally.served[old], replacement, tally.served[replacement])
 	switch {
 	case len(tally.failures) > 0:
@@ -186,8 +187,8 @@ func (s *show) replace(ctx context.Context, svc *service, old, replacement strin
 	return nil
 }
 
-// connectAll opens the connections and prints which endpoints served them. Each endpoint must have its share, and nobody
-// else any.
+// connectAll opens connections to each Service and prints how many each endpoint served. It returns an error if a connection
+// fails, another backend answers, or an endpoint's share is implausible.
 func (s *show) connectAll(ctx context.Context, services ...*service) error {
 	table := tabwriter.NewWriter(s.out, 0, 0, 3, ' ', 0)
 	fmt.Fprintln(table, "SERVICE\tFRONTEND\tENDPOINT\tCONNECTIONS\tSHARE")
@@ -208,7 +209,7 @@ func (s *show) connectAll(ctx context.Context, services ...*service) error {
 	return errors.Join(table.Flush(), errors.Join(problems...))
 }
 
-// change writes a Service's manifest and waits until the kernel has the change.
+// change writes a Service's manifest, waits until the kernel has the change and prints how long it took.
 func (s *show) change(ctx context.Context, svc *service) error {
 	begun := time.Now()
 	if err := svc.write(); err != nil {
@@ -216,14 +217,14 @@ func (s *show) change(ctx context.Context, svc *service) error {
 	}
 	c, err := s.proxy.await(ctx)
 	if err != nil {
-		return fmt.Errorf("%s changed: %w", filepath.Base(svc.file), err)
+		return fmt.Errorf("change of %s: %w", filepath.Base(svc.file), err)
 	}
-	fmt.Fprintf(s.out, "  from the write of %s to the kernel: %s, of which the transaction %s (%d element operations)\n",
+	fmt.Fprintf(s.out, "  from writing %s to the change in the kernel: %s, including %s for the transaction (%d element operations)\n",
 		filepath.Base(svc.file), rounded(time.Since(begun)), rounded(c.took), c.operations)
 	return nil
 }
 
-// dump runs nfproxy dump.
+// dump runs `nfproxy dump`.
 func (s *show) dump(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "dump")
 	cmd.Args[0] = os.Args[0]
@@ -233,7 +234,7 @@ func (s *show) dump(ctx context.Context) error {
 
 func (s *show) title(text string) { fmt.Fprintf(s.out, "\n%s\n", s.bold(text)) }
 
-// boldOn returns a function that makes text bold where out is a terminal and NO_COLOR is not set.
+// boldOn returns a function that makes text bold if out is a terminal and NO_COLOR is not set.
 func boldOn(out io.Writer) func(string) string {
 	if f, ok := out.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("NO_COLOR") == "" {
 		return func(text string) string { return "\x1b[1m" + text + "\x1b[0m" }
@@ -243,6 +244,7 @@ func boldOn(out io.Writer) func(string) string {
 
 func rounded(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 
+// copyManifests writes the embedded manifests to the directory.
 func copyManifests(dir string) error {
 	files, err := fs.Sub(docs.Demo, "demo")
 	if err != nil {

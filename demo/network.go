@@ -9,14 +9,14 @@ import (
 	"nfproxy/sandbox"
 )
 
-// network is the node with the client and the backends, which answer HTTP.
+// network is a node with a client and with backends that serve HTTP.
 type network struct {
 	*sandbox.Network
 	client  *sandbox.Pod
 	servers map[string]*http.Server // by the backend's address
 }
 
-// newNetwork makes the current network namespace the node, and adds the client.
+// newNetwork returns a network with a client, whose node is the current network namespace.
 func newNetwork() (*network, error) {
 	node, err := sandbox.Current()
 	if err != nil {
@@ -33,8 +33,8 @@ func newNetwork() (*network, error) {
 	return n, nil
 }
 
-// addBackend starts a Pod that answers with its address. It rejects every source but the client: another source would
-// mean that the connection was masqueraded on the way.
+// addBackend adds a Pod that answers requests with its address. The Pod rejects connections that do not come from the
+// client's address, because they must have been masqueraded.
 func (n *network) addBackend(svc *service, backend string) error {
 	at, err := svc.at(backend)
 	if err != nil {
@@ -56,17 +56,17 @@ func (n *network) addBackend(svc *service, backend string) error {
 		fmt.Fprint(w, greeting, backend)
 	})}
 	n.servers[backend] = server
-	go server.Serve(listener) // ends with Close
+	go server.Serve(listener) // ends when the server is closed
 	return nil
 }
 
-// greeting is how a backend's answer begins; its address follows.
+// greeting is the beginning of a backend's response; its address follows.
 const greeting = "Hello! I am Pod: "
 
-// stop ends a backend: who still connects to it is refused.
+// stop stops a backend; the Pod then refuses connections.
 func (n *network) stop(backend string) error { return n.servers[backend].Close() }
 
-// Close ends the backends and the network.
+// Close stops the backends and removes the network.
 func (n *network) Close() error {
 	var errs []error
 	for _, s := range n.servers {

@@ -16,30 +16,30 @@ import (
 	"time"
 )
 
-// process is nfproxy at work: the program that is running the demo, started once more.
+// process is a running nfproxy: another process of the same program.
 type process struct {
 	cmd     *exec.Cmd
 	commits chan commit
-	ended   chan struct{} // closed when the process has ended; err is set then
+	ended   chan struct{} // closed when the process has ended and err is set
 	err     error
 
 	mu  sync.Mutex
 	log bytes.Buffer
 }
 
-// commit is a transaction that the log tells of.
+// commit is a transaction that nfproxy logged.
 type commit struct {
 	operations int           // elements added and deleted
-	took       time.Duration // from computing the changes to the kernel having them
+	took       time.Duration // from computing the changes until the kernel has them
 }
 
-// committed is the line that nfproxy logs after each transaction at verbosity 4.
+// committed matches the line that nfproxy logs after each transaction with verbosity 4.
 var committed = regexp.MustCompile(`msg=committed operations=(\d+) took=(\S+)`)
 
-// grace is how long nfproxy may take to end.
+// grace is the time that nfproxy may take to end after SIGTERM.
 const grace = 5 * time.Second
 
-// start runs nfproxy with the arguments in the directory dir. It gets SIGTERM when ctx ends.
+// start runs nfproxy with the arguments in the directory dir. When ctx ends, it sends SIGTERM to the process.
 func start(ctx context.Context, dir string, args ...string) (*process, error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
@@ -64,7 +64,7 @@ func start(ctx context.Context, dir string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// follow keeps the log and reports the commits in it, until the process closes it.
+// follow stores the log and sends the commits in it to p.commits until the process closes the log.
 func (p *process) follow(ctx context.Context, log io.Reader) {
 	for lines := bufio.NewScanner(log); lines.Scan(); {
 		p.mu.Lock()
@@ -91,7 +91,7 @@ func (p *process) await(ctx context.Context) (commit, error) {
 	case <-p.ended:
 		return commit{}, p.err
 	case <-ctx.Done():
-		return commit{}, fmt.Errorf("waiting for nfproxy: %w", ctx.Err())
+		return commit{}, fmt.Errorf("wait for nfproxy: %w", ctx.Err())
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// service is one Service of docs/demo: a file with a Service of one port and its EndpointSlice.
+// service is a manifest of docs/demo: a Service with one port and its EndpointSlice.
 type service struct {
 	file   string
 	object corev1.Service
@@ -38,6 +38,7 @@ func readServices(dir string) ([]*service, error) {
 	return all, nil
 }
 
+// read reads the manifest.
 func (s *service) read() error {
 	text, err := os.ReadFile(s.file)
 	if err != nil {
@@ -52,7 +53,7 @@ func (s *service) read() error {
 	return nil
 }
 
-// write replaces the file as editors do: nfproxy sees either the old content or the new one.
+// write replaces the manifest atomically: nfproxy reads either the old or the new content.
 func (s *service) write() error {
 	object, err := sigsyaml.Marshal(s.object)
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *service) write() error {
 // name returns "namespace/name".
 func (s *service) name() string { return s.object.Namespace + "/" + s.object.Name }
 
-// frontend is where clients reach the Service.
+// frontend returns the cluster IP and port of the Service.
 func (s *service) frontend() string {
 	return fmt.Sprintf("%s:%d", s.object.Spec.ClusterIP, s.object.Spec.Ports[0].Port)
 }
@@ -92,14 +93,14 @@ func (s *service) at(backend string) (netip.AddrPort, error) {
 	return netip.AddrPortFrom(addr, uint16(*s.slice.Ports[0].Port)), err
 }
 
-// add adds an endpoint like the first one.
+// add adds an endpoint, a copy of the first with another address.
 func (s *service) add(backend string) {
 	e := s.slice.Endpoints[0].DeepCopy()
 	e.Addresses = []string{backend}
 	s.slice.Endpoints = append(s.slice.Endpoints, *e)
 }
 
-// replace gives an endpoint another address.
+// replace replaces the address of an endpoint.
 func (s *service) replace(old, backend string) {
 	for i, e := range s.slice.Endpoints {
 		if e.Addresses[0] == old {

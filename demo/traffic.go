@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// get opens one connection to a frontend and returns which backend answered.
+// get opens a connection to a frontend and returns the backend that answered.
 func (n *network) get(ctx context.Context, frontend string) (backend string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -44,12 +44,12 @@ func (n *network) get(ctx context.Context, frontend string) (backend string, err
 	case !ok:
 		return "", fmt.Errorf("%s answered: %s", frontend, strings.TrimSpace(string(body)))
 	case peer.String() != frontend:
-		return "", fmt.Errorf("the answer of %s came from %s", frontend, peer)
+		return "", fmt.Errorf("connection to %s has the peer %s", frontend, peer)
 	}
 	return backend, nil
 }
 
-// tally is what came of connections.
+// tally counts the results of connections.
 type tally struct {
 	total    int
 	served   map[string]int // by backend
@@ -65,7 +65,7 @@ func (t *tally) add(backend string, err error) {
 	t.served[backend]++
 }
 
-// connect opens n connections to a frontend, one after the other.
+// connect opens connections to a frontend, one after another.
 func (n *network) connect(ctx context.Context, frontend string, count int) tally {
 	t := tally{served: make(map[string]int)}
 	for range count {
@@ -77,8 +77,8 @@ func (n *network) connect(ctx context.Context, frontend string, count int) tally
 	return t
 }
 
-// check says what is wrong with a tally of n connections: failures, strangers, or shares that chance does not explain
-// (seven standard deviations of a fair choice).
+// check returns what is wrong with a tally of n connections: failures, responses of backends that are no endpoints of the
+// Service, and shares that differ from equal ones by more than seven standard deviations.
 func (t tally) check(svc *service, n int) []error {
 	var problems []error
 	if len(t.failures) > 0 {
@@ -94,20 +94,21 @@ func (t tally) check(svc *service, n int) []error {
 		}
 	}
 	if known+len(t.failures) != t.total {
-		problems = append(problems, fmt.Errorf("%s: others than its endpoints answered: %v", svc.name(), t.served))
+		problems = append(problems, fmt.Errorf("%s: a backend that is not its endpoint answered: %v", svc.name(), t.served))
 	}
 	return problems
 }
 
-// load keeps connecting to a frontend in the background.
+// load opens connections to a frontend in the background.
 type load struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 	mu     sync.Mutex
 	tally  tally
-	since  int // connections since forget
+	since  int // connections since the start or the last reset
 }
 
+// startLoad starts to open connections to a frontend, one after another, until the load is stopped or ctx ends.
 func (n *network) startLoad(ctx context.Context, frontend string) *load {
 	running, cancel := context.WithCancel(ctx)
 	l := &load{cancel: cancel, done: make(chan struct{}), tally: tally{served: make(map[string]int)}}
@@ -124,22 +125,23 @@ func (n *network) startLoad(ctx context.Context, frontend string) *load {
 	return l
 }
 
-// forget starts the count of who served anew, after the connection that is under way.
+// forget resets the counts of the backends, after the connection in progress has ended.
 func (l *load) forget(ctx context.Context) error {
-	l.restart()
+	l.reset()
 	err := l.atLeast(ctx, 1)
-	l.restart()
+	l.reset()
 	return err
 }
 
-func (l *load) restart() {
+// reset sets the counts of the backends to 0.
+func (l *load) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.tally.served)
 	l.since = 0
 }
 
-// atLeast waits until n connections have been opened since the start or the last restart.
+// atLeast waits until n connections have ended since the start or the last reset.
 func (l *load) atLeast(ctx context.Context, n int) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
@@ -153,12 +155,12 @@ func (l *load) atLeast(ctx context.Context, n int) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %d connections: %w", n, ctx.Err())
+			return fmt.Errorf("wait for %d connections: %w", n, ctx.Err())
 		}
 	}
 }
 
-// stop ends the load and returns what came of it.
+// stop stops the load and returns its tally.
 func (l *load) stop() tally {
 	l.cancel()
 	<-l.done

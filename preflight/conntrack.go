@@ -7,45 +7,45 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 )
 
-// conntrackNetlink says whether flows can be listed and deleted.
+// conntrackNetlink checks that conntrack entries can be listed and deleted.
 func (n Node) conntrackNetlink() []Line {
-	switch err := n.Flows(); {
+	switch err := n.OpenConntrack(); {
 	case errors.Is(err, os.ErrPermission):
-		return nil // the line about privileges says so
+		return nil // the privileges line already reports this
 	case err != nil:
-		return []Line{problem("conntrack-netlink", "the connection tracking cannot be asked: %v", err).
-			advise("it needs CONFIG_NF_CT_NETLINK; if the kernel has it as a module: modprobe nf_conntrack_netlink")}
+		return []Line{problem("conntrack-netlink", "conntrack is not available over netlink: %v", err).
+			advise("enable CONFIG_NF_CT_NETLINK; if it is built as a module: modprobe nf_conntrack_netlink")}
 	}
-	return []Line{ok("conntrack-netlink", "stale flows can be found and deleted")}
+	return []Line{ok("conntrack-netlink", "stale conntrack entries can be found and deleted")}
 }
 
-// flows asks the connection tracking for a number.
-func flows() error {
-	f, err := ctnetlink.Open()
+// openConntrack opens a conntrack connection, which sends one request, and closes it again.
+func openConntrack() error {
+	c, err := ctnetlink.Open()
 	if err != nil {
 		return err
 	}
-	return f.Close()
+	return c.Close()
 }
 
-// conntrack says how full the connection tracking is: when it is, new connections are dropped.
+// conntrack compares the number of conntrack entries with the limit. The kernel drops new connections at the limit.
 func (n Node) conntrack() []Line {
-	limit, err := n.number("proc/sys/net/netfilter/nf_conntrack_max")
+	limit, err := n.readInt("proc/sys/net/netfilter/nf_conntrack_max")
 	if errors.Is(err, os.ErrNotExist) {
-		return []Line{ok("conntrack", "not loaded yet: the first rule does that")}
+		return []Line{ok("conntrack", "nf_conntrack is not loaded yet; the first nat rule loads it")}
 	}
 	if err != nil {
-		return []Line{warning("conntrack", "its limit cannot be read: %v", err)}
+		return []Line{warning("conntrack", "nf_conntrack_max cannot be read: %v", err)}
 	}
-	count, err := n.number("proc/sys/net/netfilter/nf_conntrack_count")
+	count, err := n.readInt("proc/sys/net/netfilter/nf_conntrack_count")
 	switch {
 	case err != nil:
-		return []Line{warning("conntrack", "how many connections there are cannot be read: %v", err)}
+		return []Line{warning("conntrack", "nf_conntrack_count cannot be read: %v", err)}
 	case limit == 0:
-		return []Line{ok("conntrack", "%d connections, without a limit", count)}
+		return []Line{ok("conntrack", "%d entries, no limit", count)}
 	case count >= limit/10*8:
-		return []Line{warning("conntrack", "%d connections of at most %d: further ones will be dropped", count, limit).
-			advise("raise net.netfilter.nf_conntrack_max, or the setting conntrack.maxPerCore that sets it")}
+		return []Line{warning("conntrack", "%d of %d entries in use: new connections are dropped when the table is full", count, limit).
+			advise("raise net.netfilter.nf_conntrack_max, or the setting conntrack.maxPerCore, which sets it")}
 	}
-	return []Line{ok("conntrack", "%d connections of at most %d", count, limit)}
+	return []Line{ok("conntrack", "%d of %d entries in use", count, limit)}
 }

@@ -1,7 +1,9 @@
-// Package preflight looks at a node before anything of it is changed: whether its kernel can do what the rules need, what
-// is set in a way that Services suffer from, and what other service proxies left.
+// Package preflight checks whether a node can run nfproxy: whether the kernel has the features that the rules need, whether
+// sysctls or missing modules break Services, and which rules of other service proxies are present. `nfproxy check` prints
+// every result. `nfproxy cleanup --kube-proxy` uses it to find what kube-proxy left, and the daemon runs the essential
+// checks when it starts.
 //
-// What it finds are lines (line.go): each says how good or bad it is, what was found, and what to do. What has to be tried
-// out is tried in a network namespace of its own (scratch.go), with probes that are data (probe.go, expressions.go): the
-// node's own namespace is only read. docs/check.md has every line.
+// A check returns Lines (line.go): a level, a finding and advice. Kernel features are probed in a temporary network
+// namespace (scratch.go) by loading small tables (probe.go, expressions.go, families.go, ruleset.go). The node's own
+// network namespace is only read. docs/check.md lists every line.
 package preflight

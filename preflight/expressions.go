@@ -6,33 +6,33 @@ import (
 	"nfproxy/nft"
 )
 
-// Probes are the expressions and the types of sets that the rules are made of, one at a time, and then all together.
-// Without IPv6 there are none of it.
+// Probes returns one probe for each expression, statement and set type that nfproxy's rules use, and last a probe of a
+// complete ruleset. Without ipv6 no probe needs IPv6.
 func Probes(ipv6 bool) []Probe {
-	probes := slices.Concat(ipv4Names.probes(), basics())
+	probes := slices.Concat(ipv4Family.probes(), commonProbes())
 	if ipv6 {
-		probes = append(probes, ipv6Names.probes()...)
+		probes = append(probes, ipv6Family.probes()...)
 	}
-	return append(probes, ruleset(ipv6))
+	return append(probes, rulesetProbe(ipv6))
 }
 
-// The parts of packets that are looked up.
+// The packet fields that the probes look up.
 var (
 	source      = nft.Field{Kind: nft.SourceAddr}
 	destination = nft.Field{Kind: nft.DestinationAddr}
 	protocol    = nft.Field{Kind: nft.L4Protocol}
 	port        = nft.Field{Kind: nft.DestinationPort}
 
-	frontend = []nft.Field{destination, protocol, port}
+	frontendFields = []nft.Field{destination, protocol, port}
 )
 
-// tableID is the table of a probe.
+// tableID returns the table of the probe with that name.
 func tableID(f nft.Family, name string) nft.TableID {
 	return nft.TableID{Family: f, Name: "probe-" + name}
 }
 
-// inChain is a table with one rule in a chain of type nat, and the sets that the rule looks up.
-func inChain(f nft.Family, name string, hook nft.Hook, do nft.Action, match []nft.Match, sets ...*nft.Set) []*nft.Table {
+// oneRule returns a table with the sets and a chain of type nat that has a single rule.
+func oneRule(f nft.Family, name string, hook nft.Hook, do nft.Action, match []nft.Match, sets ...*nft.Set) []*nft.Table {
 	t := &nft.Table{TableID: tableID(f, name), Sets: sets}
 	for _, s := range sets {
 		s.Table = t.TableID
@@ -46,39 +46,39 @@ func inChain(f nft.Family, name string, hook nft.Hook, do nft.Action, match []nf
 	return []*nft.Table{t}
 }
 
-// frontends is the type of keys that begin with an address, a protocol and a port.
-func frontends(f nft.Family, more ...nft.Type) []nft.Type {
+// frontendKey returns the key type address . protocol . port, with more types appended.
+func frontendKey(f nft.Family, more ...nft.Type) []nft.Type {
 	return append([]nft.Type{f.AddrType(), nft.InetProto, nft.InetService}, more...)
 }
 
-// basics are the same whatever the family, and are tried with IPv4.
-func basics() []Probe {
+// commonProbes returns the probes of features that do not depend on the address family. They use IPv4 tables.
+func commonProbes() []Probe {
 	const f = nft.IPv4
 	drop := nft.Verdict{Kind: nft.Drop}
 	in := func(set string, key ...nft.Field) []nft.Match { return []nft.Match{nft.In{Key: key, Set: set}} }
 	core := []string{"CONFIG_NF_TABLES"}
 	return []Probe{
-		{Name: "verdict-map", What: "a verdict map with concatenated keys", Options: core, Modules: []string{"nf_tables"},
-			Tables: inChain(f, "verdict-map", nft.Prerouting, nft.VerdictMap{Key: frontend, Map: "m"}, nil,
-				&nft.Set{Name: "m", Key: frontends(f), Data: []nft.Type{nft.VerdictType}})},
-		{Name: "element-counters", What: "a map whose elements count", Options: core, Modules: []string{"nf_tables"}, Since: "5.7",
-			Tables: inChain(f, "element-counters", nft.Prerouting, nft.VerdictMap{Key: frontend, Map: "m"}, nil,
-				&nft.Set{Name: "m", Key: frontends(f), Data: []nft.Type{nft.VerdictType}, Counter: true})},
-		{Name: "rule-counter", What: "a rule that counts", Options: core, Modules: []string{"nf_tables"},
-			Tables: inChain(f, "rule-counter", nft.Prerouting, drop, []nft.Match{nft.CounterStatement{}})},
-		{Name: "intervals", What: "a set of intervals", Options: core, Modules: []string{"nf_tables"},
-			Tables: inChain(f, "intervals", nft.Prerouting, drop, in("s", source),
+		{Name: "verdict-map", What: "verdict map with concatenated keys", Options: core, Modules: []string{"nf_tables"},
+			Tables: oneRule(f, "verdict-map", nft.Prerouting, nft.VerdictMap{Key: frontendFields, Map: "m"}, nil,
+				&nft.Set{Name: "m", Key: frontendKey(f), Data: []nft.Type{nft.VerdictType}})},
+		{Name: "element-counters", What: "map with a counter per element", Options: core, Modules: []string{"nf_tables"}, Since: "5.7",
+			Tables: oneRule(f, "element-counters", nft.Prerouting, nft.VerdictMap{Key: frontendFields, Map: "m"}, nil,
+				&nft.Set{Name: "m", Key: frontendKey(f), Data: []nft.Type{nft.VerdictType}, Counter: true})},
+		{Name: "rule-counter", What: "rule with a counter", Options: core, Modules: []string{"nf_tables"},
+			Tables: oneRule(f, "rule-counter", nft.Prerouting, drop, []nft.Match{nft.CounterStatement{}})},
+		{Name: "intervals", What: "interval set", Options: core, Modules: []string{"nf_tables"},
+			Tables: oneRule(f, "intervals", nft.Prerouting, drop, in("s", source),
 				&nft.Set{Name: "s", Key: []nft.Type{nft.IPv4Addr}, Interval: true})},
-		{Name: "concatenated-intervals", What: "a set of intervals of concatenated keys", Options: core,
+		{Name: "concatenated-intervals", What: "interval set with concatenated keys", Options: core,
 			Modules: []string{"nf_tables"}, Since: "5.6",
-			Tables: inChain(f, "concatenated-intervals", nft.Prerouting, drop, in("s", append(slices.Clone(frontend), source)...),
-				&nft.Set{Name: "s", Key: frontends(f, nft.IPv4Addr), Interval: true})},
-		{Name: "iifname", What: "the interface a packet came in by (meta iifname)", Options: core, Modules: []string{"nf_tables"},
-			Since: "5.7", Tables: inChain(f, "iifname", nft.Postrouting, drop, []nft.Match{nft.InputInterface{Name: "cni0"}})},
-		{Name: "ct-status", What: "whether a connection was translated (ct status)", Options: []string{"CONFIG_NFT_CT"},
-			Modules: []string{"nft_ct"}, Tables: inChain(f, "ct-status", nft.Postrouting, drop, []nft.Match{nft.CtStatusDNAT{}})},
-		{Name: "numgen", What: "a random choice (numgen)", Options: []string{"CONFIG_NFT_NUMGEN"}, Modules: []string{"nft_numgen"},
-			Tables: inChain(f, "numgen", nft.Prerouting, drop, in("s", append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: 3})...),
-				&nft.Set{Name: "s", Key: frontends(f, nft.SlotNumber)})},
+			Tables: oneRule(f, "concatenated-intervals", nft.Prerouting, drop, in("s", append(slices.Clone(frontendFields), source)...),
+				&nft.Set{Name: "s", Key: frontendKey(f, nft.IPv4Addr), Interval: true})},
+		{Name: "iifname", What: "input interface in postrouting (meta iifname)", Options: core, Modules: []string{"nf_tables"},
+			Since: "5.7", Tables: oneRule(f, "iifname", nft.Postrouting, drop, []nft.Match{nft.InputInterface{Name: "cni0"}})},
+		{Name: "ct-status", What: "match on translated connections (ct status)", Options: []string{"CONFIG_NFT_CT"},
+			Modules: []string{"nft_ct"}, Tables: oneRule(f, "ct-status", nft.Postrouting, drop, []nft.Match{nft.CtStatusDNAT{}})},
+		{Name: "numgen", What: "random number (numgen)", Options: []string{"CONFIG_NFT_NUMGEN"}, Modules: []string{"nft_numgen"},
+			Tables: oneRule(f, "numgen", nft.Prerouting, drop, in("s", append(slices.Clone(frontendFields), nft.Field{Kind: nft.RandomNumber, Mod: 3})...),
+				&nft.Set{Name: "s", Key: frontendKey(f, nft.SlotNumber)})},
 	}
 }

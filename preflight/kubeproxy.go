@@ -15,65 +15,66 @@ import (
 // kubeProxyName is the name of kube-proxy's nftables tables.
 const kubeProxyName = "kube-proxy"
 
-// KubeProxyTables are the nftables tables of kube-proxy's in a survey.
+// KubeProxyTables returns kube-proxy's nftables tables in the survey, without their contents.
 func KubeProxyTables(survey []kernel.SurveyedTable) []*nft.Table {
 	var tables []*nft.Table
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		has := func(t kernel.SurveyedTable) bool { return t.Family == f.String() && t.Name == kubeProxyName }
-		if slices.ContainsFunc(survey, has) {
+		isKubeProxy := func(t kernel.SurveyedTable) bool { return t.Family == f.String() && t.Name == kubeProxyName }
+		if slices.ContainsFunc(survey, isKubeProxy) {
 			tables = append(tables, &nft.Table{TableID: nft.TableID{Family: f, Name: kubeProxyName}})
 		}
 	}
 	return tables
 }
 
-// KubeProxyElsewhere is what kube-proxy has in the node but for its nftables tables, itself included. What there is none
-// of has no line.
-func (n Node) KubeProxyElsewhere(survey []kernel.SurveyedTable) []Line {
-	lines := slices.Concat([]Line{iptablesOverNFT(survey)}, n.iptablesLegacy(), n.ipvs(), n.daemon())
+// KubeProxyLeftovers returns a line for everything that kube-proxy has on the node except its nftables tables: chains in
+// iptables, virtual services in IPVS, and a kube-proxy that still runs. It returns no line with the level OK.
+func (n Node) KubeProxyLeftovers(survey []kernel.SurveyedTable) []Line {
+	lines := slices.Concat([]Line{iptablesNFT(survey)}, n.iptablesLegacy(), n.ipvs(), n.daemon())
 	return slices.DeleteFunc(lines, func(l Line) bool { return l.Level == OK })
 }
 
+// kubeProxyTables checks for nftables tables of kube-proxy.
 func kubeProxyTables(survey []kernel.SurveyedTable) Line {
 	var names []string
 	for _, t := range KubeProxyTables(survey) {
 		names = append(names, t.TableID.String())
 	}
 	if len(names) == 0 {
-		return ok("kube-proxy-nftables", "there is no table of kube-proxy's")
+		return ok("kube-proxy-nftables", "no tables of kube-proxy")
 	}
-	return warning("kube-proxy-nftables", "table %s: its rules decide as well, by what kube-proxy knew last", some(names)).
-		advise("when kube-proxy does not run any more: nfproxy cleanup --kube-proxy")
+	return warning("kube-proxy-nftables", "kube-proxy tables: %s; their rules still apply, as last written by kube-proxy", joinNames(names)).
+		advise("after kube-proxy has stopped: nfproxy cleanup --kube-proxy")
 }
 
-// kubelets are chains that the kubelet makes, in this version or an earlier one (pkg/kubelet/kubelet_network_linux.go).
-var kubelets = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-MARK-DROP", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"}
+// kubeletChains are the chains that current or earlier kubelets create (pkg/kubelet/kubelet_network_linux.go).
+var kubeletChains = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-MARK-DROP", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"}
 
-// iptablesOverNFT looks for kube-proxy's chains among those of iptables-nft, which are in nftables.
-func iptablesOverNFT(survey []kernel.SurveyedTable) Line {
+// iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
+func iptablesNFT(survey []kernel.SurveyedTable) Line {
 	var names []string
 	for _, t := range survey {
 		for _, c := range t.Chains {
-			if strings.HasPrefix(c.Name, "KUBE-") && !slices.Contains(kubelets, c.Name) {
+			if strings.HasPrefix(c.Name, "KUBE-") && !slices.Contains(kubeletChains, c.Name) {
 				names = append(names, fmt.Sprintf("%s %s", t, c.Name))
 			}
 		}
 	}
 	if len(names) == 0 {
-		return ok("kube-proxy-iptables", "iptables-nft has no chain of kube-proxy's")
+		return ok("kube-proxy-iptables", "no chains of kube-proxy in iptables-nft")
 	}
-	return warning("kube-proxy-iptables", "iptables-nft has %d of kube-proxy's chains (%s): their rules decide as well, by what kube-proxy knew last",
-		len(names), some(names)).
-		advise("when kube-proxy does not run any more: kube-proxy --cleanup, or iptables-nft-save | " +
-			"grep -v KUBE- | iptables-nft-restore; the same with ip6tables-nft. The kubelet makes its own chains again")
+	return warning("kube-proxy-iptables", "kube-proxy chains in iptables-nft: %d (%s); their rules still apply, as last written by kube-proxy",
+		len(names), joinNames(names)).
+		advise("after kube-proxy has stopped: kube-proxy --cleanup, or iptables-nft-save | " +
+			"grep -v KUBE- | iptables-nft-restore, and the same with ip6tables-nft; the kubelet recreates its own chains")
 }
 
-// ipvs looks for what kube-proxy in mode ipvs leaves: virtual services, and the interface that has their addresses.
+// ipvs checks for what kube-proxy in mode ipvs leaves: virtual services, and the interface that has their addresses.
 func (n Node) ipvs() []Line {
 	services := 0
-	table, err := n.read("proc/net/ip_vs") // it is there when the module is loaded
+	table, err := n.read("proc/net/ip_vs") // exists if the module is loaded
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return []Line{warning("ipvs", "its virtual services cannot be read: %v", err)}
+		return []Line{warning("ipvs", "virtual services cannot be read: %v", err)}
 	}
 	for line := range strings.Lines(table) {
 		if kind, _, _ := strings.Cut(line, " "); slices.Contains([]string{"TCP", "UDP", "SCTP", "FWM"}, kind) {
@@ -88,22 +89,22 @@ func (n Node) ipvs() []Line {
 		found = append(found, "the interface kube-ipvs0")
 	}
 	if len(found) == 0 {
-		return []Line{ok("ipvs", "it has no virtual service")}
+		return []Line{ok("ipvs", "no virtual services")}
 	}
-	return []Line{warning("ipvs", "there are %s: addresses of Services are this node's own", strings.Join(found, " and ")).
-		advise("when kube-proxy does not run any more: kube-proxy --cleanup, or ipvsadm --clear, if nobody else uses IPVS, and ip link delete kube-ipvs0")}
+	return []Line{warning("ipvs", "found %s: Service addresses are local addresses of this node", strings.Join(found, " and ")).
+		advise("after kube-proxy has stopped: kube-proxy --cleanup, or ip link delete kube-ipvs0 and, if no other program uses IPVS, ipvsadm --clear")}
 }
 
-// daemon says which service proxy runs on the node, by who answers for its health: kube-proxy has no /readyz there.
+// daemon checks for a running service proxy at the health address. Only nfproxy serves /readyz there; kube-proxy does not.
 func (n Node) daemon() []Line {
-	answer, err := n.Client.Get("http://" + n.Healthz + "/readyz")
+	response, err := n.Client.Get("http://" + n.Healthz + "/readyz")
 	if err != nil {
 		return []Line{ok("daemon", "no service proxy answers at %s", n.Healthz)}
 	}
-	answer.Body.Close()
-	if answer.StatusCode == http.StatusOK || answer.StatusCode == http.StatusServiceUnavailable {
-		return []Line{ok("daemon", "an nfproxy answers at %s", n.Healthz)}
+	response.Body.Close()
+	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusServiceUnavailable {
+		return []Line{ok("daemon", "nfproxy answers at %s", n.Healthz)}
 	}
-	return []Line{warning("daemon", "another service proxy answers at %s, likely kube-proxy: both would serve the same Services", n.Healthz).
-		advise("nothing, while one takes over from the other; end it before what it left is removed: it would put it back")}
+	return []Line{warning("daemon", "another service proxy, probably kube-proxy, answers at %s: both would serve the same Services", n.Healthz).
+		advise("nothing during a migration; otherwise stop it before you remove its rules, because it would restore them")}
 }

@@ -2,24 +2,24 @@ package preflight
 
 import "fmt"
 
-// Level is how good or bad a Line is.
+// Level is the severity of a Line.
 type Level string
 
-// The levels, from good to bad. A problem keeps Services from working; a warning is to be looked at.
+// The levels, in increasing severity.
 const (
 	OK      Level = "ok"
-	Warning Level = "warning"
-	Problem Level = "problem"
+	Warning Level = "warning" // Services can suffer, or the check could not be made
+	Problem Level = "problem" // Services do not work
 )
 
-// Line is one thing that was looked at.
+// Line is the result of a check.
 type Line struct {
 	Level Level `json:"level"`
-	// Check is what was looked at: a word, for programs too.
+	// Check is the name of the check, one word that programs can rely on.
 	Check string `json:"check"`
-	// Finding is what there is and what it means.
+	// Finding describes what was found and its consequence.
 	Finding string `json:"finding"`
-	// Advice is what to do, empty for nothing.
+	// Advice describes what to do; it is empty if there is nothing to do.
 	Advice string `json:"advice,omitempty"`
 }
 
@@ -35,13 +35,13 @@ func problem(check, format string, args ...any) Line {
 	return Line{Level: Problem, Check: check, Finding: fmt.Sprintf(format, args...)}
 }
 
-// advise says what to do.
+// advise returns the line with advice.
 func (l Line) advise(advice string) Line {
 	l.Advice = advice
 	return l
 }
 
-// Worst is the level of the worst line.
+// Worst returns the highest level of the lines, OK if there are none.
 func Worst(lines []Line) Level {
 	worst := OK
 	for _, l := range lines {

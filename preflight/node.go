@@ -13,108 +13,108 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// Node is where the checks look. Its fields are for tests; Here is what everybody else wants.
+// Node is the node to check. Tests set its fields; all other callers use Here.
 type Node struct {
-	// Root is the directory that has the kernel's files: proc is in it.
+	// Root is the directory that contains proc.
 	Root string
-	// Open opens the nf_tables of the node, Scratch those of a namespace that is thrown away.
+	// Open connects to nf_tables in the node's network namespace, Scratch in a temporary one.
 	Open, Scratch func() (*kernel.Conn, error)
-	// Probes are what the kernel has to take.
+	// Probes returns the probes that the kernel must accept.
 	Probes func(ipv6 bool) []Probe
-	// Bridges lists the network interfaces that are bridges.
+	// Bridges returns the names of the bridge interfaces.
 	Bridges func() ([]string, error)
-	// Flows asks the connection tracking over netlink.
-	Flows func() error
-	// Healthz is where a service proxy answers that runs on the node, address and port; Client asks there.
+	// OpenConntrack returns an error if conntrack is not available over netlink.
+	OpenConntrack func() error
+	// Healthz is the address and port where a service proxy on the node serves its health. Client sends the request.
 	Healthz string
 	Client  *http.Client
 }
 
-// Here is the machine that this runs on, in the network namespace of the calling thread.
+// Here returns this machine, in the network namespace of the calling thread.
 func Here() Node {
-	return Node{Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, Bridges: bridges, Flows: flows,
+	return Node{Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, Bridges: bridges, OpenConntrack: openConntrack,
 		Healthz: "127.0.0.1:10256",
 		Client:  &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
-// Check makes all checks.
+// Check runs all checks.
 func (n Node) Check() []Line {
 	lines := n.Essential()
-	for _, check := range []func() []Line{n.conntrackNetlink, n.conntrack, n.forwarding, n.rpFilter, n.bridged, n.tables,
+	for _, check := range []func() []Line{n.conntrackNetlink, n.conntrack, n.forwarding, n.rpFilter, n.bridgeTracking, n.tables,
 		n.iptablesLegacy, n.ipvs, n.daemon} {
 		lines = append(lines, check()...)
 	}
 	return lines
 }
 
-// Essential makes the checks without which there can be no rules: the kernel's version, the privileges, and the probes.
-// Where they cannot be made a line says so.
+// Essential runs the checks of what the rules cannot do without: the kernel version, privileges, and kernel features. If a
+// check cannot be made, a line with the level Warning reports it.
 func (n Node) Essential() []Line {
-	lines := n.version()
+	lines := n.kernelVersion()
 	k, err := n.Open()
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		lines = append(lines, problem("privileges", "nftables cannot be read or changed without CAP_NET_ADMIN").
-			advise("run as root, or grant that capability"))
+		lines = append(lines, problem("privileges", "no access to nftables: CAP_NET_ADMIN is missing").
+			advise("run nfproxy as root, or grant it CAP_NET_ADMIN"))
 	case err != nil:
-		lines = append(lines, problem("nf_tables", "the kernel does not answer for nftables: %v", err).
-			advise("it needs CONFIG_NETFILTER_NETLINK and CONFIG_NF_TABLES; if the kernel has them as modules: modprobe nf_tables"))
+		lines = append(lines, problem("nf_tables", "nf_tables is not available over netlink: %v", err).
+			advise("enable CONFIG_NETFILTER_NETLINK and CONFIG_NF_TABLES; if they are built as modules: modprobe nf_tables"))
 	default:
 		k.Close()
-		lines = append(lines, ok("privileges", "CAP_NET_ADMIN is there"))
+		lines = append(lines, ok("privileges", "CAP_NET_ADMIN is present"))
 	}
-	return append(lines, n.probes()...)
+	return append(lines, n.probeFeatures()...)
 }
 
-// probes tries what the rules are made of.
-func (n Node) probes() []Line {
+// probeFeatures runs the probes in a temporary network namespace.
+func (n Node) probeFeatures() []Line {
 	k, err := n.Scratch()
 	if err != nil {
-		return []Line{warning("namespace", "what the kernel can do was not tried, for that takes a network namespace of its own: %v", err).
-			advise("run as root, or grant CAP_SYS_ADMIN for the check alone: nfproxy run does without")}
+		return []Line{warning("namespace", "kernel features not probed: no temporary network namespace: %v", err).
+			advise("run nfproxy check as root, or grant it CAP_SYS_ADMIN; nfproxy run does not need that capability")}
 	}
 	defer k.Close()
-	lines := []Line{ok("namespace", "what the kernel can do is tried in a network namespace of its own")}
+	lines := []Line{ok("namespace", "kernel features are probed in a temporary network namespace")}
 	for _, p := range n.Probes(n.hasIPv6()) {
 		lines = append(lines, p.try(k))
 	}
 	return lines
 }
 
-// version is Linux's.
-func (n Node) version() []Line {
+// kernelVersion checks that Linux is new enough.
+func (n Node) kernelVersion() []Line {
 	release, err := n.read("proc/sys/kernel/osrelease")
 	if err != nil {
-		return []Line{warning("kernel", "its version is not known: %v", err)}
+		return []Line{warning("kernel", "kernel version cannot be read: %v", err)}
 	}
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		return []Line{warning("kernel", "the version %q cannot be understood", release).advise("Linux 5.9 or newer is needed")}
+		return []Line{warning("kernel", "kernel version %q cannot be parsed", release).advise("nfproxy needs Linux 5.9 or newer")}
 	}
 	if major < 5 || major == 5 && minor < 9 {
-		return []Line{problem("kernel", "Linux %s cannot refuse connections where the rules do it", release).
-			advise("Linux 5.9 or newer is needed")}
+		return []Line{problem("kernel", "Linux %s does not support reject in chains of type nat at prerouting", release).
+			advise("nfproxy needs Linux 5.9 or newer")}
 	}
 	return []Line{ok("kernel", "Linux %s", release)}
 }
 
-// hasIPv6 says whether the kernel speaks IPv6 in this namespace.
+// hasIPv6 reports whether the kernel supports IPv6 in this network namespace.
 func (n Node) hasIPv6() bool {
 	_, err := os.Stat(n.path("proc/net/if_inet6"))
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// path is a file's, which is given from the root.
+// path returns the path of a file that is given relative to the root.
 func (n Node) path(file string) string { return filepath.Join(n.Root, file) }
 
-// read reads a file without the space around it.
+// read returns the contents of a file without leading and trailing white space.
 func (n Node) read(file string) (string, error) {
 	text, err := os.ReadFile(n.path(file))
 	return strings.TrimSpace(string(text)), err
 }
 
-// number reads a file that holds a number.
-func (n Node) number(file string) (int, error) {
+// readInt returns the number in a file.
+func (n Node) readInt(file string) (int, error) {
 	text, err := n.read(file)
 	if err != nil {
 		return 0, err

@@ -7,31 +7,32 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// Probe is something that the kernel must take, and what it takes for it.
+// Probe is a kernel feature and the tables that show whether the kernel has it.
 type Probe struct {
-	// Name is the line's Check.
+	// Name is the Check of the resulting Line.
 	Name string
-	// What is loaded, in words.
+	// What describes the feature.
 	What string
-	// Options are the kernel's options that bring it, Modules what they are built as.
+	// Options are the kernel options that the feature needs, Modules the modules that they are built as.
 	Options, Modules []string
-	// Since is the first Linux that has it, empty if every one has that nfproxy runs on.
-	Since  string
+	// Since is the first Linux version with the feature; it is empty if nfproxy runs on no version without it.
+	Since string
+	// Tables are accepted by a kernel that has the feature.
 	Tables []*nft.Table
 }
 
-// try loads the probe's tables into the connection's namespace, where nobody else is. They stay until that goes: to
-// delete them one by one would take the kernel longer than all the rest.
+// try loads the probe's tables into the connection's network namespace, which no program uses. It does not delete them:
+// they go with the namespace, and deleting each table would take the kernel longer than all other work of the probes.
 func (p Probe) try(k *kernel.Conn) Line {
 	if err := k.Apply(nft.Diff(nil, p.Tables), 0); err != nil {
-		return p.refused(err)
+		return p.rejected(err)
 	}
-	return ok(p.Name, "loads: %s", p.What)
+	return ok(p.Name, "supported: %s", p.What)
 }
 
-// refused says what the kernel lacks.
-func (p Probe) refused(err error) Line {
-	l := problem(p.Name, "the kernel refuses %s: %v", p.What, err)
+// rejected returns the line for a probe that the kernel rejected with err. The advice names what the feature needs.
+func (p Probe) rejected(err error) Line {
+	l := problem(p.Name, "rejected by the kernel: %s: %v", p.What, err)
 	var needs []string
 	if len(p.Options) > 0 {
 		needs = append(needs, strings.Join(p.Options, " and "))
@@ -39,9 +40,9 @@ func (p Probe) refused(err error) Line {
 	if p.Since != "" {
 		needs = append(needs, "Linux "+p.Since+" or newer")
 	}
-	advice := "it needs " + strings.Join(needs, " and ")
+	advice := "needs " + strings.Join(needs, " and ")
 	if len(p.Modules) > 0 {
-		advice += "; if the kernel has it as a module: modprobe " + strings.Join(p.Modules, " ")
+		advice += "; if built as a module: modprobe " + strings.Join(p.Modules, " ")
 	}
 	return l.advise(advice)
 }

@@ -11,7 +11,7 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// TestProbes: this kernel has everything, and what was tried leaves nothing in the namespace that it was asked from.
+// TestProbes: all probes succeed on this kernel, and the ruleset of the calling network namespace does not change.
 func TestProbes(t *testing.T) {
 	before := generation(t)
 	lines := Here().Essential()
@@ -24,11 +24,11 @@ func TestProbes(t *testing.T) {
 		}
 	}
 	if after := generation(t); after != before {
-		t.Errorf("the ruleset was at generation %d and is at %d", before, after)
+		t.Errorf("ruleset generation %d, was %d before the probes", after, before)
 	}
 }
 
-// generation changes with whatever anybody does to nftables in the namespace of the tests.
+// generation returns the generation of the ruleset, which changes with every nftables transaction in the network namespace.
 func generation(t testing.TB) uint32 {
 	t.Helper()
 	k, err := kernel.Open()
@@ -43,7 +43,8 @@ func generation(t testing.TB) uint32 {
 	return n
 }
 
-// TestProbesHaveNamesAndNeeds: each can be told from the others, and what it takes is said.
+// TestProbesHaveNamesAndNeeds: each probe has a unique name, a description, kernel options and tables; without IPv6 no probe
+// has an IPv6 table.
 func TestProbesHaveNamesAndNeeds(t *testing.T) {
 	seen := make(map[string]bool)
 	for _, p := range Probes(true) {
@@ -61,17 +62,17 @@ func TestProbesHaveNamesAndNeeds(t *testing.T) {
 	}
 }
 
-// TestMissingExpression: a kernel that lacks something is told what, and the other probes are made. A lookup in a set that
-// is not there is refused as an expression is that the kernel does not have: ENOENT.
+// TestMissingExpression: a failed probe is reported with what it needs, and the other probes still run. The kernel rejects a
+// lookup in a missing set with the same error as an unknown expression: ENOENT.
 func TestMissingExpression(t *testing.T) {
-	missing := Probe{Name: "teapot", What: "a short and stout expression", Options: []string{"CONFIG_NFT_TEAPOT", "CONFIG_TEA"},
-		Modules: []string{"nft_teapot"}, Since: "9.1", Tables: inChain(nft.IPv4, "teapot", nft.Prerouting,
-			nft.VerdictMap{Key: frontend, Map: "nosuch"}, nil)}
+	missing := Probe{Name: "teapot", What: "short and stout expression", Options: []string{"CONFIG_NFT_TEAPOT", "CONFIG_TEA"},
+		Modules: []string{"nft_teapot"}, Since: "9.1", Tables: oneRule(nft.IPv4, "teapot", nft.Prerouting,
+			nft.VerdictMap{Key: frontendFields, Map: "nosuch"}, nil)}
 	n := Here()
 	n.Probes = func(ipv6 bool) []Probe { return slices.Concat([]Probe{missing}, Probes(ipv6)) }
 	lines := n.Essential()
 	if Worst(lines) != Problem {
-		t.Errorf("the worst is %s", Worst(lines))
+		t.Errorf("worst level %s", Worst(lines))
 	}
 	for _, l := range lines {
 		if l.Check != "teapot" && l.Level != OK {
@@ -79,16 +80,16 @@ func TestMissingExpression(t *testing.T) {
 		}
 	}
 	l := find(t, lines, "teapot")
-	if want := "the kernel refuses a short and stout expression: add rule ip probe-teapot probe "; !strings.HasPrefix(l.Finding, want) ||
+	if want := "rejected by the kernel: short and stout expression: add rule ip probe-teapot probe "; !strings.HasPrefix(l.Finding, want) ||
 		!strings.HasSuffix(l.Finding, ": no such file or directory") {
 		t.Errorf("finding %q", l.Finding)
 	}
-	if want := "it needs CONFIG_NFT_TEAPOT and CONFIG_TEA and Linux 9.1 or newer; if the kernel has it as a module: modprobe nft_teapot"; l.Advice != want {
+	if want := "needs CONFIG_NFT_TEAPOT and CONFIG_TEA and Linux 9.1 or newer; if built as a module: modprobe nft_teapot"; l.Advice != want {
 		t.Errorf("advice %q, want %q", l.Advice, want)
 	}
 }
 
-// TestNoNamespace: who may not make a namespace learns what was not tried, and no more is missing.
+// TestNoNamespace: without permission to create a network namespace, one warning reports that no probe ran.
 func TestNoNamespace(t *testing.T) {
 	n := Here()
 	n.Scratch = func() (*kernel.Conn, error) { return nil, os.ErrPermission }
@@ -101,7 +102,7 @@ func TestNoNamespace(t *testing.T) {
 	}
 }
 
-// TestNoNFTables: a kernel without nftables, and one that does not let this process at it.
+// TestNoNFTables: a kernel without nf_tables and missing permission are reported as different problems.
 func TestNoNFTables(t *testing.T) {
 	n := Here()
 	n.Open = func() (*kernel.Conn, error) { return nil, errors.New("protocol not supported") }
@@ -114,7 +115,7 @@ func TestNoNFTables(t *testing.T) {
 	}
 }
 
-// find returns the one line of a check.
+// find returns the only line of a check.
 func find(t testing.TB, lines []Line, check string) Line {
 	t.Helper()
 	var found []Line
@@ -124,7 +125,7 @@ func find(t testing.TB, lines []Line, check string) Line {
 		}
 	}
 	if len(found) != 1 {
-		t.Fatalf("%d lines of %s in %+v", len(found), check, lines)
+		t.Fatalf("%d lines of check %s in %+v", len(found), check, lines)
 	}
 	return found[0]
 }

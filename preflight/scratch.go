@@ -10,8 +10,9 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// scratch opens nf_tables of a new network namespace that nobody else is in: what is loaded there sees no packet, and is
-// gone when the connection is closed. It needs CAP_SYS_ADMIN; without it the error wraps os.ErrPermission.
+// scratch returns an nf_tables connection to a new, empty network namespace. Tables loaded there see no packets, and the
+// kernel deletes the namespace when the connection is closed. It needs CAP_SYS_ADMIN; without it the error wraps
+// os.ErrPermission.
 func scratch() (*kernel.Conn, error) {
 	type opened struct {
 		conn *kernel.Conn
@@ -19,16 +20,17 @@ func scratch() (*kernel.Conn, error) {
 	}
 	result := make(chan opened, 1)
 	go func() {
-		conn, err := openApart()
+		conn, err := openInNewNamespace()
 		result <- opened{conn, err}
 	}()
 	r := <-result
 	return r.conn, r.err
 }
 
-// openApart takes the calling goroutine's thread to a new namespace, opens nf_tables there, and takes it home. A thread
-// that cannot be taken home stays locked, and the runtime ends it with its goroutine: nothing else ever runs on it.
-func openApart() (*kernel.Conn, error) {
+// openInNewNamespace moves the calling goroutine's thread to a new network namespace, opens nf_tables there, and moves the
+// thread back. If that fails, the thread stays locked: the runtime ends it with its goroutine, and no other goroutine runs
+// in the wrong namespace.
+func openInNewNamespace() (*kernel.Conn, error) {
 	runtime.LockOSThread()
 	home, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -38,7 +40,7 @@ func openApart() (*kernel.Conn, error) {
 	defer home.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
-		return nil, fmt.Errorf("make network namespace: %w", err)
+		return nil, fmt.Errorf("create network namespace: %w", err)
 	}
 	conn, err := kernel.Open()
 	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {

@@ -10,86 +10,87 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// forwarding says whether the node routes for its pods.
+// forwarding checks that the node routes packets, which Pods need.
 func (n Node) forwarding() []Line {
-	lines := []Line{n.forwards("net.ipv4.ip_forward")}
+	lines := []Line{n.forwardingSysctl("net.ipv4.ip_forward")}
 	if !n.hasIPv6() {
-		return append(lines, ok("ipv6", "the kernel has no IPv6 here: IPv4 alone is served"))
+		return append(lines, ok("ipv6", "no IPv6 in this network namespace: only IPv4 is served"))
 	}
-	return append(lines, ok("ipv6", "the kernel has IPv6"), n.forwards("net.ipv6.conf.all.forwarding"))
+	return append(lines, ok("ipv6", "IPv6 is available"), n.forwardingSysctl("net.ipv6.conf.all.forwarding"))
 }
 
-func (n Node) forwards(sysctl string) Line {
-	on, err := n.number("proc/sys/" + strings.ReplaceAll(sysctl, ".", "/"))
+// forwardingSysctl checks that a sysctl which enables routing is set.
+func (n Node) forwardingSysctl(sysctl string) Line {
+	on, err := n.readInt("proc/sys/" + strings.ReplaceAll(sysctl, ".", "/"))
 	switch {
 	case err != nil:
 		return warning("forwarding", "%s cannot be read: %v", sysctl, err)
 	case on == 0:
-		return warning("forwarding", "%s is 0: no packet is routed to or from a pod", sysctl).
-			advise("set it to 1, if the network plugin does not")
+		return warning("forwarding", "%s is 0: packets to and from Pods are not routed", sysctl).
+			advise("set it to 1, unless the network plugin does")
 	}
 	return ok("forwarding", "%s is %d", sysctl, on)
 }
 
-// rpFilter says on which interfaces the source of a packet must be where its answer would go to. The kernel goes by the
-// greater of an interface's number and that of all (ip-sysctl: 1 is strict, 2 is loose).
+// rpFilter checks for interfaces with strict reverse path filtering. The kernel uses the maximum of the values for the
+// interface and for "all"; 1 is strict, 2 is loose (Documentation/networking/ip-sysctl.rst).
 func (n Node) rpFilter() []Line {
 	const conf = "proc/sys/net/ipv4/conf"
-	all, err := n.number(conf + "/all/rp_filter")
+	all, err := n.readInt(conf + "/all/rp_filter")
 	if err != nil {
-		return []Line{warning("rp_filter", "it cannot be read: %v", err)}
+		return []Line{warning("rp_filter", "rp_filter cannot be read: %v", err)}
 	}
 	interfaces, err := os.ReadDir(n.path(conf))
 	if err != nil {
-		return []Line{warning("rp_filter", "the interfaces cannot be listed: %v", err)}
+		return []Line{warning("rp_filter", "interfaces with rp_filter cannot be listed: %v", err)}
 	}
 	var strict []string
 	for _, i := range interfaces {
-		own, err := n.number(filepath.Join(conf, i.Name(), "rp_filter"))
-		if err == nil && max(own, all) == 1 && !slices.Contains([]string{"all", "default", "lo"}, i.Name()) {
+		value, err := n.readInt(filepath.Join(conf, i.Name(), "rp_filter"))
+		if err == nil && max(value, all) == 1 && !slices.Contains([]string{"all", "default", "lo"}, i.Name()) {
 			strict = append(strict, i.Name())
 		}
 	}
 	if len(strict) > 0 {
-		return []Line{warning("rp_filter", "strict on %s: packets are dropped that come by another way than their answers go", some(strict)).
-			advise("nothing, if this node has one way to each of its clients and pods; else set net.ipv4.conf.all.rp_filter to 2")}
+		return []Line{warning("rp_filter", "strict on %s: packets are dropped unless the route back to their source uses the same interface", joinNames(strict)).
+			advise("nothing, if the node has a single route to each client and Pod; otherwise set net.ipv4.conf.all.rp_filter to 2")}
 	}
-	return []Line{ok("rp_filter", "strict on no interface")}
+	return []Line{ok("rp_filter", "not strict on any interface")}
 }
 
-// maxNames is how many names a line has.
+// maxNames is the number of names that joinNames shows.
 const maxNames = 5
 
-// some lists names, not too many.
-func some(names []string) string {
+// joinNames joins the names with commas and leaves out those after the first maxNames.
+func joinNames(names []string) string {
 	if len(names) > maxNames {
 		return strings.Join(names[:maxNames], ", ") + " and more"
 	}
 	return strings.Join(names, ", ")
 }
 
-// bridged says whether answers between two pods on one bridge come by the connection tracking: they need not leave the
-// bridge, and nobody would put the Service's address back into them.
-func (n Node) bridged() []Line {
+// bridgeTracking checks that bridged packets pass through conntrack. The reply of one Pod to another on the same bridge does
+// not leave the bridge; without conntrack its source is not translated back to the Service's address.
+func (n Node) bridgeTracking() []Line {
 	names, err := n.Bridges()
 	if err != nil {
-		return []Line{warning("bridge", "the network interfaces cannot be listed: %v", err)}
+		return []Line{warning("bridge", "network interfaces cannot be listed: %v", err)}
 	}
 	if len(names) == 0 {
-		return []Line{ok("bridge", "there is no bridge")}
+		return []Line{ok("bridge", "no bridge")}
 	}
-	on, err := n.number("proc/sys/net/bridge/bridge-nf-call-iptables")
+	on, err := n.readInt("proc/sys/net/bridge/bridge-nf-call-iptables")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return []Line{warning("bridge", "net.bridge.bridge-nf-call-iptables cannot be read: %v", err)}
 	}
 	if on == 0 {
-		return []Line{warning("bridge", "packets between ports of the bridge %s are not tracked: a pod there does not reach another through a Service",
-			some(names)).advise("nothing, if pods are on no bridge; else modprobe br_netfilter, and set net.bridge.bridge-nf-call-iptables to 1")}
+		return []Line{warning("bridge", "packets bridged by %s bypass conntrack: a Pod cannot reach another Pod on the same bridge through a Service",
+			joinNames(names)).advise("nothing, if no Pod is attached to a bridge; otherwise modprobe br_netfilter, and set net.bridge.bridge-nf-call-iptables to 1")}
 	}
-	return []Line{ok("bridge", "packets between ports of the bridge %s are tracked", some(names))}
+	return []Line{ok("bridge", "packets bridged by %s pass through conntrack", joinNames(names))}
 }
 
-// bridges lists the bridges among the network interfaces.
+// bridges returns the names of the bridge interfaces.
 func bridges() ([]string, error) {
 	links, err := netlink.LinkList()
 	if err != nil {

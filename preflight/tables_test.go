@@ -9,8 +9,8 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// others' tables, as kube-proxy in its two modes and a firewall make them.
-const strangers = `
+// otherPrograms are tables as kube-proxy in nftables mode, kube-proxy in iptables mode and a firewall make them.
+const otherPrograms = `
 table ip kube-proxy {
 	chain nat-prerouting { type nat hook prerouting priority -100; }
 	chain filter-forward { type filter hook forward priority 0; policy drop; }
@@ -35,7 +35,7 @@ table inet firewall {
 }
 `
 
-// load loads a ruleset by nft, and removes everything at the end.
+// load loads a ruleset with nft, and flushes the ruleset at the end of the test.
 func load(t *testing.T, ruleset string) {
 	t.Helper()
 	cmd := exec.Command("nft", "-f", "-")
@@ -50,20 +50,20 @@ func load(t *testing.T, ruleset string) {
 	})
 }
 
-// TestStrangers: what others have in nftables is found, whoever it is.
-func TestStrangers(t *testing.T) {
-	load(t, strangers)
+// TestOtherTables: tables and chains of kube-proxy and of other programs are found.
+func TestOtherTables(t *testing.T) {
+	load(t, otherPrograms)
 	lines := fakeNode(t, healthy()).Check()
 	for _, want := range []struct {
 		level   Level
 		check   string
 		finding string
 	}{
-		{Warning, "kube-proxy-nftables", "table ip kube-proxy, ip6 kube-proxy: "},
-		{Warning, "kube-proxy-iptables", "iptables-nft has 2 of kube-proxy's chains (ip nat KUBE-SERVICES, ip nat KUBE-SVC-TCOU7JCQXEZGVUNU): "},
-		{OK, "nat-chains", "ip nat PREROUTING, ip nat POSTROUTING at the priorities of ours: "},
-		{OK, "forward-policy", "inet firewall forward drops by its policy: "},
-		{OK, "nfproxy-tables", "there is none"},
+		{Warning, "kube-proxy-nftables", "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; "},
+		{Warning, "kube-proxy-iptables", "kube-proxy chains in iptables-nft: 2 (ip nat KUBE-SERVICES, ip nat KUBE-SVC-TCOU7JCQXEZGVUNU); "},
+		{OK, "nat-chains", "ip nat PREROUTING, ip nat POSTROUTING at the priorities of nfproxy: "},
+		{OK, "forward-policy", "policy drop in inet firewall forward: "},
+		{OK, "nfproxy-tables", "no tables of nfproxy"},
 	} {
 		if l := find(t, lines, want.check); l.Level != want.level || !strings.HasPrefix(l.Finding, want.finding) {
 			t.Errorf("%+v, want %+v", l, want)
@@ -71,8 +71,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestOurTables: tables of this schema are taken over, those of another replaced.
-func TestOurTables(t *testing.T) {
+// TestNfproxyTables: a start adopts tables of the current schema and replaces those of another schema.
+func TestNfproxyTables(t *testing.T) {
 	load(t, `table ip nfproxy { comment "nfproxy schema 1"; }
 		table ip6 nfproxy { comment "nfproxy schema 0"; }`)
 	var got []string
@@ -81,21 +81,21 @@ func TestOurTables(t *testing.T) {
 			got = append(got, fmt.Sprintf("%s: %s", l.Level, l.Finding))
 		}
 	}
-	want := []string{"ok: table ip nfproxy is there, of this schema: a start takes it over",
-		"warning: table ip6 nfproxy is of schema 0, not 1: a start replaces it"}
+	want := []string{"ok: table ip nfproxy has the current schema: nfproxy run adopts it",
+		"warning: table ip6 nfproxy has schema 0, not 1: nfproxy run replaces it"}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("%q, want %q", got, want)
 	}
 }
 
-// TestKubeProxyElsewhere: what there is none of has no line, and there may be no line at all.
-func TestKubeProxyElsewhere(t *testing.T) {
+// TestKubeProxyLeftovers: only leftovers have lines, so a node without any has none.
+func TestKubeProxyLeftovers(t *testing.T) {
 	n := fakeNode(t, healthy())
-	if lines := n.KubeProxyElsewhere(nil); len(lines) > 0 {
+	if lines := n.KubeProxyLeftovers(nil); len(lines) > 0 {
 		t.Errorf("%+v", lines)
 	}
 	survey := []kernel.SurveyedTable{{Family: "ip6", Name: "nat", Chains: []kernel.SurveyedChain{{Name: "KUBE-NODEPORTS"}}}}
-	if lines := n.KubeProxyElsewhere(survey); len(lines) != 1 || !strings.Contains(lines[0].Finding, "ip6 nat KUBE-NODEPORTS") ||
+	if lines := n.KubeProxyLeftovers(survey); len(lines) != 1 || !strings.Contains(lines[0].Finding, "ip6 nat KUBE-NODEPORTS") ||
 		!strings.Contains(lines[0].Advice, "kube-proxy --cleanup") {
 		t.Errorf("%+v", lines)
 	}

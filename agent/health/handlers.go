@@ -13,65 +13,66 @@ import (
 	"nfproxy/config"
 )
 
-// Content types, as kube-proxy says them.
+// The content types that kube-proxy uses.
 const (
 	plainText = "text/plain; charset=utf-8"
 	jsonText  = "application/json"
 )
 
-// writeAnswer answers with a body whose type is not to be guessed.
-func writeAnswer(w http.ResponseWriter, code int, contentType string, body []byte) {
+// writeResponse writes a response and tells the client not to guess its content type.
+func writeResponse(w http.ResponseWriter, code int, contentType string, body []byte) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(code)
-	_, _ = w.Write(body) // who does not wait for the answer does not need it
+	_, _ = w.Write(body) // an error means that the client is gone
 }
 
-// always answers everybody the same.
-func always(contentType string, body []byte) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { writeAnswer(w, http.StatusOK, contentType, body) }
+// fixedResponse returns a handler that always writes the body.
+func fixedResponse(contentType string, body []byte) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { writeResponse(w, http.StatusOK, contentType, body) }
 }
 
-// healthzHandler is the node's health.
-func healthzHandler(m *metrics.Recorder, h *Node) http.Handler {
+// healthzHandler returns the handler of the healthz address.
+func healthzHandler(m *metrics.Recorder, n *Node) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
-		code, body := h.healthz()
+		code, body := n.healthz()
 		m.HealthzAnswered(code)
-		writeAnswer(w, code, jsonText, body)
+		writeResponse(w, code, jsonText, body)
 	})
 	mux.HandleFunc("/livez", func(w http.ResponseWriter, _ *http.Request) {
-		code, body := h.livez()
+		code, body := n.livez()
 		m.LivezAnswered(code)
-		writeAnswer(w, code, jsonText, body)
+		writeResponse(w, code, jsonText, body)
 	})
-	mux.HandleFunc("/readyz", readyz(h))
+	mux.HandleFunc("/readyz", readyzHandler(n))
 	return mux
 }
 
-func readyz(h *Node) http.HandlerFunc {
+// readyzHandler returns the handler of /readyz, at both addresses.
+func readyzHandler(n *Node) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
-		code, body := h.readyz()
-		writeAnswer(w, code, plainText, body)
+		code, body := n.readyz()
+		writeResponse(w, code, plainText, body)
 	}
 }
 
-// metricsHandler is all that concerns the process (cmd/kube-proxy/app/server.go, serveMetrics). Its /healthz says that
-// the process answers, no more. inUse is the configuration, for /configz.
-func metricsHandler(m *metrics.Recorder, h *Node, inUse any, profiling bool, log *slog.Logger) (http.Handler, error) {
-	shown, err := json.Marshal(map[string]any{v1alpha1.GroupName: inUse})
+// metricsHandler returns the handler of the metrics address, with the paths of kube-proxy (cmd/kube-proxy/app/server.go,
+// serveMetrics). Its /healthz always succeeds. configz is the value that /configz shows.
+func metricsHandler(m *metrics.Recorder, n *Node, configz any, profiling bool, log *slog.Logger) (http.Handler, error) {
+	configzBody, err := json.Marshal(map[string]any{v1alpha1.GroupName: configz})
 	if err != nil {
-		return nil, fmt.Errorf("the configuration for /configz: %w", err)
+		return nil, fmt.Errorf("encode configuration for /configz: %w", err)
 	}
 	mux := http.NewServeMux()
 	if m != nil {
 		mux.Handle("/metrics", m.Handler(log))
 	}
-	mux.HandleFunc("/healthz", ping)
-	mux.HandleFunc("/healthz/ping", always(plainText, []byte("ok")))
-	mux.HandleFunc("/readyz", readyz(h))
-	mux.HandleFunc("/proxyMode", always(plainText, []byte("nftables")))
-	mux.HandleFunc("/configz", always(jsonText, shown))
+	mux.HandleFunc("/healthz", pingHandler)
+	mux.HandleFunc("/healthz/ping", fixedResponse(plainText, []byte("ok")))
+	mux.HandleFunc("/readyz", readyzHandler(n))
+	mux.HandleFunc("/proxyMode", fixedResponse(plainText, []byte("nftables")))
+	mux.HandleFunc("/configz", fixedResponse(jsonText, configzBody))
 	if profiling {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -81,17 +82,18 @@ func metricsHandler(m *metrics.Recorder, h *Node, inUse any, profiling bool, log
 	return mux, nil
 }
 
-// configz is the configuration in use as /configz shows it.
+// Configz returns the configuration in use as /configz shows it, a KubeProxyConfiguration of version v1alpha1.
 func Configz(set config.Settings) any {
 	set.Effective.APIVersion, set.Effective.Kind = v1alpha1.SchemeGroupVersion.String(), "KubeProxyConfiguration"
 	return set.Effective
 }
 
-// ping says ok, or what it has looked at, if it is asked to be verbose: nothing (k8s.io/apiserver/pkg/server/healthz).
-func ping(w http.ResponseWriter, r *http.Request) {
+// pingHandler answers ok, or with the parameter verbose the list of checks, which has only a ping
+// (k8s.io/apiserver/pkg/server/healthz).
+func pingHandler(w http.ResponseWriter, r *http.Request) {
 	body := "ok"
 	if r.URL.Query().Has("verbose") {
 		body = "[+]ping ok\nhealthz check passed\n"
 	}
-	writeAnswer(w, http.StatusOK, plainText, []byte(body))
+	writeResponse(w, http.StatusOK, plainText, []byte(body))
 }

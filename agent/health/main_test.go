@@ -7,7 +7,7 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestMain runs the tests in a network namespace of their own, with a loopback interface.
+// TestMain runs the tests in a network namespace of their own, with the loopback interface up.
 func TestMain(m *testing.M) {
 	os.Exit(sandbox.Main(func() int {
 		here, err := sandbox.Current()

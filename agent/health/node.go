@@ -7,64 +7,65 @@ import (
 	"time"
 )
 
-// healthTimeout is how old an update may become that is not programmed: kube-proxy's 2*syncPeriod, with its default.
-const healthTimeout = 60 * time.Second
+// programmingTimeout is the age at which a pending update makes the node unhealthy: kube-proxy's 2*syncPeriod with the
+// default period.
+const programmingTimeout = 60 * time.Second
 
-// nodeHealth tells whether this node's proxy does its work, with kube-proxy's words
-// (pkg/proxy/healthcheck/proxy_health.go, KEP-3836). It may be used concurrently; the loop tells a nil one in vain.
+// Node is the health of this node's proxy, with kube-proxy's rules and responses (pkg/proxy/healthcheck/proxy_health.go,
+// KEP-3836). It is safe for concurrent use. Queued, Programmed and SetEligible of a nil Node do nothing.
 type Node struct {
 	now func() time.Time
 
 	mu sync.Mutex
-	// pending is when the oldest update came that is not programmed, zero if there is none.
+	// pending is the arrival time of the oldest update that is not programmed; it is zero if there is none.
 	pending time.Time
-	// updated is when the kernel last had everything, or when the proxy started.
-	updated          time.Time
+	// lastUpdated is the time when the kernel last had all updates, initially the start of the proxy.
+	lastUpdated      time.Time
 	eligible, synced bool
 }
 
-// newNodeHealth is healthy while it waits for its source. The node is not eligible until setEligible says so, as one is
-// not for kube-proxy that it has not seen.
-func NewNode() *Node { return &Node{now: time.Now, updated: time.Now()} }
+// NewNode returns a Node that is healthy until an update is pending for too long. The node is not eligible until SetEligible,
+// as in kube-proxy before it has seen the Node object.
+func NewNode() *Node { return &Node{now: time.Now, lastUpdated: time.Now()} }
 
-// queued notes that at a time something came to be programmed.
-func (h *Node) Queued(at time.Time) {
-	if h == nil {
+// Queued records that an update arrived at a time.
+func (n *Node) Queued(at time.Time) {
+	if n == nil {
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.pending.IsZero() {
-		h.pending = at
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.pending.IsZero() {
+		n.pending = at
 	}
 }
 
-// programmed notes that at a time the kernel had all that was queued.
-func (h *Node) Programmed(at time.Time) {
-	if h == nil {
+// Programmed records that the kernel had all queued updates at a time.
+func (n *Node) Programmed(at time.Time) {
+	if n == nil {
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.pending, h.updated, h.synced = time.Time{}, at, true
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pending, n.lastUpdated, n.synced = time.Time{}, at, true
 }
 
-// setEligible says whether load balancers should send the node anything new.
-func (h *Node) SetEligible(eligible bool) {
-	if h == nil {
+// SetEligible sets whether load balancers should send new connections to the node.
+func (n *Node) SetEligible(eligible bool) {
+	if n == nil {
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.eligible = eligible
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.eligible = eligible
 }
 
-// nodeStatus is the body of an answer; kube-proxy's has these fields in this order.
+// nodeStatus is the body of a response, with kube-proxy's fields in kube-proxy's order.
 type nodeStatus struct {
 	LastUpdated  time.Time `json:"lastUpdated"`
 	CurrentTime  time.Time `json:"currentTime"`
 	NodeEligible *bool     `json:"nodeEligible,omitempty"`
-	// Healthy says nothing of eligibility.
+	// Healthy does not depend on NodeEligible.
 	Healthy bool                    `json:"healthy"`
 	Status  map[string]familyStatus `json:"status"`
 }
@@ -74,58 +75,58 @@ type familyStatus struct {
 	Healthy     bool      `json:"healthy"`
 }
 
-// status is the same for both families, which are programmed together. kube-proxy has both as well wherever the kernel
-// has IPv6, whatever the cluster uses (cmd/kube-proxy/app/server_linux.go, platformCheckSupported); where it has not,
-// that shows IPv4 alone. The caller holds the lock.
-func (h *Node) status() nodeStatus {
-	now := h.now()
-	s := nodeStatus{LastUpdated: h.updated, CurrentTime: now, Status: make(map[string]familyStatus)}
-	s.Healthy = h.pending.IsZero() || now.Sub(h.pending) < healthTimeout
+// status returns the same status for both families, because nfproxy programs them together. kube-proxy also includes both
+// families whenever the kernel has IPv6, whatever the cluster uses (cmd/kube-proxy/app/server_linux.go,
+// platformCheckSupported); without IPv6 it includes only IPv4. The caller holds the lock.
+func (n *Node) status() nodeStatus {
+	now := n.now()
+	s := nodeStatus{LastUpdated: n.lastUpdated, CurrentTime: now, Status: make(map[string]familyStatus)}
+	s.Healthy = n.pending.IsZero() || now.Sub(n.pending) < programmingTimeout
 	for _, family := range []string{"IPv4", "IPv6"} {
-		s.Status[family] = familyStatus{h.updated, s.Healthy}
+		s.Status[family] = familyStatus{n.lastUpdated, s.Healthy}
 	}
 	return s
 }
 
-// livez answers who asks whether the proxy has to be started anew.
-func (h *Node) livez() (code int, body []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.status()
-	return s.answer(s.Healthy)
+// livez returns the response of /livez, which fails if the proxy should be restarted.
+func (n *Node) livez() (code int, body []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.status()
+	return s.response(s.Healthy)
 }
 
-// healthz answers who asks whether to send the node connections.
-func (h *Node) healthz() (code int, body []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	s := h.status()
-	s.NodeEligible = new(h.eligible)
-	return s.answer(s.Healthy && h.eligible)
+// healthz returns the response of /healthz, which fails if load balancers should not send new connections to the node.
+func (n *Node) healthz() (code int, body []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := n.status()
+	s.NodeEligible = new(n.eligible)
+	return s.response(s.Healthy && n.eligible)
 }
 
-// answer makes an answer of the status. A good one was updated now, whenever that was: who reads it expects so.
-func (s nodeStatus) answer(good bool) (code int, body []byte) {
+// response returns the status code and body. As in kube-proxy, LastUpdated of a successful response is the current time.
+func (s nodeStatus) response(ok bool) (code int, body []byte) {
 	code = http.StatusServiceUnavailable
-	if good {
+	if ok {
 		code, s.LastUpdated = http.StatusOK, s.CurrentTime
 	}
 	body, err := json.Marshal(s)
-	if err != nil { // a year beyond 9999
+	if err != nil { // a year after 9999
 		return http.StatusInternalServerError, []byte(err.Error())
 	}
 	return code, body
 }
 
-// readyz answers who waits for the proxy to have begun: from the first round in the kernel on it has, whatever comes. A
-// kernel whose state is not known meanwhile still has rules, and healthz tells when that lasts.
-func (h *Node) readyz() (code int, body []byte) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+// readyz returns the response of /readyz, which succeeds from the first programmed update on. A later failure does not make
+// the proxy unready: the kernel keeps its rules, and /healthz fails if the failure lasts.
+func (n *Node) readyz() (code int, body []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	switch {
-	case h.synced:
+	case n.synced:
 		return http.StatusOK, []byte("ok")
-	case h.pending.IsZero():
+	case n.pending.IsZero():
 		return http.StatusServiceUnavailable, []byte("waiting for the first Services")
 	default:
 		return http.StatusServiceUnavailable, []byte("the first Services are not in the kernel yet")

@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Times of these tests; the proxy starts at the first.
+// The times when the proxy starts and when its first update is programmed.
 var (
 	proxyStart  = time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC)
 	programTime = proxyStart.Add(10 * time.Second)
 )
 
-// newHealthAt is a node's health with a clock that the test sets.
-func newHealthAt(now *time.Time) *Node {
+// newNodeAt returns a Node whose clock is now, which it sets to the start of the proxy.
+func newNodeAt(now *time.Time) *Node {
 	*now = proxyStart
-	return &Node{now: func() time.Time { return *now }, updated: proxyStart}
+	return &Node{now: func() time.Time { return *now }, lastUpdated: proxyStart}
 }
 
-// healthText is an answer, byte for byte; eligible is empty for /livez.
-func healthText(last, now, families time.Time, eligible string, healthy bool) string {
+// statusJSON returns the body of a response; eligible is empty for /livez.
+func statusJSON(last, now, families time.Time, eligible string, healthy bool) string {
 	at := func(t time.Time) string { return t.Format(time.RFC3339Nano) }
 	if eligible != "" {
 		eligible = `"nodeEligible":` + eligible + `,`
@@ -31,7 +31,7 @@ func healthText(last, now, families time.Time, eligible string, healthy bool) st
 		at(last), at(now), eligible, healthy, family, family)
 }
 
-// TestNodeHealth: what is answered when, byte for byte as kube-proxy does.
+// TestNodeHealth: the responses are kube-proxy's, byte for byte, before and after updates are programmed in time or late.
 func TestNodeHealth(t *testing.T) {
 	const ok, bad = http.StatusOK, http.StatusServiceUnavailable
 	ready := func(h *Node) {
@@ -42,7 +42,7 @@ func TestNodeHealth(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		do            func(*Node)
-		after         time.Duration // the start
+		after         time.Duration // since the start
 		healthz       int
 		livez         int
 		eligible      string
@@ -51,29 +51,29 @@ func TestNodeHealth(t *testing.T) {
 		readyz        int
 		readyzReasons string
 	}{
-		{"at the start the node was never seen", func(*Node) {}, time.Hour,
+		{"no update, node not seen", func(*Node) {}, time.Hour,
 			bad, ok, "false", true, proxyStart, bad, "waiting for the first Services"},
-		{"first update under way", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 30 * time.Second,
+		{"first update pending", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 30 * time.Second,
 			ok, ok, "true", true, proxyStart, bad, "the first Services are not in the kernel yet"},
-		{"first update not programmed", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 70 * time.Second,
+		{"first update late", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 70 * time.Second,
 			bad, bad, "true", false, proxyStart, bad, "the first Services are not in the kernel yet"},
-		{"programmed, and nothing since", ready, 10 * time.Hour, ok, ok, "true", true, programTime, ok, "ok"},
-		{"an update not late", func(h *Node) { ready(h); h.Queued(programTime) }, 70*time.Second - 1,
+		{"programmed, no update since", ready, 10 * time.Hour, ok, ok, "true", true, programTime, ok, "ok"},
+		{"update pending, not late", func(h *Node) { ready(h); h.Queued(programTime) }, 70*time.Second - 1,
 			ok, ok, "true", true, programTime, ok, "ok"},
-		{"an update late", func(h *Node) { ready(h); h.Queued(programTime) }, 70 * time.Second,
+		{"update late", func(h *Node) { ready(h); h.Queued(programTime) }, 70 * time.Second,
 			bad, bad, "true", false, programTime, ok, "ok"},
-		{"the oldest counts", func(h *Node) { ready(h); h.Queued(programTime); h.Queued(programTime.Add(time.Minute)) }, 70 * time.Second,
+		{"oldest of two updates late", func(h *Node) { ready(h); h.Queued(programTime); h.Queued(programTime.Add(time.Minute)) }, 70 * time.Second,
 			bad, bad, "true", false, programTime, ok, "ok"},
-		{"late and done", func(h *Node) { h.SetEligible(true); h.Queued(proxyStart); h.Programmed(programTime) }, time.Hour,
+		{"late update programmed", func(h *Node) { h.SetEligible(true); h.Queued(proxyStart); h.Programmed(programTime) }, time.Hour,
 			ok, ok, "true", true, programTime, ok, "ok"},
-		{"to be deleted", func(h *Node) { ready(h); h.SetEligible(false) }, time.Hour,
+		{"node not eligible", func(h *Node) { ready(h); h.SetEligible(false) }, time.Hour,
 			bad, ok, "false", true, programTime, ok, "ok"},
-		{"to be deleted, or not", func(h *Node) { ready(h); h.SetEligible(false); h.SetEligible(true) }, time.Hour,
+		{"node eligible again", func(h *Node) { ready(h); h.SetEligible(false); h.SetEligible(true) }, time.Hour,
 			ok, ok, "true", true, programTime, ok, "ok"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var now time.Time
-			h := newHealthAt(&now)
+			h := newNodeAt(&now)
 			c.do(h)
 			now = proxyStart.Add(c.after)
 			last := func(code int) time.Time {
@@ -83,23 +83,23 @@ func TestNodeHealth(t *testing.T) {
 				return c.lastOfFamily
 			}
 			code, body := h.healthz()
-			wantHealth(t, "healthz", code, body, c.healthz, healthText(last(c.healthz), now, c.lastOfFamily, c.eligible, c.healthy))
+			wantResponse(t, "healthz", code, body, c.healthz, statusJSON(last(c.healthz), now, c.lastOfFamily, c.eligible, c.healthy))
 			code, body = h.livez()
-			wantHealth(t, "livez", code, body, c.livez, healthText(last(c.livez), now, c.lastOfFamily, "", c.healthy))
+			wantResponse(t, "livez", code, body, c.livez, statusJSON(last(c.livez), now, c.lastOfFamily, "", c.healthy))
 			code, body = h.readyz()
-			wantHealth(t, "readyz", code, body, c.readyz, c.readyzReasons)
+			wantResponse(t, "readyz", code, body, c.readyz, c.readyzReasons)
 		})
 	}
 }
 
-func wantHealth(t *testing.T, path string, code int, body []byte, wantCode int, wantBody string) {
+func wantResponse(t *testing.T, path string, code int, body []byte, wantCode int, wantBody string) {
 	t.Helper()
 	if code != wantCode || string(body) != wantBody {
 		t.Errorf("%s: %d %s\nwant %d %s", path, code, body, wantCode, wantBody)
 	}
 }
 
-// TestNodeHealthConcurrently is for the race detector, and for a nil one.
+// TestNodeHealthConcurrently: Node, including a nil one, is safe for concurrent use under the race detector.
 func TestNodeHealthConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, h := range []*Node{NewNode(), nil} {

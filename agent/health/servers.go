@@ -14,43 +14,46 @@ import (
 	"nfproxy/config"
 )
 
-// The servers by name.
+// The names of the servers.
 const (
+	// HealthzServer is the name of the server of /healthz, /livez and /readyz.
 	HealthzServer = "healthz"
 	metricsServer = "metrics"
 )
 
-// serveAgain is the time between attempts to serve at an address that cannot be had, kube-proxy's.
-const serveAgain = 5 * time.Second
+// serveRetryInterval is the time between attempts to listen at an address, as in kube-proxy.
+const serveRetryInterval = 5 * time.Second
 
-// servers answer who asks after the node's health, for metrics and for what concerns the process.
-type servers struct {
+// Servers are the HTTP servers at the healthz address and at the metrics address.
+type Servers struct {
 	stop    context.CancelFunc
 	running sync.WaitGroup
 	err     chan error
 }
 
-// newServers serves at the addresses that the settings have, if any. inUse is what /configz shows: a
-// KubeProxyConfiguration of version v1alpha1. failed, if not nil, is told of a server's name and why it does not serve,
-// once until it does again, by any goroutine. With bindAddressHardFail that is an error, now or later by Err; without, the
-// server is tried again. The caller closes what is returned.
-func NewServers(set config.Settings, m *metrics.Recorder, h *Node, inUse any, failed func(name string, err error),
-	log *slog.Logger) (*servers, error) {
-	beside, err := metricsHandler(m, h, inUse, set.Profiling, log)
+// NewServers starts a server for each address in the settings that is not empty. configz is the value that /configz shows, as
+// returned by Configz.
+//
+// If a server cannot listen or ends, failed is called with its name and the error, once until it listens again, and from any
+// goroutine; failed may be nil. With BindAddressHardFail, NewServers returns the error, or Err receives it; without, the
+// server is restarted. The caller closes the Servers.
+func NewServers(set config.Settings, m *metrics.Recorder, n *Node, configz any, failed func(name string, err error),
+	log *slog.Logger) (*Servers, error) {
+	metricsMux, err := metricsHandler(m, n, configz, set.Profiling, log)
 	if err != nil {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s := &servers{stop: stop, err: make(chan error, 1)}
-	for _, one := range []server{
-		{name: HealthzServer, address: set.Healthz, handler: healthzHandler(m, h)},
-		{name: metricsServer, address: set.Metrics, handler: beside},
+	s := &Servers{stop: stop, err: make(chan error, 1)}
+	for _, srv := range []server{
+		{name: HealthzServer, address: set.Healthz, handler: healthzHandler(m, n)},
+		{name: metricsServer, address: set.Metrics, handler: metricsMux},
 	} {
-		if one.address == "" {
+		if srv.address == "" {
 			continue
 		}
-		one.hardFail, one.again, one.failed, one.log = set.BindAddressHardFail, serveAgain, failed, log
-		if err := s.start(ctx, &one); err != nil {
+		srv.hardFail, srv.retryInterval, srv.failed, srv.log = set.BindAddressHardFail, serveRetryInterval, failed, log
+		if err := s.start(ctx, &srv); err != nil {
 			s.Close()
 			return nil, err
 		}
@@ -58,49 +61,49 @@ func NewServers(set config.Settings, m *metrics.Recorder, h *Node, inUse any, fa
 	return s, nil
 }
 
-// start listens, so that the address is open when it returns, and goes on by itself.
-func (s *servers) start(ctx context.Context, one *server) error {
-	listener, err := one.listen(ctx)
-	if err != nil && one.hardFail {
+// start opens the address before it returns, and serves in the background. It returns an error only with hardFail.
+func (s *Servers) start(ctx context.Context, srv *server) error {
+	listener, err := srv.listen(ctx)
+	if err != nil && srv.hardFail {
 		return err
 	}
-	s.keep(ctx, one, listener)
+	s.run(ctx, srv, listener)
 	return nil
 }
 
-// keep serves until ctx ends, by the listener first, if it is not nil.
-func (s *servers) keep(ctx context.Context, one *server, listener net.Listener) {
+// run serves in the background until ctx ends. It uses the listener first, unless that is nil.
+func (s *Servers) run(ctx context.Context, srv *server, listener net.Listener) {
 	s.running.Go(func() {
-		if err := one.run(ctx, listener); err != nil {
+		if err := srv.run(ctx, listener); err != nil {
 			select {
 			case s.err <- err:
-			default: // the first is enough to end
+			default: // the first error is enough
 			}
 		}
 	})
 }
 
-// Err receives an error when a server ended that must not.
-func (s *servers) Err() <-chan error { return s.err }
+// Err returns the channel that receives an error if a server ends with BindAddressHardFail.
+func (s *Servers) Err() <-chan error { return s.err }
 
-// Close ends the servers and their connections, and waits until their addresses are free. Closing twice is no error.
-func (s *servers) Close() {
+// Close stops the servers, closes their connections and waits until their addresses are free. It may be called twice.
+func (s *Servers) Close() {
 	s.stop()
 	s.running.Wait()
 }
 
-// server serves at one address.
+// server is the HTTP server at one address.
 type server struct {
 	name, address string
 	handler       http.Handler
 	hardFail      bool
-	again         time.Duration
+	retryInterval time.Duration
 	failed        func(name string, err error)
 	log           *slog.Logger
-	reported      bool // that it does not serve
+	reported      bool // since it last listened
 }
 
-// listen opens the address. 0.0.0.0 and :: mean all addresses of both families, as for kube-proxy.
+// listen opens the address. As in kube-proxy, 0.0.0.0 and :: mean all addresses of both families.
 func (s *server) listen(ctx context.Context) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", s.address)
 	switch {
@@ -109,13 +112,13 @@ func (s *server) listen(ctx context.Context) (net.Listener, error) {
 	case err != nil:
 		return nil, s.report(err)
 	case s.reported:
-		s.log.Info("server is there now", "server", s.name, "address", s.address)
+		s.log.Info("server is listening", "server", s.name, "address", s.address)
 	}
 	s.reported = false
 	return listener, nil
 }
 
-// report says once that the server does not serve, and returns the error with its name.
+// report logs once that the server is not listening and calls failed. It returns the error with the server's name and address.
 func (s *server) report(err error) error {
 	err = fmt.Errorf("%s server at %s: %w", s.name, s.address, err)
 	if s.reported {
@@ -123,7 +126,7 @@ func (s *server) report(err error) error {
 	}
 	s.reported = true
 	if !s.hardFail {
-		s.log.Warn("server does not serve", "server", s.name, "address", s.address, "error", err, "retry", s.again)
+		s.log.Warn("server is not listening", "server", s.name, "address", s.address, "error", err, "retry", s.retryInterval)
 	}
 	if s.failed != nil {
 		s.failed(s.name, err)
@@ -131,7 +134,7 @@ func (s *server) report(err error) error {
 	return err
 }
 
-// run serves until ctx ends, at first by the listener, if there is one. With hardFail it ends by an error as well.
+// run serves until ctx ends. It uses the listener first, unless that is nil. With hardFail it returns the first error.
 func (s *server) run(ctx context.Context, listener net.Listener) error {
 	for {
 		if listener != nil {
@@ -143,34 +146,34 @@ func (s *server) run(ctx context.Context, listener net.Listener) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(s.again):
+		case <-time.After(s.retryInterval):
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
-		listener, _ = s.listen(ctx) // it has reported the error
+		listener, _ = s.listen(ctx) // listen reports its error
 	}
 }
 
-// Bounds for clients that are slow or gone. Profiles take as long as they are asked for, in addition.
+// Timeouts for slow and vanished clients. net/http/pprof extends the deadline by the duration of a profile.
 const (
-	requestTimeout = 10 * time.Second
-	answerTimeout  = 30 * time.Second
-	idleTimeout    = 2 * time.Minute
+	requestTimeout  = 10 * time.Second
+	responseTimeout = 30 * time.Second
+	idleTimeout     = 2 * time.Minute
 )
 
-// serve answers until ctx ends or the listener fails. Connections are closed when no more can come: one that is accepted
-// meanwhile would live on.
+// serve serves until ctx ends or the listener fails. It waits for the accept loop before it closes connections, so that no
+// connection is accepted afterwards.
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
-	answers := &http.Server{
+	httpServer := &http.Server{
 		Handler:      s.handler,
 		ReadTimeout:  requestTimeout,
-		WriteTimeout: answerTimeout,
+		WriteTimeout: responseTimeout,
 		IdleTimeout:  idleTimeout,
 		ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()
-	err := answers.Serve(listener)
-	return errors.Join(err, answers.Close())
+	err := httpServer.Serve(listener)
+	return errors.Join(err, httpServer.Close())
 }

@@ -22,17 +22,17 @@ import (
 	"nfproxy/logtest"
 )
 
-// Where servers are in these tests.
+// The addresses of the servers in these tests.
 const (
 	testHealthz = "127.0.0.1:20256"
 	testMetrics = "127.0.0.1:20249"
 )
 
-// startServers serves by the settings until the test ends.
-func startServers(t *testing.T, set config.Settings, h *Node, inUse any) *metrics.Recorder {
+// startServers runs servers with the settings until the test ends.
+func startServers(t *testing.T, set config.Settings, n *Node, configz any) *metrics.Recorder {
 	t.Helper()
 	m := metrics.New("v1.2.3")
-	s, err := NewServers(set, m, h, inUse, nil, slog.New(slog.DiscardHandler))
+	s, err := NewServers(set, m, n, configz, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,38 +40,38 @@ func startServers(t *testing.T, set config.Settings, h *Node, inUse any) *metric
 	return m
 }
 
-// get asks over a connection of its own.
+// get sends a request over a new connection.
 func get(t *testing.T, url string) (*http.Response, string) {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Get(url)
+	response, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer, string(body)
+	return response, string(body)
 }
 
-// TestServers: every path, its status, its type and its body.
+// TestServers: each path returns its status code, content type and body.
 func TestServers(t *testing.T) {
 	var now time.Time
-	h := newHealthAt(&now)
-	h.SetEligible(true)
-	inUse := v1alpha1.KubeProxyConfiguration{TypeMeta: metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"}}
-	inUse.Mode = "nftables"
-	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics, Profiling: true}, h, inUse)
+	n := newNodeAt(&now)
+	n.SetEligible(true)
+	configz := v1alpha1.KubeProxyConfiguration{TypeMeta: metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"}}
+	configz.Mode = "nftables"
+	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics, Profiling: true}, n, configz)
 	for _, c := range []struct {
 		address, path string
 		code          int
 		contentType   string
 		body          string // a pattern
 	}{
-		{testHealthz, "/healthz", 200, jsonText, regexp.QuoteMeta(healthText(now, now, proxyStart, "true", true))},
-		{testHealthz, "/livez", 200, jsonText, regexp.QuoteMeta(healthText(now, now, proxyStart, "", true))},
+		{testHealthz, "/healthz", 200, jsonText, regexp.QuoteMeta(statusJSON(now, now, proxyStart, "true", true))},
+		{testHealthz, "/livez", 200, jsonText, regexp.QuoteMeta(statusJSON(now, now, proxyStart, "", true))},
 		{testHealthz, "/readyz", 503, plainText, "waiting for the first Services"},
 		{testHealthz, "/metrics", 404, plainText, "404 page not found\n"},
 		{testHealthz, "/", 404, plainText, "404 page not found\n"},
@@ -89,34 +89,34 @@ func TestServers(t *testing.T) {
 		{testMetrics, "/debug/pprof/symbol", 200, plainText, "num_symbols: 1\n"},
 		{testMetrics, "/debug/pprof/cmdline", 404, plainText, "Unknown profile\n"},
 	} {
-		answer, body := get(t, "http://"+c.address+c.path)
-		if answer.StatusCode != c.code || answer.Header.Get("Content-Type") != c.contentType || !regexp.MustCompile("^"+c.body+"$").MatchString(body) {
-			t.Errorf("%s%s: %d, %s\n%.2000s", c.address, c.path, answer.StatusCode, answer.Header.Get("Content-Type"), body)
+		response, body := get(t, "http://"+c.address+c.path)
+		if response.StatusCode != c.code || response.Header.Get("Content-Type") != c.contentType || !regexp.MustCompile("^"+c.body+"$").MatchString(body) {
+			t.Errorf("%s%s: %d, %s\n%.2000s", c.address, c.path, response.StatusCode, response.Header.Get("Content-Type"), body)
 		}
-		if sniff := answer.Header.Get("X-Content-Type-Options"); sniff != "nosniff" && !strings.HasPrefix(c.path, "/debug") && c.path != "/metrics" {
+		if sniff := response.Header.Get("X-Content-Type-Options"); sniff != "nosniff" && !strings.HasPrefix(c.path, "/debug") && c.path != "/metrics" {
 			t.Errorf("%s%s: X-Content-Type-Options: %q", c.address, c.path, sniff)
 		}
 	}
 }
 
-// TestServersFollow: the answers are of now, and each of them counts.
-func TestServersFollow(t *testing.T) {
-	h := NewNode()
-	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics}, h, nil)
+// TestServersCurrentState: responses show the current health, and each is counted.
+func TestServersCurrentState(t *testing.T) {
+	n := NewNode()
+	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics}, n, nil)
 	want := func(path string, code int) {
 		t.Helper()
-		if answer, body := get(t, "http://"+testHealthz+path); answer.StatusCode != code {
-			t.Errorf("%s: %d %s, want %d", path, answer.StatusCode, body, code)
+		if response, body := get(t, "http://"+testHealthz+path); response.StatusCode != code {
+			t.Errorf("%s: %d %s, want %d", path, response.StatusCode, body, code)
 		}
 	}
-	want("/healthz", 503) // the node was not seen
+	want("/healthz", 503) // the node has not been seen
 	want("/livez", 200)
-	h.SetEligible(true)
+	n.SetEligible(true)
 	want("/healthz", 200)
-	h.Queued(time.Now().Add(-time.Hour))
+	n.Queued(time.Now().Add(-time.Hour))
 	want("/healthz", 503)
 	want("/livez", 503)
-	h.Programmed(time.Now())
+	n.Programmed(time.Now())
 	want("/healthz", 200)
 	want("/readyz", 200)
 	_, text := get(t, "http://"+testMetrics+"/metrics")
@@ -128,12 +128,12 @@ func TestServersFollow(t *testing.T) {
 			t.Errorf("no %s in\n%s", sample, text)
 		}
 	}
-	if answer, _ := get(t, "http://"+testMetrics+"/debug/pprof/"); answer.StatusCode != http.StatusNotFound {
-		t.Errorf("profiles without asking: %s", answer.Status)
+	if response, _ := get(t, "http://"+testMetrics+"/debug/pprof/"); response.StatusCode != http.StatusNotFound {
+		t.Errorf("profiles are served without the setting: %s", response.Status)
 	}
 }
 
-// TestServersAddresses: what an address reaches; empty ones are not served.
+// TestServersAddresses: each form of address listens on the right families, and an empty one not at all.
 func TestServersAddresses(t *testing.T) {
 	for _, c := range []struct {
 		address   string
@@ -147,7 +147,7 @@ func TestServersAddresses(t *testing.T) {
 			t.Fatal(err)
 		}
 		if four, six := listens("127.0.0.1:20256"), listens("[::1]:20256"); four != c.four || six != c.six {
-			t.Errorf("%q: reached by IPv4 %v, IPv6 %v", c.address, four, six)
+			t.Errorf("%q: reachable over IPv4 %v, IPv6 %v", c.address, four, six)
 		}
 		if listens(testMetrics) {
 			t.Errorf("%q: metrics are served", c.address)
@@ -169,7 +169,7 @@ func listens(address string) bool {
 	return true
 }
 
-// occupy takes an address until it is closed, or the test ends.
+// occupy listens at an address until the listener is closed or the test ends.
 func occupy(t *testing.T, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
@@ -180,121 +180,121 @@ func occupy(t *testing.T, address string) net.Listener {
 	return l
 }
 
-// TestServersHardFail: an address that is taken is an error, and no other server is left.
+// TestServersHardFail: an occupied address is an error, and the other server is stopped.
 func TestServersHardFail(t *testing.T) {
 	occupy(t, testMetrics)
-	var told []string
-	failed := func(name string, err error) { told = append(told, name+": "+err.Error()) }
+	var reported []string
+	failed := func(name string, err error) { reported = append(reported, name+": "+err.Error()) }
 	set := config.Settings{Healthz: testHealthz, Metrics: testMetrics, BindAddressHardFail: true}
 	_, err := NewServers(set, metrics.New("v1.2.3"), NewNode(), nil, failed, slog.New(slog.DiscardHandler))
 	const want = "metrics server at 127.0.0.1:20249: listen tcp 127.0.0.1:20249: bind: address already in use"
 	if !errors.Is(err, syscall.EADDRINUSE) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
-	if len(told) != 1 || told[0] != "metrics: "+want {
-		t.Errorf("told %q", told)
+	if len(reported) != 1 || reported[0] != "metrics: "+want {
+		t.Errorf("reported %q", reported)
 	}
 	if listens(testHealthz) {
-		t.Error("the healthz server is left")
+		t.Error("the healthz server still runs")
 	}
 }
 
-// TestServersSoftFail: an address that is taken is reported, and the other server serves.
+// TestServersSoftFail: an occupied address is reported, and the other server serves.
 func TestServersSoftFail(t *testing.T) {
 	occupy(t, testHealthz)
-	var told atomic.Int32
+	var reports atomic.Int32
 	var log logtest.Buffer
 	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), NewNode(), nil,
-		func(string, error) { told.Add(1) }, slog.New(slog.NewTextHandler(&log, nil)))
+		func(string, error) { reports.Add(1) }, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if !listens(testMetrics) || told.Load() != 1 || strings.Count(log.String(), "level=WARN") != 1 {
-		t.Errorf("told %d times, logged:\n%s", told.Load(), &log)
+	if !listens(testMetrics) || reports.Load() != 1 || strings.Count(log.String(), "level=WARN") != 1 {
+		t.Errorf("reported %d times, logged:\n%s", reports.Load(), &log)
 	}
 }
 
-// newTestServer is one server that tries often.
-func newTestServer(log io.Writer, told *atomic.Int32) *server {
-	return &server{name: HealthzServer, address: testHealthz, handler: healthzHandler(nil, NewNode()), again: time.Millisecond,
-		failed: func(string, error) { told.Add(1) }, log: slog.New(slog.NewTextHandler(log, nil))}
+// newTestServer returns a server that retries every millisecond and counts its reports.
+func newTestServer(log io.Writer, reports *atomic.Int32) *server {
+	return &server{name: HealthzServer, address: testHealthz, handler: healthzHandler(nil, NewNode()), retryInterval: time.Millisecond,
+		failed: func(string, error) { reports.Add(1) }, log: slog.New(slog.NewTextHandler(log, nil))}
 }
 
-// TestServerTriesAgain: an address that becomes free is served, and what failed meanwhile was told once.
-func TestServerTriesAgain(t *testing.T) {
-	taken := occupy(t, testHealthz)
-	var told atomic.Int32
+// TestServerRetries: the server listens when its address becomes free, and reports the failed attempts once.
+func TestServerRetries(t *testing.T) {
+	occupied := occupy(t, testHealthz)
+	var reports atomic.Int32
 	var log logtest.Buffer
-	one := newTestServer(&log, &told)
+	srv := newTestServer(&log, &reports)
 	ctx, stop := context.WithCancel(t.Context())
-	s := servers{stop: stop, err: make(chan error, 1)}
+	s := Servers{stop: stop, err: make(chan error, 1)}
 	defer s.Close()
-	if err := s.start(ctx, one); err != nil {
+	if err := s.start(ctx, srv); err != nil {
 		t.Fatal(err)
 	}
-	_ = taken.Close()
-	within(t, 5*time.Second, "the server is there", func() bool { return strings.Contains(log.String(), "server is there now") })
-	if answer, _ := get(t, "http://"+testHealthz+"/livez"); answer.StatusCode != http.StatusOK || told.Load() != 1 {
-		t.Errorf("%s, told %d times, logged:\n%s", answer.Status, told.Load(), &log)
+	_ = occupied.Close()
+	within(t, 5*time.Second, "server is listening", func() bool { return strings.Contains(log.String(), "server is listening") })
+	if response, _ := get(t, "http://"+testHealthz+"/livez"); response.StatusCode != http.StatusOK || reports.Load() != 1 {
+		t.Errorf("%s, reported %d times, logged:\n%s", response.Status, reports.Load(), &log)
 	}
 }
 
-// TestServerBreaks: a server that ends by itself is told and started again, or, with hardFail, is an error.
-func TestServerBreaks(t *testing.T) {
+// TestServerFails: a server that fails is reported and restarted or, with hardFail, returns the error.
+func TestServerFails(t *testing.T) {
 	for _, hard := range []bool{false, true} {
-		var told atomic.Int32
+		var reports atomic.Int32
 		var log logtest.Buffer
 		ctx, stop := context.WithCancel(t.Context())
-		one := newTestServer(&log, &told)
-		one.hardFail = hard
-		listener, err := one.listen(ctx)
+		srv := newTestServer(&log, &reports)
+		srv.hardFail = hard
+		listener, err := srv.listen(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ended := make(chan error, 1)
 		_ = listener.Close()
-		go func() { ended <- one.run(ctx, listener) }()
+		go func() { ended <- srv.run(ctx, listener) }()
 		if hard {
 			if err := <-ended; !errors.Is(err, net.ErrClosed) {
-				t.Errorf("%v, want that it is closed", err)
+				t.Errorf("%v, want %v", err, net.ErrClosed)
 			}
 		} else {
-			within(t, 5*time.Second, "the server is there again", func() bool { return listens(testHealthz) })
+			within(t, 5*time.Second, "server is listening again", func() bool { return listens(testHealthz) })
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
 		}
 		stop()
-		if told.Load() != 1 {
-			t.Errorf("hardFail %v: told %d times", hard, told.Load())
+		if reports.Load() != 1 {
+			t.Errorf("hardFail %v: reported %d times", hard, reports.Load())
 		}
 	}
 }
 
-// TestServersEnd: a failure that comes later is told by Err.
-func TestServersEnd(t *testing.T) {
-	var told atomic.Int32
-	one := newTestServer(io.Discard, &told)
-	one.hardFail = true
-	s := servers{stop: func() {}, err: make(chan error, 1)}
+// TestServersLateFailure: Err receives the error of a server that fails after the start.
+func TestServersLateFailure(t *testing.T) {
+	var reports atomic.Int32
+	srv := newTestServer(io.Discard, &reports)
+	srv.hardFail = true
+	s := Servers{stop: func() {}, err: make(chan error, 1)}
 	broken := errors.New("broken")
-	s.keep(t.Context(), one, brokenListener{broken})
+	s.run(t.Context(), srv, brokenListener{broken})
 	if err := <-s.Err(); !errors.Is(err, broken) {
 		t.Errorf("%v, want %v", err, broken)
 	}
 	s.Close()
 }
 
-// brokenListener accepts nothing.
+// brokenListener is a listener whose Accept fails.
 type brokenListener struct{ err error }
 
 func (b brokenListener) Accept() (net.Conn, error) { return nil, b.err }
 func (brokenListener) Close() error                { return nil }
 func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
-// TestServersConfig: a configuration that cannot be shown is an error at once.
+// TestServersConfig: a configuration that cannot be encoded is an error, and no server is started.
 func TestServersConfig(t *testing.T) {
 	_, err := NewServers(config.Settings{Metrics: testMetrics}, nil, NewNode(), func() {}, nil, slog.New(slog.DiscardHandler))
 	if err == nil || listens(testMetrics) {

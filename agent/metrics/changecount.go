@@ -10,53 +10,54 @@ import (
 	"nfproxy/render"
 )
 
-// changeCounter tells the Services that changed from those whose endpoints did: an update has them joined, and all of
-// them when the node changes. It remembers fingerprints and not Services.
+// changeCounter counts changed Services and changed endpoints separately. An update contains each Service joined with its
+// endpoints, and all Services when the node changes, so the counter compares fingerprints with those of earlier updates.
 type changeCounter struct {
-	seed   maphash.Seed
-	prints map[render.ServiceName]fingerprint
+	seed         maphash.Seed
+	fingerprints map[render.ServiceName]fingerprint
 }
 
-// fingerprint is of a Service without its endpoints, and of its endpoints: 0 if there is none. Neither depends on the
-// order of anything, which means nothing.
+// fingerprint is a hash of a Service without its endpoints, and one of its endpoints, which is 0 without endpoints. Neither
+// depends on the order of addresses, ports or endpoints.
 type fingerprint struct{ service, endpoints uint64 }
 
 func newChangeCounter() changeCounter {
 	return changeCounter{maphash.MakeSeed(), make(map[render.ServiceName]fingerprint)}
 }
 
-// take returns how many Services came, went or changed but for their endpoints, and of how many the endpoints changed.
-func (c *changeCounter) take(u render.Update) (services, endpoints int) {
-	note := func(had, has fingerprint) {
-		if had.service != has.service {
+// update returns the number of Services that were added, removed or changed apart from their endpoints, and the number of
+// Services whose endpoints changed.
+func (c *changeCounter) update(u render.Update) (services, endpoints int) {
+	compare := func(before, after fingerprint) {
+		if before.service != after.service {
 			services++
 		}
-		if had.endpoints != has.endpoints {
+		if before.endpoints != after.endpoints {
 			endpoints++
 		}
 	}
 	for _, name := range u.Removed {
-		note(c.prints[name], fingerprint{})
-		delete(c.prints, name)
+		compare(c.fingerprints[name], fingerprint{})
+		delete(c.fingerprints, name)
 	}
 	for _, s := range u.Services {
-		has := c.of(s)
-		note(c.prints[s.ServiceName], has)
-		c.prints[s.ServiceName] = has
+		after := c.fingerprint(s)
+		compare(c.fingerprints[s.ServiceName], after)
+		c.fingerprints[s.ServiceName] = after
 	}
 	return services, endpoints
 }
 
-// of is a sum of hashes, one for each thing there is.
-func (c *changeCounter) of(s render.Service) (f fingerprint) {
+// fingerprint returns sums of hashes: one hash for each address, range, port and endpoint.
+func (c *changeCounter) fingerprint(s render.Service) (f fingerprint) {
 	f.service = maphash.Comparable(c.seed, hashedService{s.Created.UnixNano(), s.Affinity, s.InternalLocal, s.ExternalLocal,
 		s.HealthCheckNodePort})
-	for _, one := range []struct {
+	for _, group := range []struct {
 		kind  render.Kind
 		addrs []netip.Addr
 	}{{render.ClusterIP, s.ClusterIPs}, {render.ExternalIP, s.ExternalIPs}, {render.LoadBalancer, s.LoadBalancerIPs}} {
-		for _, addr := range one.addrs {
-			f.service += maphash.Comparable(c.seed, hashedAddress{one.kind, addr})
+		for _, addr := range group.addrs {
+			f.service += maphash.Comparable(c.seed, hashedAddress{group.kind, addr})
 		}
 	}
 	for _, r := range s.SourceRanges {
@@ -72,7 +73,7 @@ func (c *changeCounter) of(s render.Service) (f fingerprint) {
 	return f
 }
 
-// What is hashed of a Service.
+// The values that are hashed.
 type (
 	hashedService struct {
 		created                      int64
@@ -93,14 +94,14 @@ type (
 		portName                    string
 		protocol                    nft.Protocol
 		port                        uint16
-		at                          netip.AddrPort
+		addrPort                    netip.AddrPort
 		node                        string
 		ready, serving, terminating bool
 		hints                       string
 	}
 )
 
-// hintsText is an endpoint's hints; no name has a space or a slash.
+// hintsText returns an endpoint's hints as text. Zone and node names contain neither spaces nor slashes.
 func hintsText(e render.Endpoint) string {
 	if e.Hints == nil {
 		return ""

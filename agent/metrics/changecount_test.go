@@ -10,7 +10,7 @@ import (
 	"nfproxy/render"
 )
 
-// TestChangeCount: a Service and its endpoints change independently; what says the same in another order does not.
+// TestChangeCount: changes of a Service and of its endpoints are counted separately; a different order is no change.
 func TestChangeCount(t *testing.T) {
 	const service, endpoints = 1, 1
 	for _, c := range []struct {
@@ -21,10 +21,10 @@ func TestChangeCount(t *testing.T) {
 		{"nothing", func(*render.Service) {}, 0, 0},
 		{"order of endpoints", func(s *render.Service) { slices.Reverse(s.Ports[0].Endpoints) }, 0, 0},
 		{"order of ports", func(s *render.Service) { slices.Reverse(s.Ports) }, 0, 0},
-		{"one endpoint more", func(s *render.Service) {
+		{"endpoint added", func(s *render.Service) {
 			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.9.9:8080")})
 		}, 0, endpoints},
-		{"no endpoint left", func(s *render.Service) { s.Ports[0].Endpoints = nil }, 0, endpoints},
+		{"all endpoints removed", func(s *render.Service) { s.Ports[0].Endpoints = nil }, 0, endpoints},
 		{"endpoint terminates", func(s *render.Service) { s.Ports[0].Endpoints[0].Terminating = true }, 0, endpoints},
 		{"endpoint not ready", func(s *render.Service) { s.Ports[0].Endpoints[0].Ready = false }, 0, endpoints},
 		{"endpoint not serving", func(s *render.Service) { s.Ports[0].Endpoints[0].Serving = false }, 0, endpoints},
@@ -41,33 +41,33 @@ func TestChangeCount(t *testing.T) {
 		{"health check node port", func(s *render.Service) { s.HealthCheckNodePort = 30000 }, service, 0},
 		{"node port", func(s *render.Service) { s.Ports[1].NodePort = 30001 }, service, 0},
 		{"protocol", func(s *render.Service) { s.Ports[1].Protocol = nft.UDP }, service, 0},
-		{"a port goes, with its endpoints", func(s *render.Service) { s.Ports = s.Ports[1:] }, service, endpoints},
+		{"port removed with its endpoints", func(s *render.Service) { s.Ports = s.Ports[1:] }, service, endpoints},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fresh := func() render.Service {
+			newService := func() render.Service {
 				s := localService("web", "node-a", "node-b")
 				s.Ports = append(s.Ports, render.Port{Name: "https", Protocol: nft.TCP, Port: 443})
 				return s
 			}
 			counter := newChangeCounter()
-			wantChanges(t, &counter, render.Update{Services: []render.Service{fresh()}}, service, endpoints)
-			s := fresh()
+			wantChanges(t, &counter, render.Update{Services: []render.Service{newService()}}, service, endpoints)
+			s := newService()
 			c.change(&s)
 			wantChanges(t, &counter, render.Update{Services: []render.Service{s}}, c.services, c.endpoints)
-			gone := render.Update{Removed: []render.ServiceName{s.ServiceName}}
-			had := 0
+			removed := render.Update{Removed: []render.ServiceName{s.ServiceName}}
+			removedEndpoints := 0
 			if slices.ContainsFunc(s.Ports, func(p render.Port) bool { return len(p.Endpoints) > 0 }) {
-				had = endpoints
+				removedEndpoints = endpoints
 			}
-			wantChanges(t, &counter, gone, service, had)
-			wantChanges(t, &counter, gone, 0, 0)
+			wantChanges(t, &counter, removed, service, removedEndpoints)
+			wantChanges(t, &counter, removed, 0, 0)
 		})
 	}
 }
 
 func wantChanges(t *testing.T, c *changeCounter, u render.Update, services, endpoints int) {
 	t.Helper()
-	if s, e := c.take(u); s != services || e != endpoints {
-		t.Errorf("%d changes of Services, %d of endpoints; want %d, %d", s, e, services, endpoints)
+	if s, e := c.update(u); s != services || e != endpoints {
+		t.Errorf("%d changed Services, %d changed endpoints; want %d, %d", s, e, services, endpoints)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	clientgo "k8s.io/client-go/tools/metrics"
 )
 
-// clientMetrics are of the requests to the API server, under the names that all components of Kubernetes have for them
-// (k8s.io/component-base/metrics/prometheus/restclient, which knows a global registry alone).
+// clientMetrics are the metrics of requests to the API server, with the names that all Kubernetes components use
+// (k8s.io/component-base/metrics/prometheus/restclient, which supports only a global registry).
 type clientMetrics struct {
 	duration, throttled requestDurations
 	sent, received      requestSizes
@@ -18,7 +18,7 @@ type clientMetrics struct {
 	retries             requestRetries
 }
 
-// What client-go tells of requests.
+// Implementations of client-go's metrics interfaces.
 type (
 	requestDurations struct{ *prometheus.HistogramVec }
 	requestSizes     struct{ *prometheus.HistogramVec }
@@ -53,12 +53,12 @@ func newClientMetrics() clientMetrics {
 	durations := []float64{0.005, 0.025, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60}
 	sizes := []float64{64, 256, 512, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20}
 	return clientMetrics{
-		duration:  requestDurations{histogram("request_duration_seconds", "Time that requests took.", durations)},
-		throttled: requestDurations{histogram("rate_limiter_duration_seconds", "Time that requests waited for this client's limit.", durations)},
-		sent:      requestSizes{histogram("request_size_bytes", "Sizes of requests.", sizes)},
-		received:  requestSizes{histogram("response_size_bytes", "Sizes of responses.", sizes)},
-		results:   requestResults{counter("requests_total", "Requests by HTTP status.", "code", "method", "host")},
-		retries:   requestRetries{counter("request_retries_total", "Requests that were made again.", "code", "verb", "host")},
+		duration:  requestDurations{histogram("request_duration_seconds", "Duration of requests to the API server, by verb and host.", durations)},
+		throttled: requestDurations{histogram("rate_limiter_duration_seconds", "Time that requests waited for the rate limiter of the client, by verb and host.", durations)},
+		sent:      requestSizes{histogram("request_size_bytes", "Size of request bodies, by verb and host.", sizes)},
+		received:  requestSizes{histogram("response_size_bytes", "Size of response bodies, by verb and host.", sizes)},
+		results:   requestResults{counter("requests_total", "Requests to the API server by HTTP status code, method and host.", "code", "method", "host")},
+		retries:   requestRetries{counter("request_retries_total", "Retries of requests, by HTTP status code, verb and host.", "code", "verb", "host")},
 	}
 }
 
@@ -66,8 +66,8 @@ func (c clientMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.duration, c.throttled, c.sent, c.received, c.results, c.retries}
 }
 
-// WatchClients counts the requests of all clients of this process from now on. client-go lets only one have them: a
-// second call in a process does nothing.
+// WatchClients makes the recorder count the requests of all Kubernetes clients in this process. client-go accepts one
+// registration per process, so a second call has no effect.
 func (r *Recorder) WatchClients() {
 	if r == nil {
 		return

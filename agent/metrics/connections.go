@@ -4,41 +4,40 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// connections asks the kernel's counters when it is asked itself.
-type connections struct {
+// connectionsCollector reads the kernel's counters on each scrape.
+type connectionsCollector struct {
 	read                     func() (report.Description, error)
 	served, refused, dropped *prometheus.Desc
 	endpoint                 *prometheus.Desc
 	perEndpoint              bool
 }
 
-// CountConnections has the connections of Services counted, as the kernel does, by what read returns when somebody asks;
-// and by endpoint, if the kernel counts them.
-func (r *Recorder) CountConnections(by render.Counters, read func() (report.Description, error)) {
-	if r == nil || by == render.CountNothing {
+// CountConnections adds the metrics of connections to Services. Each scrape calls read, which returns the kernel's counters.
+// The level decides which counters the kernel has: none, those of Services, or those of endpoints as well.
+func (r *Recorder) CountConnections(level render.Counters, read func() (report.Description, error)) {
+	if r == nil || level == render.CountNothing {
 		return
 	}
 	labels := []string{"namespace", "service", "port", "protocol", "kind"}
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("nfproxy_"+name, help, labels, nil)
 	}
-	r.registry.MustRegister(&connections{
+	r.registry.MustRegister(&connectionsCollector{
 		read:     read,
-		served:   desc("service_connections_total", "Connections to a Service port that an endpoint was chosen for.", labels...),
-		refused:  desc("service_refused_connections_total", "Connections to a Service port without endpoints: refused.", labels...),
-		dropped:  desc("service_dropped_connections_total", "Connections to a Service port that a policy or a source range did not let in.", labels...),
-		endpoint: desc("endpoint_connections_total", "Connections to a Service port by the endpoint chosen.", append(labels, "endpoint")...),
+		served:   desc("service_connections_total", "Connections to a Service port that were sent to an endpoint.", labels...),
+		refused:  desc("service_refused_connections_total", "Connections to a Service port that were refused because it has no endpoints.", labels...),
+		dropped:  desc("service_dropped_connections_total", "Connections to a Service port that were dropped by a traffic policy or a source range.", labels...),
+		endpoint: desc("endpoint_connections_total", "Connections to a Service port by endpoint.", append(labels, "endpoint")...),
 
-		perEndpoint: by == render.CountEndpoints,
+		perEndpoint: level == render.CountEndpoints,
 	})
 }
 
-// Describe is there for prometheus.Collector.
-func (c *connections) Describe(ch chan<- *prometheus.Desc) {
+// Describe implements prometheus.Collector.
+func (c *connectionsCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.served
 	ch <- c.refused
 	ch <- c.dropped
@@ -47,8 +46,8 @@ func (c *connections) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect is there for prometheus.Collector.
-func (c *connections) Collect(ch chan<- prometheus.Metric) {
+// Collect implements prometheus.Collector.
+func (c *connectionsCollector) Collect(ch chan<- prometheus.Metric) {
 	description, err := c.read()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.served, err)
@@ -79,12 +78,14 @@ func (c *connections) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// endpointKey is an endpoint behind one kind of frontends.
+// endpointKey is an endpoint and the kind of the frontends that lead to it.
 type endpointKey struct {
 	kind    render.Kind
 	address string
 }
 
+// allEndpoints returns the frontend's endpoints and, with external traffic policy Local, the local endpoints that external
+// clients reach.
 func allEndpoints(f report.Frontend) []report.Endpoint {
 	if f.LocalEndpoints == nil {
 		return f.Endpoints

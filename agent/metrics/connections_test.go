@@ -9,12 +9,11 @@ import (
 	"testing"
 
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// counted is what a kernel might have counted.
-func counted() report.Description {
+// testDescription returns a Service with counters.
+func testDescription() report.Description {
 	n := func(n uint64) *uint64 { return &n }
 	endpoint := func(addr string, connections uint64) report.Endpoint {
 		return report.Endpoint{Address: netip.MustParseAddr(addr), Port: 8080, Connections: n(connections)}
@@ -30,10 +29,10 @@ func counted() report.Description {
 		}}}}
 }
 
-// TestConnections: connections are told by what became of them, by Service port and kind, and by endpoint if those count.
+// TestConnections: connections are counted as served, refused or dropped, by Service port and kind, and by endpoint.
 func TestConnections(t *testing.T) {
 	m := New("v1.2.3")
-	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return counted(), nil })
+	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return testDescription(), nil })
 	s := scrape(t, m)
 	const port = `namespace="default",port="http",protocol="TCP",service="web"`
 	for name, want := range map[string]float64{
@@ -47,19 +46,19 @@ func TestConnections(t *testing.T) {
 		`nfproxy_endpoint_connections_total{endpoint="10.0.0.1:8080",kind="NodePort",` + port + `}`:  3,
 	} {
 		if got, ok := s.samples[name]; !ok || got != want {
-			t.Errorf("%s is %v, %t; want %v", name, got, ok, want)
+			t.Errorf("%s is %v (present: %t), want %v", name, got, ok, want)
 		}
 	}
 }
 
-// TestConnectionsUnreadable: what cannot be read is left out, not told as zeros, and nothing else is.
+// TestConnectionsUnreadable: if the counters cannot be read, their metrics are absent, not 0, and all others are present.
 func TestConnectionsUnreadable(t *testing.T) {
 	m := New("v1.2.3")
 	m.CountConnections(render.CountServices, func() (report.Description, error) { return report.Description{}, errors.New("no kernel") })
-	answer := httptest.NewRecorder()
-	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(answer, httptest.NewRequest("GET", "/metrics", nil))
-	text := answer.Body.String()
-	if answer.Code != 200 || strings.Contains(text, "nfproxy_service_connections_total") || !strings.Contains(text, "nfproxy_build_info") {
-		t.Errorf("%d\n%s", answer.Code, text)
+	response := httptest.NewRecorder()
+	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(response, httptest.NewRequest("GET", "/metrics", nil))
+	text := response.Body.String()
+	if response.Code != 200 || strings.Contains(text, "nfproxy_service_connections_total") || !strings.Contains(text, "nfproxy_build_info") {
+		t.Errorf("%d\n%s", response.Code, text)
 	}
 }

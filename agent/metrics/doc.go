@@ -1,6 +1,6 @@
-// Package metrics counts what the daemon does, for Prometheus: kube-proxy's metrics under their names, nfproxy's own, those
-// of the requests to the API server, of Go and of the process. docs/metrics.md lists them.
+// Package metrics records the daemon's metrics for Prometheus: kube-proxy's metrics under their names, nfproxy's own, and
+// those of requests to the API server, the Go runtime and the process. docs/metrics.md lists them.
 //
-// It is told in plain values and asks nobody. What an update changes it finds out by itself, since an update has Services
-// whole: it keeps a fingerprint of each.
+// The daemon reports events to a Recorder; only the connection counters are read from the kernel, on each scrape. To tell
+// changes of Services from changes of endpoints, the Recorder keeps a fingerprint of each Service.
 package metrics

@@ -14,98 +14,99 @@ import (
 	"nfproxy/render"
 )
 
-// Recorder keeps what Prometheus can ask for; docs/metrics.md has it one by one. A nil one does nothing, and has
-// no Handler. Updated and Committed are for the proxy's loop alone, the others may be called by anybody.
+// Recorder holds the daemon's metrics; docs/metrics.md lists them. The methods of a nil Recorder do nothing, except Handler,
+// which must not be called. Updated and Committed must be called from one goroutine, the daemon's loop. All other methods
+// are safe for concurrent use.
 type Recorder struct {
 	registry  *prometheus.Registry
 	now       func() time.Time
 	started   time.Time
-	kubeProxy peerMetrics
-	own       ownMetrics
+	kubeProxy kubeProxyMetrics
+	nfproxy   nfproxyMetrics
 	client    clientMetrics
-	// The rest belongs to the loop.
-	changes changeCounter
-	noLocal noLocalTally
+	// Only Updated and Committed use the following fields.
+	changeCounter changeCounter
+	noLocal       noLocalCounter
 }
 
-// Round is one that brought the kernel to where it should be.
+// Round describes a round that brought the kernel's tables to the desired state.
 type Round struct {
 	Operations int // elements added and deleted
 	Took       time.Duration
-	// Seen is when the first of its changes reached this machine, zero if none came from a source; Triggered when they
-	// happened in the cluster.
-	Seen      time.Time
+	// Seen is the time when the first change of the round arrived on this node; it is zero if no change came from a source.
+	Seen time.Time
+	// Triggered are the times when the round's changes of endpoints happened in the cluster.
 	Triggered []time.Time
-	// Full says that the tables were read and compared, not just changed.
+	// Full reports whether the round read the kernel's tables and compared them, instead of sending only changes.
 	Full bool
 }
 
-// New returns a recorder with a registry of its own, which has Go's and the process' metrics as well, and version, that of
-// nfproxy.
+// New returns a recorder with its own registry, which includes the metrics of the Go runtime and of the process. The version
+// is nfproxy's.
 func New(version string) *Recorder {
 	r := &Recorder{
-		registry:  prometheus.NewRegistry(),
-		now:       time.Now,
-		started:   time.Now(),
-		kubeProxy: newPeerMetrics(),
-		own:       newOwnMetrics(),
-		client:    newClientMetrics(),
-		changes:   newChangeCounter(),
-		noLocal:   newNoLocalTally(),
+		registry:      prometheus.NewRegistry(),
+		now:           time.Now,
+		started:       time.Now(),
+		kubeProxy:     newKubeProxyMetrics(),
+		nfproxy:       newNfproxyMetrics(),
+		client:        newClientMetrics(),
+		changeCounter: newChangeCounter(),
+		noLocal:       newNoLocalCounter(),
 	}
 	r.registry.MustRegister(collectors.NewGoCollector(), newBuildInfo(version),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.registry.MustRegister(r.kubeProxy.collectors()...)
-	r.registry.MustRegister(r.own.collectors()...)
+	r.registry.MustRegister(r.nfproxy.collectors()...)
 	r.registry.MustRegister(r.client.collectors()...)
-	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.started)) // as kube-proxy does: waiting for the source is waiting
+	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.started)) // as in kube-proxy: the first sync is pending from the start
 	return r
 }
 
-// Handler answers with everything, as Prometheus reads it. What goes wrong on the way is logged.
+// Handler returns the handler of /metrics. It logs errors and leaves out the metrics that caused them.
 func (r *Recorder) Handler(log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(r.registry, promhttp.HandlerOpts{
 		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ErrorHandling: promhttp.ContinueOnError, // what can be told is told
+		ErrorHandling: promhttp.ContinueOnError,
 	})
 }
 
-// Updated counts what an update brings that has yet to be programmed.
+// Updated records the changes of an update, which are pending until the next call of Committed.
 func (r *Recorder) Updated(u render.Update) {
 	if r == nil {
 		return
 	}
-	services, endpoints := r.changes.take(u)
+	services, endpoints := r.changeCounter.update(u)
 	r.kubeProxy.serviceChanges.Add(float64(services))
 	r.kubeProxy.servicePending.Add(float64(services))
 	r.kubeProxy.endpointChanges.Add(float64(endpoints))
 	r.kubeProxy.endpointPending.Add(float64(endpoints))
-	r.noLocal.take(u)
+	r.noLocal.update(u)
 	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.now()))
 }
 
-// Committed notes that the kernel has everything there was to program. It is to be called also when that was nothing: the
-// last sync is the answer to the last update.
+// Committed records that the kernel has all changes so far. It must also be called after a round that sent nothing, because
+// the metric for the last sync must not be older than the last update.
 func (r *Recorder) Committed(done Round) {
 	if r == nil {
 		return
 	}
 	now := r.now()
-	r.kubeProxy.synced(done, now, r.started)
+	r.kubeProxy.observeRound(done, now, r.started)
 	for key, n := range r.noLocal.totals {
 		r.kubeProxy.noLocalEndpoints.WithLabelValues(key.policy, ipFamily(key.family)).Set(float64(n))
 	}
 	if done.Operations == 0 {
 		return
 	}
-	r.own.batchOperations.Observe(float64(done.Operations))
-	r.own.commitDuration.Observe(done.Took.Seconds())
+	r.nfproxy.batchOperations.Observe(float64(done.Operations))
+	r.nfproxy.commitDuration.Observe(done.Took.Seconds())
 	if !done.Seen.IsZero() {
-		r.own.eventToCommit.Observe(now.Sub(done.Seen).Seconds())
+		r.nfproxy.eventToCommit.Observe(now.Sub(done.Seen).Seconds())
 	}
 }
 
-// Failed counts an attempt after which the kernel has not what it should.
+// Failed counts a round that failed, so that the kernel does not have the desired state.
 func (r *Recorder) Failed() {
 	if r == nil {
 		return
@@ -115,50 +116,51 @@ func (r *Recorder) Failed() {
 	}
 }
 
-// Repaired counts that something was wrong after others had changed the tables, and is right again.
+// Repaired counts a repair of the tables after another program changed them.
 func (r *Recorder) Repaired() {
 	if r != nil {
-		r.own.repairs.Inc()
+		r.nfproxy.repairs.Inc()
 	}
 }
 
-// Quarantined says how many Services are in quarantine now.
+// Quarantined sets the number of Services in quarantine.
 func (r *Recorder) Quarantined(n int) {
 	if r != nil {
-		r.own.quarantined.Set(float64(n))
+		r.nfproxy.quarantined.Set(float64(n))
 	}
 }
 
-// Conflicts says how many frontends more than one Service claims now.
+// Conflicts sets the number of frontends that more than one Service claims.
 func (r *Recorder) Conflicts(n int) {
 	if r != nil {
-		r.own.conflicts.Set(float64(n))
+		r.nfproxy.conflicts.Set(float64(n))
 	}
 }
 
-// RefusedAddresses says how many addresses Services name that this node is set not to serve.
+// RefusedAddresses sets the number of addresses of Services that the configuration of this node disallows.
 func (r *Recorder) RefusedAddresses(n int) {
 	if r != nil {
-		r.own.refusedAddresses.Set(float64(n))
+		r.nfproxy.disallowedAddresses.Set(float64(n))
 	}
 }
 
-// Swept notes a sweep of the connection tracking: how many entries of the family it deleted and how long it took.
+// Swept records a conntrack cleanup: the number of deleted entries of the family, and the duration.
 func (r *Recorder) Swept(family nft.Family, deleted int, took time.Duration) {
 	if r == nil {
 		return
 	}
-	r.kubeProxy.sweepDuration.WithLabelValues(ipFamily(family)).Observe(took.Seconds())
-	r.kubeProxy.sweepDeleted.WithLabelValues(ipFamily(family)).Add(float64(deleted))
+	r.kubeProxy.cleanupDuration.WithLabelValues(ipFamily(family)).Observe(took.Seconds())
+	r.kubeProxy.cleanupDeleted.WithLabelValues(ipFamily(family)).Add(float64(deleted))
 }
 
-// HealthzAnswered and LivezAnswered count the answers of the node's health by their HTTP status.
+// HealthzAnswered counts a response of /healthz by its HTTP status code.
 func (r *Recorder) HealthzAnswered(code int) {
 	if r != nil {
 		r.kubeProxy.healthz.WithLabelValues(strconv.Itoa(code)).Inc()
 	}
 }
 
+// LivezAnswered counts a response of /livez by its HTTP status code.
 func (r *Recorder) LivezAnswered(code int) {
 	if r != nil {
 		r.kubeProxy.livez.WithLabelValues(strconv.Itoa(code)).Inc()

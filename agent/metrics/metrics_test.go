@@ -20,34 +20,33 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// scraped is what /metrics said.
-type scraped struct {
+// scrapeResult is the parsed response of /metrics.
+type scrapeResult struct {
 	types   map[string]string    // by name
-	labels  map[string]string    // by name: those that there are, separated by commas, without le
-	buckets map[string][]float64 // by name: of a histogram, in order, without the infinite one
+	labels  map[string]string    // by name: label names separated by commas, without le
+	buckets map[string][]float64 // by name of a histogram: upper bounds in order, without +Inf
 	samples map[string]float64   // by name and labels
 }
 
 var sampleLine = regexp.MustCompile(`^([a-z0-9_]+)(?:\{(.*)\})? (\S+)$`)
 
-// scrape asks as Prometheus does.
-func scrape(t *testing.T, m *Recorder) scraped {
+// scrape requests /metrics and parses the response.
+func scrape(t *testing.T, m *Recorder) scrapeResult {
 	t.Helper()
-	answer := httptest.NewRecorder()
-	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if answer.Code != http.StatusOK {
-		t.Fatalf("%d\n%s", answer.Code, answer.Body)
+	response := httptest.NewRecorder()
+	m.Handler(slog.New(slog.DiscardHandler)).ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if response.Code != http.StatusOK {
+		t.Fatalf("%d\n%s", response.Code, response.Body)
 	}
-	return parse(t, answer.Body.String())
+	return parse(t, response.Body.String())
 }
 
-func parse(t *testing.T, text string) scraped {
+func parse(t *testing.T, text string) scrapeResult {
 	t.Helper()
-	s := scraped{make(map[string]string), make(map[string]string), make(map[string][]float64), make(map[string]float64)}
+	s := scrapeResult{make(map[string]string), make(map[string]string), make(map[string][]float64), make(map[string]float64)}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
@@ -67,15 +66,15 @@ func parse(t *testing.T, text string) scraped {
 			t.Fatal(err)
 		}
 		s.samples[strings.TrimSuffix(line, " "+parts[3])] = value
-		s.note(parts[1], parts[2])
+		s.addSample(parts[1], parts[2])
 	}
 	return s
 }
 
-// note takes the labels and the bucket of a sample. No value in these tests has a comma.
-func (s scraped) note(sample, labels string) {
+// addSample records the labels and the bucket of a sample. No label value in these tests contains a comma.
+func (s scrapeResult) addSample(sample, labels string) {
 	name := sample
-	if _, ok := s.types[name]; !ok { // one of a histogram's or a summary's
+	if _, ok := s.types[name]; !ok { // a sample of a histogram or summary
 		name = name[:strings.LastIndex(name, "_")]
 	}
 	var names []string
@@ -93,8 +92,8 @@ func (s scraped) note(sample, labels string) {
 	s.labels[name] = strings.Join(names, ",")
 }
 
-// exercised are metrics of which each has a value.
-func exercised() *Recorder {
+// populatedRecorder returns a recorder in which each metric has a value.
+func populatedRecorder() *Recorder {
 	m := New("v1.2.3")
 	start := m.started
 	m.now = func() time.Time { return start.Add(10 * time.Second) }
@@ -110,13 +109,13 @@ func exercised() *Recorder {
 	m.Swept(nft.IPv6, 7, 20*time.Millisecond)
 	m.HealthzAnswered(503)
 	m.LivezAnswered(200)
-	requested(m.client)
-	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return counted(), nil })
+	observeRequest(m.client)
+	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return testDescription(), nil })
 	return m
 }
 
-// requested tells what client-go would of a request.
-func requested(c clientMetrics) {
+// observeRequest makes the calls that client-go makes for a request.
+func observeRequest(c clientMetrics) {
 	ctx, at := context.Background(), url.URL{Host: "api:6443"}
 	c.duration.Observe(ctx, "GET", at, time.Second)
 	c.throttled.Observe(ctx, "GET", at, time.Second)
@@ -126,9 +125,9 @@ func requested(c clientMetrics) {
 	c.retries.IncrementRetry(ctx, "429", "GET", at.Host)
 }
 
-// TestPeerMetrics: names, types and labels are those of kube-proxy 1.36 in nftables mode, and so are the buckets.
-func TestPeerMetrics(t *testing.T) {
-	got := scrape(t, exercised())
+// TestKubeProxyMetrics: names, types, labels and buckets are those of kube-proxy 1.36 in nftables mode.
+func TestKubeProxyMetrics(t *testing.T) {
+	got := scrape(t, populatedRecorder())
 	for name, want := range map[string][2]string{
 		"sync_proxy_rules_duration_seconds":              {"histogram", "ip_family"},
 		"sync_full_proxy_rules_duration_seconds":         {"histogram", "ip_family"},
@@ -154,7 +153,7 @@ func TestPeerMetrics(t *testing.T) {
 		if got.types[name] != "histogram" {
 			continue
 		}
-		buckets := [3]float64{0.001, 16.384, 15} // the first, the last, how many
+		buckets := [3]float64{0.001, 16.384, 15} // first, last, number of buckets
 		if name == "kubeproxy_network_programming_duration_seconds" {
 			buckets = [3]float64{0.25, 300, 80}
 		}
@@ -164,10 +163,10 @@ func TestPeerMetrics(t *testing.T) {
 	}
 }
 
-// TestMetricsCount: what was told is what is asked for.
-func TestMetricsCount(t *testing.T) {
-	m := exercised()
-	got := scrape(t, m)
+// TestMetricsValues: /metrics shows the recorded values.
+func TestMetricsValues(t *testing.T) {
+	m := populatedRecorder()
+	result := scrape(t, m)
 	now := unixSeconds(m.now())
 	for sample, want := range map[string]float64{
 		`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}`:                               2,
@@ -206,18 +205,18 @@ func TestMetricsCount(t *testing.T) {
 		`rest_client_response_size_bytes_sum{host="api:6443",verb="GET"}`:                                   5000,
 		fmt.Sprintf(`nfproxy_build_info{go_version=%q,schema="1",version=%q}`, runtime.Version(), "v1.2.3"): 1,
 	} {
-		is, ok := got.samples[sample]
-		if !ok || is < want-1e-3 || is > want+1e-3 {
-			t.Errorf("%s is %v (there: %v), want %v", sample, is, ok, want)
+		got, ok := result.samples[sample]
+		if !ok || got < want-1e-3 || got > want+1e-3 {
+			t.Errorf("%s is %v (present: %v), want %v", sample, got, ok, want)
 		}
 	}
 }
 
-// TestMetricsPending: what came counts until it is in the kernel; the last sync is none before the first.
+// TestMetricsPending: changes are pending until a round commits them, and the last sync is absent before the first.
 func TestMetricsPending(t *testing.T) {
 	m := New("v1.2.3")
 	if _, ok := scrape(t, m).samples[`kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`]; ok {
-		t.Error("there was a sync before the first")
+		t.Error("the last sync is present before the first sync")
 	}
 	m.Updated(render.Update{Services: []render.Service{localService("a", "node-b"), localService("b", "node-b")}})
 	m.Updated(render.Update{Removed: []render.ServiceName{{Namespace: "ns1", Name: "a"}}})
@@ -246,8 +245,8 @@ func TestMetricsPending(t *testing.T) {
 	}
 }
 
-// TestNoMetrics: who wants none needs none.
-func TestNoMetrics(t *testing.T) {
+// TestNilRecorder: the methods of a nil Recorder do nothing.
+func TestNilRecorder(t *testing.T) {
 	var m *Recorder
 	m.Updated(render.Update{})
 	m.Committed(Round{Full: true})
@@ -262,45 +261,45 @@ func TestNoMetrics(t *testing.T) {
 	m.WatchClients()
 }
 
-// documentedMetric is a row of docs/metrics.md: name, type and labels.
+// documentedMetric matches a row of docs/metrics.md: name, type and labels.
 var documentedMetric = regexp.MustCompile("(?m)^\\| `([a-z0-9_*]+)` \\|([a-z ]*)\\|([a-z_, `]*)\\|")
 
-// absentMetric is a row of what kube-proxy has and we have not.
+// absentMetric matches a row of the metrics that kube-proxy has and nfproxy does not.
 var absentMetric = regexp.MustCompile("(?m)^\\| `([a-z0-9_*]+)`[^|]*\\|[^|]*\\|$")
 
-// TestMetricsDocument: docs/metrics.md has every metric, with its type and labels, and none besides.
+// TestMetricsDocument: docs/metrics.md lists exactly the metrics, with their types and labels, and no absent metric exists.
 func TestMetricsDocument(t *testing.T) {
 	text, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	has, lacks, ok := strings.Cut(string(text), "\n## What kube-proxy has and nfproxy has not\n")
+	present, absent, ok := strings.Cut(string(text), "\n## What kube-proxy has but nfproxy does not\n")
 	if !ok {
-		t.Fatal("docs/metrics.md has no section about what is missing")
+		t.Fatal("docs/metrics.md has no section about absent metrics")
 	}
-	s := scrape(t, exercised())
-	is := make(map[string]string)
+	s := scrape(t, populatedRecorder())
+	exported := make(map[string]string)
 	for name, kind := range s.types {
 		if prefix, _, _ := strings.Cut(name, "_"); prefix == "go" || prefix == "process" {
-			is[prefix+"_*"] = " "
+			exported[prefix+"_*"] = " "
 			continue
 		}
-		is[name] = kind + " " + s.labels[name]
+		exported[name] = kind + " " + s.labels[name]
 	}
 	documented := make(map[string]string)
-	for _, row := range documentedMetric.FindAllStringSubmatch(has, -1) {
+	for _, row := range documentedMetric.FindAllStringSubmatch(present, -1) {
 		documented[row[1]] = strings.TrimSpace(row[2]) + " " + strings.NewReplacer("`", "", " ", "").Replace(row[3])
 	}
-	if diff := cmp.Diff(is, documented); diff != "" {
-		t.Errorf("docs/metrics.md (-what there is +what it says):\n%s", diff)
+	if diff := cmp.Diff(exported, documented); diff != "" {
+		t.Errorf("docs/metrics.md (-code +document):\n%s", diff)
 	}
-	absent := absentMetric.FindAllStringSubmatch(lacks, -1)
-	for _, row := range absent {
-		if _, there := s.types[row[1]]; there {
-			t.Errorf("docs/metrics.md says that there is no %s, and there is", row[1])
+	rows := absentMetric.FindAllStringSubmatch(absent, -1)
+	for _, row := range rows {
+		if _, ok := s.types[row[1]]; ok {
+			t.Errorf("docs/metrics.md lists %s as absent, but it exists", row[1])
 		}
 	}
-	if len(absent) < 5 {
-		t.Errorf("docs/metrics.md says only of %d metrics that they are missing", len(absent))
+	if len(rows) < 5 {
+		t.Errorf("docs/metrics.md lists only %d absent metrics", len(rows))
 	}
 }

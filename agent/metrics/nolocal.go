@@ -8,57 +8,59 @@ import (
 	"nfproxy/render"
 )
 
-// The values of kube-proxy's label traffic_policy.
+// The values of the label traffic_policy.
 const (
 	internalPolicy = "internal"
 	externalPolicy = "external"
 )
 
-// noLocalKey is what ports without local endpoints are counted by.
+// noLocalKey is a traffic policy and a family, by which ports without local endpoints are counted.
 type noLocalKey struct {
 	policy string
 	family nft.Family
 }
 
-// noLocalTally counts, as updates come, the ports that drop connections for want of an endpoint on this node.
-type noLocalTally struct {
-	lacking map[render.ServiceName][]noLocalKey // a key for each port
-	totals  map[noLocalKey]int
+// noLocalCounter counts the Service ports that drop connections because they have no endpoint on this node.
+type noLocalCounter struct {
+	ports  map[render.ServiceName][]noLocalKey // one key per port and policy
+	totals map[noLocalKey]int
 }
 
-func newNoLocalTally() noLocalTally {
-	return noLocalTally{make(map[render.ServiceName][]noLocalKey), make(map[noLocalKey]int)}
+func newNoLocalCounter() noLocalCounter {
+	return noLocalCounter{make(map[render.ServiceName][]noLocalKey), make(map[noLocalKey]int)}
 }
 
-// take takes over what changed. When the node does, the update has all Services.
-func (t *noLocalTally) take(u render.Update) {
+// update applies an update. When the node changes, the update contains all Services.
+func (c *noLocalCounter) update(u render.Update) {
 	for _, name := range u.Removed {
-		t.set(name, nil)
+		c.set(name, nil)
 	}
 	for _, s := range u.Services {
-		t.set(s.ServiceName, lackingLocal(u.Node, s))
+		c.set(s.ServiceName, portsWithoutLocal(u.Node, s))
 	}
 }
 
-func (t *noLocalTally) set(name render.ServiceName, keys []noLocalKey) {
-	for _, key := range t.lacking[name] {
-		t.totals[key]--
+// set replaces the keys of a Service.
+func (c *noLocalCounter) set(name render.ServiceName, keys []noLocalKey) {
+	for _, key := range c.ports[name] {
+		c.totals[key]--
 	}
 	for _, key := range keys {
-		t.totals[key]++
+		c.totals[key]++
 	}
 	if len(keys) == 0 {
-		delete(t.lacking, name)
+		delete(c.ports, name)
 	} else {
-		t.lacking[name] = keys
+		c.ports[name] = keys
 	}
 }
 
-// lackingLocal returns a key for each port and family of the Service with a policy Local and usable endpoints, of which
-// none is on the node. Without any usable endpoint the port refuses everybody, which is nothing about locality. As for
-// kube-proxy a family without a cluster IP does not count (pkg/proxy/nftables/proxier.go, syncProxyRules). It also counts
-// ports with the external policy that have no external address; here they do not, for nobody can come.
-func lackingLocal(n render.Node, s render.Service) []noLocalKey {
+// portsWithoutLocal returns a key for each port and family of the Service that has a traffic policy Local and usable
+// endpoints, none of them on the node. A port without any usable endpoint is not included: it refuses connections whatever
+// its policy. Like kube-proxy, the function ignores a family without a cluster IP (pkg/proxy/nftables/proxier.go,
+// syncProxyRules). Unlike kube-proxy, it ignores an external policy without an external address or node port, because no
+// connection can arrive.
+func portsWithoutLocal(n render.Node, s render.Service) []noLocalKey {
 	if !s.InternalLocal && !s.ExternalLocal {
 		return nil
 	}

@@ -11,7 +11,7 @@ import (
 	"nfproxy/render"
 )
 
-// localService has the internal policy Local, a cluster IP, and a ready endpoint on each of the nodes.
+// localService returns a Service with internalTrafficPolicy Local, a cluster IP, and a ready endpoint on each of the nodes.
 func localService(name string, nodes ...string) render.Service {
 	s := render.Service{
 		ServiceName:   render.ServiceName{Namespace: "ns1", Name: name},
@@ -26,7 +26,7 @@ func localService(name string, nodes ...string) render.Service {
 	return s
 }
 
-// TestNoLocal: which ports count, and by what.
+// TestNoLocal: a port counts by policy and family if it has usable endpoints, none of them on the node.
 func TestNoLocal(t *testing.T) {
 	internal4, external4 := noLocalKey{internalPolicy, nft.IPv4}, noLocalKey{externalPolicy, nft.IPv4}
 	dual := []netip.Addr{netip.MustParseAddr("10.96.0.1"), netip.MustParseAddr("fd00::1")}
@@ -36,17 +36,17 @@ func TestNoLocal(t *testing.T) {
 		change func(*render.Service)
 		want   map[noLocalKey]int
 	}{
-		{"elsewhere", []string{"node-b"}, nil, map[noLocalKey]int{internal4: 1}},
-		{"here", []string{"node-b", "node-a"}, nil, nil},
-		{"nowhere", nil, nil, nil},
+		{"endpoint on another node", []string{"node-b"}, nil, map[noLocalKey]int{internal4: 1}},
+		{"endpoint on this node", []string{"node-b", "node-a"}, nil, nil},
+		{"no endpoint", nil, nil, nil},
 		{"policy Cluster", []string{"node-b"}, func(s *render.Service) { s.InternalLocal = false }, nil},
-		{"terminates here and serves", []string{"node-b", "node-a"}, func(s *render.Service) {
+		{"serving terminating endpoint on this node", []string{"node-b", "node-a"}, func(s *render.Service) {
 			s.Ports[0].Endpoints[1].Ready, s.Ports[0].Endpoints[1].Terminating = false, true
 		}, nil},
-		{"not ready here", []string{"node-b", "node-a"}, func(s *render.Service) {
+		{"endpoint on this node is not ready", []string{"node-b", "node-a"}, func(s *render.Service) {
 			s.Ports[0].Endpoints[1].Ready, s.Ports[0].Endpoints[1].Serving = false, false
 		}, map[noLocalKey]int{internal4: 1}},
-		{"terminates elsewhere and serves", []string{"node-b"}, func(s *render.Service) {
+		{"serving terminating endpoint on another node", []string{"node-b"}, func(s *render.Service) {
 			s.Ports[0].Endpoints[0].Ready, s.Ports[0].Endpoints[0].Terminating = false, true
 		}, map[noLocalKey]int{internal4: 1}},
 		{"both policies, by node port", []string{"node-b"}, func(s *render.Service) {
@@ -65,47 +65,47 @@ func TestNoLocal(t *testing.T) {
 			p.Name, p.Port = "https", 443
 			s.Ports = append(s.Ports, p)
 		}, map[noLocalKey]int{internal4: 2}},
-		{"dual-stack, IPv6 endpoints alone", nil, func(s *render.Service) {
+		{"dual-stack with only IPv6 endpoints", nil, func(s *render.Service) {
 			s.ClusterIPs = dual
 			s.Ports[0].Endpoints = []render.Endpoint{{AddrPort: netip.MustParseAddrPort("[fd00:1::1]:8080"), Node: "node-b", Ready: true}}
 		}, map[noLocalKey]int{{internalPolicy, nft.IPv6}: 1}},
 		{"no cluster IP", []string{"node-b"}, func(s *render.Service) { s.ClusterIPs = nil }, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s, tally := localService("web", c.nodes...), newNoLocalTally()
+			s, counter := localService("web", c.nodes...), newNoLocalCounter()
 			if c.change != nil {
 				c.change(&s)
 			}
-			tally.take(render.Update{Node: render.Node{Name: "node-a"}, Services: []render.Service{s}})
-			wantTotals(t, &tally, c.want)
-			tally.take(render.Update{Removed: []render.ServiceName{s.ServiceName}})
-			wantTotals(t, &tally, nil)
+			counter.update(render.Update{Node: render.Node{Name: "node-a"}, Services: []render.Service{s}})
+			wantTotals(t, &counter, c.want)
+			counter.update(render.Update{Removed: []render.ServiceName{s.ServiceName}})
+			wantTotals(t, &counter, nil)
 		})
 	}
 }
 
-// TestNoLocalFollows: the tally is of what is there, whatever came before.
-func TestNoLocalFollows(t *testing.T) {
-	tally, key := newNoLocalTally(), noLocalKey{internalPolicy, nft.IPv4}
-	take := func(want int, u render.Update) {
+// TestNoLocalUpdates: the totals depend on the current Services and node, not on earlier updates.
+func TestNoLocalUpdates(t *testing.T) {
+	counter, key := newNoLocalCounter(), noLocalKey{internalPolicy, nft.IPv4}
+	update := func(want int, u render.Update) {
 		t.Helper()
-		tally.take(u)
-		wantTotals(t, &tally, map[noLocalKey]int{key: want})
+		counter.update(u)
+		wantTotals(t, &counter, map[noLocalKey]int{key: want})
 	}
 	a, b := render.Node{Name: "node-a"}, render.Node{Name: "node-b"}
 	both := []render.Service{localService("one", "node-b"), localService("two", "node-b")}
-	take(2, render.Update{Node: a, Services: both})
-	take(2, render.Update{Node: a, Services: both})
-	take(1, render.Update{Node: a, Services: []render.Service{localService("one", "node-b", "node-a")}})
-	take(2, render.Update{Node: a, Services: []render.Service{localService("one", "node-b")}})
-	take(1, render.Update{Node: a, Removed: []render.ServiceName{both[1].ServiceName}})
-	take(1, render.Update{Node: a, Removed: []render.ServiceName{both[1].ServiceName}})
-	take(0, render.Update{Node: b, Services: both})
+	update(2, render.Update{Node: a, Services: both})
+	update(2, render.Update{Node: a, Services: both})
+	update(1, render.Update{Node: a, Services: []render.Service{localService("one", "node-b", "node-a")}})
+	update(2, render.Update{Node: a, Services: []render.Service{localService("one", "node-b")}})
+	update(1, render.Update{Node: a, Removed: []render.ServiceName{both[1].ServiceName}})
+	update(1, render.Update{Node: a, Removed: []render.ServiceName{both[1].ServiceName}})
+	update(0, render.Update{Node: b, Services: both})
 }
 
-func wantTotals(t *testing.T, tally *noLocalTally, want map[noLocalKey]int) {
+func wantTotals(t *testing.T, counter *noLocalCounter, want map[noLocalKey]int) {
 	t.Helper()
-	is := func(m map[noLocalKey]int) map[noLocalKey]int {
+	nonZero := func(m map[noLocalKey]int) map[noLocalKey]int {
 		m = maps.Clone(m)
 		maps.DeleteFunc(m, func(_ noLocalKey, n int) bool { return n == 0 })
 		if len(m) == 0 {
@@ -113,7 +113,7 @@ func wantTotals(t *testing.T, tally *noLocalTally, want map[noLocalKey]int) {
 		}
 		return m
 	}
-	if diff := cmp.Diff(is(want), is(tally.totals), cmp.AllowUnexported(noLocalKey{})); diff != "" {
+	if diff := cmp.Diff(nonZero(want), nonZero(counter.totals), cmp.AllowUnexported(noLocalKey{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

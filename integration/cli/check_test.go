@@ -22,8 +22,8 @@ func TestCheckWithoutPrivilege(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"problem  privileges             nftables cannot be read or changed without CAP_NET_ADMIN\n",
-		"what to do: run as root, or grant that capability\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: this node has problems: 1\n"} {
+	for _, want := range []string{"problem  privileges             no access to nftables: CAP_NET_ADMIN is missing\n",
+		"what to do: run nfproxy as root, or grant it CAP_NET_ADMIN\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: problems found: 1\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
@@ -49,7 +49,7 @@ func TestCheckWithNetAdminAlone(t *testing.T) {
 	if err := errors.Join(<-started, cmd.Wait()); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
-	for _, want := range []string{"ok       privileges ", "warning  namespace ", "grant CAP_SYS_ADMIN for the check alone", "ok       nfproxy-tables "} {
+	for _, want := range []string{"ok       privileges ", "warning  namespace ", "or grant it CAP_SYS_ADMIN; ", "ok       nfproxy-tables "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %q in\n%s", want, out.String())
 		}

@@ -126,7 +126,7 @@ func TestDemo(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{`10\.0\.0\.224:80 +[45]\d\d `, "finance/payment-service +10.96.0.1:80 ", ", 0 failed; since the change",
-		`10\.244\.2\.90:80\*\n`, "from the write of nginx.yaml to the kernel: "} {
+		`10\.244\.2\.90:80\*\n`, "from writing nginx.yaml to the change in the kernel: "} {
 		if !regexp.MustCompile(want).Match(out) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

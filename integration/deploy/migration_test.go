@@ -175,7 +175,7 @@ func TestBesideKubeProxy(t *testing.T) {
 	agent := m.node.start(t)
 	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
 	for _, server := range []string{"healthz", "metrics"} { // kube-proxy has their ports
-		agent.Says(`msg="server does not serve" server=` + server)
+		agent.Says(`msg="server is not listening" server=` + server)
 	}
 	m.well("both")
 	m.serve("web", 1, 2)
@@ -245,7 +245,7 @@ func TestBesideIptables(t *testing.T) {
 	m.follow("web", 2, 3)
 	m.reaches(m.all()[0], backendAddr(2), backendAddr(3))
 	m.well("a change since kube-proxy has ended")
-	if out := m.nfproxyDoes("cleanup", "--kube-proxy"); !strings.HasPrefix(out, "left, ") || !strings.Contains(out, "kube-proxy --cleanup") {
+	if out := m.nfproxyDoes("cleanup", "--kube-proxy"); !strings.HasPrefix(out, "still present: ") || !strings.Contains(out, "kube-proxy --cleanup") {
 		t.Errorf("nfproxy cleanup --kube-proxy: %q", out)
 	}
 	before := m.ours()
@@ -300,7 +300,7 @@ func TestStaleRules(t *testing.T) {
 	cluster.EventuallyTrue(t, "nfproxy follows", cluster.Not(m.Tables(m.ip["web"])))
 	m.unanswered(web)                                 // an address of the service CIDR that no Service has
 	m.reaches(atNode, backendAddr(0), backendAddr(1)) // the Service that there is not any more, for kube-proxy's rules
-	if out := m.nfproxyDoes("check"); !strings.Contains(out, "table ip kube-proxy, ip6 kube-proxy: its rules decide as well") {
+	if out := m.nfproxyDoes("check"); !strings.Contains(out, "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; their rules still apply") {
 		t.Errorf("nfproxy check says nothing of kube-proxy's tables:\n%s", out)
 	}
 	m.nfproxyDoes("cleanup", "--kube-proxy")
