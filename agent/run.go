@@ -69,7 +69,7 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	d.throttle.minSync = set.MinSyncPeriod
 	d.startTasks(l)
 	recorder := metrics.New(version)
-	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.RefusedAddresses}).observer())
+	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.DisallowedAddresses}).observer())
 	if err := addConntrackCleaner(l, d, recorder); err != nil {
 		return err
 	}
@@ -127,7 +127,7 @@ func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) er
 		return err
 	}
 	l.owns(flows)
-	cleaner := newConntrackCleaner(flows, d.log, recorder.Swept)
+	cleaner := newConntrackCleaner(flows, d.log, recorder.ConntrackCleaned)
 	l.runs("conntrack cleaner", cleaner.run)
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },

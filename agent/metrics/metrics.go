@@ -137,15 +137,15 @@ func (r *Recorder) Conflicts(n int) {
 	}
 }
 
-// RefusedAddresses sets the number of addresses of Services that the configuration of this node disallows.
-func (r *Recorder) RefusedAddresses(n int) {
+// DisallowedAddresses sets the number of addresses of Services that the configuration of this node disallows.
+func (r *Recorder) DisallowedAddresses(n int) {
 	if r != nil {
 		r.nfproxy.disallowedAddresses.Set(float64(n))
 	}
 }
 
-// Swept records a conntrack cleanup: the number of deleted entries of the family, and the duration.
-func (r *Recorder) Swept(family nft.Family, deleted int, took time.Duration) {
+// ConntrackCleaned records a conntrack cleanup: the number of deleted entries of the family, and the duration.
+func (r *Recorder) ConntrackCleaned(family nft.Family, deleted int, took time.Duration) {
 	if r == nil {
 		return
 	}
