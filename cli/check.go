@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
@@ -14,48 +12,35 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "look whether this node can be served, before anything is changed",
-		Description: "A line for each thing looked at: ok, a warning or a problem, what it means and what to do. The exit code\n" +
-			"is 1 if there is a problem. What must be tried out is tried in a network namespace of its own, the node's\n" +
-			"is only read. docs/check.md has every line.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "text or json",
-				EnvVars: []string{"NFPROXY_CHECK_OUTPUT"}},
-		},
+		Usage: "check whether nfproxy can run on this node, without changing anything",
+		Description: "check prints one line for each thing it checks: its level (ok, warning or problem), the finding, and what to\n" +
+			"do. The exit code is 1 if there is a problem. Kernel features are tried out in a new network namespace; the\n" +
+			"node's own is only read. docs/check.md explains every line.",
+		Flags:  []cli.Flag{outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			printer, err := checkPrinter(c.String("output"))
-			if err != nil {
-				return err
+			write := writeCheckText
+			if c.String("output") == "json" {
+				write = writeCheckJSON
 			}
-			return reportLines(preflight.Here().Check(), printer, c.App.Writer)
+			return reportLines(preflight.Here().Check(), write, c.App.Writer)
 		},
 	}
 }
 
-// reportLines prints the lines, and returns an error if there is a problem among them.
-func reportLines(lines []preflight.Line, printer func(io.Writer, []preflight.Line) error, w io.Writer) error {
-	if err := printer(w, lines); err != nil {
+// reportLines prints the lines. It returns an error if one is a problem.
+func reportLines(lines []preflight.Line, write func(io.Writer, []preflight.Line) error, w io.Writer) error {
+	if err := write(w, lines); err != nil {
 		return err
 	}
 	if n := countLevel(lines, preflight.Problem); n > 0 {
-		return fmt.Errorf("this node has problems: %d", n)
+		return fmt.Errorf("problems on this node: %d", n)
 	}
 	return nil
 }
 
-func checkPrinter(format string) (func(io.Writer, []preflight.Line) error, error) {
-	switch format {
-	case "text":
-		return checkText, nil
-	case "json":
-		return checkJSON, nil
-	}
-	return nil, errors.New("-o is one of text and json, not " + format)
-}
-
-// checkText prints a line for each, and one below it that says what to do.
-func checkText(w io.Writer, lines []preflight.Line) error {
+// writeCheckText prints each line, with its advice below it.
+func writeCheckText(w io.Writer, lines []preflight.Line) error {
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(w, "%-8s %-22s %s\n", l.Level, l.Check, l.Finding); err != nil {
 			return err
@@ -69,11 +54,8 @@ func checkText(w io.Writer, lines []preflight.Line) error {
 	return err
 }
 
-func checkJSON(w io.Writer, lines []preflight.Line) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(struct {
+func writeCheckJSON(w io.Writer, lines []preflight.Line) error {
+	return writeJSON(w, struct {
 		Result preflight.Level  `json:"result"`
 		Lines  []preflight.Line `json:"lines"`
 	}{preflight.Worst(lines), lines})

@@ -8,17 +8,17 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
-	"nfproxy/render"
-
 	"nfproxy/preflight"
+	"nfproxy/render"
 )
 
 func cleanupCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "cleanup",
-		Usage: "remove nfproxy's tables from this network namespace, or what kube-proxy left there",
-		Description: "Connections that are open go on. New ones to Services find nobody who translates them.\n" +
-			"With --kube-proxy its nftables tables are removed, and nfproxy's stay; what it has elsewhere is said.",
+		Usage: "remove nfproxy's tables from this network namespace, or those that kube-proxy left",
+		Description: "Open connections continue. New connections to Services are no longer translated.\n" +
+			"With --kube-proxy, cleanup removes kube-proxy's nftables tables and keeps nfproxy's. It lists what else kube-proxy\n" +
+			"left, and how to remove that.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "kube-proxy", Usage: "remove kube-proxy's nftables tables instead of nfproxy's"},
 		},
@@ -37,7 +37,7 @@ func cleanupCommand() *cli.Command {
 	}
 }
 
-// cleanup removes our tables.
+// Cleanup removes nfproxy's tables and prints their names.
 func Cleanup(k *kernel.Conn, w io.Writer) error {
 	have, _, err := k.Read(render.TableIDs()...)
 	if err != nil {
@@ -45,12 +45,12 @@ func Cleanup(k *kernel.Conn, w io.Writer) error {
 	}
 	removed, err := remove(k, have, w)
 	if err == nil && !removed {
-		fmt.Fprintln(w, "there was nothing to remove")
+		fmt.Fprintln(w, "nothing to remove")
 	}
 	return err
 }
 
-// cleanupKubeProxy removes the tables that kube-proxy left, and says what else it left and how that is removed.
+// cleanupKubeProxy removes the tables that kube-proxy left, and prints what else it left and how to remove that.
 func cleanupKubeProxy(k *kernel.Conn, node preflight.Node, w io.Writer) error {
 	survey, err := k.Survey()
 	if err != nil {
@@ -62,18 +62,18 @@ func cleanupKubeProxy(k *kernel.Conn, node preflight.Node, w io.Writer) error {
 	}
 	left := node.KubeProxyElsewhere(survey)
 	for _, l := range left {
-		fmt.Fprintf(w, "left, %s: %s\n", l.Check, l.Finding)
+		fmt.Fprintf(w, "not removed: %s: %s\n", l.Check, l.Finding)
 		if l.Advice != "" {
 			fmt.Fprintf(w, "  what to do: %s\n", l.Advice)
 		}
 	}
 	if !removed && len(left) == 0 {
-		fmt.Fprintln(w, "there was nothing to remove")
+		fmt.Fprintln(w, "nothing to remove")
 	}
 	return nil
 }
 
-// remove is a diff against nothing.
+// remove deletes the tables and prints their names.
 func remove(k *kernel.Conn, tables []*nft.Table, w io.Writer) (removed bool, err error) {
 	if err := k.Apply(nft.Diff(tables, nil), 0); err != nil {
 		return false, err
