@@ -49,7 +49,7 @@ func explainAction(c *cli.Context) error {
 	}
 	frontend, err := to.Frontend(report.Describe(tables), from.addr)
 	if err != nil {
-		return fmt.Errorf("--to: %w", err)
+		return err
 	}
 	query, err := from.query(frontend)
 	if err != nil {
