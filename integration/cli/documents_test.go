@@ -11,10 +11,10 @@ import (
 	"golang.org/x/tools/txtar"
 )
 
-// asked finds what a document shows: commands, and what they print.
-var asked = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
+// commandBlock matches a command in a document, and its output.
+var commandBlock = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
 
-// TestDocumentsShowOutput: what documents show that a command prints, a story has seen it print.
+// TestDocumentsShowOutput: every output in the documents is the output of the same command in a story.
 func TestDocumentsShowOutput(t *testing.T) {
 	seen := outputs(t)
 	for name, least := range map[string]int{"explain": 5, "troubleshooting": 8} {
@@ -22,21 +22,21 @@ func TestDocumentsShowOutput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the output before it
-		found := asked.FindAllStringSubmatch(blocks, -1)
+		blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the previous output
+		found := commandBlock.FindAllStringSubmatch(blocks, -1)
 		for _, m := range found {
 			shown := strings.TrimSpace(regexp.MustCompile(`(?m)^    `).ReplaceAllString(m[2], ""))
 			if !slices.Contains(seen[m[1]], shown) {
-				t.Errorf("docs/%s.md: %s is shown to print\n%s\nand prints, in stories,\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
+				t.Errorf("docs/%s.md: the output of %s is\n%s\nbut in the stories\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
 			}
 		}
 		if len(found) < least {
-			t.Errorf("docs/%s.md shows %d commands: this is not how the document is read", name, len(found))
+			t.Errorf("docs/%s.md has only %d commands: the test does not parse the document correctly", name, len(found))
 		}
 	}
 }
 
-// outputs are what commands print in the stories, where it is compared as a whole.
+// outputs returns the outputs of the commands in the stories, where the whole output is compared.
 func outputs(t *testing.T) map[string][]string {
 	t.Helper()
 	stories, err := filepath.Glob("integration/cli/testdata/*.txtar")
