@@ -21,11 +21,11 @@ func dumpCommand() *cli.Command {
 		Usage:     "print the Services, frontends and endpoints in the kernel",
 		ArgsUsage: targetArgument,
 		Description: "dump reads the kernel's tables and needs no running nfproxy. It prints all Services, or those that the\n" +
-			"argument selects. -o json and -o yaml are for programs; -o nft prints the ruleset in nft syntax.\n" +
-			"--diff compares the tables with what nfproxy run would program with the same flags: it prints the changes to\n" +
-			"make as nft commands, and the exit code is 1 if there are any. --problems prints the frontends that refuse or\n" +
-			"drop connections; with a source of Services, such as --kubeconfig, it also prints conflicts, disallowed\n" +
-			"addresses and differences from the desired state.",
+			"argument selects; the namespace is default unless given. -o json and -o yaml are for programs; -o nft prints the\n" +
+			"ruleset in nft syntax. --diff compares the tables with what nfproxy run would program with the same flags: it\n" +
+			"prints the changes to make as nft commands, and the exit code is 1 if there are any. --problems prints the\n" +
+			"frontends that refuse or drop connections; with a source of Services, such as --kubeconfig, it also prints\n" +
+			"conflicts, disallowed addresses and differences from the desired state.",
 		Flags: append([]cli.Flag{
 			outputFlag("table", "wide", "json", "yaml", "nft"),
 			&cli.StringFlag{Name: "family", Usage: "address `FAMILY` to print: ip or ip6 (default: both)"},

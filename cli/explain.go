@@ -19,7 +19,7 @@ import (
 func explainCommand() *cli.Command {
 	own := []cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "`ADDRESS[%INTERFACE]`: the client's address and the interface that receives its packets (default: this node)"},
-		targetFlag("of a Service its cluster IP"),
+		targetFlag("a Service stands for its cluster IP; its namespace is default unless given"),
 		outputFlag("text", "json"),
 	}
 	return &cli.Command{

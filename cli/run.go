@@ -78,7 +78,7 @@ func followConfig(ctx context.Context, s config.Settings, changed <-chan config.
 		case next := <-changed:
 			live, restart := config.Reload(s, next.Settings)
 			if len(restart) > 0 {
-				log.Info("starting anew for a changed configuration", "file", s.File, "settings", restart)
+				log.Info("restarting for a changed configuration", "file", s.File, "settings", restart)
 				return true // the restart logs the warnings
 			}
 			logWarnings(log, next.Warnings)

@@ -42,7 +42,7 @@ func TestFollowConfig(t *testing.T) {
 		}
 		want := `level=WARN msg="has no meaning here" setting=portRange file=conf
 level=INFO msg=changed file=conf setting=logging.verbosity value=4
-level=INFO msg="starting anew for a changed configuration" file=conf settings="[healthzBindAddress conntrack]"
+level=INFO msg="restarting for a changed configuration" file=conf settings="[healthzBindAddress conntrack]"
 `
 		if log.String() != want {
 			t.Errorf("log:\n%swant:\n%s", log.String(), want)

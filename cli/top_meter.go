@@ -27,8 +27,8 @@ type meter struct {
 	last       map[counterKey]counterValue
 }
 
-// counterKey identifies a counter: of a frontend, or of an endpoint of a frontend, there for all connections or for those
-// from outside.
+// counterKey identifies a counter of a frontend, or of an endpoint of a frontend. An endpoint can have two: outside is the one
+// for connections from outside the node.
 type counterKey struct {
 	service, protocol string
 	frontend          netip.AddrPort

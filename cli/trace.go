@@ -26,7 +26,7 @@ func traceCommand() *cli.Command {
 		Description: "trace shows real packets as the kernel reports them; it sends none. To select the packets it adds a table of its\n" +
 			"own, which is removed when it ends. The exit code is 1 if there was no packet. docs/trace.md explains the output.",
 		Flags: []cli.Flag{
-			targetFlag("of a Service all its addresses"),
+			targetFlag("a Service stands for all its addresses; its namespace is default unless given"),
 			&cli.StringFlag{Name: "from", Usage: "`CIDR` or address of the sources (default: any)"},
 			&cli.IntFlag{Name: "count", Value: 10, Usage: "end after `NUMBER` packets"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "end after this `TIME`"},

@@ -105,6 +105,29 @@ func TestExplainQuery(t *testing.T) {
 	}
 }
 
+// TestExplainLocalAffinity: a remembered client of a Service with internalTrafficPolicy Local passes no balancing chain, and
+// the policy is still among the reasons.
+func TestExplainLocalAffinity(t *testing.T) {
+	s := service("sticky", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	s.Affinity, s.InternalLocal = time.Hour, true
+	tables := build(t, render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{s}})
+	i := slices.IndexFunc(tables[0].Sets, func(s *nft.Set) bool { return strings.HasPrefix(s.Name, "affinity-local/") })
+	if i < 0 {
+		t.Fatalf("there is no map of clients in\n%s", tables[0])
+	}
+	client := netip.MustParseAddrPort("10.0.9.9:0")
+	packet := nft.Packet{Hook: nft.Prerouting, Protocol: nft.TCP, Source: client, Destination: netip.MustParseAddrPort("10.96.0.1:80")}
+	want := []render.Reason{render.InternalLocally}
+	if e := report.Explain(tables, report.Query{Packet: packet}); len(e.Endpoints) != 2 || !slices.Equal(e.Why, want) {
+		t.Errorf("a new client: %+v", e)
+	}
+	tables[0].Sets[i].Elements = []nft.Element{{Key: nft.Addr(client.Addr()), Data: nft.Addr(netip.MustParseAddr("10.0.0.2")) + nft.Port(80)}}
+	want = append(want, report.ClientRemembered)
+	if e := report.Explain(tables, report.Query{Packet: packet}); len(e.Endpoints) != 1 || !slices.Equal(e.Why, want) {
+		t.Errorf("a remembered client: %+v", e)
+	}
+}
+
 // TestExplainAnything: tables that other programs changed, or that no kernel would accept, are explained without a panic
 // and in bounded time.
 func TestExplainAnything(t *testing.T) {

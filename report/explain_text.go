@@ -136,7 +136,7 @@ func affinityText(a Affinity) string {
 		}
 		return text
 	case "full":
-		return text + fmt.Sprintf("the map is full (%d clients), so each connection of this client is balanced anew", a.Clients)
+		return text + fmt.Sprintf("the map is full (%d clients), so each connection of this client is balanced independently", a.Clients)
 	}
 	return text + "the client is new and will be remembered from its first connection on"
 }
