@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -13,49 +12,35 @@ import (
 func checkCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "check",
-		Usage: "check whether this node can run nfproxy, without changing it",
-		Description: "Prints one line per result: ok, a warning or a problem, what it means and what to do. The exit code is 1 if\n" +
-			"there is a problem. Kernel features are probed in a temporary network namespace; the node's own is only read.\n" +
-			"docs/check.md lists every line.",
-		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "output format: text or json",
-				EnvVars: []string{"NFPROXY_CHECK_OUTPUT"}},
-		},
+		Usage: "check whether nfproxy can run on this node, without changing anything",
+		Description: "check prints one line for each thing it checks: its level (ok, warning or problem), the finding, and what to\n" +
+			"do. The exit code is 1 if there is a problem. Kernel features are tried out in a new network namespace; the\n" +
+			"node's own is only read. docs/check.md explains every line.",
+		Flags:  []cli.Flag{outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			printer, err := checkPrinter(c.String("output"))
-			if err != nil {
-				return err
+			write := writeCheckText
+			if c.String("output") == "json" {
+				write = writeCheckJSON
 			}
-			return reportLines(preflight.Here().Check(), printer, c.App.Writer)
+			return reportLines(preflight.Here().Check(), write, c.App.Writer)
 		},
 	}
 }
 
-// reportLines prints the lines and returns an error if one of them is a problem.
-func reportLines(lines []preflight.Line, printer func(io.Writer, []preflight.Line) error, w io.Writer) error {
-	if err := printer(w, lines); err != nil {
+// reportLines prints the lines. It returns an error if one is a problem.
+func reportLines(lines []preflight.Line, write func(io.Writer, []preflight.Line) error, w io.Writer) error {
+	if err := write(w, lines); err != nil {
 		return err
 	}
 	if n := countLevel(lines, preflight.Problem); n > 0 {
-		return fmt.Errorf("problems found: %d", n)
+		return fmt.Errorf("problems on this node: %d", n)
 	}
 	return nil
 }
 
-// checkPrinter returns the function that prints lines in the format of flag -o.
-func checkPrinter(format string) (func(io.Writer, []preflight.Line) error, error) {
-	switch format {
-	case "text":
-		return checkText, nil
-	case "json":
-		return checkJSON, nil
-	}
-	return nil, fmt.Errorf("-o must be text or json, not %q", format)
-}
-
-// checkText prints each line, its advice below it, and the number of lines per level.
-func checkText(w io.Writer, lines []preflight.Line) error {
+// writeCheckText prints each line, with its advice below it.
+func writeCheckText(w io.Writer, lines []preflight.Line) error {
 	for _, l := range lines {
 		if _, err := fmt.Fprintf(w, "%-8s %-22s %s\n", l.Level, l.Check, l.Finding); err != nil {
 			return err
@@ -69,11 +54,8 @@ func checkText(w io.Writer, lines []preflight.Line) error {
 	return err
 }
 
-func checkJSON(w io.Writer, lines []preflight.Line) error {
-	e := json.NewEncoder(w)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(struct {
+func writeCheckJSON(w io.Writer, lines []preflight.Line) error {
+	return writeJSON(w, struct {
 		Result preflight.Level  `json:"result"`
 		Lines  []preflight.Line `json:"lines"`
 	}{preflight.Worst(lines), lines})

@@ -8,13 +8,13 @@ import (
 	"nfproxy/preflight"
 )
 
-// TestCheckReport: the lines as text and as JSON, and an error if one is a problem.
+// TestCheckReport: the text, the JSON, and the error that sets the exit code.
 func TestCheckReport(t *testing.T) {
 	fine := preflight.Line{Level: preflight.OK, Check: "kernel", Finding: "Linux 6.1"}
 	odd := preflight.Line{Level: preflight.Warning, Check: "ipvs", Finding: "2 < 3 & more", Advice: "look"}
 	bad := preflight.Line{Level: preflight.Problem, Check: "teapot", Finding: "none", Advice: "modprobe nft_teapot"}
 	var text bytes.Buffer
-	if err := reportLines([]preflight.Line{fine, odd, bad}, checkText, &text); err == nil || err.Error() != "problems found: 1" {
+	if err := reportLines([]preflight.Line{fine, odd, bad}, writeCheckText, &text); err == nil || err.Error() != "problems on this node: 1" {
 		t.Error(err)
 	}
 	const want = "ok       kernel                 Linux 6.1\n" +
@@ -29,7 +29,7 @@ func TestCheckReport(t *testing.T) {
 		want  preflight.Level
 	}{{[]preflight.Line{fine}, preflight.OK}, {[]preflight.Line{odd, fine}, preflight.Warning}, {[]preflight.Line{bad, odd}, preflight.Problem}} {
 		var out bytes.Buffer
-		err := reportLines(c.lines, checkJSON, &out)
+		err := reportLines(c.lines, writeCheckJSON, &out)
 		if (err != nil) != (c.want == preflight.Problem) {
 			t.Errorf("%s: %v", c.want, err)
 		}

@@ -15,9 +15,10 @@ import (
 func cleanupCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "cleanup",
-		Usage: "remove nfproxy's or kube-proxy's tables from this network namespace",
-		Description: "Open connections continue. New connections to Services are no longer translated. --kube-proxy removes\n" +
-			"kube-proxy's nftables tables and keeps nfproxy's; it lists what kube-proxy has elsewhere, such as iptables chains.",
+		Usage: "remove nfproxy's tables from this network namespace, or those that kube-proxy left",
+		Description: "Open connections continue. New connections to Services are no longer translated.\n" +
+			"With --kube-proxy, cleanup removes kube-proxy's nftables tables and keeps nfproxy's. It lists what else kube-proxy\n" +
+			"left, and how to remove that.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "kube-proxy", Usage: "remove kube-proxy's nftables tables instead of nfproxy's"},
 		},
@@ -49,7 +50,7 @@ func Cleanup(k *kernel.Conn, w io.Writer) error {
 	return err
 }
 
-// cleanupKubeProxy removes kube-proxy's nftables tables and prints what else it left and how to remove that.
+// cleanupKubeProxy removes the tables that kube-proxy left, and prints what else it left and how to remove that.
 func cleanupKubeProxy(k *kernel.Conn, node preflight.Node, w io.Writer) error {
 	survey, err := k.Survey()
 	if err != nil {
@@ -59,20 +60,20 @@ func cleanupKubeProxy(k *kernel.Conn, node preflight.Node, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	leftovers := node.KubeProxyLeftovers(survey)
-	for _, l := range leftovers {
-		fmt.Fprintf(w, "still present: %s: %s\n", l.Check, l.Finding)
+	left := node.KubeProxyLeftovers(survey)
+	for _, l := range left {
+		fmt.Fprintf(w, "not removed: %s: %s\n", l.Check, l.Finding)
 		if l.Advice != "" {
 			fmt.Fprintf(w, "  what to do: %s\n", l.Advice)
 		}
 	}
-	if !removed && len(leftovers) == 0 {
+	if !removed && len(left) == 0 {
 		fmt.Fprintln(w, "nothing to remove")
 	}
 	return nil
 }
 
-// remove deletes the tables in one transaction, prints their names and reports whether there were any.
+// remove deletes the tables and prints their names.
 func remove(k *kernel.Conn, tables []*nft.Table, w io.Writer) (removed bool, err error) {
 	if err := k.Apply(nft.Diff(tables, nil), 0); err != nil {
 		return false, err

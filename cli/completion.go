@@ -10,7 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// shellScripts complete commands and flags, a template for each shell.
+// shellScripts has a template of the completion script for each shell.
 //
 //go:embed completion
 var shellScripts embed.FS
@@ -20,12 +20,12 @@ func completionCommand() *cli.Command {
 		Name:      "completion",
 		Usage:     "print a script that completes commands and flags in a shell",
 		ArgsUsage: "bash|zsh|fish",
-		Description: "For bash: source <(nfproxy completion bash). The script says where to put it to have it always. It knows the\n" +
-			"commands of the nfproxy that printed it.",
+		Description: "For bash: source <(nfproxy completion bash). A comment in the script says where to install it permanently. It\n" +
+			"completes the commands and flags of the version that printed it.",
 		Action: func(c *cli.Context) error {
 			shell := c.Args().First()
 			if c.NArg() != 1 || !slices.Contains(choices(c.Command), shell) {
-				return fmt.Errorf("completion takes one of bash, zsh and fish, not %q", strings.Join(c.Args().Slice(), " "))
+				return fmt.Errorf("completion takes one argument, bash, zsh or fish, not %q", strings.Join(c.Args().Slice(), " "))
 			}
 			script, err := template.New("").Funcs(template.FuncMap{"quote": quoteShell}).ParseFS(shellScripts, "completion/*.tmpl")
 			if err != nil {
@@ -36,7 +36,7 @@ func completionCommand() *cli.Command {
 	}
 }
 
-// choices are the words that a command's argument is one of, none if it can be something else.
+// choices returns the words that a command accepts as its argument, none if the argument is free.
 func choices(c *cli.Command) []string {
 	if !strings.Contains(c.ArgsUsage, "|") || strings.ContainsAny(c.ArgsUsage, " []") {
 		return nil
@@ -44,5 +44,5 @@ func choices(c *cli.Command) []string {
 	return strings.Split(c.ArgsUsage, "|")
 }
 
-// quoteShell makes a text one word for bash, zsh and fish.
+// quoteShell quotes a text as one word for bash, zsh and fish.
 func quoteShell(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -10,9 +10,9 @@ import (
 func demoCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "demo",
-		Usage: "show it at work: four Services, real packets, in network namespaces of its own",
-		Description: "It needs root, or a kernel that lets users make user namespaces. It touches nothing outside the\n" +
-			"namespaces it makes, and they are gone when it ends.",
+		Usage: "demonstrate nfproxy: four Services and real packets, in network namespaces of its own",
+		Description: "demo needs root, or a kernel that lets users create user namespaces. It changes nothing outside the namespaces\n" +
+			"that it creates, and these are gone when it ends.",
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			if !sandbox.Inside() {

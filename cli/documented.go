@@ -6,17 +6,17 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// documentedCommand is what documents and shells are told of a command.
+// documentedCommand is a command for docs/cli.md and shell completion.
 type documentedCommand struct {
 	*cli.Command
-	Choices []string // what its argument is one of, if it is
+	Choices []string // the words that its argument is one of, if it is
 	Flags   []documentedFlag
 }
 
 // documentedFlag is a flag that is not hidden.
 type documentedFlag struct{ cli.DocGenerationFlag }
 
-// documented lists the commands with their flags, less --help, which all have.
+// documented lists the commands with their flags, except --help, which all have.
 func documented(app *cli.App) []documentedCommand {
 	var all []documentedCommand
 	for _, c := range app.VisibleCommands() {
@@ -31,7 +31,7 @@ func documented(app *cli.App) []documentedCommand {
 	return all
 }
 
-// Dashed are the flag's names as they are written.
+// Dashed returns the flag's names with their dashes.
 func (f documentedFlag) Dashed() []string {
 	var all []string
 	for _, name := range f.Names() {
@@ -44,7 +44,7 @@ func (f documentedFlag) Dashed() []string {
 	return all
 }
 
-// Usage is one line, without the marks of the value's name.
+// Usage returns the flag's usage as one line, without the backquotes around the value's name.
 func (f documentedFlag) Usage() string {
 	return strings.NewReplacer("`", "", "\n", " ").Replace(f.GetUsage())
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/cli.md; review the difference before you commit it")
+var update = flag.Bool("update", false, "rewrite docs/cli.md; review the diff before committing it")
 
-// TestCommandsDocument: docs/cli.md is what the commands say of themselves; -update rewrites it.
+// TestCommandsDocument: docs/cli.md matches the commands and flags; -update rewrites it.
 func TestCommandsDocument(t *testing.T) {
 	const file = "../docs/cli.md"
 	want := commandsDocument(newApp("unknown", io.Discard, io.Discard))
@@ -28,15 +28,15 @@ func TestCommandsDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(string(is), want); diff != "" {
-		t.Errorf("%s is not what the commands say, go test -run TestCommandsDocument -update . rewrites it (-is +should be):\n%s", file, diff)
+		t.Errorf("%s does not match the commands; go test ./cli -run TestCommandsDocument -update rewrites it (-is +should be):\n%s", file, diff)
 	}
 }
 
-// commandsDocument is docs/cli.md.
+// commandsDocument returns the text of docs/cli.md.
 func commandsDocument(app *cli.App) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# The command line\n\nnfproxy, %s. Made from the commands themselves (`TestCommandsDocument`): what `--help` prints.\n"+
-		"What the flags of `run` mean for an existing kube-proxy is in [configuration.md](configuration.md).\n", app.Usage)
+	fmt.Fprintf(&b, "# The command line\n\nnfproxy: %s. This document is generated from the commands (`TestCommandsDocument`) and\n"+
+		"has the text of `--help`. For the flags of `run` and kube-proxy's configuration see [configuration.md](configuration.md).\n", app.Usage)
 	for _, c := range documented(app) {
 		fmt.Fprintf(&b, "\n## %s\n\n    nfproxy %s", c.Name, c.Name)
 		if len(c.Flags) > 0 {

@@ -12,120 +12,105 @@ import (
 
 	"nfproxy/config"
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
-	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
 func dumpCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "dump",
-		Usage:     "print what the kernel has: the Services, their frontends and endpoints",
-		ArgsUsage: "[[NAMESPACE/]NAME | ADDRESS:PORT]",
-		Description: "It reads the kernel and nothing else, with or without a running nfproxy, and prints all Services, or one,\n" +
-			"or the one at an address and port. -o json and yaml are for programs, -o nft is the ruleset in nft's syntax.\n" +
-			"--diff compares with what run would make of the same flags: it prints what is to be done, as nft commands,\n" +
-			"and ends with 1 if that is anything. --problems prints the frontends that refuse or drop, and, with a source\n" +
-			"such as --kubeconfig, conflicts, addresses that are set not to be served, and differences as well.",
+		Usage:     "print the Services, frontends and endpoints in the kernel",
+		ArgsUsage: targetArgument,
+		Description: "dump reads the kernel's tables and needs no running nfproxy. It prints all Services, or those that the\n" +
+			"argument selects; the namespace is default unless given. -o json and -o yaml are for programs; -o nft prints the\n" +
+			"ruleset in nft syntax. --diff compares the tables with what nfproxy run would program with the same flags: it\n" +
+			"prints the changes to make as nft commands, and the exit code is 1 if there are any. --problems prints the\n" +
+			"frontends that refuse or drop connections; with a source of Services, such as --kubeconfig, it also prints\n" +
+			"conflicts, disallowed addresses and differences from the desired state.",
 		Flags: append([]cli.Flag{
-			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "table", Usage: "table, wide, json, yaml or nft",
-				EnvVars: []string{"NFPROXY_OUTPUT"}},
-			&cli.StringFlag{Name: "family", Usage: "`FAMILY` to print: ip or ip6 (default: both)"},
-			&cli.BoolFlag{Name: "problems", Usage: "print what does not work"},
-			&cli.BoolFlag{Name: "diff", Usage: "print how the kernel differs from what it should have"},
+			outputFlag("table", "wide", "json", "yaml", "nft"),
+			&cli.StringFlag{Name: "family", Usage: "address `FAMILY` to print: ip or ip6 (default: both)"},
+			&cli.BoolFlag{Name: "problems", Usage: "print frontends that do not serve, conflicts and differences"},
+			&cli.BoolFlag{Name: "diff", Usage: "print the changes from the kernel's tables to the desired state"},
 		}, config.SourceFlags()...),
 		Action: dumpAction,
 	}
 }
 
 func dumpAction(c *cli.Context) error {
-	printer, err := dumpPrinter(c.String("output"))
+	families, err := familiesOfFlag(c)
 	if err != nil {
 		return err
 	}
-	want, err := newSelection(c)
+	target, err := targetOfArgument(c)
 	if err != nil {
 		return err
 	}
-	read := readServices
-	if c.Bool("diff") || c.Bool("problems") || c.String("output") == "nft" {
-		read = ReadTables
+	format := c.String("output")
+	read := readDescribed
+	if c.Bool("diff") || c.Bool("problems") || format == "nft" {
+		read = readTables
 	}
-	debug.SetGCPercent(dumpGarbage)
+	debug.SetGCPercent(dumpGarbagePercent)
 	tables, err := read()
 	if err != nil {
 		return err
 	}
-	tables = slices.DeleteFunc(tables, func(t *nft.Table) bool { return !want.families[t.Family] })
+	tables = slices.DeleteFunc(tables, func(t *nft.Table) bool { return !slices.Contains(families, t.Family) })
 	if len(tables) == 0 {
-		fmt.Fprintln(c.App.ErrWriter, "nfproxy: "+noTables)
+		fmt.Fprintf(c.App.ErrWriter, "nfproxy: %v\n", report.ErrNoTables)
 	}
 	switch {
 	case c.Bool("diff"):
 		return dumpDiff(c, tables)
 	case c.Bool("problems"):
-		return dumpProblems(c, tables, want.of(report.Describe(tables)))
-	case c.String("output") == "nft" && want.some():
-		return errors.New("-o nft prints the tables, not one Service")
+		return dumpProblems(c, tables, target)
+	case format == "nft" && target != report.Target{}:
+		return errors.New("-o nft prints whole tables and takes no argument")
+	case format == "nft":
+		return dumpNFT(c.App.Writer, tables)
 	}
-	d := want.of(report.Describe(tables))
-	if want.some() && len(d.Services) == 0 {
-		return fmt.Errorf("the kernel has no Service %s", c.Args().First())
-	}
-	return printer(c.App.Writer, tables, d)
-}
-
-// dumpGarbage is how much garbage is left lying, in percent of what is in use, by a process that ends soon.
-const dumpGarbage = 200
-
-// noTables is said where there is nothing to read.
-const noTables = "there are no tables of nfproxy in this network namespace"
-
-// readTables reads what the kernel has of our tables.
-func ReadTables() ([]*nft.Table, error) {
-	k, err := kernel.Open()
+	d, err := target.Select(report.Describe(tables))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer k.Close()
-	tables, _, err := k.Read(render.TableIDs()...)
-	return tables, err
+	return dumpDescription(c.App.Writer, format, d)
 }
 
-// readServices reads what render.Describe needs of them, which takes less time where there are many Services.
-func readServices() ([]*nft.Table, error) {
-	var k [2]*kernel.Conn
-	for i := range k {
-		var err error
-		if k[i], err = kernel.Open(); err != nil {
-			return nil, err
-		}
-		defer k[i].Close()
+// dumpGarbagePercent is the GC percentage of dump. The process ends soon, so it trades memory for time.
+const dumpGarbagePercent = 200
+
+// familiesOfFlag parses the flag --family.
+func familiesOfFlag(c *cli.Context) ([]nft.Family, error) {
+	switch family := c.String("family"); family {
+	case "":
+		return []nft.Family{nft.IPv4, nft.IPv6}, nil
+	case "ip":
+		return []nft.Family{nft.IPv4}, nil
+	case "ip6":
+		return []nft.Family{nft.IPv6}, nil
+	default:
+		return nil, fmt.Errorf("--family must be ip or ip6, not %q", family)
 	}
-	return k[0].ReadReferenced(k[1], report.DescribedSets(), report.Slots, render.TableIDs()...)
 }
 
-// printer prints tables, or what is to be printed of their description.
-type printer func(io.Writer, []*nft.Table, report.Description) error
-
-func dumpPrinter(format string) (printer, error) {
+func dumpDescription(w io.Writer, format string, d report.Description) error {
 	switch format {
-	case "table":
-		return report.WriteTable, nil
 	case "wide":
-		return report.WriteWide, nil
+		return report.WriteWide(w, d)
 	case "json":
-		return report.WriteJSON, nil
+		return report.WriteJSON(w, d)
 	case "yaml":
-		return dumpYAML, nil
-	case "nft":
-		return dumpNFT, nil
+		text, err := yaml.Marshal(d)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
 	}
-	return nil, errors.New("-o is one of table, wide, json, yaml and nft, not " + format)
+	return report.WriteTable(w, d)
 }
 
-func dumpNFT(w io.Writer, tables []*nft.Table, _ report.Description) error {
+func dumpNFT(w io.Writer, tables []*nft.Table) error {
 	for _, t := range tables {
 		if _, err := io.WriteString(w, t.String()); err != nil {
 			return err
@@ -134,11 +119,60 @@ func dumpNFT(w io.Writer, tables []*nft.Table, _ report.Description) error {
 	return nil
 }
 
-func dumpYAML(w io.Writer, _ []*nft.Table, d report.Description) error {
-	text, err := yaml.Marshal(d)
+// errDiffers is the error of dump --diff if there are changes to make.
+var errDiffers = errors.New("the kernel's tables differ from the desired state")
+
+// dumpDiff prints the changes that turn the tables into the desired state, as nft commands.
+func dumpDiff(c *cli.Context, tables []*nft.Table) error {
+	desired, err := desiredState(c)
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(text)
-	return err
+	changes := report.Compare(desired, tables).Changes
+	for _, change := range changes {
+		fmt.Fprintln(c.App.Writer, change)
+	}
+	if len(changes) > 0 {
+		return errDiffers
+	}
+	return nil
+}
+
+// dumpProblems prints the frontends of the target that do not serve and, with a source of Services, the comparison of the
+// tables with the desired state. The target need not exist.
+func dumpProblems(c *cli.Context, tables []*nft.Table, target report.Target) error {
+	w := c.App.Writer
+	selected, _ := target.Select(report.Describe(tables))
+	notServing := report.NotServing(selected)
+	found := len(notServing.Services) > 0
+	if found {
+		if err := report.WriteTable(w, notServing); err != nil {
+			return err
+		}
+	}
+	if namesSource(c) {
+		desired, err := desiredState(c)
+		if err != nil {
+			return err
+		}
+		found = writeComparison(w, report.Compare(desired, tables)) || found
+	}
+	if !found {
+		fmt.Fprintln(w, "no problems found")
+	}
+	return nil
+}
+
+// writeComparison prints one line for each finding and reports whether there is any.
+func writeComparison(w io.Writer, found report.Comparison) bool {
+	for _, c := range found.Conflicts {
+		fmt.Fprintf(w, "conflict: %s\n", c)
+	}
+	for _, d := range found.Disallowed {
+		fmt.Fprintf(w, "disallowed address: %s\n", d)
+	}
+	for _, c := range found.Changes {
+		fmt.Fprintf(w, "difference, to be fixed by: %s\n", c.Summary())
+	}
+	return len(found.Conflicts)+len(found.Disallowed)+len(found.Changes) > 0
 }

@@ -1,31 +1,33 @@
 package cli
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"net"
+	"net/netip"
+	"strings"
 
 	"github.com/urfave/cli/v2"
+	"github.com/vishvananda/netlink"
 
 	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
 func explainCommand() *cli.Command {
 	own := []cli.Flag{
-		&cli.StringFlag{Name: "from", Usage: "`SOURCE[%INTERFACE]`, the client's address and where it comes in by (default: this node)"},
-		&cli.StringFlag{Name: "to", Usage: "`ADDRESS:PORT[/PROTOCOL]`, or [NAMESPACE/]SERVICE[:PORT[/PROTOCOL]] for its cluster IP"},
-		&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Value: "text", Usage: "text or json"},
+		&cli.StringFlag{Name: "from", Usage: "`ADDRESS[%INTERFACE]`: the client's address and the interface that receives its packets (default: this node)"},
+		targetFlag("a Service stands for its cluster IP; its namespace is default unless given"),
+		outputFlag("text", "json"),
 	}
 	return &cli.Command{
 		Name:  "explain",
-		Usage: "say what becomes of a connection, and why: which endpoints, with which chance, masqueraded or not",
-		Description: "It reads the kernel and nothing else. Where a source of Services is named as for nfproxy run, it says\n" +
-			"of every endpoint why it is chosen or not, and whether the kernel has what it should have.",
+		Usage: "explain what becomes of a connection: the endpoints and their chances, masquerading, and the rules",
+		Description: "explain reads the kernel's tables, sends nothing and needs no running nfproxy. With a source of Services, named\n" +
+			"by the flags of nfproxy run, it also explains why each endpoint is chosen or not, and whether the tables match\n" +
+			"the desired state. docs/explain.md explains the output.",
 		Flags:  append(own, config.SourceFlags()...),
 		Before: noArguments,
 		Action: explainAction,
@@ -33,11 +35,7 @@ func explainCommand() *cli.Command {
 }
 
 func explainAction(c *cli.Context) error {
-	printer, err := explainPrinter(c.String("output"))
-	if err != nil {
-		return err
-	}
-	to, err := parseTarget(c.String("to"))
+	to, err := targetOfFlag(c)
 	if err != nil {
 		return err
 	}
@@ -45,75 +43,156 @@ func explainAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	tables, err := ReadTables()
+	tables, err := readOurTables()
 	if err != nil {
 		return err
 	}
-	if err := checkTables(tables); err != nil {
-		return err
-	}
-	if to, err = to.resolve(tables, from.addr); err != nil {
-		return err
-	}
-	packet, remarks, err := from.packet(to)
+	frontend, err := to.Frontend(report.Describe(tables), from.addr)
 	if err != nil {
 		return err
 	}
-	if tableOf(tables, packet.Destination.Addr()) == nil {
-		return fmt.Errorf("there is no table %s nfproxy in this network namespace: connections to %s have nothing to do with Services here",
-			render.Family(packet.Destination.Addr()), packet.Destination.Addr())
-	}
-	e := report.Explain(tables, packet)
-	e.Problems = append(e.Problems, remarks...)
-	if !from.addr.IsValid() {
-		e.From.Why = "the default, --from says another source"
-	}
-	if err := expect(c, tables, &e); err != nil {
+	query, err := from.query(frontend)
+	if err != nil {
 		return err
 	}
-	return printer(c.App.Writer, e)
+	if namesSource(c) {
+		desired, err := desiredState(c)
+		if err != nil {
+			return err
+		}
+		query.Desired = &desired
+	}
+	explanation := report.Explain(tables, query)
+	if c.String("output") == "json" {
+		return writeJSON(c.App.Writer, explanation)
+	}
+	return report.WriteExplanation(c.App.Writer, explanation)
 }
 
-// checkTables returns an error if there is nothing to explain, or nothing that can be.
-func checkTables(tables []*nft.Table) error {
+// readOurTables reads the tables from the kernel. It returns an error if there are none, or if another version of nfproxy
+// made them.
+func readOurTables() ([]*nft.Table, error) {
+	tables, err := readTables()
+	if err != nil {
+		return nil, err
+	}
 	if len(tables) == 0 {
-		return errors.New(noTables + ": nfproxy run makes them")
+		return nil, fmt.Errorf("%w; nfproxy run creates them", report.ErrNoTables)
 	}
 	for _, t := range tables {
 		if err := render.CheckSchema(t); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return tables, nil
 }
 
-// expect asks the source of Services that flags name, if any does.
-func expect(c *cli.Context, tables []*nft.Table, e *report.Explanation) error {
-	if !namesSource(c) {
-		return nil
+// client is the value of --from: an address, and maybe the interface that receives its packets. Without an address it is
+// this node.
+type client struct {
+	addr          netip.Addr
+	interfaceName string
+}
+
+func parseClient(text string) (client, error) {
+	if text == "" {
+		return client{}, nil
 	}
-	u, err := ask(c)
+	address, name, percent := strings.Cut(text, "%")
+	addr, err := netip.ParseAddr(address)
+	switch {
+	case err != nil:
+		return client{}, fmt.Errorf("--from %q is not ADDRESS[%%INTERFACE]", text)
+	case addr.Is4In6():
+		return client{}, fmt.Errorf("--from %q is an IPv4 address written as IPv6; write %s", text, addr.Unmap())
+	case percent && name == "":
+		return client{}, fmt.Errorf("--from %q has no interface after the %%", text)
+	}
+	return client{addr, name}, nil
+}
+
+// query returns the first packet of a connection from the client to a frontend, as this machine sees it. Remarks say what
+// keeps the packet from this machine, or what is unknown.
+func (c client) query(to render.Frontend) (report.Query, error) {
+	p := nft.Packet{Hook: nft.Prerouting, Protocol: to.Protocol, Destination: to.AddrPort, Interface: c.interfaceName}
+	q := report.Query{}
+	if c.addr.IsValid() && c.addr.Is4() != to.Addr().Is4() {
+		return q, fmt.Errorf("--from %s and --to %s have different address families", c.addr, to.AddrPort)
+	}
+	own, err := ownAddresses(to.Addr())
 	if err != nil {
-		return err
+		return q, err
 	}
-	expected := report.Expect(u, tables, *e)
-	e.Expected = &expected
-	return nil
+	switch {
+	case !c.addr.IsValid():
+		p.Hook = nft.Output
+		q.SourceWhy = "the default; --from sets another source"
+		c.addr, q.Remarks, err = nodeAddress(to.Addr(), own)
+	case c.addr.IsLoopback() || own[c.addr]:
+		p.Hook = nft.Output
+		if c.interfaceName != "" {
+			err = fmt.Errorf("--from: %s is an address of this node; no interface receives its packets", c.addr)
+		}
+	case c.interfaceName != "":
+		if _, missing := netlink.LinkByName(c.interfaceName); missing != nil {
+			err = fmt.Errorf("--from: this network namespace has no interface %q: %w", c.interfaceName, missing)
+		}
+	default:
+		p.Interface, q.Remarks = incomingInterface(c.addr)
+	}
+	p.Source = netip.AddrPortFrom(c.addr, 0)
+	q.Packet = p
+	return q, err
 }
 
-func explainPrinter(format string) (func(io.Writer, report.Explanation) error, error) {
-	switch format {
-	case "text":
-		return report.WriteExplanation, nil
-	case "json":
-		return explainJSON, nil
+// ownAddresses returns the addresses of this machine's interfaces that have the address family of one.
+func ownAddresses(one netip.Addr) (map[netip.Addr]bool, error) {
+	family := netlink.FAMILY_V6
+	if one.Is4() {
+		family = netlink.FAMILY_V4
 	}
-	return nil, fmt.Errorf("-o is one of text and json, not %s", format)
+	list, err := netlink.AddrList(nil, family)
+	if err != nil {
+		return nil, fmt.Errorf("list interface addresses: %w", err)
+	}
+	own := make(map[netip.Addr]bool)
+	for _, a := range list {
+		if addr, ok := netip.AddrFromSlice(a.IP); ok {
+			own[addr.Unmap()] = true
+		}
+	}
+	return own, nil
 }
 
-func explainJSON(w io.Writer, e report.Explanation) error {
-	out := json.NewEncoder(w)
-	out.SetIndent("", "  ")
-	out.SetEscapeHTML(false) // rules have & in them
-	return out.Encode(e)
+// nodeAddress returns the source address that the kernel chooses for this node's own connections to a destination. Without
+// a route it returns the lowest address that other machines could reach, and a remark that such connections fail.
+func nodeAddress(to netip.Addr, own map[netip.Addr]bool) (netip.Addr, []string, error) {
+	routes, err := netlink.RouteGet(net.IP(to.AsSlice()))
+	if err == nil && len(routes) > 0 {
+		if addr, ok := netip.AddrFromSlice(routes[0].Src); ok {
+			return addr.Unmap(), nil, nil
+		}
+	}
+	var lowest netip.Addr
+	for addr := range own {
+		if !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && (!lowest.IsValid() || addr.Less(lowest)) {
+			lowest = addr
+		}
+	}
+	if !lowest.IsValid() {
+		return lowest, nil, errors.New("this node has no address that connections could come from; --from sets another source")
+	}
+	return lowest, []string{fmt.Sprintf("this node has no route to %s: its own connections fail before they reach a rule", to)}, nil
+}
+
+// incomingInterface returns the interface that receives the packets of a source: the one to which replies are routed.
+func incomingInterface(source netip.Addr) (string, []string) {
+	routes, err := netlink.RouteGet(net.IP(source.AsSlice()))
+	if err == nil && len(routes) > 0 {
+		if link, err := netlink.LinkByIndex(routes[0].LinkIndex); err == nil {
+			return link.Attrs().Name, nil
+		}
+	}
+	const unknown = "this node has no route to %s: the receiving interface is unknown, and replies cannot reach the source"
+	return "", []string{fmt.Sprintf(unknown, source)}
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"syscall"
@@ -17,16 +16,17 @@ import (
 func runCommand() *cli.Command {
 	return &cli.Command{
 		Name:  "run",
-		Usage: "program the Services of a cluster or of a directory of manifests, and follow their changes",
-		Description: "On SIGTERM or SIGINT it ends and leaves the rules: connections go on, and new ones still find\n" +
-			"the Services as they were. nfproxy cleanup removes them.",
+		Usage: "program the Services of a cluster, or of a directory of manifests, and follow their changes",
+		Description: "On SIGTERM or SIGINT, run ends and keeps the rules: open connections continue, and new connections still reach\n" +
+			"the Services as last programmed. nfproxy cleanup removes the rules.",
 		Flags:  config.Flags(),
 		Before: noArguments,
 		Action: runAction,
 	}
 }
 
-// runAction makes settings of the command line and runs by them; anew, if the file of --config asks for it.
+// runAction runs the agent with the settings of the command line. It restarts the process if the file of --config changes a
+// setting that takes effect only at the start.
 func runAction(c *cli.Context) error {
 	file, err := configFile(c)
 	if err != nil {
@@ -45,58 +45,22 @@ func runAction(c *cli.Context) error {
 		s, warnings, err := config.FromCLI(c, file)
 		return config.Edition{Settings: s, Warnings: warnings}, err
 	})
-	anew, err := runWhileFollowing(c.Context, s, c.App.Version, changed, level, log)
-	if err != nil || !anew {
+	restart, err := runUntilRestart(c.Context, s, c.App.Version, changed, level, log)
+	if err != nil || !restart {
 		return err
 	}
 	return reexec()
 }
 
-// configFile is the content of the file that --config names, nil if it names none.
-func configFile(c *cli.Context) ([]byte, error) {
-	if path := c.String("config"); path != "" {
-		return os.ReadFile(path)
-	}
-	return nil, nil
-}
-
-// newLogger logs as the settings say. What is logged can be changed while it is in use.
-func newLogger(w io.Writer, s config.Settings) (*slog.Logger, *slog.LevelVar) {
-	level := new(slog.LevelVar)
-	level.Set(logLevel(s.Verbosity))
-	options := &slog.HandlerOptions{Level: level}
-	if s.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, options)), level
-	}
-	return slog.New(slog.NewTextHandler(w, options)), level
-}
-
-func logLevel(verbosity int) slog.Level {
-	if verbosity >= 4 {
-		return slog.LevelDebug
-	}
-	return slog.LevelInfo
-}
-
-func logWarnings(log *slog.Logger, warnings []config.Warning) {
-	for _, w := range warnings {
-		args := []any{"setting", w.Setting}
-		if w.File != "" {
-			args = append(args, "file", w.File)
-		}
-		log.Warn(w.What, args...)
-	}
-}
-
-// runWhileFollowing runs until ctx ends, or until a changed file asks for something that takes a new start: then anew is
-// true, and everything has ended cleanly.
-func runWhileFollowing(ctx context.Context, s config.Settings, version string, changed <-chan config.Edition, level *slog.LevelVar,
-	log *slog.Logger) (anew bool, err error) {
+// runUntilRestart runs the agent until ctx is done, or until a changed file needs a restart. Then restart is true, and the
+// agent has shut down.
+func runUntilRestart(ctx context.Context, s config.Settings, version string, changed <-chan config.Edition, level *slog.LevelVar,
+	log *slog.Logger) (restart bool, err error) {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan bool, 1)
 	go func() {
-		ended <- follow(running, s, changed, level, log)
+		ended <- followConfig(running, s, changed, level, log)
 		cancel()
 	}()
 	err = agent.Run(running, s, version, log)
@@ -104,8 +68,9 @@ func runWhileFollowing(ctx context.Context, s config.Settings, version string, c
 	return <-ended && ctx.Err() == nil, err
 }
 
-// follow applies what can change while running. It returns true when something else changed, and false when ctx ends.
-func follow(ctx context.Context, s config.Settings, changed <-chan config.Edition, level *slog.LevelVar, log *slog.Logger) bool {
+// followConfig applies changed settings that can take effect while running. It returns true when another setting changed,
+// and false when ctx is done.
+func followConfig(ctx context.Context, s config.Settings, changed <-chan config.Edition, level *slog.LevelVar, log *slog.Logger) bool {
 	for {
 		select {
 		case <-ctx.Done():
@@ -113,8 +78,8 @@ func follow(ctx context.Context, s config.Settings, changed <-chan config.Editio
 		case next := <-changed:
 			live, restart := config.Reload(s, next.Settings)
 			if len(restart) > 0 {
-				log.Info("starting anew for a changed configuration", "file", s.File, "settings", restart)
-				return true // what there is to warn of is said then
+				log.Info("restarting for a changed configuration", "file", s.File, "settings", restart)
+				return true // the restart logs the warnings
 			}
 			logWarnings(log, next.Warnings)
 			if live.Verbosity != s.Verbosity {
@@ -126,11 +91,11 @@ func follow(ctx context.Context, s config.Settings, changed <-chan config.Editio
 	}
 }
 
-// reexec starts this program anew in its place: the same process, the same arguments and environment. It returns only if
-// that fails. The rules stay, the new start takes them over.
+// reexec replaces this process by a new start of the program, with the same arguments and environment. It returns only on
+// failure. The rules stay, and the new start adopts them.
 func reexec() error {
 	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		return fmt.Errorf("start anew: %w", err)
+		return fmt.Errorf("restart: %w", err)
 	}
 	return nil
 }

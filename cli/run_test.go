@@ -10,16 +10,16 @@ import (
 	"nfproxy/config"
 )
 
-// TestFollow: what can be changed while running is, with what there is to warn of; for the rest there is a new start.
-func TestFollow(t *testing.T) {
+// TestFollowConfig: settings that can change while running take effect, and their warnings are logged; others restart.
+func TestFollowConfig(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log strings.Builder
 		level := new(slog.LevelVar)
 		changed := make(chan config.Edition)
 		ctx, cancel := context.WithCancel(t.Context())
 		old := config.Settings{File: "conf", Healthz: "0.0.0.0:10256", LogFormat: "text"}
-		anew := make(chan bool)
-		start := func() { anew <- follow(ctx, old, changed, level, logTo(&log)) }
+		restart := make(chan bool)
+		start := func() { restart <- followConfig(ctx, old, changed, level, logTo(&log)) }
 
 		go start()
 		louder := old
@@ -32,17 +32,17 @@ func TestFollow(t *testing.T) {
 		other := louder
 		other.Healthz, other.Conntrack.Min = "", 1
 		changed <- config.Edition{Settings: other, Warnings: []config.Warning{{What: "has no meaning here", Setting: "portRange", File: "conf"}}}
-		if !<-anew {
-			t.Error("no new start")
+		if !<-restart {
+			t.Error("no restart")
 		}
 		go start()
 		cancel()
-		if <-anew {
-			t.Error("a new start after the end")
+		if <-restart {
+			t.Error("a restart after the end")
 		}
 		want := `level=WARN msg="has no meaning here" setting=portRange file=conf
 level=INFO msg=changed file=conf setting=logging.verbosity value=4
-level=INFO msg="starting anew for a changed configuration" file=conf settings="[healthzBindAddress conntrack]"
+level=INFO msg="restarting for a changed configuration" file=conf settings="[healthzBindAddress conntrack]"
 `
 		if log.String() != want {
 			t.Errorf("log:\n%swant:\n%s", log.String(), want)
@@ -50,7 +50,7 @@ level=INFO msg="starting anew for a changed configuration" file=conf settings="[
 	})
 }
 
-// logTo logs without times.
+// logTo returns a logger whose lines have no time.
 func logTo(w *strings.Builder) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 		if a.Key == slog.TimeKey {

@@ -13,7 +13,6 @@ import (
 
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
@@ -21,12 +20,12 @@ func topCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "top",
 		Usage:     "show the connections per second of Services, the busiest first",
-		ArgsUsage: "[[NAMESPACE/]NAME | ADDRESS:PORT]",
-		Description: "It reads the kernel's counters and nothing else, with or without a running nfproxy: connections that an\n" +
-			"endpoint was chosen for, those refused and those dropped. On a terminal it goes on until q or Ctrl-C; elsewhere,\n" +
-			"and with --once, it reads twice and prints one table.",
+		ArgsUsage: targetArgument,
+		Description: "top reads the kernel's counters and needs no running nfproxy. It counts connections that were sent to an\n" +
+			"endpoint, refused or dropped. On a terminal it runs until q or Ctrl-C; otherwise, and with --once, it reads the\n" +
+			"counters twice and prints one table.",
 		Flags: []cli.Flag{
-			&cli.StringFlag{Name: "by", Value: "service", Usage: "what a line is: `WHAT` is service, or endpoint if those are counted"},
+			&cli.StringFlag{Name: "by", Value: "service", Usage: "`WHAT` a line shows: service, or endpoint if endpoints are counted"},
 			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "`TIME` between two readings"},
 			&cli.BoolFlag{Name: "once", Usage: "print one table"},
 		},
@@ -34,18 +33,18 @@ func topCommand() *cli.Command {
 	}
 }
 
-// minInterval keeps top from asking the kernel all the time.
+// minInterval is the shortest --interval.
 const minInterval = 100 * time.Millisecond
 
 func topAction(c *cli.Context) error {
 	by, interval := c.String("by"), c.Duration("interval")
 	if by != "service" && by != "endpoint" {
-		return fmt.Errorf("--by is service or endpoint, not %s", by)
+		return fmt.Errorf("--by must be service or endpoint, not %q", by)
 	}
 	if interval < minInterval {
-		return fmt.Errorf("--interval: %s is less than %s", interval, minInterval)
+		return fmt.Errorf("--interval must be at least %s, not %s", minInterval, interval)
 	}
-	want, err := newSelection(c)
+	target, err := targetOfArgument(c)
 	if err != nil {
 		return err
 	}
@@ -60,12 +59,10 @@ func topAction(c *cli.Context) error {
 		if err != nil {
 			return nil, err
 		}
-		return m.rows(want.of(d), time.Now()), nil
+		d, err = target.Select(d)
+		return m.rows(d, time.Now()), err
 	}
 	rows, err := read()
-	if err == nil && want.some() && len(rows) == 0 {
-		err = fmt.Errorf("the kernel counts no Service %s", c.Args().First())
-	}
 	if err != nil {
 		return err
 	}
@@ -77,7 +74,7 @@ func topAction(c *cli.Context) error {
 	return topLive(c, &topScreen{byEndpoint: m.byEndpoint, read: read, rows: rows}, tick.C)
 }
 
-// readCounted reads what the kernel counts. It is an error if it does not.
+// readCounted reads the counters in the kernel. It returns an error if there are none.
 func readCounted(k *kernel.Conn, byEndpoint bool) (report.Description, error) {
 	by := render.CountServices
 	if byEndpoint {
@@ -87,19 +84,19 @@ func readCounted(k *kernel.Conn, byEndpoint bool) (report.Description, error) {
 	if err != nil {
 		return report.Description{}, err
 	}
-	is := report.CountedIn(tables)
+	counted := report.CountedIn(tables)
 	switch {
 	case len(tables) == 0:
-		err = errors.New(noTables)
-	case is == render.CountNothing:
-		err = errors.New("connections are not counted; nfproxy run --connection-counters services counts them")
-	case byEndpoint && is != render.CountEndpoints:
-		err = errors.New("endpoints are not counted; nfproxy run --connection-counters endpoints counts them")
+		err = report.ErrNoTables
+	case counted == render.CountNothing:
+		err = errors.New("connections are not counted; nfproxy run --connection-counters services enables that")
+	case byEndpoint && counted != render.CountEndpoints:
+		err = errors.New("connections are not counted by endpoint; nfproxy run --connection-counters endpoints enables that")
 	}
 	return report.Describe(tables), err
 }
 
-// topOnce waits for a tick and prints what came meanwhile.
+// topOnce waits for a tick and prints the rates since the first reading.
 func topOnce(c *cli.Context, byEndpoint bool, read func() ([]topRow, error), tick <-chan time.Time) error {
 	select {
 	case <-c.Done():
@@ -113,14 +110,14 @@ func topOnce(c *cli.Context, byEndpoint bool, read func() ([]topRow, error), tic
 	return topTable(c.App.Writer, rows, byEndpoint)
 }
 
-// topLive takes the terminal and gives it back.
+// topLive shows the table on the terminal until the user quits.
 func topLive(c *cli.Context, s *topScreen, tick <-chan time.Time) error {
 	screen, err := tcell.NewScreen()
 	if err == nil {
 		err = screen.Init()
 	}
 	if err != nil {
-		return fmt.Errorf("terminal %q: %w; --once prints a table", os.Getenv("TERM"), err)
+		return fmt.Errorf("terminal %q: %w; --once prints one table", os.Getenv("TERM"), err)
 	}
 	defer screen.Fini()
 	s.Screen = screen

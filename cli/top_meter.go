@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// topRow is one Service port, or one endpoint of it. Rates are per second, NaN as long as there is one reading.
+// topRow is a Service port, or one of its endpoints. Rates are per second, NaN after the first reading.
 type topRow struct {
 	service                       string
 	kinds                         []string
@@ -21,14 +20,15 @@ type topRow struct {
 	total                         uint64
 }
 
-// meter turns what the kernel counted at moments into rates.
+// meter computes rates from successive readings of the counters.
 type meter struct {
 	byEndpoint bool
 	at         time.Time
-	last       map[counterKey]counted
+	last       map[counterKey]counterValue
 }
 
-// counterKey is one counter: a frontend's, or that of an endpoint behind it, for everybody or for outsiders alone.
+// counterKey identifies a counter of a frontend, or of an endpoint of a frontend. An endpoint can have two: outside is the one
+// for connections from outside the node.
 type counterKey struct {
 	service, protocol string
 	frontend          netip.AddrPort
@@ -36,34 +36,34 @@ type counterKey struct {
 	outside           bool
 }
 
-// counted is what a counter stands at, and how it is to be understood.
-type counted struct {
+// counterValue is the value of a counter and its meaning.
+type counterValue struct {
 	kind   render.Kind
 	raw    uint64
 	tally  report.Tally
-	missed int // readings in a row that it was not in
+	missed int // consecutive readings that lacked the counter
 }
 
-// maxMissed is how many readings may miss a counter: a listing that others disturb can lack an element, which is not made
-// anew for that.
+// maxMissed is how many consecutive readings may lack a counter before it is forgotten: while the set changes, a listing can
+// lack an element that still exists.
 const maxMissed = 3
 
-// rows returns a row for each Service port that is there now, the busiest first. A counter that went back, or that there
-// was none of, counts from 0: somebody made it anew.
+// rows returns a row for each Service port in the reading, the busiest first. A counter that is new, or lower than before,
+// counts from 0: its element was added again.
 func (m *meter) rows(now report.Description, at time.Time) []topRow {
 	counters := countersOf(now, m.byEndpoint)
 	seconds := at.Sub(m.at).Seconds()
 	if m.at.IsZero() {
 		seconds = 0
 	}
-	type name struct{ service, endpoint string }
-	rows := make(map[name]*topRow)
+	type rowKey struct{ service, endpoint string }
+	rows := make(map[rowKey]*topRow)
 	for key, c := range counters {
-		of := name{key.service, key.endpoint}
-		r := rows[of]
+		k := rowKey{key.service, key.endpoint}
+		r := rows[k]
 		if r == nil {
 			r = &topRow{service: key.service, endpoint: key.endpoint}
-			rows[of] = r
+			rows[k] = r
 		}
 		r.add(c, m.since(key, c), seconds)
 	}
@@ -80,8 +80,8 @@ func (m *meter) rows(now report.Description, at time.Time) []topRow {
 	return all
 }
 
-// since is what came since the last reading; all of it at the first, which lasted no time.
-func (m *meter) since(key counterKey, now counted) report.Tally {
+// since returns the increase since the last reading, zero for the first reading.
+func (m *meter) since(key counterKey, now counterValue) report.Tally {
 	before := m.last[key]
 	switch {
 	case m.at.IsZero():
@@ -89,15 +89,15 @@ func (m *meter) since(key counterKey, now counted) report.Tally {
 	case now.raw < before.raw:
 		return now.tally
 	}
-	was, is := before.tally, now.tally // the parts of one counter are not read in one moment
+	was, is := before.tally, now.tally // their parts are not read at the same moment, so a part can decrease
 	return report.Tally{Served: is.Served - min(is.Served, was.Served), Refused: is.Refused - min(is.Refused, was.Refused),
 		Dropped: is.Dropped - min(is.Dropped, was.Dropped)}
 }
 
-// remember keeps a reading for the next one, and what it lacks for a while.
-func (m *meter) remember(counters map[counterKey]counted, at time.Time) {
+// remember keeps the reading for the next call, with counters that it lacks and earlier readings had.
+func (m *meter) remember(counters map[counterKey]counterValue, at time.Time) {
 	for key, c := range m.last {
-		if _, there := counters[key]; !there && c.missed < maxMissed {
+		if _, found := counters[key]; !found && c.missed < maxMissed {
 			c.missed++
 			counters[key] = c
 		}
@@ -105,7 +105,7 @@ func (m *meter) remember(counters map[counterKey]counted, at time.Time) {
 	m.last, m.at = counters, at
 }
 
-func (r *topRow) add(c counted, since report.Tally, seconds float64) {
+func (r *topRow) add(c counterValue, since report.Tally, seconds float64) {
 	if kind := string(report.OrDash(c.kind)); !slices.Contains(r.kinds, kind) {
 		r.kinds = append(r.kinds, kind)
 	}
@@ -115,19 +115,19 @@ func (r *topRow) add(c counted, since report.Tally, seconds float64) {
 	r.dropped += float64(since.Dropped) / seconds
 }
 
-// rate is what a row is sorted by: who is refused comes as often.
+// rate is the sum of all rates, by which rows are sorted.
 func (r topRow) rate() float64 { return r.connections + r.refused + r.dropped }
 
-// countersOf lists the counters of frontends, or of their endpoints.
-func countersOf(d report.Description, byEndpoint bool) map[counterKey]counted {
-	all := make(map[counterKey]counted)
+// countersOf returns the counters of the frontends, or of their endpoints.
+func countersOf(d report.Description, byEndpoint bool) map[counterKey]counterValue {
+	all := make(map[counterKey]counterValue)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
 			key := counterKey{service: report.PortName(s), protocol: s.Protocol, frontend: netip.AddrPortFrom(f.Address, f.Port)}
 			if byEndpoint {
 				countEndpoints(all, key, f)
 			} else if f.Connections != nil {
-				all[key] = counted{kind: f.Kind, raw: *f.Connections, tally: f.Tally()}
+				all[key] = counterValue{kind: f.Kind, raw: *f.Connections, tally: f.Tally()}
 			}
 		}
 	}
@@ -135,7 +135,7 @@ func countersOf(d report.Description, byEndpoint bool) map[counterKey]counted {
 }
 
 // countEndpoints adds the counters of a frontend's endpoints.
-func countEndpoints(all map[counterKey]counted, key counterKey, f report.Frontend) {
+func countEndpoints(all map[counterKey]counterValue, key counterKey, f report.Frontend) {
 	var outside []report.Endpoint
 	if f.LocalEndpoints != nil {
 		outside = *f.LocalEndpoints
@@ -143,7 +143,7 @@ func countEndpoints(all map[counterKey]counted, key counterKey, f report.Fronten
 	for i, e := range slices.Concat(f.Endpoints, outside) {
 		if e.Connections != nil {
 			key.endpoint, key.outside = e.String(), i >= len(f.Endpoints)
-			all[key] = counted{kind: f.Kind, raw: *e.Connections, tally: report.Tally{Served: *e.Connections}}
+			all[key] = counterValue{kind: f.Kind, raw: *e.Connections, tally: report.Tally{Served: *e.Connections}}
 		}
 	}
 }

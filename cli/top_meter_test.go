@@ -8,11 +8,10 @@ import (
 	"time"
 
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// frontend is one that has counted so many connections, and dropped so many of them.
+// frontend returns a frontend that counted this many connections and dropped this many of them.
 func frontend(addr string, kind render.Kind, action string, connections, dropped uint64) report.Frontend {
 	return report.Frontend{Address: netip.MustParseAddr(addr), Port: 80, Kind: kind, Action: action,
 		Connections: &connections, Dropped: &dropped}
@@ -22,7 +21,7 @@ func port(name string, frontends ...report.Frontend) report.ServicePort {
 	return report.ServicePort{Namespace: "default", Name: name, Port: "http", Protocol: "TCP", Frontends: frontends}
 }
 
-// endpoints gives a frontend endpoints that have counted so many connections; local ones serve outsiders.
+// endpoints returns the frontend with endpoints that counted these connections; local ones serve connections from outside.
 func endpoints(f report.Frontend, local bool, counts ...uint64) report.Frontend {
 	var all []report.Endpoint
 	for i := range counts {
@@ -36,7 +35,7 @@ func endpoints(f report.Frontend, local bool, counts ...uint64) report.Frontend 
 	return f
 }
 
-// TestMeter: rates are what came between readings, whatever comes, goes, begins anew or is overlooked once.
+// TestMeter: rates are the increase between readings, while counters are added, removed, reset or missed once.
 func TestMeter(t *testing.T) {
 	const clusterIP, nodePort = render.ClusterIP, render.NodePort
 	steps := []struct {
@@ -52,14 +51,14 @@ func TestMeter(t *testing.T) {
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 30, 0), frontend("192.0.2.1", nodePort, "balance", 6, 2)),
 			port("b", frontend("10.96.0.2", clusterIP, "balance", 21, 0))},
 			"default/a:http ClusterIP,NodePort 12.0 0.0 1.0 36; default/b:http ClusterIP 0.5 0.0 0.0 21"},
-		{"one goes, one comes, one refuses from now on", 1, []report.ServicePort{
+		{"one Service is removed, one is added, one refuses from now on", 1, []report.ServicePort{
 			port("b", frontend("10.96.0.2", clusterIP, "refuse", 3, 0)), port("c", frontend("10.96.0.3", clusterIP, "balance", 5, 0))},
 			"default/c:http ClusterIP 5.0 0.0 0.0 5; default/b:http ClusterIP 0.0 3.0 0.0 3"},
-		{"one that was overlooked is not new; one made anew counts from 0", 1, []report.ServicePort{
+		{"a counter missed once is not new; a counter reset counts from 0", 1, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 31, 0), frontend("192.0.2.1", nodePort, "balance", 6, 2)),
 			port("c", frontend("10.96.0.3", clusterIP, "balance", 2, 0))},
 			"default/c:http ClusterIP 2.0 0.0 0.0 2; default/a:http ClusterIP,NodePort 1.0 0.0 0.0 37"},
-		{"the parts of a counter are not read in one moment", 1, []report.ServicePort{
+		{"the parts of a counter are not read at the same moment", 1, []report.ServicePort{
 			port("a", frontend("10.96.0.1", clusterIP, "balance", 31, 0), frontend("192.0.2.1", nodePort, "balance", 6, 1))},
 			"default/a:http ClusterIP,NodePort 1.0 0.0 0.0 37"},
 	}
@@ -73,22 +72,22 @@ func TestMeter(t *testing.T) {
 	}
 }
 
-// TestMeterForgets: what is gone for long comes back as new.
+// TestMeterForgets: a counter missed for long is new when it returns.
 func TestMeterForgets(t *testing.T) {
 	m := &meter{}
 	at := time.Unix(1000, 0)
-	there := report.Description{Services: []report.ServicePort{port("a", frontend("10.96.0.1", render.ClusterIP, "balance", 10, 0))}}
-	m.rows(there, at)
+	present := report.Description{Services: []report.ServicePort{port("a", frontend("10.96.0.1", render.ClusterIP, "balance", 10, 0))}}
+	m.rows(present, at)
 	for range maxMissed + 1 {
 		at = at.Add(time.Second)
 		m.rows(report.Description{}, at)
 	}
-	if got, want := rowsText(m.rows(there, at.Add(time.Second)), false), "default/a:http ClusterIP 10.0 0.0 0.0 10"; got != want {
+	if got, want := rowsText(m.rows(present, at.Add(time.Second)), false), "default/a:http ClusterIP 10.0 0.0 0.0 10"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 }
 
-// TestMeterByEndpoint: an endpoint is a row, whatever it serves at and for whom.
+// TestMeterByEndpoint: an endpoint has one row for all its frontends and clients.
 func TestMeterByEndpoint(t *testing.T) {
 	m := &meter{byEndpoint: true}
 	reading := func(first, second, outside uint64) report.Description {
@@ -104,7 +103,7 @@ func TestMeterByEndpoint(t *testing.T) {
 	}
 }
 
-// rowsText is the table without its head, in one line.
+// rowsText returns the table without its heading, in one line.
 func rowsText(rows []topRow, byEndpoint bool) string {
 	var b strings.Builder
 	if err := topTable(&b, rows, byEndpoint); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/gdamore/tcell/v2"
 )
 
-// topScreen is top on a terminal.
+// topScreen shows rows on a terminal.
 type topScreen struct {
 	tcell.Screen
 	byEndpoint bool
@@ -18,7 +18,7 @@ type topScreen struct {
 	err        error // of the last reading
 }
 
-// show draws, and reads anew at every tick, until somebody ends it, ctx does, or the terminal is gone.
+// show draws the rows and reads them again at every tick, until the user quits, ctx is done, or the terminal closes.
 func (s *topScreen) show(ctx context.Context, tick <-chan time.Time) error {
 	events, over := make(chan tcell.Event), make(chan struct{})
 	defer close(over)
@@ -47,12 +47,12 @@ func (s *topScreen) show(ctx context.Context, tick <-chan time.Time) error {
 	}
 }
 
-// draw fills the screen: what all comes to, the table, and how much of it has no room.
+// draw fills the screen: a title with the sums, the table, and the number of rows that do not fit.
 func (s *topScreen) draw() {
 	s.Clear()
 	_, height := s.Size()
 	s.PutStrStyled(0, 0, s.title(), tcell.StyleDefault.Bold(true))
-	room := max(height-4, 0) // less the title, an empty line, the heads of the columns, and the last line
+	room := max(height-4, 0) // without the title, an empty line, the column headings and the last line
 	var table strings.Builder
 	topTable(&table, s.rows[:min(room, len(s.rows))], s.byEndpoint)
 	for i, line := range strings.Split(table.String(), "\n") {
@@ -63,14 +63,14 @@ func (s *topScreen) draw() {
 		s.PutStrStyled(0, 2+i, line, style)
 	}
 	if rest := len(s.rows) - room; rest > 0 {
-		s.PutStr(0, height-1, fmt.Sprintf("and %d more", rest))
+		s.PutStr(0, height-1, fmt.Sprintf("rows not shown: %d", rest))
 	}
 	s.Show()
 }
 
 func (s *topScreen) title() string {
 	if s.err != nil {
-		return fmt.Sprintf("nfproxy top: %s   (q ends it)", s.err)
+		return fmt.Sprintf("nfproxy top: %s   (q quits)", s.err)
 	}
 	var all topRow
 	for _, r := range s.rows {
@@ -79,8 +79,8 @@ func (s *topScreen) title() string {
 		all.dropped += r.dropped
 	}
 	if s.byEndpoint {
-		return fmt.Sprintf("nfproxy top: %s connections/s   (q ends it)", perSecond(all.connections))
+		return fmt.Sprintf("nfproxy top: %s connections/s   (q quits)", perSecond(all.connections))
 	}
-	return fmt.Sprintf("nfproxy top: %s connections/s, %s refused/s, %s dropped/s   (q ends it)",
+	return fmt.Sprintf("nfproxy top: %s connections/s, %s refused/s, %s dropped/s   (q quits)",
 		perSecond(all.connections), perSecond(all.refused), perSecond(all.dropped))
 }

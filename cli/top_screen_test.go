@@ -12,7 +12,7 @@ import (
 	"github.com/gdamore/tcell/v2"
 )
 
-// TestTopScreen: it draws what there is room for, follows readings and the terminal's size, says what went wrong, and ends.
+// TestTopScreen: the screen shows the rows that fit, follows new readings and the terminal's size, shows errors, and ends.
 func TestTopScreen(t *testing.T) {
 	for name, end := range map[string]func(tcell.SimulationScreen, func()){
 		"q":       func(s tcell.SimulationScreen, _ func()) { s.InjectKey(tcell.KeyRune, 'q', 0) },
@@ -59,7 +59,7 @@ func topSession(t *testing.T, end func(tcell.SimulationScreen, func())) {
 	expect("6.0 connections/s", "default/s2   ClusterIP   2.0")
 	screen.SetSize(60, 6)
 	screen.PostEvent(tcell.NewEventResize(60, 6))
-	expect("default/s1", "and 1 more")
+	expect("default/s1", "rows not shown: 1")
 	readings <- errors.New("no tables")
 	tick <- time.Time{}
 	expect("nfproxy top: no tables")
@@ -69,7 +69,7 @@ func topSession(t *testing.T, end func(tcell.SimulationScreen, func())) {
 	}
 }
 
-// contents is what a screen shows, a line each.
+// contents returns the lines of a screen.
 func contents(s tcell.SimulationScreen) string {
 	var b strings.Builder
 	cells, width, _ := s.GetContents()

@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// topTable prints a line for each row.
+// topTable prints one line for each row.
 func topTable(w io.Writer, rows []topRow, byEndpoint bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	if byEndpoint {
@@ -28,7 +28,7 @@ func topTable(w io.Writer, rows []topRow, byEndpoint bool) error {
 	return t.Flush()
 }
 
-// perSecond prints a rate, a dash if there is none yet.
+// perSecond formats a rate, as a dash if there is none yet.
 func perSecond(rate float64) string {
 	if math.IsNaN(rate) {
 		return "-"

@@ -12,7 +12,7 @@ import (
 func versionCommand() *cli.Command {
 	return &cli.Command{
 		Name:   "version",
-		Usage:  "print the version, the schema of the tables and the Go version",
+		Usage:  "print the version, the schema version of the tables and the Go version",
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			_, err := fmt.Fprintf(c.App.Writer, "nfproxy %s, schema %d, %s %s/%s\n",

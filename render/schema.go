@@ -215,6 +215,12 @@ func DedicatedName(name string) string {
 	return ""
 }
 
+// IsLocalAffinity reports whether a verdict goes to a chain of session affinity that sends clients to endpoints of this
+// node only.
+func IsLocalAffinity(v nft.Verdict) bool {
+	return v.Kind == nft.Goto && strings.HasPrefix(v.Chain, "affinity-local/")
+}
+
 // CheckSchema returns an error for a table that Explain cannot read, since another version or somebody else made it.
 func CheckSchema(t *nft.Table) error {
 	if want := schemaComment(); t.Comment != want {

@@ -2,30 +2,33 @@ package report
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"nfproxy/nft"
-
 	"nfproxy/render"
 )
 
-// Description is what tables do, in the words of Services. Its JSON form is what `nfproxy dump -o json` prints; what
-// the tables do not tell is left out of it, never guessed.
+// ErrNoTables is the error of commands that need nfproxy's tables where there are none.
+var ErrNoTables = errors.New("this network namespace has no nfproxy tables")
+
+// Description is the tables in terms of Services. Its JSON form is what `nfproxy dump -o json` prints. Fields that the
+// tables do not determine are left out, never guessed.
 type Description struct {
 	Tables   []Table       `json:"tables"`
 	Services []ServicePort `json:"services"`
 }
 
-// DescribedTable is one table. Schema is 0 if its comment does not say.
+// Table is one table. Schema is 0 if the table's comment has no schema version.
 type Table struct {
 	Family string `json:"family"`
 	Schema int    `json:"schema"`
 }
 
-// DescribedService is one port of a Service.
+// ServicePort is one port of a Service.
 type ServicePort struct {
 	Namespace string     `json:"namespace"`
 	Name      string     `json:"name"`
@@ -34,7 +37,7 @@ type ServicePort struct {
 	Frontends []Frontend `json:"frontends"`
 }
 
-// DescribedFrontend is an address and port a Service is reached at, and where its connections go.
+// Frontend is an address and port of a Service, and what becomes of connections to it.
 type Frontend struct {
 	Address         netip.Addr  `json:"address"`
 	Port            uint16      `json:"port"`
@@ -42,14 +45,15 @@ type Frontend struct {
 	Action          string      `json:"action"`
 	AffinitySeconds int         `json:"affinitySeconds"`
 	Connections     *uint64     `json:"connections,omitempty"`
-	// Dropped are those of the connections that source ranges or the external policy Local did not let in.
+	// Dropped counts the Connections that loadBalancerSourceRanges or externalTrafficPolicy Local did not admit.
 	Dropped   *uint64    `json:"dropped,omitempty"`
 	Endpoints []Endpoint `json:"endpoints"`
-	// LocalEndpoints serve those who are neither this node nor its pods; nil unless the policy is Local.
+	// LocalEndpoints serve connections that come neither from this node nor from Pods; nil unless externalTrafficPolicy is
+	// Local.
 	LocalEndpoints *[]Endpoint `json:"localEndpoints,omitempty"`
 }
 
-// DescribedEndpoint is one endpoint of a frontend.
+// Endpoint is one endpoint of a frontend.
 type Endpoint struct {
 	Address     netip.Addr `json:"address"`
 	Port        uint16     `json:"port"`
@@ -60,10 +64,10 @@ type Endpoint struct {
 // String returns ADDRESS:PORT.
 func (e Endpoint) String() string { return netip.AddrPortFrom(e.Address, e.Port).String() }
 
-// Describe reads tables of our schema, as they are in a kernel, back.
+// Describe reads back tables as they are in the kernel. They must be of this version's schema.
 func Describe(tables []*nft.Table) Description {
 	d := Description{Tables: []Table{}}
-	frontends := []ServicePort{} // of one frontend each
+	frontends := []ServicePort{} // with one frontend each
 	for _, t := range tables {
 		dt := Table{Family: t.Family.String()}
 		fmt.Sscanf(t.Comment, "nfproxy schema %d", &dt.Schema)
@@ -88,7 +92,7 @@ func Describe(tables []*nft.Table) Description {
 	return d
 }
 
-// comparePorts compares which ports of Services two are. Most differ in their names.
+// comparePorts orders Service ports by namespace, name, port and protocol. Most differ in the name.
 func comparePorts(a, b *ServicePort) int {
 	if c := cmp.Compare(a.Namespace, b.Namespace); c != 0 {
 		return c
@@ -99,8 +103,8 @@ func comparePorts(a, b *ServicePort) int {
 	return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 }
 
-// Slots are the keys of the endpoints that Describe needs besides DescribedSets: of every frontend among the elements of
-// one of those sets as many as its load balancing chain has.
+// Slots returns the keys of the endpoint slots that Describe needs for some elements of one of DescribedSets: for every
+// frontend among them, as many slots as its load balancing chain has endpoints.
 func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	if !s.IsVerdictMap() {
 		return nil
@@ -122,7 +126,7 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	return []nft.Elements{cluster, local}
 }
 
-// describeTable returns each frontend of a table.
+// describeTable returns the frontends of a table, each as a ServicePort of its own.
 func describeTable(t *nft.Table) []ServicePort {
 	sc := render.SchemaOf(t.Family)
 	services := t.Set(sc.Services.Name)
@@ -152,14 +156,14 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 	verdict := e.Data.Verdict()
 	if verdict == nft.GotoChain(render.SourceRangesChain) {
 		admitted := find(t, sc.Admitted, e.Key)
-		f.Dropped = missing(e.Counter, admitted.Counter)
+		f.Dropped = difference(e.Counter, admitted.Counter)
 		verdict = admitted.Data.Verdict()
 	}
 	if verdict == nft.GotoChain(render.ExternalLocalChain) {
 		local := describeSlots(t, sc.LocalEndpoints, e.Key)
 		f.LocalEndpoints = &local
 		fromNode := find(t, sc.FromNode, e.Key)
-		f.Dropped = missing(e.Counter, fromNode.Counter, find(t, sc.FromOutside, e.Key).Counter)
+		f.Dropped = difference(e.Counter, fromNode.Counter, find(t, sc.FromOutside, e.Key).Counter)
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
@@ -172,8 +176,9 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 	return f
 }
 
-// missing is what all counted and none of the parts, nil if nobody counts. Counters are not read in one moment.
-func missing(all *nft.Counter, parts ...*nft.Counter) *uint64 {
+// difference is what the counter all has more than its parts together, nil without counters. It is never negative, although
+// the counters are not read at the same moment.
+func difference(all *nft.Counter, parts ...*nft.Counter) *uint64 {
 	if all == nil {
 		return nil
 	}
@@ -186,7 +191,7 @@ func missing(all *nft.Counter, parts ...*nft.Counter) *uint64 {
 	return &rest
 }
 
-// pastAffinity is where a verdict leads those who are not remembered.
+// pastAffinity is where a verdict leads clients that session affinity does not remember.
 func pastAffinity(t *nft.Table, v nft.Verdict) nft.Verdict {
 	c := t.Chain(v.Chain)
 	if c == nil || render.DedicatedName(c.Name) == "" || len(c.Rules) == 0 {
@@ -196,7 +201,7 @@ func pastAffinity(t *nft.Table, v nft.Verdict) nft.Verdict {
 	return last
 }
 
-// affinitySeconds is how long the chain of a verdict remembers clients, 0 if it does not.
+// affinitySeconds is how long the chain of a verdict remembers clients, 0 without session affinity.
 func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 	if c := t.Chain(v.Chain); c != nil {
 		for _, r := range c.Rules {
@@ -208,7 +213,7 @@ func affinitySeconds(t *nft.Table, v nft.Verdict) int {
 	return 0
 }
 
-// describeKind is the kind of a frontend, nothing in a table without a connections map.
+// describeKind returns the kind of a frontend, empty in a table without a connections map.
 func describeKind(t *nft.Table, frontend nft.Value) render.Kind {
 	connections := t.Set(render.SchemaOf(t.Family).Connections.Name)
 	if connections == nil {
@@ -218,7 +223,7 @@ func describeKind(t *nft.Table, frontend nft.Value) render.Kind {
 	return render.KindOf(e.Comment)
 }
 
-// describeSlots lists the endpoints that a map has for a frontend.
+// describeSlots lists the endpoints of a frontend in an endpoints map.
 func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 	endpoints := []Endpoint{}
 	s := t.Set(slots.Name)
@@ -253,7 +258,7 @@ func describeAction(v nft.Verdict) string {
 	return v.String()
 }
 
-// find looks a key up in the table's set of that name; the zero Element if either is missing.
+// find looks up a key in the table's set of the same name. It returns the zero Element if the set or the key is missing.
 func find(t *nft.Table, declaration *nft.Set, key nft.Value) nft.Element {
 	if s := t.Set(declaration.Name); s != nil {
 		e, _ := s.Lookup(key)
@@ -266,12 +271,12 @@ func holds(t *nft.Table, declaration *nft.Set, key nft.Value) bool {
 	return find(t, declaration, key).Key == key
 }
 
-// DescribedSets are the names of the sets that Describe needs besides Slots.
+// DescribedSets returns the names of the sets that Describe needs besides Slots.
 func DescribedSets() []string {
 	return append(CountedSets(render.CountServices), render.SchemaOf(nft.IPv4).Hairpin.Name)
 }
 
-// CountedSets are the names of the sets that Describe needs to tell how many connections there were.
+// CountedSets returns the names of the sets that Describe needs to report the connections counted.
 func CountedSets(by render.Counters) []string {
 	sc := render.SchemaOf(nft.IPv4) // the names are the same in both families
 	sets := []*nft.Set{sc.Services, sc.Connections, sc.Admitted, sc.FromNode, sc.FromOutside}

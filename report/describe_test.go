@@ -10,8 +10,7 @@ import (
 	"nfproxy/report"
 )
 
-// TestDescribeCountedSets: the sets that are read for the counters, with the chains, tell the same of every Service as the
-// whole tables.
+// TestDescribeCountedSets: tables with the chains and CountedSets alone are described as the whole tables are.
 func TestDescribeCountedSets(t *testing.T) {
 	s := service("s", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
 	s.Affinity = time.Hour
@@ -26,7 +25,7 @@ func TestDescribeCountedSets(t *testing.T) {
 		a, b := s.Frontends[0], got[i].Frontends[0]
 		if a.Action != b.Action || !slices.Equal(a.Endpoints, b.Endpoints) || a.Kind != b.Kind ||
 			a.AffinitySeconds != b.AffinitySeconds {
-			t.Errorf("%s: %+v, and by the counted sets %+v", s.Name, a, b)
+			t.Errorf("%s: %+v, but with the counted sets alone %+v", s.Name, a, b)
 		}
 	}
 }

@@ -8,13 +8,11 @@ import (
 	"io"
 	"runtime"
 	"slices"
-
-	"nfproxy/nft"
 )
 
-// dumpJSON prints a Description as json.MarshalIndent does, some Services at a time and on all processors: the text of all
-// is several times as large as what it says.
-func WriteJSON(w io.Writer, _ []*nft.Table, d Description) error {
+// WriteJSON prints a Description as json.MarshalIndent does. It encodes some Services at a time, on all processors: the
+// whole text would be several times as large as the Description.
+func WriteJSON(w io.Writer, d Description) error {
 	tables, err := json.MarshalIndent(d.Tables, "  ", "  ")
 	if err != nil {
 		return err
@@ -33,13 +31,13 @@ func WriteJSON(w io.Writer, _ []*nft.Table, d Description) error {
 
 const jsonSeparator = ",\n    "
 
-// encoded is a part of a list in JSON.
+// encoded is a part of the list of Services in JSON.
 type encoded struct {
 	text []byte
 	err  error
 }
 
-// servicesJSON yields parts of the list of Services, in order, each as soon as it is there.
+// servicesJSON encodes the list of Services in parts and returns them in order. Each part arrives when it is encoded.
 func servicesJSON(services []ServicePort) <-chan chan encoded {
 	const part = 256
 	parts := make(chan chan encoded, runtime.GOMAXPROCS(0))

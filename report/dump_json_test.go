@@ -10,8 +10,8 @@ import (
 	"nfproxy/render"
 )
 
-// TestDumpJSON: what is printed Service by Service is the JSON form of the whole.
-func TestDumpJSON(t *testing.T) {
+// TestWriteJSON: the text is the same as that of json.MarshalIndent.
+func TestWriteJSON(t *testing.T) {
 	all := Description{Tables: []Table{{Family: "ip", Schema: 1}}}
 	for i := range 600 {
 		frontend := Frontend{Address: netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), Port: 80,
@@ -26,7 +26,7 @@ func TestDumpJSON(t *testing.T) {
 			t.Fatal(err)
 		}
 		var got strings.Builder
-		if err := WriteJSON(&got, nil, d); err != nil || got.String() != string(want)+"\n" {
+		if err := WriteJSON(&got, d); err != nil || got.String() != string(want)+"\n" {
 			t.Errorf("%v, and\n%s\nwant\n%s", err, got.String(), want)
 		}
 	}

@@ -11,26 +11,24 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"nfproxy/nft"
 )
 
-// dumpTable prints a line for each frontend.
-func WriteTable(w io.Writer, _ []*nft.Table, d Description) error {
+// WriteTable prints one line for each frontend.
+func WriteTable(w io.Writer, d Description) error {
 	return printFrontends(w, d, false)
 }
 
-// dumpWide is dumpTable with all endpoints, and with the connections that were dropped.
-func WriteWide(w io.Writer, _ []*nft.Table, d Description) error {
+// WriteWide prints the lines of WriteTable with all endpoints and with the number of dropped connections.
+func WriteWide(w io.Writer, d Description) error {
 	return printFrontends(w, d, true)
 }
 
 func printFrontends(w io.Writer, d Description, wide bool) error {
-	most := maxColumn
+	most := maxListed
 	if wide {
 		most = math.MaxInt
 	}
-	all := bufio.NewWriter(w) // tabwriter writes every cell by itself
+	all := bufio.NewWriter(w) // tabwriter writes each cell separately
 	t := tabwriter.NewWriter(all, 0, 0, 3, ' ', 0)
 	header := []string{"SERVICE", "FRONTEND", "KIND", "ACTION", "AFFINITY", "CONNECTIONS"}
 	if wide {
@@ -43,13 +41,13 @@ func printFrontends(w io.Writer, d Description, wide bool) error {
 			if wide {
 				cells = append(cells, count(f.Dropped))
 			}
-			_, _ = io.WriteString(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t")+"\n") // what fails, fails at the end
+			_, _ = io.WriteString(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t")+"\n") // Flush returns the error
 		}
 	}
 	return errors.Join(t.Flush(), all.Flush())
 }
 
-// portName is NAMESPACE/NAME:PORT.
+// PortName returns NAMESPACE/NAME:PORT, or NAMESPACE/NAME of an unnamed port.
 func PortName(s ServicePort) string {
 	if s.Port == "" {
 		return s.Namespace + "/" + s.Name
@@ -68,11 +66,11 @@ func affinityTime(f Frontend) string {
 	return (time.Duration(f.AffinitySeconds) * time.Second).String()
 }
 
-// maxColumn is how many endpoints a line of the table names.
-const maxColumn = 5
+// maxListed is the largest number of endpoints that one line names, unless it is wide.
+const maxListed = 5
 
-// endpointsColumn names a frontend's endpoints, those of this node with a star; with policy Local, then those that outsiders
-// reach.
+// endpointsColumn lists a frontend's endpoints, with a star after those on this node. With externalTrafficPolicy Local, the
+// endpoints for connections from outside follow.
 func endpointsColumn(f Frontend, most int) string {
 	text := OrDash(list(f.Endpoints, most))
 	if f.LocalEndpoints != nil {
@@ -107,6 +105,7 @@ func count(n *uint64) string {
 	return strconv.FormatUint(*n, 10)
 }
 
+// OrDash returns s, or a dash if s is empty.
 func OrDash[T ~string](s T) T {
 	if s == "" {
 		return "-"

@@ -7,22 +7,21 @@ import (
 	"strings"
 
 	"nfproxy/nft"
-
 	"nfproxy/render"
 )
 
-// Expectation is what should become of connections by what a source of Services says.
+// Expectation is what should become of connections according to the desired state.
 type Expectation struct {
-	// Service is whose the address and port should be, empty if nobody's. Action is that of its frontend.
+	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend.
 	Service string        `json:"service,omitempty"`
 	Action  string        `json:"action,omitempty"`
 	Why     render.Reason `json:"why"`
-	// Endpoints are all of the Service port, chosen or not.
+	// Endpoints are all endpoints of the Service port, chosen or not.
 	Endpoints []JudgedEndpoint `json:"endpoints"`
 	Drift     Drift            `json:"drift"`
 }
 
-// JudgedEndpoint is an endpoint with the reason why connections are sent to it, or not.
+// JudgedEndpoint is an endpoint and the reason why connections are sent to it or not.
 type JudgedEndpoint struct {
 	Address netip.Addr    `json:"address"`
 	Port    uint16        `json:"port"`
@@ -31,31 +30,33 @@ type JudgedEndpoint struct {
 	Why     render.Reason `json:"why"`
 }
 
-// Drift is how far the tables are from what they should be.
+// Drift is how far the tables are from the desired state.
 type Drift struct {
-	// Changes is how many there are to make, of elements and of others, First the first of them in short.
+	// Changes is the number of changes to make, each element counted. First is a summary of the first change.
 	Changes int    `json:"changes"`
 	First   string `json:"first,omitempty"`
-	// Frontend says that some of them are about the frontend explained.
+	// Frontend reports whether the frontend explained is among the changes.
 	Frontend bool `json:"frontend"`
 }
 
-// NobodyClaims is why nothing should become of connections.
-const NobodyClaims render.Reason = "no Service should have this address and port"
+// NotClaimed is why connections should be untouched.
+const NotClaimed render.Reason = "no Service claims this address and port"
 
-// Expect says what should become of the connections that e explains, by all that u says, and how far the tables are from
-// it. The reasons are those of RouteOf, Select and Excluded.
-func Expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
+// expect returns what the desired state says about the connections that e explains, and the drift of the tables. The
+// reasons are those of render.RouteOf, render.Select and render.Excluded.
+func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	r := render.NewRuleset(u.Node)
 	r.Update(u)
 	r.Observe(tables)
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
 	key := nft.Addr(e.To.Address) + nft.Proto(protocol) + nft.Port(e.To.Port)
-	x := Expectation{Why: NobodyClaims, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), key)}
+	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), key)}
 	owner := r.Owner(render.FrontendOf(key))
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
-		x.refused(u, e.To.Address)
+		if d, found := disallowedAddress(u, e.To.Address); found {
+			x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
+		}
 		return x
 	}
 	x.Service = owner.String()
@@ -66,19 +67,7 @@ func Expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	return x
 }
 
-// refused says so if Services name the address in vain.
-func (x *Expectation) refused(u render.Update, addr netip.Addr) {
-	for _, s := range u.Services {
-		for _, r := range render.DisallowedAddressesOf(u.Node, s) {
-			if slices.Contains(r.Addresses, addr) {
-				x.Why = render.Reason(fmt.Sprintf("Service %s names this address in %s, and this node is set to refuse it", s.ServiceName, r.Field()))
-				return
-			}
-		}
-	}
-}
-
-// reachedAt finds the port that is reached at a frontend: the first, as PartOf has it.
+// reachedAt finds the port of a Service that has the frontend: the first, as in render.RulesOf.
 func reachedAt(n render.Node, s render.Service, at netip.AddrPort, protocol nft.Protocol) (kind render.Kind, port render.Port, found bool) {
 	for _, p := range s.Ports {
 		if p.Protocol != protocol {
@@ -93,7 +82,7 @@ func reachedAt(n render.Node, s render.Service, at netip.AddrPort, protocol nft.
 	return kind, port, found
 }
 
-// judge says of every endpoint of a port why it is chosen or not.
+// judge fills in the action and, for every endpoint of the port, why it is chosen or not.
 func (x *Expectation) judge(n render.Node, s render.Service, p render.Port, k render.Kind, e Explanation) {
 	family := render.Family(e.To.Address)
 	selected := render.Select(n, p, family)
@@ -116,7 +105,7 @@ func (x *Expectation) judge(n render.Node, s render.Service, p render.Port, k re
 	}
 }
 
-// drift counts the changes that are left to do. That chains of endpoint counts are left which nobody has any more is none.
+// drift counts the changes to make. Unused load balancing chains do not count.
 func drift(changes []nft.Change, frontend nft.Value) Drift {
 	var d Drift
 	for _, c := range render.WithoutUnusedChains(changes) {

@@ -7,34 +7,45 @@ import (
 	"strings"
 
 	"nfproxy/nft"
-
 	"nfproxy/render"
 )
 
-// Explanation is what becomes of the connections from one source to one address, and why, as far as the tables tell. Its
-// JSON form is what `nfproxy explain -o json` prints; docs/explain.md has the fields.
+// Query is the connection to explain.
+type Query struct {
+	// Packet is the first packet of the connection. Explain sets its Draw.
+	Packet nft.Packet
+	// SourceWhy, if not empty, says how the source was chosen. Otherwise Explain says how the tables classify it.
+	SourceWhy string
+	// Remarks become Problems of the Explanation.
+	Remarks []string
+	// Desired, if not nil, is the desired state to compare the tables with.
+	Desired *render.Update
+}
+
+// Explanation is what becomes of connections from one source to one address and port, and why, according to the tables.
+// Its JSON form is what `nfproxy explain -o json` prints; docs/explain.md documents the fields.
 type Explanation struct {
 	From    Source       `json:"from"`
 	To      Destination  `json:"to"`
 	Service *ReachedPort `json:"service,omitempty"`
 	Outcome Outcome      `json:"outcome"`
-	// Answer is what who is refused gets: reset or unreachable.
+	// Answer is how a connection is refused: "reset" or "unreachable".
 	Answer string          `json:"answer,omitempty"`
 	Why    []render.Reason `json:"why"`
-	// Endpoints are those a connection can be sent to. Their chances make 1, unless Problems say otherwise.
+	// Endpoints are those that a connection can be sent to. Their chances add up to 1, unless Problems say otherwise.
 	Endpoints []Candidate `json:"endpoints"`
 	Affinity  *Affinity   `json:"affinity,omitempty"`
-	// Rules are those a connection passes; if there are several Endpoints, one to the first of them.
+	// Rules are the rules that a connection passes, to the first of Endpoints if there are several.
 	Rules    []Rule   `json:"rules"`
 	Problems []string `json:"problems,omitempty"`
-	// Expected is what a source of Services says of the same, nil if none was asked.
+	// Expected is what the desired state says about the connection, nil if the Query has none.
 	Expected *Expectation `json:"expected,omitempty"`
 }
 
-// Outcome is how connections end, in a word.
+// Outcome is the end of a connection in one word.
 type Outcome string
 
-// The outcomes. Untouched is what has nothing to do with Services.
+// The outcomes. Untouched connections do not concern nfproxy.
 const (
 	Sent      Outcome = "sent"
 	Refused   Outcome = "refused"
@@ -42,17 +53,17 @@ const (
 	Untouched Outcome = "untouched"
 )
 
-// Origin is what a source is to the node.
+// Origin classifies a source as the tables do.
 type Origin string
 
-// The origins. Pod means one that the node takes for a pod.
+// The origins: this node, a Pod of any node that the tables recognise as one, or neither.
 const (
 	ThisNode Origin = "node"
 	Pod      Origin = "pod"
 	Outsider Origin = "outsider"
 )
 
-// ExplainedSource is where the connections come from.
+// Source is the source of the connections. Why says how it is classified, or how it was chosen.
 type Source struct {
 	Address   netip.Addr `json:"address"`
 	Interface string     `json:"interface,omitempty"`
@@ -60,32 +71,32 @@ type Source struct {
 	Why       string     `json:"why"`
 }
 
-// ExplainedTarget is where they go.
+// Destination is the destination of the connections before translation.
 type Destination struct {
 	Address  netip.Addr `json:"address"`
 	Port     uint16     `json:"port"`
 	Protocol string     `json:"protocol"`
 }
 
-// ExplainedService is the Service port that is reached there.
+// ReachedPort is the Service port that has the destination as a frontend.
 type ReachedPort struct {
 	Namespace string      `json:"namespace"`
 	Name      string      `json:"name"`
 	Port      string      `json:"port,omitempty"`
 	Kind      render.Kind `json:"kind,omitempty"`
 	Action    string      `json:"action"`
-	// Also are the other addresses and ports of the family it is reached at.
+	// Also lists the other frontends of the Service port in the same address family.
 	Also []OtherFrontend `json:"also,omitempty"`
 }
 
-// OtherFrontend is another address and port of the same Service port.
+// OtherFrontend is another frontend of the same Service port.
 type OtherFrontend struct {
 	Address netip.Addr  `json:"address"`
 	Port    uint16      `json:"port"`
 	Kind    render.Kind `json:"kind,omitempty"`
 }
 
-// Candidate is an endpoint that a connection can be sent to: Draws of Of equally likely numbers lead there.
+// Candidate is an endpoint that a connection can be sent to: Draws of Of equally likely random numbers lead there.
 type Candidate struct {
 	Address     netip.Addr `json:"address"`
 	Port        uint16     `json:"port"`
@@ -94,46 +105,52 @@ type Candidate struct {
 	Of          int        `json:"of"`
 	Chance      float64    `json:"chance"`
 	Masqueraded bool       `json:"masqueraded"`
-	// MasqueradeWhy says why its source is replaced or kept.
+	// MasqueradeWhy says why the source is masqueraded or not.
 	MasqueradeWhy render.Reason `json:"masqueradeWhy"`
 }
 
-// ExplainedRule is one rule that a connection passes.
+// Rule is a rule that a connection passes.
 type Rule struct {
 	Chain  string `json:"chain"`
 	Rule   string `json:"rule"`
 	Result string `json:"result"`
 }
 
-// Explain says what becomes of connections whose first packet is p, by the table of its family. A packet of another family
-// than all tables is untouched.
-func Explain(tables []*nft.Table, p nft.Packet) Explanation {
+// Explain simulates the connection in the table of its address family. Without such a table the connection is Untouched.
+func Explain(tables []*nft.Table, q Query) Explanation {
+	p := q.Packet
 	e := Explanation{To: Destination{p.Destination.Addr(), p.Destination.Port(), strings.ToUpper(p.Protocol.String())},
-		Outcome: Untouched, Endpoints: []Candidate{}, Rules: []Rule{}, Why: []render.Reason{},
-		From: Source{Address: p.Source.Addr(), Interface: p.Interface, Origin: Outsider}}
-	i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.Family == render.Family(p.Destination.Addr()) })
-	if i < 0 {
-		e.Why = append(e.Why, NoTable)
-		return e
-	}
-	x := explainer{table: tables[i], schema: render.SchemaOf(tables[i].Family), packet: p, Explanation: &e}
+		Outcome: Untouched, Endpoints: []Candidate{}, Rules: []Rule{}, Why: []render.Reason{}}
+	x := explainer{packet: p, schema: render.SchemaOf(render.Family(p.Destination.Addr())), Explanation: &e}
+	x.table = &nft.Table{TableID: x.schema.Table}
 	x.key = nft.Addr(p.Destination.Addr()) + nft.Proto(p.Protocol) + nft.Port(p.Destination.Port())
-	e.From.Origin, e.From.Why = x.origin()
-	x.service()
-	x.walk()
+	i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.Family == x.schema.Table.Family })
+	if i >= 0 {
+		x.table = tables[i]
+		x.service()
+		x.walk()
+	} else {
+		e.Why = append(e.Why, NoTable)
+	}
+	x.source(q.SourceWhy)
+	e.Problems = append(e.Problems, q.Remarks...)
+	if q.Desired != nil {
+		expected := expect(*q.Desired, tables, e)
+		e.Expected = &expected
+	}
 	return e
 }
 
 // explainer fills in an Explanation.
 type explainer struct {
-	table  *nft.Table
+	table  *nft.Table // of the destination's family, empty if there is none
 	schema *render.Schema
 	packet nft.Packet
-	key    nft.Value // of the frontend, if there is one
+	key    nft.Value // of the destination in the services map
 	*Explanation
 }
 
-// service fills in whose the address and port are.
+// service fills in the Service port that has the destination.
 func (x *explainer) service() {
 	element := find(x.table, x.schema.Services, x.key)
 	if element.Key == "" {
@@ -141,14 +158,14 @@ func (x *explainer) service() {
 	}
 	name, port, ok := render.ParseLabel(element.Comment)
 	if !ok {
-		x.Problems = append(x.Problems, fmt.Sprintf("the frontend's comment is %q, which names no Service", element.Comment))
+		x.Problems = append(x.Problems, fmt.Sprintf("the frontend's comment %q names no Service", element.Comment))
 		name, port = render.ServiceName{}, ""
 	}
 	f := describeFrontend(x.table, element, nft.Addr(x.To.Address), nft.Port(x.To.Port))
 	x.Service = &ReachedPort{name.Namespace, name.Name, port, f.Kind, f.Action, x.also(element)}
 }
 
-// also lists the other frontends of the port that has this one.
+// also lists the other frontends of the Service port of one frontend.
 func (x *explainer) also(one nft.Element) []OtherFrontend {
 	var others []OtherFrontend
 	services := x.table.Set(x.schema.Services.Name)
@@ -162,58 +179,68 @@ func (x *explainer) also(one nft.Element) []OtherFrontend {
 	return others
 }
 
-// way is the way to one destination: how many draws lead there, and one of them.
-type way struct {
+// source fills in the source. why, if not empty, replaces the reason for its classification.
+func (x *explainer) source(why string) {
+	x.From = Source{Address: x.packet.Source.Addr(), Interface: x.packet.Interface}
+	x.From.Origin, x.From.Why = x.origin()
+	if why != "" {
+		x.From.Why = why
+	}
+}
+
+// branch counts the draws that lead to one destination; draw is the first of them.
+type branch struct {
 	draws int
 	draw  uint32
 }
 
-// maxWalked is how many rules are followed over all draws: several times what the most endpoints take.
-const maxWalked = 1 << 21
+// maxSimulatedSteps limits the rules that all simulations of one packet pass together. It is several times what the largest
+// number of endpoints needs.
+const maxSimulatedSteps = 1 << 21
 
-// walk follows the packet for every draw there is.
+// walk simulates the packet for every random number that the kernel could draw.
 func (x *explainer) walk() {
-	p, draws, walked := x.packet, uint32(1), 0
-	ways := make(map[netip.AddrPort]way) // by where they lead, the zero value for nowhere
+	p, draws, steps := x.packet, uint32(1), 0
+	branches := make(map[netip.AddrPort]branch) // by destination, the zero value for none
 	for ; p.Draw < draws; p.Draw++ {
 		path := nft.Simulate(x.table, p)
-		if draws = max(draws, path.Choices); walked > maxWalked {
-			x.Problems = append(x.Problems, fmt.Sprintf("of %d draws only %d were followed", draws, p.Draw+1))
+		if draws = max(draws, path.Choices); steps > maxSimulatedSteps {
+			x.Problems = append(x.Problems, fmt.Sprintf("only %d of %d draws were simulated", p.Draw+1, draws))
 			draws = p.Draw + 1
 		}
-		walked += len(path.Steps)
+		steps += len(path.Steps)
 		to := path.Destination
 		if path.Outcome != nft.Accepted || to == p.Destination {
 			to = netip.AddrPort{}
 		}
-		w, known := ways[to]
+		b, known := branches[to]
 		if !known {
-			w.draw = p.Draw
+			b.draw = p.Draw
 			x.candidate(to, path)
 		}
-		w.draws++
-		ways[to] = w
+		b.draws++
+		branches[to] = b
 	}
 	for i := range x.Endpoints {
 		c := &x.Endpoints[i]
-		c.Draws, c.Of = ways[c.at()].draws, int(draws)
+		c.Draws, c.Of = branches[c.at()].draws, int(draws)
 		c.Chance = float64(c.Draws) / float64(draws)
 	}
 	slices.SortFunc(x.Endpoints, func(a, b Candidate) int { return a.at().Compare(b.at()) })
-	if lost := ways[netip.AddrPort{}].draws; lost > 0 && len(x.Endpoints) > 0 {
-		x.Problems = append(x.Problems, fmt.Sprintf("%d of %d draws lead to no endpoint: the tables are not complete", lost, draws))
+	if lost := branches[netip.AddrPort{}].draws; lost > 0 && len(x.Endpoints) > 0 {
+		x.Problems = append(x.Problems, fmt.Sprintf("%d of %d draws lead to no endpoint: the tables are incomplete", lost, draws))
 	}
 	var shown netip.AddrPort
 	if len(x.Endpoints) > 0 {
 		shown = x.Endpoints[0].at()
 	}
-	p.Draw = ways[shown].draw
+	p.Draw = branches[shown].draw
 	x.conclude(nft.Simulate(x.table, p))
 }
 
 func (c Candidate) at() netip.AddrPort { return netip.AddrPortFrom(c.Address, c.Port) }
 
-// candidate enters an endpoint, if the way leads to one.
+// candidate adds the endpoint at the end of a path, if there is one.
 func (x *explainer) candidate(to netip.AddrPort, path nft.Path) {
 	if !to.IsValid() {
 		return
@@ -223,25 +250,25 @@ func (x *explainer) candidate(to netip.AddrPort, path nft.Path) {
 		Masqueraded: path.Masqueraded, MasqueradeWhy: x.whyMasqueraded(path)})
 }
 
-// conclude fills in what follows from the way that is shown.
-func (x *explainer) conclude(way nft.Path) {
+// conclude fills in the outcome, its reasons and the rules of the path that is shown.
+func (x *explainer) conclude(path nft.Path) {
 	switch {
 	case len(x.Endpoints) > 0:
 		x.Outcome = Sent
-	case way.Outcome == nft.Dropped:
+	case path.Outcome == nft.Dropped:
 		x.Outcome = Dropped
-	case way.Outcome != nft.Accepted:
-		x.Outcome, x.Answer = Refused, way.Outcome.String()
+	case path.Outcome != nft.Accepted:
+		x.Outcome, x.Answer = Refused, path.Outcome.String()
 	}
-	x.Affinity = x.affinity(way)
-	x.Why = x.why(way)
-	for _, s := range way.Steps {
+	x.Affinity = x.affinity(path)
+	x.Why = x.why(path)
+	for _, s := range path.Steps {
 		x.Rules = append(x.Rules, Rule{s.Chain, s.Rule, s.Result})
-		if _, foreign := s.Matched.Do.(nft.Opaque); foreign {
-			x.Problems = append(x.Problems, fmt.Sprintf("chain %q has a rule that nfproxy did not make; what it does is not known", s.Chain))
+		if _, external := s.Matched.Do.(nft.Opaque); external {
+			x.Problems = append(x.Problems, fmt.Sprintf("chain %q has a rule that nfproxy did not write; its effect is unknown", s.Chain))
 		}
 	}
-	if way.Unfinished {
-		x.Problems = append(x.Problems, "there are more rules than a packet is followed through")
+	if path.Unfinished {
+		x.Problems = append(x.Problems, "the simulation was cut short: the packet passes too many rules")
 	}
 }

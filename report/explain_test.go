@@ -10,12 +10,11 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// explained is a cluster with something of everything: policies Local, ranges, affinity, hints, nobody.
-func explained() render.Update {
+// mixedServices is a cluster with Services of every kind: policies Local, source ranges, session affinity, no endpoints.
+func mixedServices() render.Update {
 	endpoints := func(texts ...string) (all []render.Endpoint) {
 		for i, text := range texts {
 			all = append(all, render.Endpoint{AddrPort: netip.MustParseAddrPort(text), Node: []string{"node-a", "node-b"}[i%2], Ready: true, Serving: true})
@@ -42,13 +41,13 @@ func explained() render.Update {
 	}
 }
 
-// TestExplainAgrees: what is explained is what is expected, of every frontend and from everywhere, and there is no drift.
+// TestExplainAgrees: for every frontend and source, the explanation agrees with the desired state and there is no drift.
 func TestExplainAgrees(t *testing.T) {
-	u := explained()
+	u := mixedServices()
 	tables := build(t, u)
 	for _, p := range explainedPackets() {
-		e := report.Explain(tables, p)
-		x := report.Expect(u, tables, e)
+		e := report.Explain(tables, report.Query{Packet: p, Desired: &u})
+		x := e.Expected
 		if e.Service == nil {
 			if x.Service != "" || e.Outcome == report.Sent {
 				t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
@@ -61,7 +60,7 @@ func TestExplainAgrees(t *testing.T) {
 				chosen++
 			}
 		}
-		inRange := !slices.ContainsFunc(e.Why, func(r render.Reason) bool { return strings.Contains(string(r), "in none of") })
+		inRange := !slices.ContainsFunc(e.Why, func(r render.Reason) bool { return strings.Contains(string(r), "outside the Service's") })
 		if x.Service != e.Service.Namespace+"/"+e.Service.Name || x.Action != e.Service.Action || inRange && chosen != len(e.Endpoints) {
 			t.Errorf("%v: explained as %+v, expected %+v", p, e, x)
 		}
@@ -71,7 +70,7 @@ func TestExplainAgrees(t *testing.T) {
 	}
 }
 
-// explainedPackets go from everywhere to every frontend of explained, and beside them.
+// explainedPackets go from every kind of source to every frontend of mixedServices and to addresses that are none.
 func explainedPackets() []nft.Packet {
 	var all []nft.Packet
 	for _, to := range []string{"10.96.0.1:80", "10.96.0.2:80", "10.96.0.3:80", "10.96.0.4:80", "10.96.0.5:80", "192.0.2.10:30001",
@@ -86,15 +85,58 @@ func explainedPackets() []nft.Packet {
 	return all
 }
 
-// TestExplainAnything: tables that somebody else wrote, or nobody could, are explained somehow, without a panic and in a
-// time that has a bound.
+// TestExplainQuery: the remarks and the reason for the source are in the explanation, and without a table of the family
+// there is an answer, too.
+func TestExplainQuery(t *testing.T) {
+	u := mixedServices()
+	tables := build(t, u)
+	packet := nft.Packet{Hook: nft.Output, Protocol: nft.TCP, Source: netip.MustParseAddrPort("192.0.2.10:0"),
+		Destination: netip.MustParseAddrPort("10.96.0.1:80")}
+	e := report.Explain(tables, report.Query{Packet: packet, SourceWhy: "the default", Remarks: []string{"no route"}})
+	if e.From.Why != "the default" || e.From.Origin != report.ThisNode || !slices.Equal(e.Problems, []string{"no route"}) || e.Expected != nil {
+		t.Errorf("explained as %+v", e)
+	}
+	if e = report.Explain(tables, report.Query{Packet: packet}); e.From.Why != "an address of this node" || e.Outcome != report.Sent {
+		t.Errorf("explained as %+v", e)
+	}
+	e = report.Explain(tables[1:], report.Query{Packet: packet, Desired: &u})
+	if e.Outcome != report.Untouched || !slices.Equal(e.Why, []render.Reason{report.NoTable}) || e.Expected == nil || e.Expected.Service != "test/web" {
+		t.Errorf("without a table: explained as %+v, expected %+v", e, e.Expected)
+	}
+}
+
+// TestExplainLocalAffinity: a remembered client of a Service with internalTrafficPolicy Local passes no balancing chain, and
+// the policy is still among the reasons.
+func TestExplainLocalAffinity(t *testing.T) {
+	s := service("sticky", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	s.Affinity, s.InternalLocal = time.Hour, true
+	tables := build(t, render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{s}})
+	i := slices.IndexFunc(tables[0].Sets, func(s *nft.Set) bool { return strings.HasPrefix(s.Name, "affinity-local/") })
+	if i < 0 {
+		t.Fatalf("there is no map of clients in\n%s", tables[0])
+	}
+	client := netip.MustParseAddrPort("10.0.9.9:0")
+	packet := nft.Packet{Hook: nft.Prerouting, Protocol: nft.TCP, Source: client, Destination: netip.MustParseAddrPort("10.96.0.1:80")}
+	want := []render.Reason{render.InternalLocally}
+	if e := report.Explain(tables, report.Query{Packet: packet}); len(e.Endpoints) != 2 || !slices.Equal(e.Why, want) {
+		t.Errorf("a new client: %+v", e)
+	}
+	tables[0].Sets[i].Elements = []nft.Element{{Key: nft.Addr(client.Addr()), Data: nft.Addr(netip.MustParseAddr("10.0.0.2")) + nft.Port(80)}}
+	want = append(want, report.ClientRemembered)
+	if e := report.Explain(tables, report.Query{Packet: packet}); len(e.Endpoints) != 1 || !slices.Equal(e.Why, want) {
+		t.Errorf("a remembered client: %+v", e)
+	}
+}
+
+// TestExplainAnything: tables that other programs changed, or that no kernel would accept, are explained without a panic
+// and in bounded time.
 func TestExplainAnything(t *testing.T) {
 	for seed := range uint64(150) {
 		explainAnything(t, seed)
 	}
 }
 
-// FuzzExplain is the same for other tables.
+// FuzzExplain does the same with other seeds.
 func FuzzExplain(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64) { explainAnything(t, seed) })
 }
@@ -102,7 +144,7 @@ func FuzzExplain(f *testing.F) {
 func explainAnything(t *testing.T, seed uint64) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
-	u := explained()
+	u := mixedServices()
 	tables := build(t, u)
 	for range 1 + r.IntN(12) {
 		spoil(r, tables[r.IntN(2)])
@@ -115,20 +157,20 @@ func explainAnything(t *testing.T, seed uint64) {
 		if r.IntN(5) == 0 {
 			p.Destination = netip.MustParseAddrPort("[fd00::1]:80")
 		}
-		e := report.Explain(tables, p)
+		e := report.Explain(tables, report.Query{Packet: p})
 		if sum := 0; e.Outcome == report.Sent && len(e.Problems) == 0 {
 			for _, c := range e.Endpoints {
 				sum += c.Draws
 			}
 			if sum != e.Endpoints[0].Of {
-				t.Fatalf("seed %d: %v: the chances make %d of %d: %+v", seed, p, sum, e.Endpoints[0].Of, e)
+				t.Fatalf("seed %d: %v: the chances add up to %d of %d: %+v", seed, p, sum, e.Endpoints[0].Of, e)
 			}
 		}
 	}
-	report.Expect(u, tables, report.Explain(tables, explainedPackets()[0]))
+	report.Explain(tables, report.Query{Packet: explainedPackets()[0], Desired: &u})
 }
 
-// spoil does to a table what render never does.
+// spoil changes a table in a way that render never does.
 func spoil(r *rand.Rand, t *nft.Table) {
 	if len(t.Sets) == 0 || len(t.Chains) == 0 {
 		return
@@ -173,10 +215,10 @@ func spoilElement(r *rand.Rand, s *nft.Set, there nft.Verdict) {
 	}
 }
 
-// TestReconcileOtherShape: slots of a map that has the same name and another shape, where two can have one number, are
-// replaced like any others.
-func TestReconcileOtherShape(t *testing.T) {
-	u := explained()
+// TestObserveOtherShape: the slots of a map that has the right name and another key type, in which two slots can have the
+// same number, are replaced.
+func TestObserveOtherShape(t *testing.T) {
+	u := mixedServices()
 	tables := build(t, u)
 	slots := tables[0].Set("endpoints")
 	slots.Key = []nft.Type{nft.IPv4Addr, nft.InetProto, nft.InetService, nft.InetProto}
@@ -189,6 +231,6 @@ func TestReconcileOtherShape(t *testing.T) {
 	r.Plan()
 	r.Accept()
 	if got, want := r.Tables()[0].String(), build(t, u)[0].String(); got != want {
-		t.Errorf("the tables are\n%s\nand not\n%s", got, want)
+		t.Errorf("the tables are\n%s\nwant\n%s", got, want)
 	}
 }

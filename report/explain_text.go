@@ -16,7 +16,7 @@ import (
 	"nfproxy/render"
 )
 
-// explainText prints an explanation for people.
+// WriteExplanation prints an explanation as text.
 func WriteExplanation(w io.Writer, e Explanation) error {
 	var b bytes.Buffer
 	facts := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
@@ -44,8 +44,8 @@ func WriteExplanation(w io.Writer, e Explanation) error {
 	return err
 }
 
-// row prints one line of a table. What the kernel or the cluster gave must not do anything to a terminal, nor look like
-// more lines or cells.
+// row prints one line of a table. Text from the kernel or the cluster must not control the terminal, nor look like further
+// lines or cells.
 func row(w io.Writer, cells ...string) {
 	for i, c := range cells {
 		cells[i] = Printable(c)
@@ -53,7 +53,7 @@ func row(w io.Writer, cells ...string) {
 	fmt.Fprintln(w, strings.Join(cells, "\t"))
 }
 
-// printable replaces what cannot be seen by escapes, as Go writes them.
+// Printable replaces characters that cannot be printed by Go's escape sequences.
 func Printable(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {
@@ -70,10 +70,10 @@ func Printable(s string) string {
 }
 
 func fromText(f Source) string {
-	who := map[Origin]string{ThisNode: "this node", Pod: "a pod", Outsider: "an outsider"}[f.Origin]
-	text := fmt.Sprintf("%s, %s: %s", f.Address, who, f.Why)
+	origin := map[Origin]string{ThisNode: "this node", Pod: "Pod", Outsider: "outsider"}[f.Origin]
+	text := fmt.Sprintf("%s, %s: %s", f.Address, origin, f.Why)
 	if f.Interface != "" {
-		text += "; by interface " + f.Interface
+		text += "; received on " + f.Interface
 	}
 	return text
 }
@@ -105,13 +105,13 @@ func outcomeText(e Explanation) string {
 	case e.Outcome == Sent:
 		text = "sent to " + candidateAt(e.Endpoints[0])
 	case e.Outcome == Untouched:
-		text = "left alone"
+		text = "untouched"
 	case e.Outcome == Dropped:
-		text = "dropped, without an answer"
+		text = "dropped without an answer"
 	case e.Answer == "reset":
-		text = "refused, by a TCP reset"
+		text = "refused with a TCP reset"
 	case e.Outcome == Refused:
-		text = "refused, by ICMP port unreachable"
+		text = "refused with ICMP port unreachable"
 	}
 	return text + ": " + join(e.Why)
 }
@@ -127,55 +127,55 @@ func join(reasons []render.Reason) string {
 func candidateAt(c Candidate) string { return netip.AddrPortFrom(c.Address, c.Port).String() }
 
 func affinityText(a Affinity) string {
-	text := fmt.Sprintf("for %s; ", seconds(a.Seconds))
+	text := seconds(a.Seconds).String() + ": "
 	switch a.State {
 	case "remembered":
-		text += "remembered at " + a.Endpoint
+		text += "the client is sent to " + a.Endpoint
 		if a.LeftSeconds != nil {
-			text += fmt.Sprintf(", %s left", seconds(*a.LeftSeconds))
+			text += fmt.Sprintf(" for another %s", seconds(*a.LeftSeconds))
 		}
 		return text
 	case "full":
-		return text + fmt.Sprintf("no room: %d clients are remembered, this one is sent anywhere each time", a.Clients)
+		return text + fmt.Sprintf("the map is full (%d clients), so each connection of this client is balanced independently", a.Clients)
 	}
-	return text + "not remembered yet: from the first connection on"
+	return text + "the client is new and will be remembered from its first connection on"
 }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
-// masqueraded is what endpoints have in common whose connections are masqueraded alike.
-type masqueraded struct {
-	replaced bool
-	why      render.Reason
+// masquerading is whether and why the source is masqueraded.
+type masquerading struct {
+	masqueraded bool
+	why         render.Reason
 }
 
-// masqueradeRows has a line for each reason there is.
+// masqueradeRows prints one line for all endpoints, or one for each reason.
 func masqueradeRows(w io.Writer, candidates []Candidate) {
-	var kinds []masqueraded
-	where := make(map[masqueraded][]string)
+	var kinds []masquerading
+	endpoints := make(map[masquerading][]string)
 	for _, c := range candidates {
-		m := masqueraded{c.Masqueraded, c.MasqueradeWhy}
-		if where[m] == nil {
+		m := masquerading{c.Masqueraded, c.MasqueradeWhy}
+		if endpoints[m] == nil {
 			kinds = append(kinds, m)
 		}
-		where[m] = append(where[m], candidateAt(c))
+		endpoints[m] = append(endpoints[m], candidateAt(c))
 	}
 	for _, m := range kinds {
 		text := "no"
-		if m.replaced {
+		if m.masqueraded {
 			text = "yes"
 		}
 		if len(kinds) > 1 {
-			text += ", to " + some(where[m])
+			text += ", to " + some(endpoints[m])
 		}
-		row(w, "masquerade", text+": "+string(m.why))
+		row(w, "masquerade", fmt.Sprintf("%s (%s)", text, m.why))
 	}
 }
 
-// some names the first of many.
+// some joins the first maxListed names and the number of the others.
 func some(names []string) string {
-	if n := len(names) - maxColumn; n > 0 {
-		names = append(slices.Clone(names[:maxColumn]), fmt.Sprintf("%d more", n))
+	if n := len(names) - maxListed; n > 0 {
+		names = append(slices.Clone(names[:maxListed]), fmt.Sprintf("%d more", n))
 	}
 	return strings.Join(names, ", ")
 }
@@ -205,7 +205,7 @@ func ruleRows(b *bytes.Buffer, e Explanation) {
 	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	heading := "RULE"
 	if len(e.Endpoints) > 1 {
-		heading += ", on the way to " + candidateAt(e.Endpoints[0])
+		heading += " (to " + candidateAt(e.Endpoints[0]) + ")"
 	}
 	row(t, "CHAIN", heading, "RESULT")
 	for _, r := range e.Rules {
@@ -218,9 +218,9 @@ func expectedRows(b *bytes.Buffer, x Expectation) {
 	b.WriteByte('\n')
 	facts := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	if x.Service == "" {
-		row(facts, "should be", string(x.Why))
+		row(facts, "expected", "untouched: "+string(x.Why))
 	} else {
-		row(facts, "should be", fmt.Sprintf("%s, %s: %s", x.Service, x.Action, x.Why))
+		row(facts, "expected", fmt.Sprintf("%s, %s: %s", x.Service, x.Action, x.Why))
 	}
 	row(facts, "drift", driftText(x.Drift))
 	facts.Flush()
@@ -242,11 +242,11 @@ func expectedRows(b *bytes.Buffer, x Expectation) {
 
 func driftText(d Drift) string {
 	if d.Changes == 0 {
-		return "none, the kernel has what it should have"
+		return "none: the kernel's tables match the desired state"
 	}
-	about := "nothing about this frontend"
+	about := "none concerns this frontend"
 	if d.Frontend {
-		about = "some about this frontend"
+		about = "some concern this frontend"
 	}
-	return fmt.Sprintf("%d to be changed, %s, the first: %s", d.Changes, about, d.First)
+	return fmt.Sprintf("changes to make: %d (%s); first: %s", d.Changes, about, d.First)
 }

@@ -9,46 +9,46 @@ import (
 	"time"
 
 	"nfproxy/nft"
-
 	"nfproxy/render"
 )
 
-// Why connections end as they do, beside the reasons of RouteOf.
+// Why connections end as they do, besides the reasons of render.RouteOf.
 const (
-	NoTable          render.Reason = "there is no table of nfproxy for this family"
-	NobodyServes     render.Reason = "the Service has no endpoint that may serve"
-	InternalNobody   render.Reason = "internalTrafficPolicy is Local, and no usable endpoint is on this node"
-	ExternalNobody   render.Reason = "externalTrafficPolicy is Local, no usable endpoint is on this node, and the source is neither it nor a pod of it"
-	ExternalInside   render.Reason = "externalTrafficPolicy is Local, which does not bind this node and its pods"
-	InRanges         render.Reason = "the source is in the Service's loadBalancerSourceRanges"
-	NoSlots          render.Reason = "the frontend has no endpoints where it should: the tables are not complete"
-	ClientRemembered render.Reason = "the client is remembered and goes where it went before"
+	NoTable          render.Reason = "nfproxy has no table of this address family in this network namespace"
+	NoUsableEndpoint render.Reason = "the Service has no usable endpoint"
+	InternalNoLocal  render.Reason = "internalTrafficPolicy is Local and this node has no usable endpoint"
+	ExternalNoLocal  render.Reason = "externalTrafficPolicy is Local, this node has no usable endpoint, and the source is neither this node nor a Pod"
+	ExternalInside   render.Reason = "externalTrafficPolicy Local does not apply to connections of this node and of Pods"
+	InSourceRanges   render.Reason = "the source is in the Service's loadBalancerSourceRanges"
+	NoSlots          render.Reason = "the frontend has no endpoints in the tables, which are incomplete"
+	ClientRemembered render.Reason = "session affinity sends the client to its previous endpoint"
 )
 
-// Why sources are replaced or kept, beside the reasons of MasqueradeOf.
+// Why sources are masqueraded or not, besides the reasons of render.MasqueradeOf.
 const (
-	ReachesItself  render.Reason = "the endpoint reaches itself: the answer must come back by way of this node"
-	NoPod          render.Reason = "it came to a cluster IP from where no pods are: it could not be answered otherwise"
-	PodKeeps       render.Reason = "it came to a cluster IP from where pods are"
-	PodsUnknown    render.Reason = "it came to a cluster IP, and without a cluster CIDR nobody can tell which sources are pods'"
-	AllMasqueraded render.Reason = "it came to a cluster IP and masquerade-all is set"
-	NodeItself     render.Reason = "it is this node's own: an endpoint elsewhere must answer by way of it"
+	IsHairpin      render.Reason = "hairpin: the endpoint connects to itself, and the reply must pass this node"
+	SourceNotPod   render.Reason = "source is not a Pod, destination is a cluster IP"
+	SourceIsPod    render.Reason = "source is a Pod, destination is a cluster IP"
+	PodsUnknown    render.Reason = "destination is a cluster IP, and without Pod CIDRs any source may be a Pod"
+	AllMasqueraded render.Reason = "destination is a cluster IP, and masquerade-all is set"
+	SourceIsNode   render.Reason = "source is this node; an endpoint on another node must reply through it"
 )
 
-// ExplainedAffinity is what session affinity does for the client now.
+// Affinity is what session affinity does for the client now.
 type Affinity struct {
+	// Seconds is how long a client is remembered after its last connection.
 	Seconds int `json:"seconds"`
-	// State is remembered, new or full: the last has no room for another client.
+	// State is "remembered", "new" or "full"; full means that the map has no room for this client.
 	State string `json:"state"`
-	// Endpoint is where a remembered client goes, LeftSeconds for how long if it does not connect again.
+	// Endpoint is where a remembered client is sent, LeftSeconds for how long if it does not connect again.
 	Endpoint    string `json:"endpoint,omitempty"`
 	LeftSeconds *int   `json:"leftSeconds,omitempty"`
-	// Clients is how many are remembered, Room for how many there is, 0 for any number.
+	// Clients is the number of remembered clients, Room the largest number, 0 for no limit.
 	Clients int `json:"clients"`
 	Room    int `json:"room,omitempty"`
 }
 
-// affinity tells by the rule that remembers clients, nil if the way has none.
+// affinity reads the map of the rule on the path that remembers clients, nil if there is no such rule.
 func (x *explainer) affinity(path nft.Path) *Affinity {
 	for _, s := range path.Steps {
 		remember, ok := s.Matched.Do.(nft.Update)
@@ -73,55 +73,59 @@ func (x *explainer) affinity(path nft.Path) *Affinity {
 	return nil
 }
 
-// origin says what the source is to the node, by the match that tells pods.
+// origin classifies the source by the match that holds for Pods.
 func (x *explainer) origin() (Origin, string) {
 	if x.packet.Hook == nft.Output {
 		return ThisNode, "an address of this node"
 	}
-	switch m := x.tellsPods().(type) {
+	switch m := x.podMatch().(type) {
 	case nft.In:
-		if !nft.Holds(x.table, x.packet, m) {
-			return Outsider, "in no range of pods: " + cmp.Or(x.prefixes(m.Set, ""), "none is known")
+		ranges := x.ranges(m.Set, "")
+		switch {
+		case nft.Holds(x.table, x.packet, m):
+			return Pod, "in the Pod CIDRs " + ranges
+		case ranges == "":
+			return Outsider, "no Pod CIDR is known"
 		}
-		return Pod, "in a range of pods: " + x.prefixes(m.Set, "")
+		return Outsider, "outside the Pod CIDRs " + ranges
 	case nft.InputInterface:
 		name := m.Name
 		if m.Prefix {
 			name += "*"
 		}
 		if !nft.Holds(x.table, x.packet, m) {
-			return Outsider, "it does not come in by an interface of pods: " + name
+			return Outsider, "its interface is not a Pod interface (" + name + ")"
 		}
-		return Pod, "it comes in by an interface of pods: " + name
+		return Pod, "its interface is a Pod interface (" + name + ")"
 	}
-	return Outsider, "the tables do not tell who is a pod"
+	return Outsider, "the tables do not identify Pods"
 }
 
-// tellsPods is the match that holds for pods, nil if there is none.
-func (x *explainer) tellsPods() nft.Match {
+// podMatch is the match that holds for connections of Pods, nil if the tables have none.
+func (x *explainer) podMatch() nft.Match {
 	if c := x.table.Chain(render.ExternalLocalChain); c != nil && len(c.Rules) > 0 && len(c.Rules[0].Match) == 1 {
 		return c.Rules[0].Match[0]
 	}
 	return nil
 }
 
-// prefixes lists the ranges of an interval set whose keys begin so and end with an address.
-func (x *explainer) prefixes(set string, key nft.Value) string {
+// ranges lists the address ranges of an interval set whose keys are the given key followed by an address.
+func (x *explainer) ranges(set string, key nft.Value) string {
 	s := x.table.Set(set)
 	if s == nil || !s.Interval {
 		return ""
 	}
-	var ranges []string
+	var all []string
 	for _, e := range s.Elements {
 		first, last := e.Key[:len(e.Key)/2], e.Key[len(e.Key)/2:]
 		if strings.HasPrefix(string(first), string(key)) && strings.HasPrefix(string(last), string(key)) {
-			ranges = append(ranges, rangeText(first[len(key):], last[len(key):]))
+			all = append(all, rangeText(first[len(key):], last[len(key):]))
 		}
 	}
-	return strings.Join(ranges, ", ")
+	return strings.Join(all, ", ")
 }
 
-// rangeText is a range of addresses as a prefix, if it is one.
+// rangeText returns a range of addresses as a prefix, or as FIRST-LAST if it is none.
 func rangeText(first, last nft.Value) string {
 	from, to := first.Addr(), last.Addr()
 	if !from.IsValid() || !to.IsValid() {
@@ -135,7 +139,7 @@ func rangeText(first, last nft.Value) string {
 	return from.String() + "-" + to.String()
 }
 
-// why says why the way ended as it did.
+// why returns the reasons for the outcome at the end of a path.
 func (x *explainer) why(path nft.Path) []render.Reason {
 	switch x.Outcome {
 	case Sent:
@@ -144,41 +148,44 @@ func (x *explainer) why(path nft.Path) []render.Reason {
 		return []render.Reason{"no Service has this address and port" + x.neighbours()}
 	case Refused:
 		if x.Service != nil {
-			return []render.Reason{NobodyServes}
+			return []render.Reason{NoUsableEndpoint}
 		}
-		return []render.Reason{"no Service has this port; the address is a cluster IP" + x.neighbours()}
+		return []render.Reason{"the address is a cluster IP, but no Service has this port" + x.neighbours()}
 	}
-	last := path.Steps[len(path.Steps)-1] // a packet is dropped by a rule
-	_, balancer := render.BalancingChainOf(x.table.Family, nft.GotoChain(last.Chain))
-	switch {
-	case balancer:
-		return []render.Reason{NoSlots}
-	case last.Chain == render.SourceRangesChain:
-		return []render.Reason{render.Reason("the source is in none of the Service's loadBalancerSourceRanges: " +
-			cmp.Or(x.prefixes(x.schema.SourceRanges.Name, x.key), "there is none"))}
-	case last.Chain == render.ExternalLocalChain:
-		return []render.Reason{ExternalNobody}
-	case last.Chain == render.DispatchChain && x.Service != nil:
-		return []render.Reason{InternalNobody}
-	case last.Chain == render.DispatchChain:
-		return []render.Reason{render.Reason("no Service has this address, which is one of the Services' range " + x.prefixes(x.schema.ServiceCIDRs.Name, ""))}
-	}
-	return []render.Reason{render.Reason(fmt.Sprintf("a rule in chain %q says so", last.Chain))}
+	return []render.Reason{x.whyDropped(path.Steps[len(path.Steps)-1])}
 }
 
-// whySent tells by the chains on the way.
+// whyDropped returns the reason why the rule of the last step drops packets.
+func (x *explainer) whyDropped(last nft.Step) render.Reason {
+	_, balancing := render.BalancingChainOf(x.table.Family, nft.GotoChain(last.Chain))
+	switch {
+	case balancing:
+		return NoSlots
+	case last.Chain == render.SourceRangesChain:
+		return render.Reason("the source is outside the Service's loadBalancerSourceRanges " +
+			cmp.Or(x.ranges(x.schema.SourceRanges.Name, x.key), "(none)"))
+	case last.Chain == render.ExternalLocalChain:
+		return ExternalNoLocal
+	case last.Chain == render.DispatchChain && x.Service != nil:
+		return InternalNoLocal
+	case last.Chain == render.DispatchChain:
+		return render.Reason("the address is in the service CIDRs " + x.ranges(x.schema.ServiceCIDRs.Name, "") + ", but no Service has it")
+	}
+	return render.Reason(fmt.Sprintf("a rule in chain %q drops the packet", last.Chain))
+}
+
+// whySent returns the reasons for the choice of endpoints, by the verdicts on the path.
 func (x *explainer) whySent(path nft.Path) []render.Reason {
 	var why []render.Reason
 	local := false
 	for _, s := range path.Steps {
-		if s.Then.Kind == nft.Goto && (strings.HasPrefix(s.Then.Chain, "local-lb-") || strings.HasPrefix(s.Then.Chain, "affinity-local/")) {
-			local = true
-		}
+		b, _ := render.BalancingChainOf(x.table.Family, s.Then)
+		local = local || b.Local || render.IsLocalAffinity(s.Then)
 		lookup, ok := s.Matched.Do.(nft.VerdictMap)
 		switch {
 		case !ok:
 		case lookup.Map == x.schema.Admitted.Name:
-			why = append(why, InRanges)
+			why = append(why, InSourceRanges)
 		case lookup.Map == x.schema.FromNode.Name:
 			why = append(why, ExternalInside)
 		case lookup.Map == x.schema.FromOutside.Name:
@@ -197,10 +204,10 @@ func (x *explainer) whySent(path nft.Path) []render.Reason {
 	return why
 }
 
-// maxNeighbours is how many other frontends of an address are named.
+// maxNeighbours is the largest number of other frontends of an address that are named.
 const maxNeighbours = 3
 
-// neighbours names what the address has instead of the port asked for, the same port of other protocols first.
+// neighbours names other frontends of the destination address, those with the same port first.
 func (x *explainer) neighbours() render.Reason {
 	var same, other []string
 	if services := x.table.Set(x.schema.Services.Name); services != nil {
@@ -209,7 +216,7 @@ func (x *explainer) neighbours() render.Reason {
 			if f == nil || f[0].Addr() != x.To.Address {
 				continue
 			}
-			text := fmt.Sprintf("%d/%s of %s", f[2].Uint16(), f[1].Proto(), e.Comment)
+			text := fmt.Sprintf("%d/%s (%s)", f[2].Uint16(), f[1].Proto(), e.Comment)
 			if f[2].Uint16() == x.To.Port {
 				same = append(same, text)
 			} else {
@@ -224,42 +231,43 @@ func (x *explainer) neighbours() render.Reason {
 	case n > 0:
 		all = append(all[:maxNeighbours], fmt.Sprintf("%d more", n))
 	}
-	return render.Reason("; there is " + strings.Join(all, ", "))
+	return render.Reason("; the address has " + strings.Join(all, ", "))
 }
 
-// whyMasqueraded tells by the class that a connection came to, and by the rule there that held.
+// whyMasqueraded returns the reason why the source is masqueraded or not, by the masquerade chain on the path and the rule
+// there that matched.
 func (x *explainer) whyMasqueraded(path nft.Path) render.Reason {
-	class := ""
+	chain := ""
 	for _, s := range path.Steps {
 		if to := s.Then.Chain; to == render.MasqueradeClusterChain || to == render.MasqueradeNodeChain || to == render.MasqueradeAllChain {
-			class = to
+			chain = to
 		}
 	}
-	last := path.Steps[len(path.Steps)-1].Matched // a connection to an endpoint has passed some
+	last := path.Steps[len(path.Steps)-1].Matched // a path to an endpoint has steps
 	if in, ok := firstMatch(last).(nft.In); ok && path.Masqueraded && in.Set == x.schema.Hairpin.Name {
-		return ReachesItself
+		return IsHairpin
 	}
 	switch {
-	case class == render.MasqueradeAllChain:
+	case chain == render.MasqueradeAllChain:
 		return render.ToOtherNodes
-	case class == render.MasqueradeNodeChain && path.Masqueraded:
-		return NodeItself
-	case class == render.MasqueradeNodeChain:
+	case chain == render.MasqueradeNodeChain && path.Masqueraded:
+		return SourceIsNode
+	case chain == render.MasqueradeNodeChain:
 		return render.KeepTheirSource
-	case class != render.MasqueradeClusterChain:
-		return "the tables do not say"
+	case chain != render.MasqueradeClusterChain:
+		return "the tables do not tell"
 	case path.Masqueraded && firstMatch(last) == nil:
 		return AllMasqueraded
 	case path.Masqueraded:
-		return NoPod
+		return SourceNotPod
 	}
 	if c := x.table.Chain(render.MasqueradeClusterChain); c != nil && len(c.Rules) > 1 {
-		return PodKeeps
+		return SourceIsPod
 	}
 	return PodsUnknown
 }
 
-// firstMatch is the first condition of a rule, nil if it has none.
+// firstMatch is the first match of a rule, nil if it has none.
 func firstMatch(r nft.Rule) nft.Match {
 	if len(r.Match) == 0 {
 		return nil

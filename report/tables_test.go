@@ -8,7 +8,7 @@ import (
 	"nfproxy/render"
 )
 
-// service returns a Service of one TCP port whose endpoints are on node "n".
+// service returns a Service with one TCP port and endpoints on node "n".
 func service(name, frontend string, endpoints ...string) render.Service {
 	at := netip.MustParseAddrPort(frontend)
 	p := render.Port{Name: "p", Protocol: nft.TCP, Port: at.Port()}

@@ -5,10 +5,10 @@ import (
 	"nfproxy/render"
 )
 
-// Tally is how many connections there were, by what became of them.
+// Tally is a number of connections, by outcome.
 type Tally struct{ Served, Refused, Dropped uint64 }
 
-// Tally is what a frontend counted; nothing if it does not count.
+// Tally returns the frontend's connections, the zero Tally if they are not counted.
 func (f Frontend) Tally() Tally {
 	if f.Connections == nil {
 		return Tally{}
@@ -29,15 +29,15 @@ func (f Frontend) Tally() Tally {
 	return t
 }
 
-// Plus adds another tally.
+// Plus returns the sum of two tallies.
 func (t Tally) Plus(u Tally) Tally {
 	return Tally{t.Served + u.Served, t.Refused + u.Refused, t.Dropped + u.Dropped}
 }
 
-// All are the connections whatever became of them.
+// All returns the number of connections with any outcome.
 func (t Tally) All() uint64 { return t.Served + t.Refused + t.Dropped }
 
-// CountedIn says whose connections are counted in tables, as they are in a kernel.
+// CountedIn reports whose connections the tables count.
 func CountedIn(tables []*nft.Table) render.Counters {
 	by := render.CountNothing
 	for _, t := range tables {

@@ -1,6 +1,8 @@
-// Package trace follows real packets through the kernel: first packets of connections to a Service, through all tables of
-// nftables, as the kernel itself tells it. What nft.Trace says should happen can so be held against what does.
+// Package trace follows real packets through the kernel: the first packets of new connections to a Service, through the
+// chains of all nftables tables. The kernel itself reports each step (nftrace). nft.Simulate computes what should become
+// of a packet; this package shows what did.
 //
-// target.go reads what is to be followed, packets.go puts the kernel's events together by packet and journey.go makes them
-// a Journey: these are pure. follow.go marks packets, listens and hands out journeys.
+// A Session (follow.go) has three parts. A Tracer (tracer.go) is a table whose rules switch nftrace on for the packets. A
+// Listener (listener.go) receives trace events (event.go) over netlink. packets.go groups the events by packet, and
+// packet_trace.go turns the events of one packet into a PacketTrace, which text.go prints; these two are pure.
 package trace

@@ -2,68 +2,68 @@ package trace
 
 import (
 	"net/netip"
+
 	"nfproxy/nft"
 )
 
-// TraceEvent is one line of what the kernel tells about a packet that a rule marked (meta nftrace set 1): a rule whose
-// matches held, or what became of the packet at a chain's end. Where Trace says what should happen, these say what did.
+// Event is one trace event of the kernel, about a packet for which a rule switched tracing on (meta nftrace set 1): a rule
+// that matched, or the verdict at the end of a chain.
 type Event struct {
-	// ID is the same in all events of one packet. Another packet can have it later.
+	// ID is the same in all events of one packet. A later packet can have the same ID.
 	ID   uint32
 	Kind EventKind
-	// Family, Table and Chain are where. The family is nft's name for it: tables of others can be of any.
+	// Family, Table and Chain say where the packet is. Family is nft's name: tables of other programs can be of any family.
 	Family, Table, Chain string
 	// Rule is the handle of the rule of a RuleEvent.
 	Rule uint64
-	// Verdict is the rule's, or the chain's policy. The zero Verdict lets the next rule follow.
+	// Verdict is the verdict of the rule or the policy of the chain. The zero Verdict continues with the next rule.
 	Verdict nft.Verdict
-	// Packet is what the packet looked like. The kernel says it once for every base chain the packet comes to
-	// (nft_trace_notify in net/netfilter/nf_tables_trace.c, Linux 6.18); other events have the zero value.
+	// Packet is the packet at this point. The kernel reports it once in every base chain (nft_trace_notify in
+	// net/netfilter/nf_tables_trace.c, Linux 6.18); other events have the zero value.
 	Packet Packet
 }
 
-// TraceKind is what a TraceEvent is about.
+// EventKind is the kind of an Event.
 type EventKind uint8
 
-// The kinds of events: a rule whose matches held, a chain that returned, a base chain's policy.
+// The kinds of events: a rule that matched, a chain that returned, the policy of a base chain.
 const (
 	RuleEvent EventKind = iota + 1
 	ReturnEvent
 	PolicyEvent
 )
 
-// TracedPacket is what a packet looked like somewhere on its way. Interfaces are names, empty where it has none.
+// Packet is the header of a packet at some point. In and Out are names of interfaces, empty if the packet has none there.
 type Packet struct {
 	Protocol            nft.Protocol
 	Source, Destination netip.AddrPort
 	In, Out             string
 }
 
-// Is says whether the event is of a table.
+// Is reports whether the event is in the table.
 func (e Event) Is(t nft.TableID) bool { return e.Family == t.Family.String() && e.Table == t.Name }
 
-// TablePrefix is how the names of the tables of all Tracers begin. Such a table has family inet. Its TracingChain has the
-// one rule that switches tracing on; LeavingChain and ArrivingChain are base chains without rules, which show a traced
-// packet after all translation.
+// TablePrefix is the prefix of the names of all Tracers' tables. Such a table has the family inet. The one rule of its
+// TracingChain switches tracing on. Its LeavingChain and ArrivingChain are base chains without rules, in which the kernel
+// reports a traced packet after all translation.
 const (
 	TablePrefix   = "nfproxy-trace-"
-	TracingChain  = "marks"
+	TracingChain  = "tracing"
 	LeavingChain  = "leaving"
 	ArrivingChain = "arriving"
 )
 
-// Begins says whether the event is the first of a packet that the marker table of that name marked.
-func (e Event) Begins(marker string) bool {
-	return e.Family == "inet" && e.Table == marker && e.Chain == TracingChain && e.Kind == RuleEvent
+// Begins reports whether the event is the first of a packet that the tracer with this table traces.
+func (e Event) Begins(tracer string) bool {
+	return e.Family == "inet" && e.Table == tracer && e.Chain == TracingChain && e.Kind == RuleEvent
 }
 
-// Ends says whether the event is the last of such a packet: it got through and leaves the machine, or arrives at it, or
-// it was dropped.
-func (e Event) Ends(marker string) bool {
-	return e.Verdict.Kind == nft.Drop || e.GotThrough(marker)
+// Ends reports whether the event is the last of a packet: the packet passed all chains, or was dropped.
+func (e Event) Ends(tracer string) bool {
+	return e.Verdict.Kind == nft.Drop || e.Passed(tracer)
 }
 
-// GotThrough says whether the packet has passed everything there is.
-func (e Event) GotThrough(marker string) bool {
-	return e.Family == "inet" && e.Table == marker && (e.Chain == LeavingChain || e.Chain == ArrivingChain)
+// Passed reports whether the packet has passed all chains: it leaves this machine or is delivered to it.
+func (e Event) Passed(tracer string) bool {
+	return e.Family == "inet" && e.Table == tracer && (e.Chain == LeavingChain || e.Chain == ArrivingChain)
 }

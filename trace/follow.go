@@ -10,111 +10,126 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// Request says what to follow.
+// Request is what a Session traces.
 type Request struct {
-	To Target
-	// From, if valid, is where the packets come from.
+	// To is a Service or an address and port.
+	To report.Target
+	// From, if valid, is the prefix that the packets' sources are in.
 	From netip.Prefix
-	// Count is how many packets are followed at most, Timeout for how long.
-	Count   int
+	// Count is the largest number of packets to trace, 1 to MaxTraced.
+	Count int
+	// Timeout is when tracing ends at the latest.
 	Timeout time.Duration
 }
 
-// Follower marks packets and listens to what the kernel tells of them.
-type Follower struct {
-	// To are the destinations whose packets are marked.
-	To      []Destination
-	request Request
-	kernel  *kernel.Conn
-	traces  *Listener
-	tracer  *Tracer
-	names   map[Destination]string
-	rules   *rulebook
+// Session traces packets from Open to Close.
+type Session struct {
+	// To are the destinations whose packets are traced.
+	To       []Destination
+	request  Request
+	kernel   *kernel.Conn
+	listener *Listener
+	tracer   *Tracer
+	services map[Destination]string // names of Service ports
+	rules    *ruleReader
 }
 
-// Result is what a Follower has to say at the end.
+// Result is the summary of a Session.
 type Result struct {
-	// Seen is how many packets were marked.
+	// Seen is the number of packets that the kernel began to trace.
 	Seen int
-	// Missed says that the kernel told more than could be read, so that there may have been others.
+	// Missed reports that the kernel sent more events than could be read, so packets or steps may be missing.
 	Missed bool
 }
 
-// Open marks packets from now on, in the calling thread's network namespace. The tables must be there. Close ends it.
-func Open(r Request) (f *Follower, err error) {
-	f = &Follower{request: r}
-	if f.kernel, err = kernel.Open(); err != nil {
+// Open begins to trace in the calling thread's network namespace, in which nfproxy's tables must exist. Close ends it.
+func Open(r Request) (s *Session, err error) {
+	s = &Session{request: r}
+	if s.kernel, err = kernel.Open(); err != nil {
 		return nil, err
 	}
-	if err := f.open(); err != nil {
-		return nil, errors.Join(err, f.Close())
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	return f, nil
+	return s, nil
 }
 
-// open reads what there is, listens, and then marks.
-func (f *Follower) open() error {
-	tables, _, err := f.kernel.Read(render.TableIDs()...)
+// open listens before it starts the tracer, so that no event is missed.
+func (s *Session) open() error {
+	tables, _, err := s.kernel.Read(render.TableIDs()...)
 	if err != nil {
 		return err
 	}
 	if len(tables) == 0 {
-		return errors.New("there are no tables of nfproxy in this network namespace")
+		return report.ErrNoTables
 	}
 	description := report.Describe(tables)
-	f.names, f.rules = serviceNames(description), newRulebook(f.kernel)
-	if f.To, err = f.request.To.Destinations(description); err != nil {
+	s.services, s.rules = serviceNames(description), newRuleReader(s.kernel)
+	frontends, err := s.request.To.Frontends(description)
+	if err != nil {
 		return err
 	}
-	if err := check(f.request.From, f.To); err != nil {
+	for _, f := range frontends {
+		s.To = append(s.To, Destination(f))
+	}
+	if err := checkFamilies(s.request.From, s.To); err != nil {
 		return err
 	}
-	if f.traces, err = Listen(); err != nil {
+	if s.listener, err = Listen(); err != nil {
 		return err
 	}
-	f.tracer, err = StartTracer(Tracing{To: f.To, From: f.request.From, Count: uint32(f.request.Count),
-		Timeout: f.request.Timeout})
+	s.tracer, err = StartTracer(Tracing{To: s.To, From: s.request.From, Count: uint32(s.request.Count),
+		Timeout: s.request.Timeout})
 	return err
 }
 
-// Close ends the marking: its table is gone.
-func (f *Follower) Close() error {
-	var errs []error
-	if f.tracer != nil {
-		errs = append(errs, f.tracer.Close())
+// checkFamilies returns an error if no packet from the sources can go to the destinations.
+func checkFamilies(from netip.Prefix, to []Destination) error {
+	for _, d := range to {
+		if !from.IsValid() || from.Addr().Is4() == d.Addr().Is4() {
+			return nil
+		}
 	}
-	if f.traces != nil {
-		errs = append(errs, f.traces.Close())
-	}
-	return errors.Join(append(errs, f.kernel.Close())...)
+	return fmt.Errorf("source %s and destination %s have different address families", from, to[0])
 }
 
-// patience is how often packets are given up of which nothing was heard meanwhile. A packet's way takes microseconds,
-// unless a program has it in a queue.
-const patience = 500 * time.Millisecond
+// Close ends tracing and removes the tracer's table.
+func (s *Session) Close() error {
+	var errs []error
+	if s.tracer != nil {
+		errs = append(errs, s.tracer.Close())
+	}
+	if s.listener != nil {
+		errs = append(errs, s.listener.Close())
+	}
+	return errors.Join(append(errs, s.kernel.Close())...)
+}
 
-// heard is what Next returned.
-type heard struct {
+// idleInterval is how often packets without a new event are given up. A packet passes the chains within microseconds,
+// unless a program holds it in a queue.
+const idleInterval = 500 * time.Millisecond
+
+// received is a result of Listener.Next.
+type received struct {
 	event Event
 	err   error
 }
 
-// Run calls each for every packet, when its way has ended, until there were Count, the Timeout is over or ctx ends. Run
-// and Close are called once.
-func (f *Follower) Run(ctx context.Context, each func(PacketTrace) error) (Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.request.Timeout)
+// Run calls each for every packet as soon as its trace has ended, until there were Count packets, the Timeout is over or
+// ctx is done. Run and Close are called once.
+func (s *Session) Run(ctx context.Context, each func(PacketTrace) error) (Result, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.request.Timeout)
 	defer cancel()
-	events := make(chan heard)
-	go f.listen(ctx, events)
-	tick := time.NewTicker(patience)
+	events := make(chan received)
+	go s.receive(ctx, events)
+	tick := time.NewTicker(idleInterval)
 	defer tick.Stop()
 	var result Result
-	packets, told := newPackets(f.tracer.Table()), 0
-	for told < f.request.Count {
+	packets, reported := newPackets(s.tracer.Table()), 0
+	for reported < s.request.Count {
 		var ended [][]Event
 		over := false
 		select {
@@ -122,24 +137,24 @@ func (f *Follower) Run(ctx context.Context, each func(PacketTrace) error) (Resul
 			ended, over = packets.rest(), true
 		case <-tick.C:
 			ended = packets.idle()
-		case h := <-events:
-			if h.err != nil && !errors.Is(h.err, ErrMissed) {
-				return result, h.err
+		case r := <-events:
+			if r.err != nil && !errors.Is(r.err, ErrMissed) {
+				return result, r.err
 			}
-			if h.err != nil {
+			if r.err != nil {
 				result.Missed = true
 				continue
 			}
 			var began bool
-			if ended, began = packets.add(h.event); began {
+			if ended, began = packets.add(r.event); began {
 				result.Seen++
 			}
 		}
 		for _, packet := range ended {
-			if err := f.tell(packet, each); err != nil {
+			if err := s.report(packet, each); err != nil {
 				return result, err
 			}
-			told++
+			reported++
 		}
 		if over {
 			break
@@ -148,12 +163,12 @@ func (f *Follower) Run(ctx context.Context, each func(PacketTrace) error) (Resul
 	return result, nil
 }
 
-// listen sends what is heard until ctx ends; then it ends with the next event, or with Close.
-func (f *Follower) listen(ctx context.Context, events chan<- heard) {
+// receive sends trace events until ctx is done and one more event came, or until Close.
+func (s *Session) receive(ctx context.Context, events chan<- received) {
 	for {
-		e, err := f.traces.Next()
+		e, err := s.listener.Next()
 		select {
-		case events <- heard{e, err}:
+		case events <- received{e, err}:
 		case <-ctx.Done():
 			return
 		}
@@ -163,30 +178,43 @@ func (f *Follower) listen(ctx context.Context, events chan<- heard) {
 	}
 }
 
-func (f *Follower) tell(events []Event, each func(PacketTrace) error) error {
-	if err := f.rules.refresh(); err != nil {
+// report calls each with the packet trace of one packet's events.
+func (s *Session) report(events []Event, each func(PacketTrace) error) error {
+	if err := s.rules.refresh(); err != nil {
 		return err
 	}
-	j := tell(events, f.tracer.Table(), f.rules.rule)
-	if p, err := nft.ParseProtocol(j.Protocol); err == nil {
-		j.Service = f.names[Destination{Protocol: p, AddrPort: j.Destination}]
+	p := newPacketTrace(events, s.tracer.Table(), s.rules.rule)
+	if protocol, err := nft.ParseProtocol(p.Protocol); err == nil {
+		p.Service = s.services[Destination{Protocol: protocol, AddrPort: p.Destination}]
 	}
-	return each(j)
+	return each(p)
 }
 
-// rulebook knows the rules of our tables by their handles, those too that were there earlier.
-type rulebook struct {
+// serviceNames maps frontends to the names of their Service ports, "namespace/name:port".
+func serviceNames(d report.Description) map[Destination]string {
+	names := make(map[Destination]string)
+	for _, s := range d.Services {
+		p, _ := nft.ParseProtocol(s.Protocol) // the tables have no other protocols
+		for _, f := range s.Frontends {
+			names[Destination{Protocol: p, AddrPort: netip.AddrPortFrom(f.Address, f.Port)}] = report.PortName(s)
+		}
+	}
+	return names
+}
+
+// ruleReader maps handles to rules of nfproxy's tables, including rules deleted since it first read them.
+type ruleReader struct {
 	kernel     *kernel.Conn
 	generation uint32
 	rules      map[nft.TableID]map[uint64]nft.Rule
 }
 
-func newRulebook(k *kernel.Conn) *rulebook {
-	return &rulebook{kernel: k, rules: make(map[nft.TableID]map[uint64]nft.Rule)}
+func newRuleReader(k *kernel.Conn) *ruleReader {
+	return &ruleReader{kernel: k, rules: make(map[nft.TableID]map[uint64]nft.Rule)}
 }
 
-// refresh reads the rules if anything has changed since the last time.
-func (b *rulebook) refresh() error {
+// refresh reads the rules if the ruleset's generation has changed since the last call.
+func (b *ruleReader) refresh() error {
 	generation, err := b.kernel.Generation()
 	if err != nil || generation == b.generation {
 		return err
@@ -194,7 +222,7 @@ func (b *rulebook) refresh() error {
 	for _, t := range render.TableIDs() {
 		rules, err := b.kernel.Rules(t)
 		if err != nil {
-			return fmt.Errorf("rules by their handles: %w", err)
+			return fmt.Errorf("read the rules of table %s: %w", t, err)
 		}
 		if b.rules[t] == nil {
 			b.rules[t] = make(map[uint64]nft.Rule)
@@ -208,7 +236,7 @@ func (b *rulebook) refresh() error {
 }
 
 // rule is a ruleOf.
-func (b *rulebook) rule(e Event) (nft.Rule, bool) {
+func (b *ruleReader) rule(e Event) (nft.Rule, bool) {
 	for t, rules := range b.rules {
 		if e.Is(t) && e.Kind == RuleEvent {
 			r, ok := rules[e.Rule]

@@ -9,21 +9,21 @@ import (
 	"golang.org/x/sys/unix"
 
 	"nfproxy/nft"
-
 	"nfproxy/nft/kernel"
 	"nfproxy/nlmsg"
 )
 
-// Traces hears what the kernel tells about marked packets of one network namespace, whoever marked them.
+// Listener receives the trace events of one network namespace, whichever program traces the packets.
 type Listener struct {
 	nl      *nlmsg.Socket
-	waiting []Event // of the last datagram
+	pending []Event // of the last datagram
 }
 
-// ErrTracesMissed is Next's error when there was more to hear than could be read. The next call goes on after it.
-var ErrMissed = errors.New("there were more trace events than could be read")
+// ErrMissed is the error of Next when the kernel sent more events than the socket could hold. The next call continues
+// after the gap.
+var ErrMissed = errors.New("the kernel sent more trace events than could be read")
 
-// OpenTraces begins to listen in the calling thread's network namespace.
+// Listen begins to receive the trace events of the calling thread's network namespace.
 func Listen() (*Listener, error) {
 	s, err := nlmsg.Dial()
 	if err != nil {
@@ -31,38 +31,38 @@ func Listen() (*Listener, error) {
 	}
 	if err := s.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		s.Close()
-		return nil, fmt.Errorf("listen to traces: %w", err)
+		return nil, fmt.Errorf("join the netlink group of trace events: %w", err)
 	}
 	return &Listener{nl: s}, nil
 }
 
-// Close ends the listening.
-func (t *Listener) Close() error { return t.nl.Close() }
+// Close closes the socket. A pending call of Next returns.
+func (l *Listener) Close() error { return l.nl.Close() }
 
-// Next blocks until there is an event. After Close it returns an error that is os.ErrClosed.
-func (t *Listener) Next() (Event, error) {
-	for len(t.waiting) == 0 {
-		b, err := t.nl.Receive(true)
+// Next blocks until there is an event and returns it. After Close it returns an error that wraps os.ErrClosed.
+func (l *Listener) Next() (Event, error) {
+	for len(l.pending) == 0 {
+		b, err := l.nl.Receive(true)
 		if errors.Is(err, unix.ENOBUFS) {
 			return Event{}, ErrMissed
 		}
 		if err != nil {
-			return Event{}, fmt.Errorf("listen to traces: %w", err)
+			return Event{}, fmt.Errorf("receive trace events: %w", err)
 		}
-		t.waiting = t.waiting[:0]
+		l.pending = l.pending[:0]
 		for h, body := range nlmsg.Messages(b) {
 			if h.Type == nlmsg.Type(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_TRACE) && len(body) >= nlmsg.NFGenLen {
-				t.waiting = append(t.waiting, t.decode(body[0], body[nlmsg.NFGenLen:]))
+				l.pending = append(l.pending, l.decode(body[0], body[nlmsg.NFGenLen:]))
 			}
 		}
 	}
-	e := t.waiting[0]
-	t.waiting = t.waiting[1:]
+	e := l.pending[0]
+	l.pending = l.pending[1:]
 	return e, nil
 }
 
-// decode reads an event (enum nft_trace_attributes in include/uapi/linux/netfilter/nf_tables.h).
-func (t *Listener) decode(family uint8, body []byte) Event {
+// decode decodes an event (enum nft_trace_attributes in include/uapi/linux/netfilter/nf_tables.h).
+func (l *Listener) decode(family uint8, body []byte) Event {
 	e := Event{Family: familyName(family)}
 	var network, transport []byte
 	for kind, b := range nlmsg.Attributes(body) {
@@ -86,20 +86,20 @@ func (t *Listener) decode(family uint8, body []byte) Event {
 		case unix.NFTA_TRACE_TRANSPORT_HEADER:
 			transport = b
 		case unix.NFTA_TRACE_IIF:
-			e.Packet.In = t.interfaceName(uint32(nlmsg.Number(b)))
+			e.Packet.In = l.interfaceName(uint32(nlmsg.Number(b)))
 		case unix.NFTA_TRACE_OIF:
-			e.Packet.Out = t.interfaceName(uint32(nlmsg.Number(b)))
+			e.Packet.Out = l.interfaceName(uint32(nlmsg.Number(b)))
 		}
 	}
 	if e.Kind == RuleEvent && e.Rule == 0 {
-		// The end of a chain that was gone to: Linux 6.18 calls it a rule, and tells none (nft_trace_fill_rule_info).
+		// The end of a chain reached by goto: Linux 6.18 reports it as a rule without a handle (nft_trace_fill_rule_info).
 		e.Kind = ReturnEvent
 	}
 	decodeHeaders(&e.Packet, network, transport)
 	return e
 }
 
-// tracedVerdict makes NFT_CONTINUE, which rules of others end with, the zero Verdict.
+// tracedVerdict returns the zero Verdict for NFT_CONTINUE, with which rules of other programs end.
 func tracedVerdict(v nft.Verdict) nft.Verdict {
 	if v.Kind == kernel.VerdictOf(unix.NFT_CONTINUE) {
 		return nft.Verdict{}
@@ -138,8 +138,8 @@ func familyName(n uint8) string {
 	return fmt.Sprintf("family-%d", n)
 }
 
-// decodeHeaders reads the addresses and ports of a packet: the first bytes of its IP header (RFC 791 section 3.1, RFC
-// 8200 section 3) and of that of TCP, UDP or SCTP, which begin with the ports.
+// decodeHeaders decodes the addresses and ports of a packet from the beginning of its IP header (RFC 791 section 3.1, RFC
+// 8200 section 3) and of its TCP, UDP or SCTP header, which begins with the ports.
 func decodeHeaders(p *Packet, network, transport []byte) {
 	var source, destination []byte
 	switch {
@@ -159,15 +159,15 @@ func decodeHeaders(p *Packet, network, transport []byte) {
 	p.Source, p.Destination = netip.AddrPortFrom(from, ports[0]), netip.AddrPortFrom(to, ports[1])
 }
 
-// interfaceName asks for the name of an interface of the socket's own namespace, which any socket can be asked
-// (netdevice(7), SIOCGIFNAME); a number if it is gone.
-func (t *Listener) interfaceName(index uint32) string {
+// interfaceName returns the name of an interface in the socket's network namespace, or its index if the interface no longer
+// exists. Any socket can ask (netdevice(7), SIOCGIFNAME).
+func (l *Listener) interfaceName(index uint32) string {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return fmt.Sprint(index)
 	}
 	ifr.SetUint32(index)
-	cerr := t.nl.Raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) })
+	cerr := l.nl.Raw.Control(func(fd uintptr) { err = unix.IoctlIfreq(int(fd), unix.SIOCGIFNAME, ifr) })
 	if errors.Join(err, cerr) != nil {
 		return fmt.Sprint(index)
 	}

@@ -7,83 +7,88 @@ import (
 	"nfproxy/nft"
 )
 
-// Journey is what became of the first packet of one connection. Its JSON form is what `nfproxy trace -o json` prints.
+// PacketTrace is the way of the first packet of one connection, and its end. Its JSON form is what `nfproxy trace -o json`
+// prints.
 type PacketTrace struct {
-	// Service is the port of the Service that the packet came to, "namespace/name:port"; empty if it is none's.
+	// Service is the Service port of the packet's destination, "namespace/name:port"; empty if there is none.
 	Service     string         `json:"service,omitempty"`
 	Protocol    string         `json:"protocol"`
 	Source      netip.AddrPort `json:"source"`
 	Destination netip.AddrPort `json:"destination"`
-	// In and Out are the interfaces it came in and went out by; empty for this machine.
+	// In and Out are the incoming and outgoing interfaces. In is empty for a packet of this machine, Out for a packet
+	// that is delivered to it.
 	In    string `json:"in,omitempty"`
 	Out   string `json:"out,omitempty"`
 	Steps []Step `json:"steps"`
-	// Outcome is that of nft.Trace: accepted, dropped, reset or unreachable; or Unknown.
+	// Outcome is that of nft.Simulate, accepted, dropped, reset or unreachable; or Unknown.
 	Outcome string `json:"outcome"`
-	// Endpoint is where it went if that is not where it came to.
+	// Endpoint is the translated destination, invalid if the destination was not translated.
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"`
-	// NewSource is what its source was replaced by, by whomever; Masqueraded that one of our rules did it.
+	// NewSource is the translated source, whichever program translated it. Masqueraded reports whether a rule of nfproxy
+	// did.
 	Masqueraded bool           `json:"masqueraded"`
 	NewSource   netip.AddrPort `json:"newSource,omitzero"`
 }
 
-// Unknown is the outcome of a packet of which nothing more was heard: it was dropped outside of nftables, or waits in a
-// queue.
+// Unknown is the outcome of a packet whose last event did not arrive: it was dropped outside nftables, or a program holds
+// it in a queue.
 const Unknown = "unknown"
 
-// Step is one rule whose matches held, or the end of a chain.
+// Step is a rule that matched, or the verdict at the end of a chain.
 type Step struct {
 	Family string `json:"family"`
 	Table  string `json:"table"`
 	Chain  string `json:"chain"`
-	// Rule is the rule as nft writes it if it is ours, "policy" or "end of chain" if it is none, else empty.
+	// Rule is the rule in nft's syntax if it is nfproxy's, "policy" or "end of chain" for an event without a rule, and
+	// empty for a rule of another program.
 	Rule    string `json:"rule,omitempty"`
 	Verdict string `json:"verdict"`
 }
 
-// Ours says whether the step is in one of our tables.
+// Ours reports whether the step is in one of nfproxy's tables.
 func (s Step) Ours() bool { return (s.Family == "ip" || s.Family == "ip6") && s.Table == "nfproxy" }
 
-// ruleOf finds a rule of our tables by its handle. It says false for rules of others and those that are gone.
+// ruleOf finds the rule of an event by its handle. It returns false for rules of other programs and for rules deleted
+// before they could be read.
 type ruleOf func(e Event) (nft.Rule, bool)
 
-// tell makes a Journey of a packet's events.
-func tell(events []Event, marker string, rule ruleOf) PacketTrace {
+// newPacketTrace returns the trace of the packet whose events these are; tracer is the name of the tracer's table.
+func newPacketTrace(events []Event, tracer string, rule ruleOf) PacketTrace {
 	first, last := events[0], events[len(events)-1]
-	j := PacketTrace{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
+	p := PacketTrace{Protocol: first.Packet.Protocol.String(), Source: first.Packet.Source, Destination: first.Packet.Destination,
 		In: first.Packet.In, Steps: []Step{}, Outcome: Unknown}
 	for _, e := range events {
 		if strings.HasPrefix(e.Table, TablePrefix) {
 			continue
 		}
 		r, known := rule(e)
-		j.Steps = append(j.Steps, step(e, r, known))
+		p.Steps = append(p.Steps, newStep(e, r, known))
 		if _, ok := r.Do.(nft.Masquerade); ok {
-			j.Masqueraded = true
+			p.Masqueraded = true
 		}
 		if e.Verdict.Kind == nft.Drop {
-			j.Outcome = dropped(r)
+			p.Outcome = dropOutcome(r)
 		}
 	}
-	if last.GotThrough(marker) {
-		j.through(last.Packet)
+	if last.Passed(tracer) {
+		p.accept(last.Packet)
 	}
-	return j
+	return p
 }
 
-// through fills in how the packet looked at the end.
-func (j *PacketTrace) through(p Packet) {
-	j.Outcome, j.Out = nft.Accepted.String(), p.Out
-	if p.Destination != j.Destination {
-		j.Endpoint = p.Destination
+// accept sets the outcome of a packet that passed all chains and then looked like last.
+func (p *PacketTrace) accept(last Packet) {
+	p.Outcome, p.Out = nft.Accepted.String(), last.Out
+	if last.Destination != p.Destination {
+		p.Endpoint = last.Destination
 	}
-	if p.Source != j.Source {
-		j.NewSource = p.Source
+	if last.Source != p.Source {
+		p.NewSource = last.Source
 	}
 }
 
-// dropped is what a rule that ends a packet's way does.
-func dropped(r nft.Rule) string {
+// dropOutcome is the outcome of a packet that the rule drops or rejects.
+func dropOutcome(r nft.Rule) string {
 	reject, ok := r.Do.(nft.Reject)
 	switch {
 	case !ok:
@@ -94,7 +99,7 @@ func dropped(r nft.Rule) string {
 	return nft.Unreachable.String()
 }
 
-func step(e Event, r nft.Rule, known bool) Step {
+func newStep(e Event, r nft.Rule, known bool) Step {
 	s := Step{Family: e.Family, Table: e.Table, Chain: e.Chain, Verdict: verdictText(e.Verdict)}
 	switch {
 	case e.Kind == PolicyEvent:
@@ -116,7 +121,7 @@ func verdictText(v nft.Verdict) string {
 	return strings.TrimSpace(v.String())
 }
 
-// familyOf is the family of an event in one of our tables.
+// familyOf is the family of an event in one of nfproxy's tables.
 func familyOf(e Event) nft.Family {
 	if e.Family == nft.IPv6.String() {
 		return nft.IPv6

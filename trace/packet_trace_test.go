@@ -8,9 +8,10 @@ import (
 	"nfproxy/nft"
 )
 
-const marker = TablePrefix + "1"
+// tracer is the name of the tests' tracer table.
+const tracer = TablePrefix + "1"
 
-// The events of tests, as the kernel sends them.
+// event returns an event as the kernel sends it: of the rule, or of the chain's policy if rule is 0.
 func event(id uint32, family, table, chain string, rule uint64, v nft.Verdict) Event {
 	e := Event{ID: id, Kind: RuleEvent, Family: family, Table: table, Chain: chain, Rule: rule, Verdict: v}
 	if rule == 0 {
@@ -25,7 +26,7 @@ func seen(e Event, source, destination string) Event {
 }
 
 func begin(id uint32) Event {
-	return seen(event(id, "inet", marker, TracingChain, 7, nft.Verdict{}), "10.0.0.9:1000", "10.96.0.1:80")
+	return seen(event(id, "inet", tracer, TracingChain, 7, nft.Verdict{}), "10.0.0.9:1000", "10.96.0.1:80")
 }
 
 func ours(id uint32, chain string, rule uint64, v nft.Verdict) Event {
@@ -33,10 +34,10 @@ func ours(id uint32, chain string, rule uint64, v nft.Verdict) Event {
 }
 
 func leave(id uint32, source, destination string) Event {
-	return seen(event(id, "inet", marker, LeavingChain, 0, nft.Verdict{Kind: nft.Accept}), source, destination)
+	return seen(event(id, "inet", tracer, LeavingChain, 0, nft.Verdict{Kind: nft.Accept}), source, destination)
 }
 
-// rules are those of the tests' tables.
+// rules is a ruleOf for the tests' tables.
 func rules(e Event) (nft.Rule, bool) {
 	if !e.Is(nft.TableID{Family: nft.IPv4, Name: "nfproxy"}) || e.Kind != RuleEvent {
 		return nft.Rule{}, false
@@ -51,8 +52,8 @@ func rules(e Event) (nft.Rule, bool) {
 	return r, ok
 }
 
-// TestJourney: the words for what becomes of packets.
-func TestJourney(t *testing.T) {
+// TestPacketTrace: the text of each outcome of a packet.
+func TestPacketTrace(t *testing.T) {
 	accept, drop := nft.Verdict{Kind: nft.Accept}, nft.Verdict{Kind: nft.Drop}
 	jump := ours(1, "prerouting", 1, nft.GotoChain("dispatch"))
 	for name, c := range map[string]struct {
@@ -60,40 +61,40 @@ func TestJourney(t *testing.T) {
 		want   string
 	}{
 		"to an endpoint": {[]Event{begin(1), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")},
-			"  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, its source kept\n"},
+			"  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, source unchanged\n"},
 		"masqueraded": {[]Event{begin(1), ours(1, "masquerade-all", 2, accept), leave(1, "192.0.2.1:5", "10.1.0.2:8080")},
 			"  ip nfproxy  masquerade-all  masquerade fully-random: accept\n  = to 10.1.0.2:8080, masqueraded as 192.0.2.1:5\n"},
-		"masqueraded by others": {[]Event{begin(1), event(1, "inet", "theirs", "out", 9, accept), leave(1, "192.0.2.1:5", "10.1.0.2:8080")},
-			"  inet theirs  out  accept\n  = to 10.1.0.2:8080, its source replaced by 192.0.2.1:5, not by nfproxy\n"},
+		"source translated by another program": {[]Event{begin(1), event(1, "inet", "theirs", "out", 9, accept), leave(1, "192.0.2.1:5", "10.1.0.2:8080")},
+			"  inet theirs  out  accept\n  = to 10.1.0.2:8080, source translated to 192.0.2.1:5 by another program\n"},
 		"not translated": {[]Event{begin(1), ours(1, "prerouting", 0, accept), leave(1, "10.0.0.9:1000", "10.96.0.1:80")},
-			"  ip nfproxy  prerouting  policy: accept\n  = not translated, its source kept\n"},
+			"  ip nfproxy  prerouting  policy: accept\n  = not translated, source unchanged\n"},
 		"reset": {[]Event{begin(1), ours(1, "refuse", 3, drop)},
-			"  ip nfproxy  refuse  reject with tcp reset: drop\n  = refused with a TCP reset by ip nfproxy refuse\n"},
+			"  ip nfproxy  refuse  reject with tcp reset: drop\n  = refused with a TCP reset in ip nfproxy refuse\n"},
 		"unreachable": {[]Event{begin(1), ours(1, "refuse", 4, drop)},
-			"  ip nfproxy  refuse  reject: drop\n  = refused with ICMP port unreachable by ip nfproxy refuse\n"},
+			"  ip nfproxy  refuse  reject: drop\n  = refused with ICMP port unreachable in ip nfproxy refuse\n"},
 		"dropped": {[]Event{begin(1), ours(1, "dispatch", 5, drop)},
-			"  ip nfproxy  dispatch  drop\n  = dropped by ip nfproxy dispatch\n"},
-		"dropped by others": {[]Event{begin(1), event(1, "ip", "theirs", "forward", 0, drop)},
-			"  ip theirs  forward  policy: drop\n  = dropped by ip theirs forward\n"},
+			"  ip nfproxy  dispatch  drop\n  = dropped in ip nfproxy dispatch\n"},
+		"dropped by another program": {[]Event{begin(1), event(1, "ip", "theirs", "forward", 0, drop)},
+			"  ip theirs  forward  policy: drop\n  = dropped in ip theirs forward\n"},
 		"a rule that is gone": {[]Event{begin(1), ours(1, "dispatch", 99, drop)},
-			"  ip nfproxy  dispatch  a rule that is gone: drop\n  = dropped by ip nfproxy dispatch\n"},
-		"lost":               {[]Event{begin(1)}, "  = nothing more was heard of it: it was dropped outside of nftables, or waits in a queue\n"},
-		"a marker of others": {[]Event{begin(1), event(1, "inet", TablePrefix+"2", "first", 3, accept), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")}, "  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, its source kept\n"},
+			"  ip nfproxy  dispatch  a rule that is gone: drop\n  = dropped in ip nfproxy dispatch\n"},
+		"unknown":        {[]Event{begin(1)}, "  = outcome unknown: the packet was dropped outside nftables, or a program holds it in a queue\n"},
+		"another tracer": {[]Event{begin(1), event(1, "inet", TablePrefix+"2", "first", 3, accept), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")}, "  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, source unchanged\n"},
 	} {
 		var text strings.Builder
-		if err := tell(c.events, marker, rules).Print(&text); err != nil {
+		if err := newPacketTrace(c.events, tracer, rules).Print(&text); err != nil {
 			t.Fatal(err)
 		}
-		want := "10.0.0.9:1000 > 10.96.0.1:80/tcp, in by eth0: no Service's\n" + c.want + "\n"
+		want := "10.0.0.9:1000 > 10.96.0.1:80/tcp, received on eth0: no Service\n" + c.want + "\n"
 		if text.String() != want {
 			t.Errorf("%s:\n%s\nnot\n%s", name, text.String(), want)
 		}
 	}
 }
 
-// TestPackets: events of several packets at once are told apart; what others marked is left alone.
+// TestPackets: interleaved events are grouped by packet; packets that other programs trace are ignored.
 func TestPackets(t *testing.T) {
-	p := newPackets(marker)
+	p := newPackets(tracer)
 	add := func(e Event, began bool, ended int) [][]Event {
 		t.Helper()
 		packets, b := p.add(e)
@@ -103,7 +104,7 @@ func TestPackets(t *testing.T) {
 		return packets
 	}
 	drop := ours(1, "dispatch", 5, nft.Verdict{Kind: nft.Drop})
-	add(drop, false, 0) // somebody else's
+	add(drop, false, 0) // traced by another program
 	add(begin(1), true, 0)
 	add(begin(2), true, 0)
 	add(ours(2, "prerouting", 1, nft.GotoChain("dispatch")), false, 0)
@@ -113,7 +114,7 @@ func TestPackets(t *testing.T) {
 	add(drop, false, 0) // after its end
 	add(begin(2), true, 1)
 	if got := p.idle(); len(got) != 0 {
-		t.Errorf("%d idle, and all were just heard of", len(got))
+		t.Errorf("%d packets are idle, but all had events", len(got))
 	}
 	add(begin(3), true, 0)
 	if got := p.idle(); len(got) != 1 || got[0][0].ID != 2 {
@@ -123,14 +124,14 @@ func TestPackets(t *testing.T) {
 		t.Errorf("the rest: %v", got)
 	}
 	if len(p.open)+len(p.order)+len(p.early) != 0 {
-		t.Errorf("it keeps %+v", p)
+		t.Errorf("packets are left: %+v", p)
 	}
 }
 
-// TestPacketMarkedBefore: somebody else marked the packet first, so that the kernel shows it before our rule marks it.
-func TestPacketMarkedBefore(t *testing.T) {
-	p := newPackets(marker)
-	p.add(seen(event(1, "inet", marker, "prerouting", 3, nft.GotoChain("first")), "10.0.0.9:1000", "10.96.0.1:80"))
+// TestPacketTracedBefore: if another program traces a packet already, the kernel reports its header before the tracer's rule.
+func TestPacketTracedBefore(t *testing.T) {
+	p := newPackets(tracer)
+	p.add(seen(event(1, "inet", tracer, "prerouting", 3, nft.GotoChain("first")), "10.0.0.9:1000", "10.96.0.1:80"))
 	bare := begin(1)
 	bare.Packet = Packet{}
 	p.add(bare)
@@ -138,9 +139,9 @@ func TestPacketMarkedBefore(t *testing.T) {
 	if len(got) != 1 || got[0][0].Packet.Destination.String() != "10.96.0.1:80" {
 		t.Errorf("%+v", got)
 	}
-	p.add(seen(event(2, "inet", marker, "prerouting", 3, nft.GotoChain("first")), "10.0.0.9:1000", "10.96.0.9:80"))
-	p.add(event(2, "inet", marker, "prerouting", 0, nft.Verdict{Kind: nft.Accept}))
+	p.add(seen(event(2, "inet", tracer, "prerouting", 3, nft.GotoChain("first")), "10.0.0.9:1000", "10.96.0.9:80"))
+	p.add(event(2, "inet", tracer, "prerouting", 0, nft.Verdict{Kind: nft.Accept}))
 	if len(p.early) != 0 {
-		t.Errorf("it keeps packets that were not marked: %v", p.early)
+		t.Errorf("packets without the tracer's rule are left: %v", p.early)
 	}
 }

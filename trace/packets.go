@@ -1,31 +1,31 @@
 package trace
 
-// packets puts events together by packet: from the rule that marked it to the last there is of it. Packets that others
-// marked are none of its business.
+// packets groups trace events by packet, from the event with which the tracer switches tracing on to the packet's last. It
+// ignores packets that only other programs trace.
 type packets struct {
-	marker string // our marker's table
+	tracer string // the name of the tracer's table
 	open   map[uint32]*packet
-	order  []uint32 // of open, as they began
-	// early has the packets that somebody else marked before, as they came to our marker's table: the kernel shows a
-	// packet in the first event of a base chain, and the rule that marks is then not the first.
+	order  []uint32 // the IDs in open, in the order in which the packets began
+	// early holds packets that another program traced before they came to the tracer's table. The kernel reports a
+	// packet's header in the first event of a base chain, and for these that event precedes the tracer's rule.
 	early map[uint32]Packet
 }
 
-// packet is one on its way.
+// packet is a packet that has not ended yet.
 type packet struct {
 	events []Event
-	quiet  bool // nothing was heard of it since the last call of idle
+	quiet  bool // no event since the last call of idle
 }
 
-func newPackets(marker string) *packets {
-	return &packets{marker: marker, open: make(map[uint32]*packet), early: make(map[uint32]Packet)}
+func newPackets(tracer string) *packets {
+	return &packets{tracer: tracer, open: make(map[uint32]*packet), early: make(map[uint32]Packet)}
 }
 
-// add takes an event and returns the packets that have ended: the event's own, or one of the same ID that was never seen
-// to end. began says that the event is the first of a packet.
+// add takes an event and returns the packets that have ended: the packet of the event, or an earlier packet with the same
+// ID whose end was not seen. began reports whether the event is the first of a packet.
 func (p *packets) add(e Event) (ended [][]Event, began bool) {
-	p.note(e)
-	if began = e.Begins(p.marker); began {
+	p.noteEarly(e)
+	if began = e.Begins(p.tracer); began {
 		e.Packet = p.early[e.ID]
 		delete(p.early, e.ID)
 		if old := p.open[e.ID]; old != nil {
@@ -39,17 +39,17 @@ func (p *packets) add(e Event) (ended [][]Event, began bool) {
 	}
 	known.events, known.quiet = append(known.events, e), false
 	delete(p.early, e.ID)
-	if e.Ends(p.marker) {
+	if e.Ends(p.tracer) {
 		ended = append(ended, p.end(e.ID))
 	}
 	return ended, began
 }
 
-// note keeps how a packet looked when it came to our marker's table, as long as it is there: a base chain ends with its
-// policy.
-func (p *packets) note(e Event) {
+// noteEarly keeps the header of a packet while the packet is in the tracer's table: the event of the base chain's policy
+// is the last there.
+func (p *packets) noteEarly(e Event) {
 	switch {
-	case e.Family != "inet" || e.Table != p.marker:
+	case e.Family != "inet" || e.Table != p.tracer:
 	case e.Kind == PolicyEvent:
 		delete(p.early, e.ID)
 	case e.Packet.Protocol != 0:
@@ -57,7 +57,7 @@ func (p *packets) note(e Event) {
 	}
 }
 
-// end forgets a packet and returns its events.
+// end removes a packet and returns its events.
 func (p *packets) end(id uint32) []Event {
 	events := p.open[id].events
 	delete(p.open, id)
@@ -70,7 +70,7 @@ func (p *packets) end(id uint32) []Event {
 	return events
 }
 
-// idle ends the packets of which nothing was heard since the last call.
+// idle ends the packets that had no event since the last call.
 func (p *packets) idle() (ended [][]Event) {
 	for _, id := range append([]uint32(nil), p.order...) {
 		if p.open[id].quiet {
@@ -82,5 +82,5 @@ func (p *packets) idle() (ended [][]Event) {
 	return ended
 }
 
-// rest ends all.
+// rest ends all packets.
 func (p *packets) rest() [][]Event { return append(p.idle(), p.idle()...) }

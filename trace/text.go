@@ -9,73 +9,73 @@ import (
 	"nfproxy/nft"
 )
 
-// Print writes a journey for people: what came, a line for each step, what became of it.
-func (j PacketTrace) Print(w io.Writer) error {
-	from := "from this machine"
-	if j.In != "" {
-		from = "in by " + j.In
+// Print writes the packet trace as text: the packet, one line for each step, and the outcome.
+func (p PacketTrace) Print(w io.Writer) error {
+	from := "sent by this node"
+	if p.In != "" {
+		from = "received on " + p.In
 	}
-	service := j.Service
+	service := p.Service
 	if service == "" {
-		service = "no Service's"
+		service = "no Service"
 	}
-	fmt.Fprintf(w, "%s > %s/%s, %s: %s\n", j.Source, j.Destination, j.Protocol, from, service)
+	fmt.Fprintf(w, "%s > %s/%s, %s: %s\n", p.Source, p.Destination, p.Protocol, from, service)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, s := range j.Steps {
+	for _, s := range p.Steps {
 		fmt.Fprintf(t, "  %s %s\t%s\t%s\n", s.Family, s.Table, s.Chain, s.text())
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "  = %s\n\n", j.end())
+	_, err := fmt.Fprintf(w, "  = %s\n\n", p.outcomeText())
 	return err
 }
 
-// end says what became of the packet.
-func (j PacketTrace) end() string {
-	switch j.Outcome {
+func (p PacketTrace) outcomeText() string {
+	switch p.Outcome {
 	case nft.Accepted.String():
-		return j.where() + ", " + j.source()
+		return p.destinationText() + ", " + p.sourceText()
 	case Unknown:
-		return "nothing more was heard of it: it was dropped outside of nftables, or waits in a queue"
+		return "outcome unknown: the packet was dropped outside nftables, or a program holds it in a queue"
 	case nft.Reset.String():
-		return "refused with a TCP reset by " + j.by()
+		return "refused with a TCP reset in " + p.lastChain()
 	case nft.Unreachable.String():
-		return "refused with ICMP port unreachable by " + j.by()
+		return "refused with ICMP port unreachable in " + p.lastChain()
 	}
-	return j.Outcome + " by " + j.by()
+	return p.Outcome + " in " + p.lastChain()
 }
 
-func (j PacketTrace) where() string {
+func (p PacketTrace) destinationText() string {
 	text := "not translated"
-	if j.Endpoint.IsValid() {
-		text = "to " + j.Endpoint.String()
+	if p.Endpoint.IsValid() {
+		text = "to " + p.Endpoint.String()
 	}
-	if j.Out != "" {
-		text += ", out by " + j.Out
+	if p.Out != "" {
+		text += ", sent on " + p.Out
 	}
 	return text
 }
 
-func (j PacketTrace) source() string {
+func (p PacketTrace) sourceText() string {
 	switch {
-	case j.Masqueraded && j.NewSource.IsValid():
-		return "masqueraded as " + j.NewSource.String()
-	case j.Masqueraded:
-		return "masqueraded, which left its source as it was"
-	case j.NewSource.IsValid():
-		return "its source replaced by " + j.NewSource.String() + ", not by nfproxy"
+	case p.Masqueraded && p.NewSource.IsValid():
+		return "masqueraded as " + p.NewSource.String()
+	case p.Masqueraded:
+		return "masqueraded, source unchanged"
+	case p.NewSource.IsValid():
+		return "source translated to " + p.NewSource.String() + " by another program"
 	}
-	return "its source kept"
+	return "source unchanged"
 }
 
-// by is where the last step was.
-func (j PacketTrace) by() string {
-	s := j.Steps[len(j.Steps)-1]
+// lastChain names the chain of the last step.
+func (p PacketTrace) lastChain() string {
+	s := p.Steps[len(p.Steps)-1]
 	return fmt.Sprintf("%s %s %s", s.Family, s.Table, s.Chain)
 }
 
-// text is the rule and its verdict, which is the verdict alone where there is no rule to name and where the rule says it.
+// text is the rule and its verdict. It is the verdict alone if no rule is known, and the rule alone if that ends with the
+// verdict.
 func (s Step) text() string {
 	switch {
 	case s.Rule == "":

@@ -15,50 +15,49 @@ import (
 	"nfproxy/nft"
 )
 
-// Tracing says which packets a Tracer has the kernel trace: the first packets of new connections.
+// Tracing selects the packets that a Tracer traces: first packets of new connections.
 type Tracing struct {
-	// To are the destinations, as clients address them.
+	// To are the destinations, before translation.
 	To []Destination
-	// From, if valid, is the prefix that the clients' addresses are in.
+	// From, if valid, is the prefix that the sources are in.
 	From netip.Prefix
-	// Count is how many packets are traced at most, MaxTraced at most.
+	// Count is the largest number of packets to trace, 1 to MaxTraced.
 	Count uint32
-	// Timeout is how long packets are traced, whatever becomes of this process.
+	// Timeout is when tracing ends, even if this process was killed.
 	Timeout time.Duration
 }
 
-// Destination is an address, a port and a protocol.
+// Destination is an address, a port and a protocol: a frontend, or an address and port that no Service has.
 type Destination struct {
-	Protocol nft.Protocol
 	netip.AddrPort
+	Protocol nft.Protocol
 }
 
 // String returns "address:port/protocol".
 func (d Destination) String() string { return d.AddrPort.String() + "/" + d.Protocol.String() }
 
-// MaxTraced is the largest Count: the kernel keeps Count weeks in nanoseconds (nft_limit_init in
+// MaxTraced is the largest Count: the kernel stores Count weeks in nanoseconds (nft_limit_init in
 // net/netfilter/nft_limit.c).
 const MaxTraced = 10_000
 
-// Tracer is a table whose rules switch tracing on for packets. It exists until Close, or until this process ends.
+// Tracer is a table whose rules switch tracing on (nftrace). It exists until Close or the end of this process.
 type Tracer struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	sets  map[nft.Family]*nftables.Set
-	// chains by their names.
-	chains map[string]*nftables.Chain
+	conn   *nftables.Conn
+	table  *nftables.Table
+	sets   map[nft.Family]*nftables.Set
+	chains map[string]*nftables.Chain // by name
 }
 
 // StartTracer begins to trace in the calling thread's network namespace.
 //
-// The table has family inet, so that Count holds for both families together. The port ID of the socket is part of its
-// name: no other socket of the namespace has the same. The socket owns the table: nobody else can change it, and the
+// The table has the family inet, so that Count holds for both families together. Its name ends with the port ID of the
+// netlink socket, which is unique in the namespace. The socket owns the table: other programs cannot change it, and the
 // kernel removes it when the socket is closed, even if the process is killed (NFT_TABLE_F_OWNER, nft_rcv_nl_event in
-// net/netfilter/nf_tables_api.c, Linux 5.12). On an older kernel Close removes the table; after a SIGKILL it stays, but
-// has no effect after the Timeout.
+// net/netfilter/nf_tables_api.c, Linux 5.12). On an older kernel Close removes the table; after a SIGKILL the table
+// remains, but traces nothing after the Timeout.
 func StartTracer(what Tracing) (*Tracer, error) {
 	if what.Count == 0 || what.Count > MaxTraced {
-		return nil, fmt.Errorf("trace %d packets: the count is 1 to %d", what.Count, MaxTraced)
+		return nil, fmt.Errorf("trace %d packets: the count must be 1 to %d", what.Count, MaxTraced)
 	}
 	c, err := nftables.New(nftables.AsLasting())
 	if err != nil {
@@ -81,14 +80,14 @@ func StartTracer(what Tracing) (*Tracer, error) {
 	return t, nil
 }
 
-// Table is the name of the table, whose family is inet.
+// Table returns the name of the table. Its family is inet.
 func (t *Tracer) Table() string { return t.table.Name }
 
 // Close removes the table, if it still exists.
 func (t *Tracer) Close() error {
 	t.conn.DelTable(t.table)
 	err := t.conn.Flush()
-	if errors.Is(err, unix.ENOENT) { // a table without an owner can be removed by others
+	if errors.Is(err, unix.ENOENT) { // other programs can remove a table without an owner
 		err = nil
 	}
 	if err != nil {
@@ -103,9 +102,9 @@ func (t *Tracer) Close() error {
 //		flags owner
 //		set to-ip { type ipv4_addr . inet_proto . inet_service; flags timeout; elements = { … timeout 30s } }
 //		set to-ip6 …
-//		chain marks { limit rate 1/week burst 10 packets meta nftrace set 1 }
+//		chain tracing { limit rate 1/week burst 10 packets meta nftrace set 1 }
 //		chain first {
-//			ip saddr 10.0.0.0/8 ip daddr . meta l4proto . th dport @to-ip ct status ! confirmed goto marks
+//			ip saddr 10.0.0.0/8 ip daddr . meta l4proto . th dport @to-ip ct status ! confirmed goto tracing
 //			…
 //		}
 //		chain prerouting { type filter hook prerouting priority -199; policy accept; goto first }
@@ -123,22 +122,22 @@ func (t *Tracer) add(what Tracing) error {
 	}
 	t.addChain(TracingChain, nil, 0)
 	t.addChain("first", nil, 0)
-	t.addChain("prerouting", nftables.ChainHookPrerouting, afterTracking)
-	t.addChain("output", nftables.ChainHookOutput, afterTracking)
+	t.addChain("prerouting", nftables.ChainHookPrerouting, afterConntrack)
+	t.addChain("output", nftables.ChainHookOutput, afterConntrack)
 	t.addChain(LeavingChain, nftables.ChainHookPostrouting, last)
 	t.addChain(ArrivingChain, nftables.ChainHookInput, last)
 	t.addRules(what)
 	return t.conn.Flush()
 }
 
-// Priorities of the base chains (include/uapi/linux/netfilter_ipv4.h): after connection tracking, at -200, which knows
-// whether a packet is the first of a connection; and after all others.
+// Priorities of the base chains (include/uapi/linux/netfilter_ipv4.h): after connection tracking at -200, which tells
+// whether a packet is the first of a connection; and after all other chains.
 const (
-	afterTracking nftables.ChainPriority = -199
-	last          nftables.ChainPriority = math.MaxInt32 - 1
+	afterConntrack nftables.ChainPriority = -199
+	last           nftables.ChainPriority = math.MaxInt32 - 1
 )
 
-// addChain adds a chain, a base chain if it has a hook.
+// addChain adds a chain; with a hook, a base chain.
 func (t *Tracer) addChain(name string, hook *nftables.ChainHook, priority nftables.ChainPriority) {
 	c := &nftables.Chain{Table: t.table, Name: name}
 	if hook != nil {
@@ -148,7 +147,7 @@ func (t *Tracer) addChain(name string, hook *nftables.ChainHook, priority nftabl
 	t.chains[name] = t.conn.AddChain(c)
 }
 
-// addDestinations adds the set of a family's destinations, whose elements expire after the Timeout.
+// addDestinations adds the set of one family's destinations. The elements expire after the Timeout.
 func (t *Tracer) addDestinations(f nft.Family, what Tracing) error {
 	addr := nftables.TypeIPAddr
 	if f == nft.IPv6 {
@@ -176,8 +175,7 @@ func (t *Tracer) addRules(what Tracing) {
 	add := func(chain string, exprs ...expr.Any) {
 		t.conn.AddRule(&nftables.Rule{Table: t.table, Chain: t.chains[chain], Exprs: exprs})
 	}
-	// The limit's bucket holds Count packets at first; a week later it would hold one more (nft_limit_eval in
-	// net/netfilter/nft_limit.c).
+	// The limit admits Count packets at first, and one more after a week (nft_limit_eval in net/netfilter/nft_limit.c).
 	add(TracingChain, &expr.Limit{Type: expr.LimitTypePkts, Rate: 1, Unit: expr.LimitTimeWeek, Burst: what.Count},
 		&expr.Immediate{Register: reg, Data: []byte{1}},
 		&expr.Meta{Key: expr.MetaKeyNFTRACE, SourceRegister: true, Register: reg})
@@ -191,15 +189,14 @@ func (t *Tracer) addRules(what Tracing) {
 	}
 }
 
-// reg is the first register of 16 bytes; a lookup reads its key from there on.
+// reg is the first 16-byte register. A lookup reads its key from this register on.
 const reg = unix.NFT_REG_1
 
-// ipsConfirmed is IPS_CONFIRMED of include/uapi/linux/netfilter/nf_conntrack_common.h: set for a connection whose first
-// packet got through.
+// ipsConfirmed is IPS_CONFIRMED of include/uapi/linux/netfilter/nf_conntrack_common.h. It is set for a connection whose
+// first packet passed all hooks.
 const ipsConfirmed = 1 << 3
 
-// matchFirst matches packets that begin connections to a destination of the family: exactly those that chains of type nat
-// see.
+// matchFirst matches first packets of connections to a destination of the family: the packets that chains of type nat see.
 func (t *Tracer) matchFirst(f nft.Family, from netip.Prefix) []expr.Any {
 	source, destination, size := uint32(12), uint32(16), uint32(4) // struct iphdr
 	if f == nft.IPv6 {
@@ -215,7 +212,7 @@ func (t *Tracer) matchFirst(f nft.Family, from netip.Prefix) []expr.Any {
 	if from.IsValid() {
 		exprs = append(append(exprs, network(source, reg)), matchPrefix(from.Masked())...)
 	}
-	after := unix.NFT_REG32_00 + size/4 // the 4-byte register that follows the address in the key
+	after := unix.NFT_REG32_00 + size/4 // the 4-byte register after the address
 	return append(exprs,
 		network(destination, reg),
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: after},

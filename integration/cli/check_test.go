@@ -14,7 +14,7 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-// TestCheckWithoutPrivilege: who may not program nftables gets the report, with that in it, and exit code 1.
+// TestCheckWithoutPrivilege: without CAP_NET_ADMIN, the check reports that and its other findings, with exit code 1.
 func TestCheckWithoutPrivilege(t *testing.T) {
 	cmd := cluster.Command(t, "check")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER}
@@ -22,23 +22,23 @@ func TestCheckWithoutPrivilege(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"problem  privileges             no access to nftables: CAP_NET_ADMIN is missing\n",
-		"what to do: run nfproxy as root, or grant it CAP_NET_ADMIN\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: problems found: 1\n"} {
+	for _, want := range []string{"problem  privileges             nftables cannot be read or changed without CAP_NET_ADMIN\n",
+		"what to do: run as root, or grant that capability\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: problems on this node: 1\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 }
 
-// TestCheckWithNetAdminAlone: with what nfproxy run needs and no more, the check says what it could not try out, and the
-// rest of it is made.
+// TestCheckWithNetAdminAlone: with CAP_NET_ADMIN, which nfproxy run needs, but without CAP_SYS_ADMIN, the check names what it
+// could not try out and makes the other checks.
 func TestCheckWithNetAdminAlone(t *testing.T) {
 	cmd := cluster.Command(t, "check")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	started := make(chan error)
 	go func() {
-		// Who is started from this thread has no such capability, root or not. The thread ends with the goroutine.
+		// A process started from this thread lacks the capability, even as root. The thread ends with the goroutine.
 		runtime.LockOSThread()
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0, 0, 0); err != nil {
 			started <- err
@@ -55,6 +55,6 @@ func TestCheckWithNetAdminAlone(t *testing.T) {
 		}
 	}
 	if strings.Contains(out.String(), "numgen") {
-		t.Errorf("the kernel was tried out:\n%s", out.String())
+		t.Errorf("kernel features were tried out without a namespace:\n%s", out.String())
 	}
 }

@@ -14,11 +14,11 @@ const (
 	dataPlaneStory    = "integration/cli/testdata/data-plane.txtar"
 )
 
-// shown is one thing that a document shows: a manifest, or a command and what it prints.
+// shown is a block of a document: a manifest, or a command and its output.
 type shown struct{ command, text string }
 
-// TestDataPlaneDocument: the document is the story, manifest by manifest and command by command, in the same order, and
-// shows nothing else. -update rewrites what it shows; the order and the commands are its author's.
+// TestDataPlaneDocument: the blocks of the document are the manifests, commands and outputs of the story, in the same order.
+// -update rewrites manifests and outputs, but not the order and the commands.
 func TestDataPlaneDocument(t *testing.T) {
 	text, err := os.ReadFile(dataPlaneDocument)
 	if err != nil {
@@ -33,19 +33,19 @@ func TestDataPlaneDocument(t *testing.T) {
 		}
 		is := p.shown()
 		if len(played) == 0 {
-			t.Fatalf("%s shows what the story does not play: %q", dataPlaneDocument, is)
+			t.Fatalf("%s has a block that is not in the story: %q", dataPlaneDocument, is)
 		}
 		if is.command != played[0].command {
-			t.Fatalf("%s shows %q, and the story goes on with %q", dataPlaneDocument, is, played[0])
+			t.Fatalf("%s has the block %q, but the story continues with %q", dataPlaneDocument, is, played[0])
 		}
 		if is != played[0] && !*update {
-			t.Errorf("%s: %s\n%s\nand is\n%s", dataPlaneDocument, is.command, is.text, played[0].text)
+			t.Errorf("%s: %s\n%s\nwant\n%s", dataPlaneDocument, is.command, is.text, played[0].text)
 		}
 		rewritten.WriteString(p.with(played[0]))
 		played = played[1:]
 	}
 	if len(played) > 0 {
-		t.Fatalf("%s does not show %q", dataPlaneDocument, played[0])
+		t.Fatalf("%s has no block %q", dataPlaneDocument, played[0])
 	}
 	if *update {
 		if err := os.WriteFile(dataPlaneDocument, []byte(rewritten.String()), 0o644); err != nil {
@@ -54,7 +54,7 @@ func TestDataPlaneDocument(t *testing.T) {
 	}
 }
 
-// TestReadmeShowsDataPlane: what the README shows of rules and elements stands in the document.
+// TestReadmeShowsDataPlane: the rules and elements in the README are in the document, too.
 func TestReadmeShowsDataPlane(t *testing.T) {
 	readme, err := os.ReadFile("README.md")
 	if err != nil {
@@ -67,14 +67,14 @@ func TestReadmeShowsDataPlane(t *testing.T) {
 	_, after, found := strings.Cut(string(readme), "\n    $ nfproxy dump")
 	block, _, _ := strings.Cut(after, "\n\n")
 	if !found || !strings.Contains(string(document), "\n    $ nfproxy dump"+block+"\n\n") {
-		t.Errorf("README.md shows what %s does not:%s", dataPlaneDocument, block)
+		t.Errorf("README.md has a block that %s has not:%s", dataPlaneDocument, block)
 	}
 }
 
-var aStep = regexp.MustCompile(`(?m)^cp (\S+) manifests/|^env (.*)$|^exec (sed .*)$|^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`)
+var storyStep = regexp.MustCompile(`(?m)^cp (\S+) manifests/|^env (.*)$|^exec (sed .*)$|^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`)
 
-// dataPlanePlayed is what the story shows: manifests that are put into the directory, variables, edits, and commands whose
-// output is compared as a whole.
+// dataPlanePlayed returns the blocks that the story implies: manifests copied into the directory, variables, edits, and
+// commands whose whole output is compared.
 func dataPlanePlayed(t *testing.T) []shown {
 	t.Helper()
 	story, err := txtar.ParseFile(dataPlaneStory)
@@ -86,7 +86,7 @@ func dataPlanePlayed(t *testing.T) []shown {
 		files[f.Name] = strings.ReplaceAll(strings.TrimSpace(string(f.Data)), "\t", "    ")
 	}
 	var all []shown
-	for _, m := range aStep.FindAllStringSubmatch(string(story.Comment), -1) {
+	for _, m := range storyStep.FindAllStringSubmatch(string(story.Comment), -1) {
 		switch manifest, variable, edit, command, output := m[1], m[2], m[3], m[4], m[5]; {
 		case manifest != "":
 			all = append(all, shown{text: files[manifest]})
@@ -101,13 +101,13 @@ func dataPlanePlayed(t *testing.T) []shown {
 	return all
 }
 
-// passage is a part of a document: an indented block, which shows something, or what stands between blocks.
+// passage is a part of a document: an indented block, or the text between blocks.
 type passage struct {
 	text  string
 	shows bool
 }
 
-// passages divides a document. A command begins a block, whatever is before it; empty lines belong to what they follow.
+// passages divides a document. A command begins a new block. Empty lines belong to the passage before them.
 func passages(document string) []passage {
 	var all []passage
 	for line := range strings.Lines(document) {
@@ -122,7 +122,7 @@ func passages(document string) []passage {
 	return all
 }
 
-// shown is what the block shows.
+// shown parses a block.
 func (p passage) shown() shown {
 	text := strings.TrimRight(strings.ReplaceAll("\n"+p.text, "\n    ", "\n")[1:], "\n")
 	if command, ok := strings.CutPrefix(text, "$ "); ok {
@@ -132,7 +132,7 @@ func (p passage) shown() shown {
 	return shown{text: text}
 }
 
-// with is the block if it shows something else.
+// with returns the block with other content.
 func (p passage) with(s shown) string {
 	text := s.text
 	if s.command != "" {

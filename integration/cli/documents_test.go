@@ -9,16 +9,12 @@ import (
 	"testing"
 
 	"golang.org/x/tools/txtar"
-
-	"nfproxy/render"
-
-	"nfproxy/report"
 )
 
-// asked finds what a document shows: commands, and what they print.
-var asked = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
+// commandBlock matches a command in a document, and its output.
+var commandBlock = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
 
-// TestDocumentsShowOutput: what documents show that a command prints, a story has seen it print.
+// TestDocumentsShowOutput: every output in the documents is the output of the same command in a story.
 func TestDocumentsShowOutput(t *testing.T) {
 	seen := outputs(t)
 	for name, least := range map[string]int{"explain": 5, "troubleshooting": 8} {
@@ -26,21 +22,21 @@ func TestDocumentsShowOutput(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the output before it
-		found := asked.FindAllStringSubmatch(blocks, -1)
+		blocks := strings.ReplaceAll(string(text), "\n    $ ", "\nshown:\n    $ ") // a command ends the previous output
+		found := commandBlock.FindAllStringSubmatch(blocks, -1)
 		for _, m := range found {
 			shown := strings.TrimSpace(regexp.MustCompile(`(?m)^    `).ReplaceAllString(m[2], ""))
 			if !slices.Contains(seen[m[1]], shown) {
-				t.Errorf("docs/%s.md: %s is shown to print\n%s\nand prints, in stories,\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
+				t.Errorf("docs/%s.md: the output of %s is\n%s\nbut in the stories\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
 			}
 		}
 		if len(found) < least {
-			t.Errorf("docs/%s.md shows %d commands: this is not how the document is read", name, len(found))
+			t.Errorf("docs/%s.md has only %d commands: the test does not parse the document correctly", name, len(found))
 		}
 	}
 }
 
-// outputs are what commands print in the stories, where it is compared as a whole.
+// outputs returns the outputs of the commands in the stories, where the whole output is compared.
 func outputs(t *testing.T) map[string][]string {
 	t.Helper()
 	stories, err := filepath.Glob("integration/cli/testdata/*.txtar")
@@ -62,45 +58,4 @@ func outputs(t *testing.T) map[string][]string {
 		}
 	}
 	return seen
-}
-
-// TestPrintable: nothing that the kernel or a cluster says can act on a terminal, or look like more lines or cells.
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"default/web:http":      "default/web:http",
-		"Grüße, 世界":             "Grüße, 世界",
-		"\x1b[2J\r\n\tx":        `\x1b[2J\r\n\tx`,
-		"%s%n%!d(BADFORMAT)":    "%s%n%!d(BADFORMAT)",
-		"a\u202eb\u200bc\u009b": `a\u202eb\u200bc\u009b`,
-		"\xff\xfe":              `\xff\xfe`,
-		"\ufffd":                "\ufffd",
-	} {
-		if got := report.Printable(in); got != want {
-			t.Errorf("%q becomes %q", in, got)
-		}
-	}
-}
-
-// TestExplainTextIsPrintable: whatever is in an explanation, its text has no more lines than it should.
-func TestExplainTextIsPrintable(t *testing.T) {
-	const evil = "\x1b]0;x\x07\nfrom\t%s\x00"
-	e := report.Explanation{
-		From:     report.Source{Interface: evil, Why: evil},
-		Service:  &report.ReachedPort{Namespace: evil, Name: evil, Port: evil, Kind: evil, Also: []report.OtherFrontend{{Kind: evil}}},
-		Why:      []render.Reason{evil},
-		Affinity: &report.Affinity{State: "remembered", Endpoint: evil},
-		Outcome:  evil,
-		Rules:    []report.Rule{{Chain: evil, Rule: evil, Result: evil}},
-		Problems: []string{evil},
-		Expected: &report.Expectation{Service: evil, Action: evil, Why: evil, Drift: report.Drift{Changes: 1, First: evil},
-			Endpoints: []report.JudgedEndpoint{{Node: evil, Why: evil}}},
-	}
-	var b strings.Builder
-	if err := report.WriteExplanation(&b, e); err != nil {
-		t.Fatal(err)
-	}
-	const lines = 6 + 3 + 3 + 3 // facts, rules, what should be, endpoints; the last three begin with an empty line
-	if got := strings.Count(b.String(), "\n"); got != lines || strings.ContainsAny(b.String(), "\x1b\x07\x00\t") {
-		t.Errorf("%d lines, not %d: %q", got, lines, b.String())
-	}
 }

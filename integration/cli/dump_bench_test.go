@@ -8,15 +8,14 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/cli"
+	"nfproxy/integration/cluster"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
-	"nfproxy/cli"
-	"nfproxy/integration/cluster"
 )
 
-// BenchmarkDump is nfproxy dump as a process, over Services of three endpoints: the time, and the most memory.
+// BenchmarkDump measures nfproxy dump as a process, with Services of three endpoints: the time and the peak memory.
 func BenchmarkDump(b *testing.B) {
 	b.Setenv("PATH", cluster.BuildAgent(b)+":"+os.Getenv("PATH"))
 	for _, n := range []int{10_000, 100_000} {
@@ -51,8 +50,8 @@ func BenchmarkDump(b *testing.B) {
 	}
 }
 
-// peak is the most memory that a process has used, seen some milliseconds before its end. (ru_maxrss is no less than what
-// the process that started it had in use: exec_mmap in fs/exec.c, Linux 6.18.)
+// peak returns the peak memory of a process, read at most some milliseconds before its end. (ru_maxrss is at least the
+// memory of the parent process: exec_mmap in fs/exec.c, Linux 6.18.)
 func peak(pid int) float64 {
 	most := 0.0
 	for {

@@ -11,10 +11,10 @@ import (
 	"nfproxy/sandbox"
 )
 
-// scriptPod is the key under which a script keeps its client, a **sandbox.Pod.
+// scriptPod is the key of the script value that holds the Pod "client", a **sandbox.Pod.
 type scriptPod struct{}
 
-// network gives the script's namespace an address, a pod "client" and, as 10.244.1.2, one that takes connections at 8080.
+// network gives the script's namespace an address, a Pod "client", and a Pod 10.244.1.2 that accepts connections at port 8080.
 func network(ts *testscript.TestScript, _ bool, _ []string) {
 	node, err := sandbox.Current()
 	ts.Check(err)
@@ -41,7 +41,7 @@ func network(ts *testscript.TestScript, _ bool, _ []string) {
 	*ts.Value(scriptPod{}).(**sandbox.Pod) = client
 }
 
-// connectFromPod opens a connection from the pod "client": [!] connect ADDRESS:PORT
+// connectFromPod opens a connection from the Pod "client": [!] connect ADDRESS:PORT
 func connectFromPod(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) != 1 {
 		ts.Fatalf("usage: [!] connect ADDRESS:PORT")

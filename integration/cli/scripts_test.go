@@ -20,9 +20,9 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m, nil) }
 
-var update = flag.Bool("update", false, "rewrite what the scripts want; read the difference before you commit it")
+var update = flag.Bool("update", false, "rewrite the outputs that the scripts expect; review the diff before committing it")
 
-// TestScripts: each file in testdata is a session at a terminal, one after the other: they share the kernel's tables.
+// TestScripts: each file in testdata is a session at a terminal. They run one after the other, since they share the tables.
 func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir: "integration/cli/testdata", UpdateScripts: *update,
@@ -31,12 +31,12 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(cluster.OutsideEnv, os.Getenv(cluster.OutsideEnv))
 			e.Values[scriptPod{}] = new(*sandbox.Pod)
-			return exec.Command("nft", "flush", "ruleset").Run() // of the sandbox: each begins without rules
+			return exec.Command("nft", "flush", "ruleset").Run() // in the sandbox: each script starts without rules
 		},
 	})
 }
 
-// inTurn runs scripts one after the other.
+// inTurn is a testing.T that runs scripts one after the other.
 type inTurn struct{ *testing.T }
 
 func (inTurn) Parallel()     {}
@@ -45,7 +45,7 @@ func (t inTurn) Run(name string, f func(testscript.T)) {
 	t.T.Run(name, func(t *testing.T) { f(inTurn{t}) })
 }
 
-// eventually runs a command until what it prints matches, or with ! until it does not, ten seconds at most:
+// eventually runs a command until its output matches, or with ! until it does not, for at most ten seconds:
 // [!] eventually PATTERN COMMAND [ARG...]
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
@@ -66,7 +66,8 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// eventuallySame runs a command until it prints what is in a file, ten seconds at most: eventually-same FILE COMMAND [ARG...]
+// eventuallySame runs a command until its output is the content of a file, for at most ten seconds:
+// eventually-same FILE COMMAND [ARG...]
 func eventuallySame(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: eventually-same FILE COMMAND [ARG...]")
@@ -74,14 +75,14 @@ func eventuallySame(ts *testscript.TestScript, _ bool, args []string) {
 	eventually(ts, false, append([]string{"^" + regexp.QuoteMeta(ts.ReadFile(args[0])) + "$"}, args[1:]...))
 }
 
-// terminate sends SIGTERM to what runs in the background; kill knows SIGINT and SIGKILL alone.
+// terminate sends SIGTERM to the background commands; the script command kill supports only SIGINT and SIGKILL.
 func terminate(ts *testscript.TestScript, _ bool, _ []string) {
 	for _, cmd := range ts.BackgroundCmds() {
 		ts.Check(cmd.Process.Signal(syscall.SIGTERM))
 	}
 }
 
-// link gives this namespace an interface with addresses until the script ends: link NAME ADDRESS/BITS...
+// link adds an interface with addresses until the script ends: link NAME ADDRESS/BITS...
 func link(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 || !sandbox.Inside() {
 		ts.Fatalf("usage: link NAME ADDRESS/BITS..., in a sandbox")
@@ -102,8 +103,8 @@ func link(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// TestWithoutPrivilege: who may not program nftables gets one sentence, and exit code 1. A process in a user namespace of
-// its own has no privilege over the network namespace, which is its parent's, whoever it was.
+// TestWithoutPrivilege: without CAP_NET_ADMIN, commands print one line, with exit code 1. A process in a new user namespace
+// has no privileges in its parent's network namespace.
 func TestWithoutPrivilege(t *testing.T) {
 	for _, args := range [][]string{{"run", "--manifests", "docs/demo"}, {"dump"}, {"cleanup"}, {"explain", "--to", "10.96.0.1:80"},
 		{"trace", "--to", "web"}} {
@@ -117,10 +118,10 @@ func TestWithoutPrivilege(t *testing.T) {
 	}
 }
 
-// TestDemo: the demo succeeds, as a user would run it.
+// TestDemo: the demo succeeds when run as a user would run it.
 func TestDemo(t *testing.T) {
 	cmd := cluster.Command(t, "demo")
-	cmd.Env = append(os.Environ(), cluster.OutsideEnv+"=") // it makes a sandbox of its own
+	cmd.Env = append(os.Environ(), cluster.OutsideEnv+"=") // it creates its own sandbox
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -12,7 +12,7 @@ import (
 // checkExplained: Explain says of the tables, as the kernel has them, what connections are held to experience.
 func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 	t.Helper()
-	e := report.Explain(w.tables(), w.packet(p, b))
+	e := report.Explain(w.tables(), report.Query{Packet: w.packet(p, b)})
 	want, answer := report.Sent, ""
 	switch {
 	case b.dropped:
@@ -68,8 +68,8 @@ func TestExplainAffinity(t *testing.T) {
 // explain explains a client's connection to a frontend.
 func (s *sticky) explain(client int, frontend string) report.Explanation {
 	s.t.Helper()
-	return report.Explain(s.tables(), nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
-		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)})
+	return report.Explain(s.tables(), report.Query{Packet: nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
+		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)}})
 }
 
 // checkRemembered fails unless the client is explained to go home, for a time that is not over.

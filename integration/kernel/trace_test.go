@@ -13,12 +13,13 @@ import (
 	"nfproxy/nft"
 
 	"nfproxy/render"
+	"nfproxy/report"
 	"nfproxy/trace"
 )
 
 // followed is a trace under way in a lab.
 type followed struct {
-	*trace.Follower
+	*trace.Session
 	t        *testing.T
 	journeys chan trace.PacketTrace
 	result   trace.Result
@@ -31,7 +32,7 @@ func (l *testNode) follow(t *testing.T, r trace.Request) *followed {
 	t.Helper()
 	f := &followed{t: t, journeys: make(chan trace.PacketTrace, r.Count), over: make(chan struct{})}
 	err := l.node.Do(func() (err error) {
-		f.Follower, err = trace.Open(r)
+		f.Session, err = trace.Open(r)
 		return err
 	})
 	if err != nil {
@@ -66,7 +67,7 @@ func (f *followed) next() trace.PacketTrace {
 // request follows one packet to an address of the world.
 func (w *world) request(p nft.Protocol, b behaviour) trace.Request {
 	at := netip.MustParseAddrPort(w.at(b.to, b.port))
-	return trace.Request{To: trace.Target{At: trace.Destination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
+	return trace.Request{To: report.Target{At: at, Protocol: p}, Count: 1, Timeout: time.Minute}
 }
 
 // checkTraced opens a connection for a row and holds what the kernel tells of its packet to who answered, and to Trace.
@@ -156,7 +157,7 @@ func TestFollowMatrix(t *testing.T) {
 
 // web is the request for all packets to one Service of the world.
 func (w *world) web(count int) trace.Request {
-	return trace.Request{To: trace.Target{Namespace: "test", Name: "web-tcp"}, Count: count, Timeout: time.Minute}
+	return trace.Request{To: report.Target{Service: render.ServiceName{Namespace: "test", Name: "web-tcp"}}, Count: count, Timeout: time.Minute}
 }
 
 // marked counts the packets that rules of traces mark meanwhile. The kernel tells of a packet before it goes on, so that
@@ -281,7 +282,7 @@ func TestMarkerListing(t *testing.T) {
 		{Protocol: nft.TCP, AddrPort: netip.MustParseAddrPort("10.96.0.1:80")}}})
 	listing := l.nft("", "list", "ruleset")
 	for _, want := range []string{"table inet " + m.Table() + " {", "flags owner", "limit rate 1/week burst 7 packets meta nftrace set 1",
-		"10.96.0.1 . tcp . 80 timeout 1m expires", "ip saddr 10.0.0.0/12 ip daddr . meta l4proto . th dport @to-ip ct status ! confirmed goto marks",
+		"10.96.0.1 . tcp . 80 timeout 1m expires", "ip saddr 10.0.0.0/12 ip daddr . meta l4proto . th dport @to-ip ct status ! confirmed goto tracing",
 		"type filter hook prerouting priority -199; policy accept;"} {
 		if !strings.Contains(listing, want) {
 			t.Errorf("no %q in\n%s", want, listing)

@@ -14,16 +14,16 @@ import (
 	"nfproxy/watcher"
 )
 
-// askPatience is how long a source of Services has to tell what there is.
-const askPatience = 15 * time.Second
+// snapshotTimeout is how long a source of Services may take to list them.
+const snapshotTimeout = 15 * time.Second
 
-// namesSource says whether flags or the environment name a source of Services.
+// namesSource reports whether flags or the environment name a source of Services.
 func namesSource(c *cli.Context) bool {
 	return c.IsSet("manifests") || c.IsSet("kubeconfig") || c.IsSet("master") || c.IsSet("config")
 }
 
-// ask asks the source of Services that the flags name, as run would, what there is.
-func ask(c *cli.Context) (render.Update, error) {
+// desiredState returns a snapshot of the source of Services that `nfproxy run` would follow with the same flags.
+func desiredState(c *cli.Context) (render.Update, error) {
 	log := slog.New(slog.NewTextHandler(c.App.ErrWriter, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	file, err := configFile(c)
 	if err != nil {
@@ -34,11 +34,11 @@ func ask(c *cli.Context) (render.Update, error) {
 	if err != nil {
 		return render.Update{}, err
 	}
-	ctx, cancel := context.WithTimeout(c.Context, askPatience)
+	ctx, cancel := context.WithTimeout(c.Context, snapshotTimeout)
 	defer cancel()
 	u, err := watcher.Snapshot(ctx, set, c.App.Version, log)
 	if errors.Is(err, context.DeadlineExceeded) {
-		return u, fmt.Errorf("the source of Services has not told what there is within %s", askPatience)
+		return u, fmt.Errorf("the source of Services did not list them within %s", snapshotTimeout)
 	}
 	return u, err
 }
