@@ -9,7 +9,7 @@ import (
 )
 
 // tables says whether nfproxy dump shows every one of the texts.
-func (c *Cluster) Tables(texts ...string) func() (bool, string) {
+func (c *Cluster) DumpContains(texts ...string) func() (bool, string) {
 	return func() (bool, string) {
 		out, _ := Command(c.T, "dump").CombinedOutput() // without tables it fails
 		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(string(out), s) })
@@ -25,12 +25,12 @@ func Not(holds func() (bool, string)) func() (bool, string) {
 }
 
 // patience is how long a test waits for what must happen.
-const Patience = 10 * time.Second
+const Timeout = 10 * time.Second
 
 // eventuallyTrue waits for what must happen.
 func EventuallyTrue(t testing.TB, what string, holds func() (ok bool, otherwise string)) {
 	t.Helper()
-	for deadline := time.Now().Add(3 * Patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * Timeout); ; time.Sleep(20 * time.Millisecond) {
 		ok, otherwise := holds()
 		if ok {
 			return

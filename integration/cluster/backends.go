@@ -33,7 +33,7 @@ func (c *Cluster) AddBackends(name string, n int) *Backends {
 	for i := range n {
 		addr := fmt.Sprintf("10.244.7.%d", i+1)
 		pod := c.AddPod("default", fmt.Sprintf("%s-%d", name, i), nil, addr)
-		Greet(c.T, pod, addr+":8080", addr)
+		ServeGreeting(c.T, pod, addr+":8080", addr)
 		b.Addrs = append(b.Addrs, addr)
 	}
 	port := int32(8080)
@@ -64,17 +64,17 @@ func (b *Backends) Serve(addrs ...string) {
 }
 
 // programmed waits until the kernel has these endpoints and no others.
-func (b *Backends) Programmed(addrs ...string) {
+func (b *Backends) AwaitEndpoints(addrs ...string) {
 	b.T.Helper()
 	var want []string
 	for _, a := range addrs {
 		want = append(want, a+":8080")
 	}
-	b.ProgrammedAt(b.Frontend, want...)
+	b.AwaitFrontend(b.Frontend, want...)
 }
 
 // programmedAt waits until a frontend has these endpoints in the kernel and no others.
-func (c *Cluster) ProgrammedAt(frontend string, want ...string) {
+func (c *Cluster) AwaitFrontend(frontend string, want ...string) {
 	c.T.Helper()
 	slices.Sort(want)
 	EventuallyTrue(c.T, fmt.Sprint("the endpoints are ", want), func() (bool, string) {

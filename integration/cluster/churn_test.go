@@ -18,10 +18,10 @@ func TestChurn(t *testing.T) {
 	b := c.AddBackends("web", 6)
 	b.Serve(b.Addrs[:3]...)
 	agent := c.startAgent()
-	b.Programmed(b.Addrs[:3]...)
+	b.AwaitEndpoints(b.Addrs[:3]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := Call(t, 8, client.Namespace, b.Frontend)
-	load.More(t, 50)
+	load := StartClients(t, 8, client.Namespace, b.Frontend)
+	load.AwaitMore(t, 50)
 
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -36,8 +36,8 @@ func TestChurn(t *testing.T) {
 		time.Sleep(time.Duration(random.IntN(5)) * time.Millisecond)
 	}
 	b.Serve(b.Addrs[:2]...)
-	b.Programmed(b.Addrs[:2]...)
-	load.More(t, 100)
+	b.AwaitEndpoints(b.Addrs[:2]...)
+	load.AwaitMore(t, 100)
 	failed := load.Stop()
 	t.Logf("%d connections", load.Total)
 	if len(failed) > 0 {
@@ -52,35 +52,35 @@ func TestFlush(t *testing.T) {
 	b := c.AddBackends("web", 3)
 	b.Serve(b.Addrs...)
 	c.startAgent()
-	b.Programmed(b.Addrs...)
+	b.AwaitEndpoints(b.Addrs...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
 	open, err := client.Dial(t.Context(), "tcp", "", b.Frontend) // reads its greeting in the end
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	load := Call(t, 4, client.Namespace, b.Frontend) // these have patience
+	load := StartClients(t, 4, client.Namespace, b.Frontend) // these have patience
 	for range 5 {
 		start := time.Now()
-		if out, err := Output("nft", "flush", "ruleset"); err != nil {
+		if out, err := CombinedOutput("nft", "flush", "ruleset"); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		attempts := 0
 		for {
 			attempts++
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			_, err := Greeting(ctx, client.Namespace, b.Frontend)
+			_, err := ReadGreeting(ctx, client.Namespace, b.Frontend)
 			if cancel(); err == nil {
 				break
 			}
-			if time.Since(start) > Patience {
+			if time.Since(start) > Timeout {
 				t.Fatal("the Service does not come back")
 			}
 		}
 		t.Logf("served again after %v, attempt %d", time.Since(start).Round(time.Millisecond), attempts)
 		time.Sleep(3 * time.Second) // calm
 	}
-	load.More(t, 50)
+	load.AwaitMore(t, 50)
 	failed := load.Stop()
 	t.Logf("%d connections of %d failed", len(failed), load.Total)
 	if len(failed) > 0 {
@@ -98,27 +98,27 @@ func TestAPIServerAway(t *testing.T) {
 	b := c.AddBackends("web", 3)
 	b.Serve(b.Addrs[:2]...)
 	agent := c.startAgent()
-	b.Programmed(b.Addrs[:2]...)
+	b.AwaitEndpoints(b.Addrs[:2]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := Call(t, 2, client.Namespace, b.Frontend)
-	load.More(t, 20)
+	load := StartClients(t, 2, client.Namespace, b.Frontend)
+	load.AwaitMore(t, 20)
 
 	c.StopAPIServer()
 	away := time.Now()
-	agent.Says("connection")
-	if out, err := Output("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // which nobody has to ask about
+	agent.AwaitLog("connection")
+	if out, err := CombinedOutput("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // which nobody has to ask about
 		t.Fatalf("%v\n%s", err, out)
 	}
-	agent.Says("repaired")
+	agent.AwaitLog("repaired")
 	time.Sleep(time.Until(away.Add(time.Minute)))
-	load.More(t, 20)
+	load.AwaitMore(t, 20)
 	c.StartAPIServer()
 	b.Serve(b.Addrs[1:]...)
-	b.Programmed(b.Addrs[1:]...)
-	load.More(t, 20)
+	b.AwaitEndpoints(b.Addrs[1:]...)
+	load.AwaitMore(t, 20)
 	if failed := load.Stop(); len(failed) > 2 { // those of the moment without lb-2 find their way, but one of each caller
 		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	agent.Stop()
-	b.Programmed(b.Addrs[1:]...)
+	b.AwaitEndpoints(b.Addrs[1:]...)
 }

@@ -106,7 +106,7 @@ func (l *loadedCluster) connected(b *testing.B, by string) {
 	b.Helper()
 	for deadline := time.Now().Add(10 * time.Minute); ; { // kube-proxy may take some
 		ctx, cancel := context.WithTimeout(b.Context(), 50*time.Millisecond)
-		got, err := Greeting(ctx, l.client.Namespace, l.last.Frontend)
+		got, err := ReadGreeting(ctx, l.client.Namespace, l.last.Frontend)
 		if cancel(); err == nil && got == by {
 			return
 		}

@@ -20,39 +20,39 @@ const dnsClusterIP = "10.96.0.10"
 
 // TestStory is the whole of it, with nobody replaced but the kubelet: Pods and Services in the API server, slices by the
 // controllers, rules by nfproxy, names by CoreDNS, which is reached, and reaches the API server, by cluster IPs.
-func TestStory(t *testing.T) {
+func TestServiceByDNSName(t *testing.T) {
 	c := New(t)
 	c.StartControllerManager()
 	c.createService("kube-system", "kube-dns", dnsClusterIP, corev1.ServicePort{Name: "dns", Protocol: corev1.ProtocolUDP, Port: 53},
 		corev1.ServicePort{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53})
 	c.createService("default", "echo-service", "", corev1.ServicePort{Port: 80, TargetPort: intstr.FromInt32(8080)})
 	c.startAgent()
-	EventuallyTrue(t, "the API server is reached by its cluster IP", c.Tables("default/kubernetes:https", "192.0.2.10:6443"))
+	EventuallyTrue(t, "the API server is reached by its cluster IP", c.DumpContains("default/kubernetes:https", "192.0.2.10:6443"))
 
 	dns := c.AddPod("kube-system", "coredns", map[string]string{"app": "kube-dns"}, "10.244.1.53")
 	c.StartCoreDNS(dns.Namespace, netip.MustParseAddr("10.244.1.53"))
 	for i := range 3 {
 		c.addEcho(fmt.Sprintf("echo-%d", i), fmt.Sprintf("10.244.1.%d", 10+i))
 	}
-	EventuallyTrue(t, "all Pods are endpoints", c.Tables("10.244.1.10:8080*, 10.244.1.11:8080*, 10.244.1.12:8080*", "10.244.1.53:53*"))
+	EventuallyTrue(t, "all Pods are endpoints", c.DumpContains("10.244.1.10:8080*, 10.244.1.11:8080*, 10.244.1.12:8080*", "10.244.1.53:53*"))
 
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
 	at := resolve(t, client.Namespace)
-	load := Call(t, 4, client.Namespace, at)
-	load.More(t, 200)
+	load := StartClients(t, 4, client.Namespace, at)
+	load.AwaitMore(t, 200)
 
 	// One Pod dies, and comes back with another address.
 	if err := c.CoreV1().Pods("default").Delete(t.Context(), "echo-1", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	EventuallyTrue(t, "the Pod is no endpoint any more", Not(c.Tables("10.244.1.11:8080")))
-	load.More(t, 20) // those that were on their way to it
+	EventuallyTrue(t, "the Pod is no endpoint any more", Not(c.DumpContains("10.244.1.11:8080")))
+	load.AwaitMore(t, 20) // those that were on their way to it
 	if err := c.Network.RemovePod(c.pods["echo-1"]); err != nil {
 		t.Fatal(err)
 	}
 	c.addEcho("echo-1-again", "10.244.1.77")
-	EventuallyTrue(t, "the Pod is an endpoint again", c.Tables("10.244.1.77:8080"))
-	load.More(t, 200)
+	EventuallyTrue(t, "the Pod is an endpoint again", c.DumpContains("10.244.1.77:8080"))
+	load.AwaitMore(t, 200)
 	if failed := load.Stop(); len(failed) > 0 {
 		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
@@ -67,7 +67,7 @@ func TestStory(t *testing.T) {
 func (c *Cluster) addEcho(name, addr string) {
 	c.T.Helper()
 	pod := c.AddPod("default", name, map[string]string{"app": "echo-service"}, addr)
-	Greet(c.T, pod, addr+":8080", "Hello! I am Pod: "+name)
+	ServeGreeting(c.T, pod, addr+":8080", "Hello! I am Pod: "+name)
 }
 
 // createService creates a Service that selects the Pods with its name as label app.
@@ -88,7 +88,7 @@ func resolve(t *testing.T, from *sandbox.Namespace) string {
 	t.Helper()
 	var found []netip.Addr
 	for _, network := range []string{"udp", "tcp"} {
-		ctx, cancel := context.WithTimeout(t.Context(), Patience)
+		ctx, cancel := context.WithTimeout(t.Context(), Timeout)
 		defer cancel()
 		resolver := controlplane.Resolver(from, network, netip.AddrPortFrom(netip.MustParseAddr(dnsClusterIP), 53))
 		addrs, err := resolver.LookupNetIP(ctx, "ip4", "echo-service.default.svc.cluster.local.")

@@ -9,7 +9,7 @@ import (
 func TestExplainCluster(t *testing.T) {
 	c := New(t)
 	c.startAgent()
-	EventuallyTrue(t, "the API server is reached by its cluster IP", c.Tables("default/kubernetes:https", "192.0.2.10:6443"))
+	EventuallyTrue(t, "the API server is reached by its cluster IP", c.DumpContains("default/kubernetes:https", "192.0.2.10:6443"))
 	kubeconfig := c.Kubeconfig(c.ServiceAccountConfig("kube-system", "nfproxy"))
 	out, err := Command(t, "explain", "--from", "10.244.1.9", "--to", "kubernetes", "--kubeconfig", kubeconfig,
 		"--hostname-override", NodeName, "--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48").CombinedOutput()

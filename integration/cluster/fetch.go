@@ -25,7 +25,7 @@ func FetchAt(host string, port int, path string) (int, string) {
 }
 
 // answers waits until a port of this machine answers so, with all these texts.
-func Answers(t testing.TB, port int, path string, status int, texts ...string) {
+func AwaitAnswer(t testing.TB, port int, path string, status int, texts ...string) {
 	t.Helper()
 	EventuallyTrue(t, fmt.Sprintf("port %d%s answers %d with %q", port, path, status, texts), func() (bool, string) {
 		got, body := Fetch(port, path)

@@ -8,18 +8,18 @@ import (
 )
 
 // TestFaces: what monitoring and load balancers ask of a node at work, where they ask kube-proxy.
-func TestFaces(t *testing.T) {
+func TestHTTPEndpoints(t *testing.T) {
 	const healthz, metrics = 10256, 10249
 	c := New(t)
 	b := c.AddBackends("web", 2)
 	c.startAgent()
 	answers := func(port int, path string, status int, texts ...string) {
 		t.Helper()
-		Answers(t, port, path, status, texts...)
+		AwaitAnswer(t, port, path, status, texts...)
 	}
 	answers(healthz, "/readyz", 200, "ok")
 	b.Serve(b.Addrs...)
-	b.Programmed(b.Addrs...)
+	b.AwaitEndpoints(b.Addrs...)
 	answers(healthz, "/healthz", 200, `"nodeEligible":true,"healthy":true`, `"lastUpdated"`)
 	answers(healthz, "/livez", 200, `"healthy":true`)
 	answers(metrics, "/healthz", 200, "ok")
@@ -30,7 +30,7 @@ func TestFaces(t *testing.T) {
 
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
 	for range 20 {
-		if _, err := Greeting(t.Context(), client.Namespace, b.Frontend); err != nil {
+		if _, err := ReadGreeting(t.Context(), client.Namespace, b.Frontend); err != nil {
 			t.Fatal(err)
 		}
 	}

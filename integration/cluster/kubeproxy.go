@@ -19,10 +19,10 @@ import (
 const KubeadmManifest = "integration/cluster/testdata/kubeadm/kube-proxy.yaml"
 
 // kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are with that mode.
-func KubeadmFiles(t testing.TB, mode string) map[string]string {
+func KubeadmConfigFiles(t testing.TB, mode string) map[string]string {
 	t.Helper()
 	var config corev1.ConfigMap
-	FromManifest(t, KubeadmManifest, "ConfigMap", &config)
+	ReadObject(t, KubeadmManifest, "ConfigMap", &config)
 	before, after, ok := strings.Cut(config.Data["config.conf"], "\nmode: nftables\n")
 	if !ok {
 		t.Fatalf("%s has no mode nftables", KubeadmManifest)
@@ -32,7 +32,7 @@ func KubeadmFiles(t testing.TB, mode string) map[string]string {
 }
 
 // The modes of kube-proxy, as kubeadm writes them. None is iptables in v1.36.
-const NftablesMode, NoMode = "nftables", `""`
+const NftablesMode, DefaultMode = "nftables", `""`
 
 // kubeProxyRoot shows kube-proxy what kubeadm's DaemonSet mounts, $1 at its place and $2 as the service account's, in a mount
 // namespace of its own. Two numbers are the machine's, not its network namespace's: files stand in, in $3.
@@ -49,7 +49,7 @@ shift 3
 exec "$@"`
 
 // kubeProxy starts the real one as kubeadm's DaemonSet does, with these files in its ConfigMap's volume.
-func (c *Cluster) KubeProxy(files map[string]string, flags ...string) *Process {
+func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Process {
 	c.T.Helper()
 	path, err := filepath.Abs(".bin/kube-proxy")
 	if err == nil {
@@ -62,8 +62,8 @@ func (c *Cluster) KubeProxy(files map[string]string, flags ...string) *Process {
 		c.T.Fatalf("%v\n%s", err, out)
 	}
 	account := c.ServiceAccountConfig("kube-system", "kube-proxy")
-	args := []string{"kube-proxy", "-c", kubeProxyRoot, "sh", Directory(c.T, files), Directory(c.T, AccountFiles("kube-system", account)),
-		Directory(c.T, map[string]string{"max": "131072", "hashsize": "32768"}), path}
+	args := []string{"kube-proxy", "-c", kubeProxyRoot, "sh", DirWithFiles(c.T, files), DirWithFiles(c.T, AccountFiles("kube-system", account)),
+		DirWithFiles(c.T, map[string]string{"max": "131072", "hashsize": "32768"}), path}
 	if flags == nil {
 		flags = []string{"--config=/var/lib/kube-proxy/config.conf", "--hostname-override=" + NodeName}
 	}
@@ -79,35 +79,37 @@ func AccountFiles(namespace string, account *rest.Config) map[string]string {
 }
 
 // kubeProxyHas says whether kube-proxy's nftables tables have all of the texts.
-func KubeProxyHas(texts ...string) func() (bool, string) { return Listed("kube-proxy", texts...) }
+func KubeProxyTablesContain(texts ...string) func() (bool, string) {
+	return TablesContain("kube-proxy", texts...)
+}
 
 // listed says whether the tables of that name, as nft lists them, have all of the texts.
-func Listed(name string, texts ...string) func() (bool, string) {
+func TablesContain(name string, texts ...string) func() (bool, string) {
 	return func() (bool, string) {
-		out4, _ := Output("nft", "list", "table", "ip", name) // which may not be there
-		out6, _ := Output("nft", "list", "table", "ip6", name)
+		out4, _ := CombinedOutput("nft", "list", "table", "ip", name) // which may not be there
+		out6, _ := CombinedOutput("nft", "list", "table", "ip6", name)
 		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
 		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
 	}
 }
 
 // iptablesHave says whether the rules of iptables have all of the texts. kube-proxy runs the same program.
-func IptablesHave(t testing.TB, texts ...string) func() (bool, string) {
+func IptablesContain(t testing.TB, texts ...string) func() (bool, string) {
 	if _, err := exec.LookPath("iptables-save"); err != nil {
 		t.Fatalf("iptables is not installed: run `make tools` (%v)", err)
 	}
 	return func() (bool, string) {
-		out4, _ := Output("iptables-save")
-		out6, _ := Output("ip6tables-save")
+		out4, _ := CombinedOutput("iptables-save")
+		out6, _ := CombinedOutput("ip6tables-save")
 		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
 		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
 	}
 }
 
 // hasTables fails the test unless these are the node's tables, but for guards of nfproxy's.
-func HasTables(t testing.TB, tables ...string) {
+func CheckTables(t testing.TB, tables ...string) {
 	t.Helper()
-	out, err := Output("nft", "list", "tables")
+	out, err := CombinedOutput("nft", "list", "tables")
 	if err != nil {
 		t.Fatal(err, out)
 	}
@@ -135,7 +137,7 @@ func PublicDir(t testing.TB) string {
 }
 
 // directory is a new directory with these files, which every user may read.
-func Directory(t testing.TB, files map[string]string) string {
+func DirWithFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := PublicDir(t)
 	for name, content := range files {

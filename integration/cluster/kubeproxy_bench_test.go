@@ -15,7 +15,7 @@ func BenchmarkKubeProxy(b *testing.B) {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			l := newLoadedCluster(b, n)
 			l.ApplyAll(ReadManifest(b, KubeadmManifest))
-			start := func() *Process { return l.KubeProxy(KubeadmFiles(b, NftablesMode)) }
+			start := func() *Process { return l.StartKubeProxy(KubeadmConfigFiles(b, NftablesMode)) }
 			b.Run("start", func(b *testing.B) { l.benchmarkStart(b, start, "cleanup", "--kube-proxy") })
 			b.Run("change", func(b *testing.B) { l.benchmarkChange(b, start) })
 		})

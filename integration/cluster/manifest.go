@@ -47,7 +47,7 @@ func DecodeManifest(t testing.TB, path string, data []byte) []*unstructured.Unst
 }
 
 // fromManifest makes into what the object of that kind in a file says.
-func FromManifest(t testing.TB, path, kind string, into any) {
+func ReadObject(t testing.TB, path, kind string, into any) {
 	t.Helper()
 	objects := ReadManifest(t, path)
 	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })

@@ -82,7 +82,7 @@ func (p *Process) Stop() {
 }
 
 // says waits until the log has a text.
-func (p *Process) Says(text string) {
+func (p *Process) AwaitLog(text string) {
 	p.t.Helper()
 	EventuallyTrue(p.t, fmt.Sprintf("the log says %q", text), func() (bool, string) {
 		return strings.Contains(p.Log.String(), text), p.Log.String()
@@ -90,7 +90,7 @@ func (p *Process) Says(text string) {
 }
 
 // command runs a program in the tests' namespace.
-func Output(name string, args ...string) (string, error) {
+func CombinedOutput(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	return string(out), err
 }

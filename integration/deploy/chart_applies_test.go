@@ -26,7 +26,7 @@ func TestChartApplies(t *testing.T) {
 		t.Fatal(err)
 	}
 	var every []string // value but those that leave something out
-	for _, v := range changes {
+	for _, v := range valueChanges {
 		if v.shows != "" && v.path != "existingConfigMap" {
 			every = append(every, v.path+"="+v.value)
 		}
@@ -44,10 +44,10 @@ func TestChartApplies(t *testing.T) {
 			if err := c.Apply(o, metav1.DryRunAll); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			c.reads(name, o)
+			c.checkReadable(name, o)
 		}
 	}
-	c.installs()
+	c.checkInstall()
 }
 
 // applyCRDs gives the API server the kinds of the Prometheus operator that the chart makes, and waits until it takes them.
@@ -72,7 +72,7 @@ func (c *deployment) applyCRDs() {
 
 // reads fails the test unless Pods can be made of an object that is a DaemonSet, and nfproxy can read one that has its
 // configuration.
-func (c *deployment) reads(what string, o *unstructured.Unstructured) {
+func (c *deployment) checkReadable(what string, o *unstructured.Unstructured) {
 	c.T.Helper()
 	switch o.GetKind() + " " + o.GetName() {
 	case "DaemonSet nfproxy":

@@ -10,7 +10,7 @@ import (
 
 // installs fails the test unless helm makes a release of what kubectl apply made of the manifest, new Pods for another
 // address of the API server and none for another configuration, and in the end leaves nothing.
-func (c *deployment) installs() {
+func (c *deployment) checkInstall() {
 	c.T.Helper()
 	for _, o := range cluster.ReadManifest(c.T, manifest) {
 		if err := c.Apply(o); err != nil {

@@ -63,7 +63,7 @@ grafanaDashboard: {enabled: true}
 `
 
 // changes are other values for each that there is, in words of --set-json, and what is then rendered and was not before.
-var changes = []struct{ path, value, shows string }{
+var valueChanges = []struct{ path, value, shows string }{
 	{"image.repository", `"registry.example/network/nfproxy"`, "image: registry.example/network/nfproxy:v"},
 	{"image.tag", `"v9.9.9"`, "image: nfproxy:v9.9.9\n"},
 	{"image.digest", `"sha256:` + strings.Repeat("0a", 32) + `"`, "@sha256:0a0a"},
@@ -119,7 +119,7 @@ func TestChartValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range changes {
+		for _, c := range valueChanges {
 			have = append(have, c.path)
 			after, err := chartText(t, chart, monitored, c.path+"="+c.value)
 			switch {

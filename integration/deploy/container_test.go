@@ -22,21 +22,21 @@ import (
 // capabilities, system calls. Its network is the tests'. Command confine makes it, as a runtime would, and becomes the
 // process.
 type container struct {
-	Root         string            // its files; proc and sys are added, read-only as usual
-	Mounts       map[string]string // paths inside, each with what is seen there, read-only
-	ReadOnlyRoot bool
-	UID          int
-	Capabilities []int // the bounding set
-	Ambient      bool  // a user that is not root has the capabilities as well
-	Kept         bool  // it has them until exec takes them, to which a file's are then not new: containerd's way, not docker's
-	NoNewPrivs   bool
-	Seccomp      bool // no system calls but those of systemCalls
-	OOMScoreAdj  int  // if root on this machine makes it, who alone may lower it
-	Args, Env    []string
+	Root             string            // its files; proc and sys are added, read-only as usual
+	Mounts           map[string]string // paths inside, each with what is seen there, read-only
+	ReadOnlyRoot     bool
+	UID              int
+	Capabilities     []int // the bounding set
+	Ambient          bool  // a user that is not root has the capabilities as well
+	KeepCapabilities bool  // it has them until exec takes them, to which a file's are then not new: containerd's way, not docker's
+	NoNewPrivs       bool
+	Seccomp          bool // no system calls but those of systemCalls
+	OOMScoreAdj      int  // if root on this machine makes it, who alone may lower it
+	Args, Env        []string
 }
 
 // someUser is nobody on this machine.
-const someUser = 65532
+const unprivilegedUID = 65532
 
 // newContainer returns a container with the shipped binary at a path.
 func newContainer(t testing.TB, path string) *container {
@@ -70,7 +70,7 @@ func (c *container) mount(t testing.TB, at string, files map[string]string) {
 	if err := os.MkdirAll(filepath.Join(c.Root, at), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c.Mounts[at] = cluster.Directory(t, files)
+	c.Mounts[at] = cluster.DirWithFiles(t, files)
 }
 
 // shipped is nfproxy as it is shipped, without what tests need.
@@ -195,7 +195,7 @@ func readOnly(at string) error {
 }
 
 // canBe says whether this user namespace has that user.
-func canBe(t testing.TB, uid int) bool {
+func userExists(t testing.TB, uid int) bool {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {

@@ -18,10 +18,10 @@ import (
 
 // kubelet makes the container that a kubelet makes of the manifest, whose volume has these files, on the cluster's node:
 // all that it asks for, and an error for what this does not know.
-func (c *deployment) kubelet(files map[string]string) *container {
+func (c *deployment) daemonSetContainer(files map[string]string) *container {
 	c.T.Helper()
 	var set appsv1.DaemonSet
-	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
+	cluster.ReadObject(c.T, manifest, "DaemonSet", &set)
 	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
 	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
 		c.T.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
@@ -58,12 +58,12 @@ func (c *deployment) kubelet(files map[string]string) *container {
 }
 
 // edited is the manifest's ConfigMap with what it leaves to be set: the API server's address and the pods' range.
-func (c *deployment) edited() map[string]string {
+func (c *deployment) editedConfigMap() map[string]string {
 	c.T.Helper()
 	var set appsv1.DaemonSet
 	var config corev1.ConfigMap
-	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
-	cluster.FromManifest(c.T, manifest, "ConfigMap", &config)
+	cluster.ReadObject(c.T, manifest, "DaemonSet", &set)
+	cluster.ReadObject(c.T, manifest, "ConfigMap", &config)
 	if mounted := set.Spec.Template.Spec.Volumes[0].ConfigMap.Name; mounted != config.Name {
 		c.T.Fatalf("%s: ConfigMap %s is mounted, not %s", manifest, mounted, config.Name)
 	}
@@ -86,10 +86,10 @@ func (c *deployment) edited() map[string]string {
 func TestDaemonSet(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
-	made := c.kubelet(c.edited())
+	made := c.daemonSetContainer(c.editedConfigMap())
 	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical
 	agent := made.start(t)
-	c.works(b)
+	c.checkWorks(b)
 	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)

@@ -26,22 +26,22 @@ const migrationDocument = "docs/migrating-from-kube-proxy.md"
 func TestKubeadmConfigMap(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
-	for _, mode := range []string{cluster.NftablesMode, cluster.NoMode} {
-		made := c.kubelet(cluster.KubeadmFiles(t, mode))
+	for _, mode := range []string{cluster.NftablesMode, cluster.DefaultMode} {
+		made := c.daemonSetContainer(cluster.KubeadmConfigFiles(t, mode))
 		made.OOMScoreAdj = -997
 		agent := made.start(t)
 		if b != nil {
-			c.works(b)
+			c.checkWorks(b)
 			b = nil
 		}
-		cluster.Answers(t, 10256, "/readyz", 200, "ok")
+		cluster.AwaitAnswer(t, 10256, "/readyz", 200, "ok")
 		agent.Stop()
-		onlyDocumentedWarnings(t, mode, agent.Log.String())
+		checkWarningsDocumented(t, mode, agent.Log.String())
 	}
 }
 
 // onlyDocumentedWarnings fails the test if the log has a warning that the document does not show.
-func onlyDocumentedWarnings(t *testing.T, when, log string) {
+func checkWarningsDocumented(t *testing.T, when, log string) {
 	t.Helper()
 	document := readText(t, migrationDocument)
 	field := regexp.MustCompile(`(file|setting)=\S+`)
@@ -63,37 +63,37 @@ func TestNodeByNode(t *testing.T) {
 	c.StartControllerManager()
 	c.AddNode("node-b")
 	c.ApplyAll(cluster.ReadManifest(t, cluster.KubeadmManifest))
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 
-	patch := fromDocument(t, `kubectl -n kube-system patch daemonset kube-proxy -p '(.*)'\n`)
+	patch := findInDocument(t, `kubectl -n kube-system patch daemonset kube-proxy -p '(.*)'\n`)
 	_, err := c.AppsV1().DaemonSets("kube-system").Patch(t.Context(), "kube-proxy", types.StrategicMergePatchType, []byte(patch),
 		metav1.PatchOptions{FieldValidation: metav1.FieldValidationStrict})
 	if err != nil {
 		t.Fatal(err)
 	}
-	edits, err := yaml.ToJSON([]byte(fromDocument(t, "(?s)```yaml\n(# the DaemonSet of deploy/nfproxy.yaml\n.*?)```")))
+	edits, err := yaml.ToJSON([]byte(findInDocument(t, "(?s)```yaml\n(# the DaemonSet of deploy/nfproxy.yaml\n.*?)```")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.ApplyAll(patched(t, cluster.ReadManifest(t, manifest), string(edits)))
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
-	c.proxies("nfproxy")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("nfproxy")
 
-	c.label(cluster.NodeName, fromDocument(t, `kubectl label node NODE service-proxy=(\w+)\n`))
-	c.proxies("nfproxy", cluster.NodeName)
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
-	c.label(cluster.NodeName, fromDocument(t, `kubectl label node NODE --overwrite service-proxy=(\w+)\n`))
-	c.proxies("nfproxy", cluster.NodeName)
-	c.proxies("kube-proxy", "node-b")
+	c.label(cluster.NodeName, findInDocument(t, `kubectl label node NODE service-proxy=(\w+)\n`))
+	c.awaitPods("nfproxy", cluster.NodeName)
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
+	c.label(cluster.NodeName, findInDocument(t, `kubectl label node NODE --overwrite service-proxy=(\w+)\n`))
+	c.awaitPods("nfproxy", cluster.NodeName)
+	c.awaitPods("kube-proxy", "node-b")
 	c.label(cluster.NodeName, "both") // the way back
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 	c.label(cluster.NodeName, "")
-	c.proxies("nfproxy")
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("nfproxy")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 }
 
 // fromDocument is what the document says at a pattern's only group.
-func fromDocument(t testing.TB, pattern string) string {
+func findInDocument(t testing.TB, pattern string) string {
 	t.Helper()
 	found := regexp.MustCompile(pattern).FindStringSubmatch(readText(t, migrationDocument))
 	if found == nil {
@@ -146,7 +146,7 @@ func (c *deployment) label(node, value string) {
 }
 
 // proxies waits until a DaemonSet has Pods on these nodes and no others.
-func (c *deployment) proxies(set string, nodes ...string) {
+func (c *deployment) awaitPods(set string, nodes ...string) {
 	c.T.Helper()
 	cluster.EventuallyTrue(c.T, fmt.Sprintf("%s is on %q", set, nodes), func() (bool, string) {
 		pods, err := c.CoreV1().Pods("kube-system").List(c.T.Context(), metav1.ListOptions{})

@@ -33,7 +33,7 @@ func TestManifestApplies(t *testing.T) {
 	c := newDeployment(t)
 	c.ApplyAll(cluster.ReadManifest(t, manifest), metav1.DryRunAll)
 	var set appsv1.DaemonSet
-	cluster.FromManifest(t, manifest, "DaemonSet", &set)
+	cluster.ReadObject(t, manifest, "DaemonSet", &set)
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 	pod.GenerateName = "nfproxy-"
 	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})

@@ -50,7 +50,7 @@ func (c *container) becomeUser() error {
 func (c *container) setCapabilities() error {
 	var data [2]unix.CapUserData
 	for _, cap := range c.Capabilities {
-		if c.UID != 0 && !c.Ambient && !c.Kept {
+		if c.UID != 0 && !c.Ambient && !c.KeepCapabilities {
 			break
 		}
 		word, bit := &data[cap/32], uint32(1)<<(cap%32)

@@ -28,23 +28,23 @@ func TestRights(t *testing.T) {
 	}{
 		{"root", container{Capabilities: netAdmin, NoNewPrivs: true}, false, true},
 		{"root without capabilities", container{NoNewPrivs: true}, false, false},
-		{"user", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, false, false},
-		{"user with ambient", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
-		{"user and file", container{UID: someUser, Capabilities: netAdmin}, true, true},
-		{"user and file, no new privileges", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
-		{"the same, kept", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Kept: true}, true, true},
+		{"user", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true}, false, false},
+		{"user with ambient", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
+		{"user and file", container{UID: unprivilegedUID, Capabilities: netAdmin}, true, true},
+		{"user and file, no new privileges", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
+		{"the same, kept", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, KeepCapabilities: true}, true, true},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			if !canBe(t, r.UID) {
+			if !userExists(t, r.UID) {
 				t.Logf("there is no user %d: run the tests as root to see this", r.UID)
 				return
 			}
 			c := newContainer(t, "/nfproxy")
-			c.UID, c.Capabilities, c.NoNewPrivs, c.Ambient, c.Kept = r.UID, r.Capabilities, r.NoNewPrivs, r.Ambient, r.Kept
+			c.UID, c.Capabilities, c.NoNewPrivs, c.Ambient, c.KeepCapabilities = r.UID, r.Capabilities, r.NoNewPrivs, r.Ambient, r.KeepCapabilities
 			c.Seccomp = r.NoNewPrivs
 			c.Args = []string{"/nfproxy", "cleanup"}
 			if r.file {
-				c.giveFile(t, "/nfproxy", unix.CAP_NET_ADMIN)
+				c.setFileCapability(t, "/nfproxy", unix.CAP_NET_ADMIN)
 			}
 			p := c.start(t)
 			err := <-p.Done
@@ -58,7 +58,7 @@ func TestRights(t *testing.T) {
 }
 
 // giveFile gives a file a capability, permitted and effective (struct vfs_cap_data, version 2, little endian).
-func (c *container) giveFile(t *testing.T, path string, capability int) {
+func (c *container) setFileCapability(t *testing.T, path string, capability int) {
 	t.Helper()
 	data := make([]byte, 20)
 	data[0], data[3] = 1, 2 // effective, version
@@ -74,8 +74,8 @@ func TestStandalone(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
 	made := newContainer(t, "/usr/local/bin/nfproxy")
-	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = someUser, []int{unix.CAP_NET_ADMIN}, true, true, true
-	if !canBe(t, someUser) {
+	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = unprivilegedUID, []int{unix.CAP_NET_ADMIN}, true, true, true
+	if !userExists(t, unprivilegedUID) {
 		made.UID = 0
 	}
 	made.ReadOnlyRoot = true
@@ -88,9 +88,9 @@ func TestStandalone(t *testing.T) {
 	made.Env = []string{"NFPROXY_KUBECONFIG=/run/credentials/nfproxy.service/kubeconfig", "NFPROXY_HOSTNAME_OVERRIDE=" + cluster.NodeName,
 		"NFPROXY_CLUSTER_CIDR=10.244.0.0/16,fd00:10:244::/48", "NFPROXY_CONNTRACK_TCP_TIMEOUT_ESTABLISHED=12345s"}
 	agent := made.start(t)
-	c.works(b)
+	c.checkWorks(b)
 	for _, file := range []string{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "/proc/self/oom_score_adj"} {
-		agent.Says(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
+		agent.AwaitLog(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
 	}
 	agent.Stop()
 }
@@ -112,16 +112,16 @@ func unitSetting(t *testing.T, name string) string {
 
 // works fails the test unless nfproxy does what takes rights: rules, the deletion of flows, a port for load balancers,
 // metrics.
-func (c *deployment) works(b *cluster.Backends) {
+func (c *deployment) checkWorks(b *cluster.Backends) {
 	c.T.Helper()
 	b.Serve(b.Addrs...)
-	b.Programmed(b.Addrs...)
+	b.AwaitEndpoints(b.Addrs...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	answer, err := cluster.Greeting(c.T.Context(), client.Namespace, b.Frontend)
+	answer, err := cluster.ReadGreeting(c.T.Context(), client.Namespace, b.Frontend)
 	if err != nil || !strings.HasPrefix(answer, "10.244.7.") {
 		c.T.Fatalf("%q, %v", answer, err)
 	}
-	c.flowsGo(b, client.Namespace)
+	c.checkStaleFlowDeletion(b, client.Namespace)
 	local, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "local"},
 		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
@@ -137,7 +137,7 @@ func (c *deployment) works(b *cluster.Backends) {
 }
 
 // flowsGo makes a UDP flow to an endpoint that then goes, and waits until it is deleted.
-func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
+func (c *deployment) checkStaleFlowDeletion(b *cluster.Backends, from *sandbox.Namespace) {
 	c.T.Helper()
 	s, err := c.CoreV1().Services("default").Get(c.T.Context(), "web", metav1.GetOptions{})
 	if err != nil {
@@ -152,7 +152,7 @@ func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
 	port, dnsPort := int32(8080), int32(5353)
 	b.Slice.Ports = []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &tcp}, {Name: &dns, Port: &dnsPort, Protocol: &udp}}
 	b.Serve(b.Addrs[0])
-	cluster.EventuallyTrue(c.T, "the UDP port is served", c.Tables(b.Addrs[0]+":5353"))
+	cluster.EventuallyTrue(c.T, "the UDP port is served", c.DumpContains(b.Addrs[0]+":5353"))
 	conn, err := from.Dial(c.T.Context(), "udp", "", net.JoinHostPort(s.Spec.ClusterIP, "53"))
 	if err != nil {
 		c.T.Fatal(err)
@@ -162,5 +162,5 @@ func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
 		c.T.Fatal(err)
 	}
 	b.Serve(b.Addrs[1])
-	cluster.Answers(c.T, 10249, "/metrics", 200, `kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 1`+"\n")
+	cluster.AwaitAnswer(c.T, 10249, "/metrics", 200, `kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 1`+"\n")
 }

@@ -22,7 +22,7 @@ import (
 )
 
 // ways are Services of several kinds, the Pods behind them, and who connects to them.
-type ways struct {
+type testServices struct {
 	*deployment
 	backends        []*sandbox.Pod
 	client, outside *sandbox.Pod
@@ -38,17 +38,17 @@ const (
 )
 
 // newWays creates them. Service web has the first two Pods as endpoints; there are two more.
-func newWays(c *deployment) *ways {
+func newTestServices(c *deployment) *testServices {
 	c.T.Helper()
-	w := &ways{deployment: c, ip: map[string]string{}}
+	w := &testServices{deployment: c, ip: map[string]string{}}
 	for i := range 4 {
 		addr4, addr6 := backendAddr(i), fmt.Sprintf("fd00:10:244:7::%d", i+1)
 		pod := c.AddPod("default", fmt.Sprint("backend-", i), nil, addr4, addr6)
-		cluster.Greet(c.T, pod, addr4+":8080", addr4)
+		cluster.ServeGreeting(c.T, pod, addr4+":8080", addr4)
 		for _, addr := range []string{addr4, addr6} {
-			talkTCP(c.T, pod, net.JoinHostPort(addr, "8081"))
+			serveTCP(c.T, pod, net.JoinHostPort(addr, "8081"))
 		}
-		talkUDP(c.T, pod, addr4+":5353")
+		serveUDP(c.T, pod, addr4+":5353")
 		w.backends = append(w.backends, pod)
 	}
 	w.client = c.AddPod("default", "client", nil, "10.244.1.99", "fd00:10:244:1::99")
@@ -82,7 +82,7 @@ func newWays(c *deployment) *ways {
 func backendAddr(i int) string { return fmt.Sprintf("10.244.7.%d", i+1) }
 
 // service creates a Service, with a load balancer's address if there is one.
-func (w *ways) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Service {
+func (w *testServices) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Service {
 	w.T.Helper()
 	services := w.CoreV1().Services("default")
 	s, err := services.Create(w.T.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{})
@@ -98,7 +98,7 @@ func (w *ways) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Se
 }
 
 // serve makes some of the Pods a Service's endpoints, of both families.
-func (w *ways) serve(service string, backends ...int) {
+func (w *testServices) serve(service string, backends ...int) {
 	w.T.Helper()
 	slices := w.DiscoveryV1().EndpointSlices("default")
 	for family, kind := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
@@ -127,16 +127,16 @@ func (w *ways) serve(service string, backends ...int) {
 }
 
 // way is a connection to a Service, and whom its endpoint has to see, if that matters.
-type way struct {
+type access struct {
 	name, network string
 	from          *sandbox.Namespace
 	to, source    string
 }
 
-func (w *ways) all() []way {
+func (w *testServices) accesses() []access {
 	at := func(service, port string) string { return net.JoinHostPort(w.ip[service], port) }
 	client, outside, node := w.client.Namespace, w.outside.Namespace, w.Network.Node()
-	return []way{
+	return []access{
 		{"cluster IP, from a pod", "tcp", client, at("web", "81"), "10.244.1.99"},
 		{"cluster IP, IPv6", "tcp", client, net.JoinHostPort(w.ip6, "81"), "fd00:10:244:1::99"},
 		{"cluster IP, from the node", "tcp", node, at("web", "81"), nodeAddr},
@@ -153,10 +153,10 @@ func (w *ways) all() []way {
 }
 
 // look connects in every way, and fails the test where something is not as it should be.
-func (w *ways) look(when string) {
+func (w *testServices) checkAll(when string) {
 	w.T.Helper()
-	for _, way := range w.all() {
-		c, err := talk(w.T, way)
+	for _, way := range w.accesses() {
+		c, err := connect(w.T, way)
 		if err == nil {
 			_, err = c.ask()
 			c.Close()
@@ -165,22 +165,22 @@ func (w *ways) look(when string) {
 			w.T.Errorf("%s: %s: %v", when, way.name, err)
 		}
 	}
-	sticky := way{"session affinity", "tcp", w.client.Namespace, w.ip["sticky"] + ":81", "10.244.1.99"}
-	if answered := w.reached(sticky, 5); len(answered) != 1 {
+	sticky := access{"session affinity", "tcp", w.client.Namespace, w.ip["sticky"] + ":81", "10.244.1.99"}
+	if answered := w.answers(sticky, 5); len(answered) != 1 {
 		w.T.Errorf("%s: with session affinity one client gets to %v", when, answered)
 	}
-	refused := way{"no endpoint", "tcp", w.client.Namespace, w.ip["empty"] + ":81", ""}
-	if _, err := talk(w.T, refused); !errors.Is(err, syscall.ECONNREFUSED) {
+	refused := access{"no endpoint", "tcp", w.client.Namespace, w.ip["empty"] + ":81", ""}
+	if _, err := connect(w.T, refused); !errors.Is(err, syscall.ECONNREFUSED) {
 		w.T.Errorf("%s: a Service without endpoints: %v", when, err)
 	}
 }
 
 // reached are who answers in a way, of n connections.
-func (w *ways) reached(way way, n int) map[string]int {
+func (w *testServices) answers(way access, n int) map[string]int {
 	w.T.Helper()
 	answered := map[string]int{}
 	for range n {
-		c, err := talk(w.T, way)
+		c, err := connect(w.T, way)
 		if err != nil {
 			w.T.Fatalf("%s: %v", way.name, err)
 		}
@@ -195,27 +195,27 @@ func (w *ways) reached(way way, n int) map[string]int {
 }
 
 // conversation is an open connection.
-type conversation struct {
+type connection struct {
 	net.Conn
-	way
+	access
 	in     *bufio.Reader
 	answer string // the endpoint's, which stays
 }
 
 // talk opens one.
-func talk(t testing.TB, w way) (*conversation, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
+func connect(t testing.TB, w access) (*connection, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), cluster.Timeout)
 	defer cancel()
 	conn, err := w.from.Dial(ctx, w.network, "", w.to)
 	if err != nil {
 		return nil, err
 	}
-	return &conversation{Conn: conn, way: w, in: bufio.NewReader(conn)}, nil
+	return &connection{Conn: conn, access: w, in: bufio.NewReader(conn)}, nil
 }
 
 // ask returns the endpoint that answers, and an error unless it is the one that answered before, and sees whom it should.
-func (c *conversation) ask() (string, error) {
-	_ = c.SetDeadline(time.Now().Add(cluster.Patience))
+func (c *connection) ask() (string, error) {
+	_ = c.SetDeadline(time.Now().Add(cluster.Timeout))
 	if _, err := c.Write([]byte("who?\n")); err != nil {
 		return "", err
 	}
@@ -235,24 +235,24 @@ func (c *conversation) ask() (string, error) {
 }
 
 // answerOf is what an endpoint says: who it is and whom it sees.
-func answerOf(local, remote net.Addr) []byte {
+func answerText(local, remote net.Addr) []byte {
 	return fmt.Appendf(nil, "%s sees %s\n", addrOf(local), addrOf(remote))
 }
 
 func addrOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).Addr().Unmap() }
 
 // talkTCP answers every line, as long as the connection is open.
-func talkTCP(t testing.TB, pod *sandbox.Pod, at string) {
+func serveTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
-	cluster.Accept(t, pod, at, func(conn net.Conn) {
+	cluster.ServeTCP(t, pod, at, func(conn net.Conn) {
 		for in := bufio.NewScanner(conn); in.Scan(); {
-			_, _ = conn.Write(answerOf(conn.LocalAddr(), conn.RemoteAddr()))
+			_, _ = conn.Write(answerText(conn.LocalAddr(), conn.RemoteAddr()))
 		}
 	})
 }
 
 // talkUDP answers every datagram.
-func talkUDP(t testing.TB, pod *sandbox.Pod, at string) {
+func serveUDP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
 	conn, err := pod.ListenPacket("udp", at)
 	if err != nil {
@@ -265,7 +265,7 @@ func talkUDP(t testing.TB, pod *sandbox.Pod, at string) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.WriteTo(answerOf(conn.LocalAddr(), from), from)
+			_, _ = conn.WriteTo(answerText(conn.LocalAddr(), from), from)
 		}
 	}()
 }

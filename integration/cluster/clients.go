@@ -13,16 +13,16 @@ import (
 )
 
 // greet lets a pod greet whoever connects.
-func Greet(t testing.TB, pod *sandbox.Pod, at, greeting string) {
+func ServeGreeting(t testing.TB, pod *sandbox.Pod, at, greeting string) {
 	t.Helper()
-	Accept(t, pod, at, func(conn net.Conn) {
-		_ = conn.SetDeadline(time.Now().Add(Patience))
+	ServeTCP(t, pod, at, func(conn net.Conn) {
+		_ = conn.SetDeadline(time.Now().Add(Timeout))
 		_, _ = io.WriteString(conn, greeting) // who has gone needs none
 	})
 }
 
 // accept lets a pod take TCP connections, which end when each returns.
-func Accept(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
+func ServeTCP(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
 	t.Helper()
 	listener, err := pod.Listen("tcp", at)
 	if err != nil {
@@ -44,21 +44,21 @@ func Accept(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
 }
 
 // greeting connects and returns what it is told.
-func Greeting(ctx context.Context, from *sandbox.Namespace, to string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
+func ReadGreeting(ctx context.Context, from *sandbox.Namespace, to string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
 	conn, err := from.Dial(ctx, "tcp", "", to)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(Patience))
+	_ = conn.SetDeadline(time.Now().Add(Timeout))
 	text, err := io.ReadAll(conn)
 	return string(text), err
 }
 
 // callers connect to a Service from a pod, all the time, and count.
-type Callers struct {
+type Clients struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	mu       sync.Mutex
@@ -68,21 +68,21 @@ type Callers struct {
 }
 
 // call starts n callers that are greeted.
-func Call(t testing.TB, n int, from *sandbox.Namespace, to string) *Callers {
-	return CallBy(t, n, func(ctx context.Context) (string, error) { return Greeting(ctx, from, to) })
+func StartClients(t testing.TB, n int, from *sandbox.Namespace, to string) *Clients {
+	return StartClientsFunc(t, n, func(ctx context.Context) (string, error) { return ReadGreeting(ctx, from, to) })
 }
 
 // callBy starts n callers. Each makes at most a hundred connections a second.
-func CallBy(t testing.TB, n int, connect func(context.Context) (answer string, err error)) *Callers {
+func StartClientsFunc(t testing.TB, n int, connect func(context.Context) (answer string, err error)) *Clients {
 	ctx, cancel := context.WithCancel(context.Background())
-	c := &Callers{cancel: cancel, answers: make(map[string]int)}
+	c := &Clients{cancel: cancel, answers: make(map[string]int)}
 	t.Cleanup(func() { c.Stop() })
 	for range n {
 		c.running.Go(func() {
 			for ctx.Err() == nil {
 				answer, err := connect(ctx)
 				if ctx.Err() == nil {
-					c.note(answer, err)
+					c.record(answer, err)
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
@@ -91,7 +91,7 @@ func CallBy(t testing.TB, n int, connect func(context.Context) (answer string, e
 	return c
 }
 
-func (c *Callers) note(answer string, err error) {
+func (c *Clients) record(answer string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.Total++
@@ -103,14 +103,14 @@ func (c *Callers) note(answer string, err error) {
 }
 
 // count returns how many connections there were, and forgets who answered so far.
-func (c *Callers) count() (total, failed int) {
+func (c *Clients) count() (total, failed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.Total, len(c.failures)
 }
 
 // more waits for as many connections more.
-func (c *Callers) More(t testing.TB, n int) {
+func (c *Clients) AwaitMore(t testing.TB, n int) {
 	t.Helper()
 	before, _ := c.count()
 	EventuallyTrue(t, fmt.Sprintf("%d more connections", n), func() (bool, string) {
@@ -120,7 +120,7 @@ func (c *Callers) More(t testing.TB, n int) {
 }
 
 // stop ends the callers and returns what failed.
-func (c *Callers) Stop() []string {
+func (c *Clients) Stop() []string {
 	c.cancel()
 	c.running.Wait()
 	return c.failures
