@@ -11,15 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// backends is a Service with Pods that all serve, of which its EndpointSlice has some.
+// Backends is a Service and pods that all serve it; the test chooses which of them are in the Service's EndpointSlice.
 type Backends struct {
 	*Cluster
-	Frontend string
-	Slice    *discoveryv1.EndpointSlice
-	Addrs    []string
+	Frontend string                     // cluster IP and port
+	Slice    *discoveryv1.EndpointSlice // as the API server stored it last
+	Addrs    []string                   // of the pods, which serve at port 8080
 }
 
-// addBackends creates the Service and n Pods that greet with their addresses. None is an endpoint yet.
+// AddBackends creates a Service and n pods that greet with their addresses. The EndpointSlice is empty.
 func (c *Cluster) AddBackends(name string, n int) *Backends {
 	c.T.Helper()
 	s, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
@@ -48,7 +48,7 @@ func (c *Cluster) AddBackends(name string, n int) *Backends {
 	return b
 }
 
-// serve makes some of the Pods the Service's endpoints.
+// Serve makes the pods with these addresses the endpoints of the Service.
 func (b *Backends) Serve(addrs ...string) {
 	b.T.Helper()
 	b.Slice.Endpoints = nil
@@ -63,7 +63,7 @@ func (b *Backends) Serve(addrs ...string) {
 	}
 }
 
-// programmed waits until the kernel has these endpoints and no others.
+// AwaitEndpoints waits until the kernel has exactly these endpoints for the Service.
 func (b *Backends) AwaitEndpoints(addrs ...string) {
 	b.T.Helper()
 	var want []string
@@ -73,12 +73,12 @@ func (b *Backends) AwaitEndpoints(addrs ...string) {
 	b.AwaitFrontend(b.Frontend, want...)
 }
 
-// programmedAt waits until a frontend has these endpoints in the kernel and no others.
+// AwaitFrontend waits until the kernel has exactly these endpoints ("address:port") for a TCP frontend.
 func (c *Cluster) AwaitFrontend(frontend string, want ...string) {
 	c.T.Helper()
 	slices.Sort(want)
-	EventuallyTrue(c.T, fmt.Sprint("the endpoints are ", want), func() (bool, string) {
-		out, _ := Command(c.T, "dump").CombinedOutput() // without tables it fails
+	EventuallyTrue(c.T, fmt.Sprintf("the endpoints of %s are %s", frontend, want), func() (bool, string) {
+		out, _ := Command(c.T, "dump").CombinedOutput() // fails if there are no tables
 		var have []string
 		for line := range strings.Lines(string(out)) {
 			if fields := strings.Fields(line); strings.Contains(line, " "+frontend+"/tcp ") && len(fields) > 6 {
@@ -86,6 +86,6 @@ func (c *Cluster) AwaitFrontend(frontend string, want ...string) {
 			}
 		}
 		slices.Sort(have)
-		return slices.Equal(have, want), fmt.Sprint("they are ", have)
+		return slices.Equal(have, want), fmt.Sprintf("they are %s", have)
 	})
 }

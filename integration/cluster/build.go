@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// buildAgent builds nfproxy as it is shipped, for its memory is measured too, and returns the directory it is in.
+// BuildAgent builds nfproxy with the flags of a release and returns the directory of the binary. Benchmarks measure memory,
+// and the test binary needs more of it.
 func BuildAgent(b *testing.B) string {
 	b.Helper()
 	dir := b.TempDir()

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestChurn: nobody who connects all the time ever notices: a thousand swaps of endpoints, twenty restarts, every other
-// one by SIGKILL at any moment.
+// TestChurn: no connection fails during a thousand changes of the endpoints and twenty restarts of nfproxy, every other one
+// by SIGKILL at an arbitrary moment.
 func TestChurn(t *testing.T) {
 	const swaps, restarts = 1000, 20
 	c := New(t)
@@ -20,8 +20,8 @@ func TestChurn(t *testing.T) {
 	agent := c.startAgent()
 	b.AwaitEndpoints(b.Addrs[:3]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := StartClients(t, 8, client.Namespace, b.Frontend)
-	load.AwaitMore(t, 50)
+	clients := StartClients(t, 8, client.Namespace, b.Frontend)
+	clients.AwaitMore(t, 50)
 
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -37,16 +37,16 @@ func TestChurn(t *testing.T) {
 	}
 	b.Serve(b.Addrs[:2]...)
 	b.AwaitEndpoints(b.Addrs[:2]...)
-	load.AwaitMore(t, 100)
-	failed := load.Stop()
-	t.Logf("%d connections", load.Total)
+	clients.AwaitMore(t, 100)
+	failed := clients.Stop()
+	t.Logf("%d connections", clients.Total)
 	if len(failed) > 0 {
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(5, len(failed))], "; "))
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(5, len(failed))], "; "))
 	}
 }
 
-// TestFlush: others flush the ruleset again and again. What is open goes on, what begins in the moment until it is repaired
-// takes a second longer, when it sends its first packet again, and nothing fails.
+// TestFlush: another program flushes the ruleset five times and no connection fails. Open connections continue; one that
+// begins before the repair takes a second longer, because its first packet is retransmitted.
 func TestFlush(t *testing.T) {
 	c := New(t)
 	b := c.AddBackends("web", 3)
@@ -54,12 +54,12 @@ func TestFlush(t *testing.T) {
 	c.startAgent()
 	b.AwaitEndpoints(b.Addrs...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	open, err := client.Dial(t.Context(), "tcp", "", b.Frontend) // reads its greeting in the end
+	open, err := client.Dial(t.Context(), "tcp", "", b.Frontend) // its greeting is read at the end
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	load := StartClients(t, 4, client.Namespace, b.Frontend) // these have patience
+	clients := StartClients(t, 4, client.Namespace, b.Frontend) // these wait for the retransmission
 	for range 5 {
 		start := time.Now()
 		if out, err := CombinedOutput("nft", "flush", "ruleset"); err != nil {
@@ -74,17 +74,17 @@ func TestFlush(t *testing.T) {
 				break
 			}
 			if time.Since(start) > Timeout {
-				t.Fatal("the Service does not come back")
+				t.Fatalf("the Service is not served again within %v", Timeout)
 			}
 		}
 		t.Logf("served again after %v, attempt %d", time.Since(start).Round(time.Millisecond), attempts)
-		time.Sleep(3 * time.Second) // calm
+		time.Sleep(3 * time.Second) // without changes
 	}
-	load.AwaitMore(t, 50)
-	failed := load.Stop()
-	t.Logf("%d connections of %d failed", len(failed), load.Total)
+	clients.AwaitMore(t, 50)
+	failed := clients.Stop()
+	t.Logf("%d connections of %d failed", len(failed), clients.Total)
 	if len(failed) > 0 {
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	text := make([]byte, 20)
 	if n, err := open.Read(text); err != nil || !slices.Contains(b.Addrs, string(text[:n])) {
@@ -92,7 +92,8 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestAPIServerAway: without an API server the rules stay and Services work, and what it says after a minute counts.
+// TestAPIServerAway: while the API server is unavailable for a minute, the rules stay, repairs work and Services are served;
+// afterwards nfproxy follows changes again.
 func TestAPIServerAway(t *testing.T) {
 	c := New(t)
 	b := c.AddBackends("web", 3)
@@ -100,24 +101,24 @@ func TestAPIServerAway(t *testing.T) {
 	agent := c.startAgent()
 	b.AwaitEndpoints(b.Addrs[:2]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := StartClients(t, 2, client.Namespace, b.Frontend)
-	load.AwaitMore(t, 20)
+	clients := StartClients(t, 2, client.Namespace, b.Frontend)
+	clients.AwaitMore(t, 20)
 
 	c.StopAPIServer()
-	away := time.Now()
+	stopped := time.Now()
 	agent.AwaitLog("connection")
-	if out, err := CombinedOutput("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // which nobody has to ask about
+	if out, err := CombinedOutput("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // the repair needs no API server
 		t.Fatalf("%v\n%s", err, out)
 	}
 	agent.AwaitLog("repaired")
-	time.Sleep(time.Until(away.Add(time.Minute)))
-	load.AwaitMore(t, 20)
+	time.Sleep(time.Until(stopped.Add(time.Minute)))
+	clients.AwaitMore(t, 20)
 	c.StartAPIServer()
 	b.Serve(b.Addrs[1:]...)
 	b.AwaitEndpoints(b.Addrs[1:]...)
-	load.AwaitMore(t, 20)
-	if failed := load.Stop(); len(failed) > 2 { // those of the moment without lb-2 find their way, but one of each caller
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
+	clients.AwaitMore(t, 20)
+	if failed := clients.Stop(); len(failed) > 2 { // without lb-2 each client may lose one connection
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	agent.Stop()
 	b.AwaitEndpoints(b.Addrs[1:]...)

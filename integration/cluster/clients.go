@@ -12,16 +12,16 @@ import (
 	"nfproxy/sandbox"
 )
 
-// greet lets a pod greet whoever connects.
+// ServeGreeting makes a pod send a greeting to every TCP client at an address and close the connection.
 func ServeGreeting(t testing.TB, pod *sandbox.Pod, at, greeting string) {
 	t.Helper()
 	ServeTCP(t, pod, at, func(conn net.Conn) {
 		_ = conn.SetDeadline(time.Now().Add(Timeout))
-		_, _ = io.WriteString(conn, greeting) // who has gone needs none
+		_, _ = io.WriteString(conn, greeting) // fails if the client has gone
 	})
 }
 
-// accept lets a pod take TCP connections, which end when each returns.
+// ServeTCP makes a pod accept TCP connections at an address and calls each for every one; a connection ends when each returns.
 func ServeTCP(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
 	t.Helper()
 	listener, err := pod.Listen("tcp", at)
@@ -43,7 +43,7 @@ func ServeTCP(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
 	}()
 }
 
-// greeting connects and returns what it is told.
+// ReadGreeting connects to an address from a namespace and returns what the server sends.
 func ReadGreeting(ctx context.Context, from *sandbox.Namespace, to string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
@@ -57,22 +57,23 @@ func ReadGreeting(ctx context.Context, from *sandbox.Namespace, to string) (stri
 	return string(text), err
 }
 
-// callers connect to a Service from a pod, all the time, and count.
+// Clients connect to a Service continuously and count the connections that succeed and fail.
 type Clients struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	mu       sync.Mutex
-	Total    int
-	answers  map[string]int
+	Total    int            // connections so far; read it only after Stop
+	answers  map[string]int // connections by the answer
 	failures []string
 }
 
-// call starts n callers that are greeted.
+// StartClients starts n clients in a namespace that connect to a server of ServeGreeting.
 func StartClients(t testing.TB, n int, from *sandbox.Namespace, to string) *Clients {
 	return StartClientsFunc(t, n, func(ctx context.Context) (string, error) { return ReadGreeting(ctx, from, to) })
 }
 
-// callBy starts n callers. Each makes at most a hundred connections a second.
+// StartClientsFunc starts n clients that call connect, each at most a hundred times a second, until Stop or the end of the
+// test.
 func StartClientsFunc(t testing.TB, n int, connect func(context.Context) (answer string, err error)) *Clients {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Clients{cancel: cancel, answers: make(map[string]int)}
@@ -102,24 +103,24 @@ func (c *Clients) record(answer string, err error) {
 	c.answers[answer]++
 }
 
-// count returns how many connections there were, and forgets who answered so far.
+// count returns the number of connections so far and how many of them failed.
 func (c *Clients) count() (total, failed int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.Total, len(c.failures)
 }
 
-// more waits for as many connections more.
+// AwaitMore waits for n more connections.
 func (c *Clients) AwaitMore(t testing.TB, n int) {
 	t.Helper()
 	before, _ := c.count()
-	EventuallyTrue(t, fmt.Sprintf("%d more connections", n), func() (bool, string) {
+	EventuallyTrue(t, fmt.Sprintf("%d more connections are made", n), func() (bool, string) {
 		now, failed := c.count()
-		return now >= before+n, fmt.Sprintf("%d more, %d failed in all", now-before, failed)
+		return now >= before+n, fmt.Sprintf("%d more connections; %d failed in total", now-before, failed)
 	})
 }
 
-// stop ends the callers and returns what failed.
+// Stop ends the clients and returns a line for each connection that failed.
 func (c *Clients) Stop() []string {
 	c.cancel()
 	c.running.Wait()

@@ -14,11 +14,11 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeadmManifest is what kubeadm makes of init.yaml beside it, byte by byte. Without a word about the mode kubeadm
-// writes the same but for mode "".
+// KubeadmManifest is the file with the manifest that kubeadm generates from the init.yaml beside it, unchanged. Without a
+// mode in init.yaml kubeadm generates the same manifest with mode "".
 const KubeadmManifest = "integration/cluster/testdata/kubeadm/kube-proxy.yaml"
 
-// kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are with that mode.
+// KubeadmConfigFiles returns the files of kubeadm's ConfigMap kube-proxy, by name, with the mode replaced.
 func KubeadmConfigFiles(t testing.TB, mode string) map[string]string {
 	t.Helper()
 	var config corev1.ConfigMap
@@ -31,11 +31,15 @@ func KubeadmConfigFiles(t testing.TB, mode string) map[string]string {
 	return config.Data
 }
 
-// The modes of kube-proxy, as kubeadm writes them. None is iptables in v1.36.
-const NftablesMode, DefaultMode = "nftables", `""`
+// Modes of kube-proxy as kubeadm writes them.
+const (
+	NftablesMode = "nftables"
+	DefaultMode  = `""` // iptables in v1.36
+)
 
-// kubeProxyRoot shows kube-proxy what kubeadm's DaemonSet mounts, $1 at its place and $2 as the service account's, in a mount
-// namespace of its own. Two numbers are the machine's, not its network namespace's: files stand in, in $3.
+// kubeProxyRoot is a shell script that mounts, in a mount namespace of its own, what kubeadm's DaemonSet mounts: $1 is the
+// directory of the ConfigMap, $2 that of the service account. Two sysctls belong to the machine and not to the network
+// namespace; files in directory $3 stand in for them.
 const kubeProxyRoot = `set -e
 mount --make-rprivate /
 mount --bind "$3/max" /proc/sys/net/netfilter/nf_conntrack_max
@@ -48,7 +52,8 @@ mount --bind "$2" /run/secrets/kubernetes.io/serviceaccount
 shift 3
 exec "$@"`
 
-// kubeProxy starts the real one as kubeadm's DaemonSet does, with these files in its ConfigMap's volume.
+// StartKubeProxy starts the real kube-proxy as kubeadm's DaemonSet does, with these files in its ConfigMap's volume. Flags
+// replace those of the DaemonSet.
 func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Process {
 	c.T.Helper()
 	path, err := filepath.Abs(".bin/kube-proxy")
@@ -58,7 +63,7 @@ func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Proc
 	if err != nil {
 		c.T.Fatalf("kube-proxy is not built: run `make controlplane` (%v)", err)
 	}
-	if out, err := Command(c.T, "check").CombinedOutput(); err != nil { // which loads connection tracking
+	if out, err := Command(c.T, "check").CombinedOutput(); err != nil { // loads connection tracking
 		c.T.Fatalf("%v\n%s", err, out)
 	}
 	account := c.ServiceAccountConfig("kube-system", "kube-proxy")
@@ -73,40 +78,40 @@ func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Proc
 	return StartProcess(c.T, cmd)
 }
 
-// accountFiles are the files that a Pod finds of its service account.
+// AccountFiles returns the files, by name, that a container finds in the volume of its service account.
 func AccountFiles(namespace string, account *rest.Config) map[string]string {
 	return map[string]string{"token": account.BearerToken, "ca.crt": string(account.CAData), "namespace": namespace}
 }
 
-// kubeProxyHas says whether kube-proxy's nftables tables have all of the texts.
-func KubeProxyTablesContain(texts ...string) func() (bool, string) {
+// KubeProxyTablesContain returns the condition that kube-proxy's nftables tables contain all of the texts.
+func KubeProxyTablesContain(texts ...string) Condition {
 	return TablesContain("kube-proxy", texts...)
 }
 
-// listed says whether the tables of that name, as nft lists them, have all of the texts.
-func TablesContain(name string, texts ...string) func() (bool, string) {
+// TablesContain returns the condition that the ip and ip6 tables of a name, as nft lists them, contain all of the texts.
+func TablesContain(name string, texts ...string) Condition {
 	return func() (bool, string) {
-		out4, _ := CombinedOutput("nft", "list", "table", "ip", name) // which may not be there
+		out4, _ := CombinedOutput("nft", "list", "table", "ip", name) // fails if there is no such table
 		out6, _ := CombinedOutput("nft", "list", "table", "ip6", name)
-		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
-		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+		return containsAll(out4+out6, texts)
 	}
 }
 
-// iptablesHave says whether the rules of iptables have all of the texts. kube-proxy runs the same program.
-func IptablesContain(t testing.TB, texts ...string) func() (bool, string) {
+// IptablesContain returns the condition that the iptables rules of both families contain all of the texts. iptables-save is
+// the program that kube-proxy runs as well.
+func IptablesContain(t testing.TB, texts ...string) Condition {
+	t.Helper()
 	if _, err := exec.LookPath("iptables-save"); err != nil {
 		t.Fatalf("iptables is not installed: run `make tools` (%v)", err)
 	}
 	return func() (bool, string) {
 		out4, _ := CombinedOutput("iptables-save")
 		out6, _ := CombinedOutput("ip6tables-save")
-		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
-		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+		return containsAll(out4+out6, texts)
 	}
 }
 
-// hasTables fails the test unless these are the node's tables, but for guards of nfproxy's.
+// CheckTables fails the test unless the node has exactly these nftables tables, apart from the guard tables of nfproxy.
 func CheckTables(t testing.TB, tables ...string) {
 	t.Helper()
 	out, err := CombinedOutput("nft", "list", "tables")
@@ -126,7 +131,7 @@ func CheckTables(t testing.TB, tables ...string) {
 	}
 }
 
-// publicDir is a new directory that every user may enter.
+// PublicDir returns a new directory that every user may enter.
 func PublicDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -136,7 +141,7 @@ func PublicDir(t testing.TB) string {
 	return dir
 }
 
-// directory is a new directory with these files, which every user may read.
+// DirWithFiles returns a new directory with these files, by name, which every user may read.
 func DirWithFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := PublicDir(t)
