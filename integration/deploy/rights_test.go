@@ -17,14 +17,15 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestRights: who may program nftables, and who may not. Kubernetes gives capabilities to root alone; a file's are lost
-// where allowPrivilegeEscalation is false. So the container's user is root, who may nothing else: docs/design/0008.
+// TestRights: which users may program nftables in a container. Kubernetes gives capabilities to root alone, and those of a file
+// are lost where allowPrivilegeEscalation is false. The container therefore runs as root with CAP_NET_ADMIN and no other
+// capability: docs/design/0008-root.md.
 func TestRights(t *testing.T) {
 	netAdmin := []int{unix.CAP_NET_ADMIN}
 	for _, r := range []struct {
 		name string
 		container
-		file, may bool // file: the binary has the capability
+		file, may bool // file: the file of the binary has the capability; may: nftables can be programmed
 	}{
 		{"root", container{Capabilities: netAdmin, NoNewPrivs: true}, false, true},
 		{"root without capabilities", container{NoNewPrivs: true}, false, false},
@@ -32,11 +33,11 @@ func TestRights(t *testing.T) {
 		{"user with ambient", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
 		{"user and file", container{UID: unprivilegedUID, Capabilities: netAdmin}, true, true},
 		{"user and file, no new privileges", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
-		{"the same, kept", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, KeepCapabilities: true}, true, true},
+		{"user and file, no new privileges, capabilities kept", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, KeepCapabilities: true}, true, true},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			if !userExists(t, r.UID) {
-				t.Logf("there is no user %d: run the tests as root to see this", r.UID)
+				t.Logf("user %d is not mapped here: run the tests as root to test this case", r.UID)
 				return
 			}
 			c := newContainer(t, "/nfproxy")
@@ -51,13 +52,13 @@ func TestRights(t *testing.T) {
 			p.Done <- err
 			const refused = "nfproxy: nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability\n"
 			if (err == nil) != r.may || (p.Log.String() == refused) == r.may {
-				t.Errorf("%v: %s", err, p.Log)
+				t.Errorf("nfproxy cleanup: %v, may program nftables: %v; it prints %s", err, r.may, p.Log)
 			}
 		})
 	}
 }
 
-// giveFile gives a file a capability, permitted and effective (struct vfs_cap_data, version 2, little endian).
+// setFileCapability gives a file a permitted and effective capability (struct vfs_cap_data, version 2, little endian).
 func (c *container) setFileCapability(t *testing.T, path string, capability int) {
 	t.Helper()
 	data := make([]byte, 20)
@@ -68,8 +69,8 @@ func (c *container) setFileCapability(t *testing.T, path string, capability int)
 	}
 }
 
-// TestStandalone: what the systemd unit leaves to a user of its own suffices, and numbers of the kernel
-// that it cannot set are warnings.
+// TestStandalone: nfproxy works with the user and the privileges of the systemd unit. Sysctls that it cannot set are
+// warnings.
 func TestStandalone(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
@@ -95,7 +96,7 @@ func TestStandalone(t *testing.T) {
 	agent.Stop()
 }
 
-// unitSetting returns what deploy/nfproxy.service says.
+// unitSetting returns the value of a setting in deploy/nfproxy.service.
 func unitSetting(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("deploy/nfproxy.service")
@@ -110,8 +111,8 @@ func unitSetting(t *testing.T, name string) string {
 	return value
 }
 
-// works fails the test unless nfproxy does what takes rights: rules, the deletion of flows, a port for load balancers,
-// metrics.
+// checkWorks fails the test unless nfproxy does everything that needs privileges: it programs rules, deletes conntrack
+// entries, listens at a health check node port and serves metrics.
 func (c *deployment) checkWorks(b *cluster.Backends) {
 	c.T.Helper()
 	b.Serve(b.Addrs...)
@@ -119,7 +120,7 @@ func (c *deployment) checkWorks(b *cluster.Backends) {
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
 	answer, err := cluster.ReadGreeting(c.T.Context(), client.Namespace, b.Frontend)
 	if err != nil || !strings.HasPrefix(answer, "10.244.7.") {
-		c.T.Fatalf("%q, %v", answer, err)
+		c.T.Fatalf("the Service answers %q, %v", answer, err)
 	}
 	c.checkStaleFlowDeletion(b, client.Namespace)
 	local, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
@@ -136,7 +137,7 @@ func (c *deployment) checkWorks(b *cluster.Backends) {
 	})
 }
 
-// flowsGo makes a UDP flow to an endpoint that then goes, and waits until it is deleted.
+// checkStaleFlowDeletion opens a UDP flow to an endpoint, removes the endpoint and waits until the flow is deleted.
 func (c *deployment) checkStaleFlowDeletion(b *cluster.Backends, from *sandbox.Namespace) {
 	c.T.Helper()
 	s, err := c.CoreV1().Services("default").Get(c.T.Context(), "web", metav1.GetOptions{})
@@ -152,7 +153,7 @@ func (c *deployment) checkStaleFlowDeletion(b *cluster.Backends, from *sandbox.N
 	port, dnsPort := int32(8080), int32(5353)
 	b.Slice.Ports = []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &tcp}, {Name: &dns, Port: &dnsPort, Protocol: &udp}}
 	b.Serve(b.Addrs[0])
-	cluster.EventuallyTrue(c.T, "the UDP port is served", c.DumpContains(b.Addrs[0]+":5353"))
+	cluster.EventuallyTrue(c.T, "the UDP port is programmed", c.DumpContains(b.Addrs[0]+":5353"))
 	conn, err := from.Dial(c.T.Context(), "udp", "", net.JoinHostPort(s.Spec.ClusterIP, "53"))
 	if err != nil {
 		c.T.Fatal(err)

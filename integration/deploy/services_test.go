@@ -21,13 +21,14 @@ import (
 	"nfproxy/sandbox"
 )
 
-// ways are Services of several kinds, the Pods behind them, and who connects to them.
+// testServices are Services of several kinds, the pods that serve them, and the clients that connect to them.
 type testServices struct {
 	*deployment
-	backends        []*sandbox.Pod
-	client, outside *sandbox.Pod
-	ip              map[string]string // cluster IPs by Service
-	ip6             string            // web's second
+	backends []*sandbox.Pod
+	client   *sandbox.Pod      // inside the pod CIDRs
+	outside  *sandbox.Pod      // outside the pod CIDRs
+	ip       map[string]string // cluster IPs by Service
+	ip6      string            // the IPv6 cluster IP of Service web
 }
 
 const (
@@ -37,7 +38,7 @@ const (
 	outsideAddr, nodeAddr                   = "198.51.100.9", "192.0.2.10"
 )
 
-// newWays creates them. Service web has the first two Pods as endpoints; there are two more.
+// newTestServices creates the Services, four pods that serve them and the clients. Service web has the first two pods as endpoints.
 func newTestServices(c *deployment) *testServices {
 	c.T.Helper()
 	w := &testServices{deployment: c, ip: map[string]string{}}
@@ -81,7 +82,7 @@ func newTestServices(c *deployment) *testServices {
 
 func backendAddr(i int) string { return fmt.Sprintf("10.244.7.%d", i+1) }
 
-// service creates a Service, with a load balancer's address if there is one.
+// service creates a Service and, if ingress is not empty, sets the address of its load balancer.
 func (w *testServices) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Service {
 	w.T.Helper()
 	services := w.CoreV1().Services("default")
@@ -97,7 +98,7 @@ func (w *testServices) service(name, ingress string, spec corev1.ServiceSpec) *c
 	return s
 }
 
-// serve makes some of the Pods a Service's endpoints, of both families.
+// serve makes the pods with these indexes the endpoints of a Service, in both families.
 func (w *testServices) serve(service string, backends ...int) {
 	w.T.Helper()
 	slices := w.DiscoveryV1().EndpointSlices("default")
@@ -126,13 +127,14 @@ func (w *testServices) serve(service string, backends ...int) {
 	}
 }
 
-// way is a connection to a Service, and whom its endpoint has to see, if that matters.
+// access describes how a client reaches a Service and the source address that the endpoint must see, unless it is empty.
 type access struct {
 	name, network string
 	from          *sandbox.Namespace
 	to, source    string
 }
 
+// accesses returns an access for each kind of frontend and of client.
 func (w *testServices) accesses() []access {
 	at := func(service, port string) string { return net.JoinHostPort(w.ip[service], port) }
 	client, outside, node := w.client.Namespace, w.outside.Namespace, w.Network.Node()
@@ -141,18 +143,19 @@ func (w *testServices) accesses() []access {
 		{"cluster IP, IPv6", "tcp", client, net.JoinHostPort(w.ip6, "81"), "fd00:10:244:1::99"},
 		{"cluster IP, from the node", "tcp", node, at("web", "81"), nodeAddr},
 		{"cluster IP, from outside", "tcp", outside, at("web", "81"), nodeAddr},
-		{"cluster IP, an endpoint to itself", "tcp", w.backends[0].Namespace, at("self", "81"), nodeAddr},
+		{"cluster IP, an endpoint connects to itself", "tcp", w.backends[0].Namespace, at("self", "81"), nodeAddr},
 		{"cluster IP, UDP", "udp", client, at("dns", "53"), "10.244.1.99"},
 		{"node port", "tcp", outside, nodePort, nodeAddr},
 		{"node port, UDP", "udp", outside, nodePortUDP, nodeAddr},
 		{"load balancer", "tcp", outside, webBalancer + ":81", nodeAddr},
 		{"load balancer, policy Local", "tcp", outside, localBalancer + ":81", outsideAddr},
-		{"load balancer, let in by its range", "tcp", outside, rangeIP + ":81", nodeAddr},
+		{"load balancer, source inside the source ranges", "tcp", outside, rangeIP + ":81", nodeAddr},
 		{"session affinity", "tcp", client, at("sticky", "81"), "10.244.1.99"},
 	}
 }
 
-// look connects in every way, and fails the test where something is not as it should be.
+// checkAll makes every access and fails the test if one fails, if session affinity does not hold or if a Service without
+// endpoints does not refuse connections.
 func (w *testServices) checkAll(when string) {
 	w.T.Helper()
 	for _, way := range w.accesses() {
@@ -167,15 +170,15 @@ func (w *testServices) checkAll(when string) {
 	}
 	sticky := access{"session affinity", "tcp", w.client.Namespace, w.ip["sticky"] + ":81", "10.244.1.99"}
 	if answered := w.answers(sticky, 5); len(answered) != 1 {
-		w.T.Errorf("%s: with session affinity one client gets to %v", when, answered)
+		w.T.Errorf("%s: with session affinity one client reaches %v, want one endpoint", when, answered)
 	}
 	refused := access{"no endpoint", "tcp", w.client.Namespace, w.ip["empty"] + ":81", ""}
 	if _, err := connect(w.T, refused); !errors.Is(err, syscall.ECONNREFUSED) {
-		w.T.Errorf("%s: a Service without endpoints: %v", when, err)
+		w.T.Errorf("%s: connection to a Service without endpoints: %v, want %v", when, err, syscall.ECONNREFUSED)
 	}
 }
 
-// reached are who answers in a way, of n connections.
+// answers makes n connections and returns their number by the endpoint that answered.
 func (w *testServices) answers(way access, n int) map[string]int {
 	w.T.Helper()
 	answered := map[string]int{}
@@ -194,15 +197,15 @@ func (w *testServices) answers(way access, n int) map[string]int {
 	return answered
 }
 
-// conversation is an open connection.
+// connection is an open connection to a Service.
 type connection struct {
 	net.Conn
 	access
 	in     *bufio.Reader
-	answer string // the endpoint's, which stays
+	answer string // the endpoint that answered first; all later answers must come from it
 }
 
-// talk opens one.
+// connect opens the connection of an access.
 func connect(t testing.TB, w access) (*connection, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), cluster.Timeout)
 	defer cancel()
@@ -213,7 +216,8 @@ func connect(t testing.TB, w access) (*connection, error) {
 	return &connection{Conn: conn, access: w, in: bufio.NewReader(conn)}, nil
 }
 
-// ask returns the endpoint that answers, and an error unless it is the one that answered before, and sees whom it should.
+// ask sends a question and returns the endpoint that answers. It returns an error if another endpoint answered before, or if
+// the endpoint sees another source than it must.
 func (c *connection) ask() (string, error) {
 	_ = c.SetDeadline(time.Now().Add(cluster.Timeout))
 	if _, err := c.Write([]byte("who?\n")); err != nil {
@@ -225,23 +229,23 @@ func (c *connection) ask() (string, error) {
 	}
 	answer, source, _ := strings.Cut(strings.TrimSpace(line), " sees ")
 	if c.source != "" && source != c.source {
-		return answer, fmt.Errorf("%s sees %s, not %s", answer, source, c.source)
+		return answer, fmt.Errorf("endpoint %s sees source %s, want %s", answer, source, c.source)
 	}
 	if c.answer != "" && answer != c.answer {
-		return answer, fmt.Errorf("%s answers, not %s", answer, c.answer)
+		return answer, fmt.Errorf("endpoint %s answers, want %s", answer, c.answer)
 	}
 	c.answer = answer
 	return answer, nil
 }
 
-// answerOf is what an endpoint says: who it is and whom it sees.
+// answerText returns the answer of an endpoint: its own address and the source address that it sees.
 func answerText(local, remote net.Addr) []byte {
 	return fmt.Appendf(nil, "%s sees %s\n", addrOf(local), addrOf(remote))
 }
 
 func addrOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).Addr().Unmap() }
 
-// talkTCP answers every line, as long as the connection is open.
+// serveTCP makes a pod answer every line of every TCP connection at an address.
 func serveTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
 	cluster.ServeTCP(t, pod, at, func(conn net.Conn) {
@@ -251,7 +255,7 @@ func serveTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	})
 }
 
-// talkUDP answers every datagram.
+// serveUDP makes a pod answer every datagram at an address.
 func serveUDP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
 	conn, err := pod.ListenPacket("udp", at)
