@@ -104,7 +104,7 @@ func TestNothingLeft(t *testing.T) {
 	}
 	defer outer.Close()
 	node := namespace(t)
-	links, files := list(t, outer), descriptors(t)
+	links, files := linkNames(t, outer), descriptors(t)
 	forward := read(t, outer, "/proc/sys/net/ipv4/ip_forward")
 
 	w, err := sandbox.NewNetwork(node, nodeAddrs...)
@@ -113,7 +113,7 @@ func TestNothingLeft(t *testing.T) {
 	}
 	a := pod(t, w, "a", clientAddrs...)
 	pod(t, w, "b", serverAddrs...)
-	if got := list(t, outer); !slices.Equal(got, links) {
+	if got := linkNames(t, outer); !slices.Equal(got, links) {
 		t.Errorf("links outside: %v, before: %v", got, links)
 	}
 	if got := read(t, outer, "/proc/sys/net/ipv4/ip_forward"); got != forward {
@@ -122,7 +122,7 @@ func TestNothingLeft(t *testing.T) {
 	if err := w.RemovePod(a); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(t, node); !slices.Equal(got, []string{"lo", "pod2", "uplink0"}) {
+	if got := linkNames(t, node); !slices.Equal(got, []string{"lo", "pod2", "uplink0"}) {
 		t.Errorf("links in the node without the first pod: %v", got)
 	}
 	for range 2 {
@@ -130,7 +130,7 @@ func TestNothingLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := list(t, node); !slices.Equal(got, []string{"lo"}) {
+	if got := linkNames(t, node); !slices.Equal(got, []string{"lo"}) {
 		t.Errorf("links in the node after Close: %v", got)
 	}
 	if got := descriptors(t); !slices.Equal(got, files) {

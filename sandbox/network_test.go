@@ -139,7 +139,7 @@ func TestParallelNetworks(t *testing.T) {
 	wg.Wait()
 }
 
-func TestRefusals(t *testing.T) {
+func TestErrors(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	p := pod(t, w, "pod", clientAddrs...)
 	for _, c := range []struct {
@@ -159,7 +159,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: got error %v, want %s", c.name, c.err, c.want)
 		}
 	}
-	if links := list(t, w.Node()); !slices.Equal(links, []string{"lo", "pod1", "uplink0"}) {
+	if links := linkNames(t, w.Node()); !slices.Equal(links, []string{"lo", "pod1", "uplink0"}) {
 		t.Errorf("links after errors: %v", links)
 	}
 }

@@ -79,7 +79,7 @@ func TestRunUnprivileged(t *testing.T) {
 }
 
 // TestStranger: a process without the mark of Run may change nothing.
-func TestStranger(t *testing.T) {
+func TestOutsideSandbox(t *testing.T) {
 	cmd := child(t, "stranger")
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NFPROXY_SANDBOX") })
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -110,9 +110,9 @@ func play(role string) int {
 		<-ctx.Done()
 		return 3
 	case "network":
-		return report(whole())
+		return report(useNetwork())
 	case "stranger":
-		return report(stranger())
+		return report(outsideSandbox())
 	}
 	return report(fmt.Errorf("no role %q", role))
 }
@@ -126,7 +126,7 @@ func report(err error) int {
 }
 
 // whole makes a network in the namespace of the process and sends through it.
-func whole() error {
+func useNetwork() error {
 	node, err := sandbox.Current()
 	if err != nil {
 		return err
@@ -152,7 +152,7 @@ func whole() error {
 }
 
 // stranger expects to be refused: nothing says that its namespace is a sandbox.
-func stranger() error {
+func outsideSandbox() error {
 	node, err := sandbox.Current()
 	if err != nil {
 		return err

@@ -103,7 +103,7 @@ func read(t *testing.T, n *sandbox.Namespace, path string) string {
 func second[T any](_ T, err error) error { return err }
 
 // list returns the names of the links in n.
-func list(t *testing.T, n *sandbox.Namespace) []string {
+func linkNames(t *testing.T, n *sandbox.Namespace) []string {
 	t.Helper()
 	var names []string
 	err := n.Do(func() error {

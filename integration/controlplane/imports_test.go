@@ -10,7 +10,7 @@ import (
 )
 
 // TestProgramHasNone holds that the control plane is for tests: the program does not import it.
-func TestProgramHasNone(t *testing.T) {
+func TestProgramDoesNotImport(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "nfproxy").CombinedOutput()
 	if err != nil {
 		t.Fatalf("go list: %v\n%s", err, out)

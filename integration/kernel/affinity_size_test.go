@@ -11,9 +11,9 @@ import (
 // Another size replaces the map and what refers to it, not the table.
 func TestAffinityFull(t *testing.T) {
 	const room = 4
-	s := newSticky(t, nft.IPv4, nft.TCP)
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	cluster := s.frontends()[0]
-	s.homes(t, cluster)
+	s.connectAll(t, cluster)
 	s.facts.AffinityClients = room
 	s.ruleset = render.NewRuleset(s.facts)
 	s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{s.service}})
@@ -28,16 +28,16 @@ func TestAffinityFull(t *testing.T) {
 		}
 	}
 	for round := 1; round <= 2; round++ {
-		s.homes(t, cluster)
-		remembered, beyond := clients(s.tables()[0])
-		if want := uint64(round * (stickyClients - room)); remembered != room || beyond != want {
+		s.connectAll(t, cluster)
+		remembered, beyond := countClients(s.tables()[0])
+		if want := uint64(round * (affinityClientCount - room)); remembered != room || beyond != want {
 			t.Errorf("round %d: %d clients remembered, %d connections of others; want %d and %d", round, remembered, beyond, room, want)
 		}
 	}
 }
 
 // clients counts the clients a table remembers and the connections of those it had no room for.
-func clients(table *nft.Table) (remembered int, beyond uint64) {
+func countClients(table *nft.Table) (remembered int, beyond uint64) {
 	for _, set := range table.Sets {
 		if set.Dynamic {
 			remembered += len(set.Elements)

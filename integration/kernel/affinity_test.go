@@ -15,7 +15,7 @@ import (
 )
 
 // sticky is a lab with a Service of six endpoints that remembers its clients, and a pod with the addresses of all of them.
-type sticky struct {
+type affinityNode struct {
 	*testNode
 	family   nft.Family
 	protocol nft.Protocol
@@ -24,16 +24,16 @@ type sticky struct {
 	service  render.Service
 }
 
-const stickyClients = 60
+const affinityClientCount = 60
 
-func newSticky(t *testing.T, f nft.Family, p nft.Protocol) *sticky {
+func newAffinityNode(t *testing.T, f nft.Family, p nft.Protocol) *affinityNode {
 	t.Helper()
-	return newStickyOf(t, f, p, stickyClients)
+	return newAffinityNodeFor(t, f, p, affinityClientCount)
 }
 
-func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *sticky {
+func newAffinityNodeFor(t *testing.T, f nft.Family, p nft.Protocol, clients int) *affinityNode {
 	t.Helper()
-	s := &sticky{testNode: newTestNode(t).addNetwork(), family: f, protocol: p}
+	s := &affinityNode{testNode: newTestNode(t).addNetwork(), family: f, protocol: p}
 	format, vip := "10.244.%d.%d", "10.96.0.1:80"
 	if f == nft.IPv6 {
 		format, vip = "fd00:10:244:%d::%d", "[fd00:10:96::1]:80"
@@ -59,7 +59,7 @@ func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *stick
 }
 
 // restart is a new process, which knows nothing but the Service and what the kernel has.
-func (s *sticky) restart(svc render.Service) []nft.Change {
+func (s *affinityNode) restart(svc render.Service) []nft.Change {
 	s.t.Helper()
 	s.ruleset = render.NewRuleset(s.facts)
 	s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{svc}})
@@ -67,10 +67,10 @@ func (s *sticky) restart(svc render.Service) []nft.Change {
 }
 
 // connect opens a connection as one of the clients and returns who answered.
-func (s *sticky) connect(t *testing.T, client int, frontend string) string {
+func (s *affinityNode) connect(t *testing.T, client int, frontend string) string {
 	t.Helper()
 	from := netip.AddrPortFrom(s.clients[client], 0).String()
-	got, err := connect(s.pod.Namespace, s.protocol, from, frontend, patience)
+	got, err := connect(s.pod.Namespace, s.protocol, from, frontend, connectTimeout)
 	if err != nil {
 		t.Errorf("client %d at %s: %v", client, from, err)
 	}
@@ -78,7 +78,7 @@ func (s *sticky) connect(t *testing.T, client int, frontend string) string {
 }
 
 // frontends are the Service's addresses: cluster IP, external IP, node port.
-func (s *sticky) frontends() []string {
+func (s *affinityNode) frontends() []string {
 	node := s.facts.Addresses[0]
 	if s.family == nft.IPv6 {
 		node = s.facts.Addresses[1]
@@ -91,7 +91,7 @@ func (s *sticky) frontends() []string {
 }
 
 // homes lets every client connect once, some at a time, and returns who answered each.
-func (s *sticky) homes(t *testing.T, frontend string) []string {
+func (s *affinityNode) connectAll(t *testing.T, frontend string) []string {
 	t.Helper()
 	const atATime = 8
 	homes := make([]string, len(s.clients))
@@ -122,7 +122,7 @@ func moved(before, after []string, gone string) []string {
 }
 
 // without is the Service without one endpoint.
-func (s *sticky) without(endpoint string) render.Service {
+func (s *affinityNode) without(endpoint string) render.Service {
 	svc := s.service
 	svc.Ports = []render.Port{svc.Ports[0]}
 	svc.Ports[0].Endpoints = nil
@@ -140,19 +140,19 @@ func TestAffinity(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 			t.Run(f.String()+"/"+p.String(), func(t *testing.T) {
-				s := newSticky(t, f, p)
-				homes := s.homes(t, s.frontends()[0])
+				s := newAffinityNode(t, f, p)
+				homes := s.connectAll(t, s.frontends()[0])
 				if distinct := slices.Compact(slices.Sorted(slices.Values(homes))); len(distinct) < 3 {
 					t.Errorf("60 clients found %v alone", distinct) // once in ten million million runs
 				}
-				s.staying(t, homes, "at once")
-				s.restless(func(int) {})
-				s.staying(t, homes, "after 100 changes")
+				s.checkUnmoved(t, homes, "at once")
+				s.changeUnrelatedEndpoint(func(int) {})
+				s.checkUnmoved(t, homes, "after 100 changes")
 				if changes := s.restart(s.service); !onlyUnusedChains(changes) {
 					t.Errorf("a restart sends %v", changes)
 				}
-				s.staying(t, homes, "after a restart")
-				s.staying(t, s.bereave(t, homes), "after the endpoint went")
+				s.checkUnmoved(t, homes, "after a restart")
+				s.checkUnmoved(t, s.removeEndpoint(t, homes), "after the endpoint went")
 			})
 		}
 	}
@@ -162,14 +162,14 @@ func TestAffinity(t *testing.T) {
 func TestAffinityThousandClients(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			s := newStickyOf(t, f, nft.TCP, 1000)
+			s := newAffinityNodeFor(t, f, nft.TCP, 1000)
 			cluster := s.frontends()[0]
-			homes := s.homes(t, cluster)
+			homes := s.connectAll(t, cluster)
 			table := map[nft.Family]int{nft.IPv4: 0, nft.IPv6: 1}[f]
 			if n := len(s.tables()[table].Set("affinity/test/sticky/tcp/main").Elements); n != 1000 {
 				t.Errorf("%d clients are remembered", n)
 			}
-			s.restless(func(change int) {
+			s.changeUnrelatedEndpoint(func(change int) {
 				for i := change; i < len(homes); i += 100 {
 					if got := s.connect(t, i, cluster); got != homes[i] {
 						t.Fatalf("after %d changes client %d moved from %s to %s", change+1, i, homes[i], got)
@@ -177,11 +177,11 @@ func TestAffinityThousandClients(t *testing.T) {
 				}
 			})
 			s.restart(s.service)
-			if all := moved(homes, s.homes(t, cluster), ""); len(all) > 0 {
+			if all := moved(homes, s.connectAll(t, cluster), ""); len(all) > 0 {
 				t.Errorf("after a restart %d clients have moved: %v", len(all), all)
 			}
-			after := s.bereave(t, homes)
-			if all := moved(after, s.homes(t, cluster), ""); len(all) > 0 {
+			after := s.removeEndpoint(t, homes)
+			if all := moved(after, s.connectAll(t, cluster), ""); len(all) > 0 {
 				t.Errorf("after the endpoint went %d clients have moved again: %v", len(all), all)
 			}
 		})
@@ -189,10 +189,10 @@ func TestAffinityThousandClients(t *testing.T) {
 }
 
 // staying fails unless every client is still at home, at every frontend.
-func (s *sticky) staying(t *testing.T, homes []string, when string) {
+func (s *affinityNode) checkUnmoved(t *testing.T, homes []string, when string) {
 	t.Helper()
 	for _, frontend := range s.frontends() {
-		if all := moved(homes, s.homes(t, frontend), ""); len(all) > 0 {
+		if all := moved(homes, s.connectAll(t, frontend), ""); len(all) > 0 {
 			t.Fatalf("%s, %s: %v", when, frontend, all)
 		}
 	}
@@ -200,7 +200,7 @@ func (s *sticky) staying(t *testing.T, homes []string, when string) {
 
 // restless makes 100 changes that concern no client: an endpoint that nobody has been sent to comes, is not ready,
 // terminates and goes. It ends as it began.
-func (s *sticky) restless(each func(change int)) {
+func (s *affinityNode) changeUnrelatedEndpoint(each func(change int)) {
 	s.t.Helper()
 	for i := range 100 {
 		more := s.service
@@ -217,11 +217,11 @@ func (s *sticky) restless(each func(change int)) {
 }
 
 // bereave takes an endpoint away: its clients move with one connection, nobody else does. It returns where they live now.
-func (s *sticky) bereave(t *testing.T, homes []string) []string {
+func (s *affinityNode) removeEndpoint(t *testing.T, homes []string) []string {
 	t.Helper()
 	gone := homes[0]
 	s.apply(render.Update{Services: []render.Service{s.without(gone)}})
-	after := s.homes(t, s.frontends()[0])
+	after := s.connectAll(t, s.frontends()[0])
 	if all := moved(homes, after, gone); len(all) > 0 {
 		t.Errorf("%s is gone: %v", gone, all)
 	}
@@ -230,11 +230,11 @@ func (s *sticky) bereave(t *testing.T, homes []string) []string {
 
 // TestAffinityAcrossRestart: endpoints that went while nobody was watching are forgotten at the start.
 func TestAffinityAcrossRestart(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
-	homes := s.homes(t, s.frontends()[0])
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
+	homes := s.connectAll(t, s.frontends()[0])
 	gone := homes[0]
 	s.restart(s.without(gone))
-	if all := moved(homes, s.homes(t, s.frontends()[0]), gone); len(all) > 0 {
+	if all := moved(homes, s.connectAll(t, s.frontends()[0]), gone); len(all) > 0 {
 		t.Errorf("%s is gone: %v", gone, all)
 	}
 }
@@ -272,14 +272,14 @@ func TestAffinityForgetsLatecomers(t *testing.T) {
 }
 
 // TestAffinityForgetsDying: clients whose entries are about to expire leave an endpoint that goes like all others.
-func TestAffinityForgetsDying(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+func TestAffinityForgetsExpiring(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	s.service.Affinity = time.Second
 	s.apply(render.Update{Services: []render.Service{s.service}})
 	cluster := s.frontends()[0]
-	homes := s.homes(t, cluster)
+	homes := s.connectAll(t, cluster)
 	s.apply(render.Update{Services: []render.Service{s.without(homes[0])}})
-	for i, home := range s.homes(t, cluster) {
+	for i, home := range s.connectAll(t, cluster) {
 		if home == homes[0] {
 			t.Errorf("client %d is sent to %s, which is gone", i, home)
 		}
@@ -288,13 +288,13 @@ func TestAffinityForgetsDying(t *testing.T) {
 
 // TestAffinityEnds: without connections a client is forgotten after the timeout; with affinity switched off nothing is
 // left of it; switched on again it works.
-func TestAffinityEnds(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+func TestAffinityExpires(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	s.service.Affinity = time.Second
 	s.apply(render.Update{Services: []render.Service{s.service}})
 	const clients = "affinity/test/sticky/tcp/main"
-	s.homes(t, s.frontends()[0])
-	if n := len(s.tables()[0].Set(clients).Elements); n != stickyClients {
+	s.connectAll(t, s.frontends()[0])
+	if n := len(s.tables()[0].Set(clients).Elements); n != affinityClientCount {
 		t.Errorf("%d clients are remembered", n)
 	}
 	deadline := time.Now().Add(10 * time.Second)
@@ -311,9 +311,9 @@ func TestAffinityEnds(t *testing.T) {
 	if table.Set(clients) != nil || table.Chain(clients) != nil {
 		t.Errorf("affinity is off, and there is\n%s", table)
 	}
-	s.homes(t, s.frontends()[1])
+	s.connectAll(t, s.frontends()[1])
 	s.apply(render.Update{Services: []render.Service{s.service}})
-	s.homes(t, s.frontends()[2])
+	s.connectAll(t, s.frontends()[2])
 	s.apply(render.Update{Removed: []render.ServiceName{s.service.ServiceName}})
 	if rest := nft.Diff(s.tables(), s.ruleset.Tables()); !onlyUnusedChains(rest) {
 		t.Errorf("left behind: %v", rest)
@@ -323,7 +323,7 @@ func TestAffinityEnds(t *testing.T) {
 // TestAffinityLocal: with the policies Local a client is remembered apart for the ways that lead to this node's
 // endpoints alone, and is never sent elsewhere on them.
 func TestAffinityLocal(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	for i := range s.service.Ports[0].Endpoints {
 		if i >= 2 {
 			s.service.Ports[0].Endpoints[i].Node = "node-b"
@@ -341,7 +341,7 @@ func TestAffinityLocal(t *testing.T) {
 		if internal {
 			wide, near = near, wide
 		}
-		everywhere, here := s.homes(t, wide), s.homes(t, near)
+		everywhere, here := s.connectAll(t, wide), s.connectAll(t, near)
 		for i := range here {
 			if !local[here[i]] {
 				t.Errorf("internal %v: client %d was sent to %s", internal, i, here[i])
@@ -358,9 +358,9 @@ func TestAffinityLocal(t *testing.T) {
 
 // TestAffinityLists: nft 1.0.6 lists affinity in both families; it loads that of IPv4 (TestOracleText), and aborts when
 // it loads that of IPv6, as a ruleset of its own would make it do.
-func TestAffinityLists(t *testing.T) {
-	s := newSticky(t, nft.IPv6, nft.TCP)
-	s.homes(t, s.frontends()[0])
+func TestAffinityListing(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv6, nft.TCP)
+	s.connectAll(t, s.frontends()[0])
 	s.nft("", "list", "ruleset")
 	s.nft("", "--json", "list", "ruleset")
 }
@@ -370,8 +370,8 @@ func TestAffinityLists(t *testing.T) {
 func TestAffinityTimeout(t *testing.T) {
 	const clients = "affinity/test/sticky/tcp/main"
 	for _, restart := range []bool{false, true} {
-		s := newSticky(t, nft.IPv4, nft.TCP)
-		homes := s.homes(t, s.frontends()[0])
+		s := newAffinityNode(t, nft.IPv4, nft.TCP)
+		homes := s.connectAll(t, s.frontends()[0])
 		change := func(timeout time.Duration) {
 			s.service.Affinity = timeout
 			if !restart {
@@ -381,11 +381,11 @@ func TestAffinityTimeout(t *testing.T) {
 			s.restart(s.service)
 		}
 		change(24 * time.Hour)
-		if got := s.homes(t, s.frontends()[0]); !slices.Equal(got, homes) {
+		if got := s.connectAll(t, s.frontends()[0]); !slices.Equal(got, homes) {
 			t.Errorf("restart %v: a longer timeout moved clients", restart)
 		}
 		change(2 * time.Second)
-		if n := len(s.tables()[0].Set(clients).Elements); n != stickyClients {
+		if n := len(s.tables()[0].Set(clients).Elements); n != affinityClientCount {
 			t.Errorf("restart %v: a shorter timeout has left %d clients", restart, n)
 		}
 		deadline := time.Now().Add(20 * time.Second)

@@ -24,7 +24,7 @@ import (
 )
 
 // manifested is a lab that follows a directory of manifests. Pods a and b answer at 8080; client is a pod, outside none.
-type manifested struct {
+type manifestNode struct {
 	*testNode
 	dir       string
 	source    *watcher.Dir
@@ -35,10 +35,10 @@ type manifested struct {
 }
 
 // newManifested makes one with the node's addresses and ranges of these families alone.
-func newManifested(t *testing.T, families ...nft.Family) *manifested {
+func newManifestNode(t *testing.T, families ...nft.Family) *manifestNode {
 	t.Helper()
 	only := func(addr netip.Addr) bool { return slices.Contains(families, render.Family(addr)) }
-	m := &manifested{testNode: newTestNode(t), dir: t.TempDir()}
+	m := &manifestNode{testNode: newTestNode(t), dir: t.TempDir()}
 	addrs := slices.DeleteFunc(m.facts.Addresses, func(a netip.Addr) bool { return !only(a) })
 	for _, cidrs := range []*[]netip.Prefix{&m.facts.ClusterCIDRs, &m.facts.ServiceCIDRs} {
 		*cidrs = slices.DeleteFunc(*cidrs, func(p netip.Prefix) bool { return !only(p.Addr()) })
@@ -71,7 +71,7 @@ func newManifested(t *testing.T, families ...nft.Family) *manifested {
 }
 
 // write gives a file another content; the file is there as a whole or not at all.
-func (m *manifested) write(name, text string) {
+func (m *manifestNode) write(name, text string) {
 	m.t.Helper()
 	hidden := filepath.Join(m.dir, "."+name)
 	if err := os.WriteFile(hidden, []byte(text), 0o644); err != nil {
@@ -83,7 +83,7 @@ func (m *manifested) write(name, text string) {
 }
 
 // follow waits for the next update and programs it.
-func (m *manifested) follow() {
+func (m *manifestNode) applyNext() {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -107,7 +107,7 @@ func (m *manifested) follow() {
 
 // served are the manifests of a Service: its spec and status, and a slice per family with one endpoint at port 8080. All its
 // ports are named p.
-func served(name, created, spec, status, pod string) string {
+func serviceManifest(name, created, spec, status, pod string) string {
 	const format = `
 apiVersion: v1
 kind: Service
@@ -144,11 +144,11 @@ func nodeManifest(addresses ...string) string {
 
 // expect opens a connection for each line "SOURCE DESTINATION OUTCOME": the outcome is the endpoint, refused or dropped,
 // and, if it is of interest, the address that the endpoint saw.
-func (m *manifested) expect(t *testing.T, lines ...string) {
+func (m *manifestNode) expect(t *testing.T, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
 		f := append(strings.Fields(line), "")
-		timeout := patience
+		timeout := connectTimeout
 		if f[2] == "dropped" {
 			timeout = 200 * time.Millisecond
 		}
@@ -189,8 +189,8 @@ var badInput = []manifestCase{
 	{
 		name: "affinity timeouts out of bounds",
 		services: []string{
-			served("below", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -5}}", "", "a"),
-			served("above", "1", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2147483647}}", "", "b"),
+			serviceManifest("below", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -5}}", "", "a"),
+			serviceManifest("above", "1", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2147483647}}", "", "b"),
 		},
 		problems: []string{"above spec.sessionAffinityConfig.clientIP.timeoutSeconds", "below spec.sessionAffinityConfig.clientIP.timeoutSeconds"},
 		tables:   []string{"update @affinity/test/below/tcp/p { ip saddr timeout 1s ", "update @affinity/test/above/tcp/p { ip saddr timeout 86400s "},
@@ -198,7 +198,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "source ranges with host bits and spaces",
-		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [" 198.51.100.200/24", "2001:db8:51::77/64	"]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		packets: []string{
@@ -208,7 +208,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "source ranges of one family all invalid: its addresses alone are not served",
-		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [198.51.100.0/42, "2001:db8:51::/64"], externalIPs: [203.0.113.1, "2001:db8:cb::1", 203.0.113.2]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		problems: []string{"ranged spec.loadBalancerSourceRanges", "ranged spec.loadBalancerSourceRanges[0]"},
@@ -219,7 +219,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "duplicate ports: the first counts",
-		services: []string{served("twice", "1", `type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001},
+		services: []string{serviceManifest("twice", "1", `type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001},
   {name: none, port: 80, nodePort: 30002}, {name: p, port: 81, nodePort: 30003}, {name: q, port: 82, nodePort: 30001}]`, "", "a")},
 		problems: []string{"twice spec.ports[1].port", "twice spec.ports[2].name", "twice spec.ports[3].nodePort"},
 		packets: []string{
@@ -231,8 +231,8 @@ var badInput = []manifestCase{
 	{
 		name: "an external IP of the node: its other ports are left alone",
 		services: []string{
-			served("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
-			served("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
+			serviceManifest("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
+			serviceManifest("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
 		packets: []string{
@@ -245,9 +245,9 @@ var badInput = []manifestCase{
 	{
 		name: "an external IP that is another Service's cluster IP",
 		services: []string{
-			served("old", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}]", "", "a"),
-			served("new", "2", "clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{name: p, port: 80}, {name: p2, port: 443}]", "", "b"),
-			served("other", "3", "clusterIP: 10.96.0.3, externalIPs: [10.96.0.1], ports: [{name: p, port: 8443}]", "", "b"),
+			serviceManifest("old", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}]", "", "a"),
+			serviceManifest("new", "2", "clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{name: p, port: 80}, {name: p2, port: 443}]", "", "b"),
+			serviceManifest("other", "3", "clusterIP: 10.96.0.3, externalIPs: [10.96.0.1], ports: [{name: p, port: 8443}]", "", "b"),
 		},
 		conflicts: []string{"10.96.0.1:80/tcp: old, not new"},
 		packets: []string{
@@ -266,7 +266,7 @@ func TestBadInput(t *testing.T) {
 
 // run gives the manifests to a node that listens at ports 22 and 8000. Somebody outside listens at port 6443.
 func (c manifestCase) run(t *testing.T) {
-	m := newManifested(t, nft.IPv4, nft.IPv6)
+	m := newManifestNode(t, nft.IPv4, nft.IPv6)
 	if c.settings != nil {
 		m.configure(c.settings)
 	}
@@ -278,7 +278,7 @@ func (c manifestCase) run(t *testing.T) {
 		m.serve(outside, netip.MustParseAddrPort(at))
 	}
 	m.write("all.yaml", strings.Join(c.services, "")+nodeManifest("192.0.2.10", "2001:db8::10"))
-	m.follow()
+	m.applyNext()
 	var problems []string
 	for _, match := range logged.FindAllStringSubmatch(m.log.String(), -1) {
 		problems = append(problems, match[1]+" "+match[2])
@@ -298,7 +298,7 @@ func (c manifestCase) run(t *testing.T) {
 }
 
 // configure makes it follow the directory anew, by other settings.
-func (m *manifested) configure(settings func(*render.Node)) {
+func (m *manifestNode) configure(settings func(*render.Node)) {
 	m.t.Helper()
 	settings(&m.facts)
 	m.ruleset = render.NewRuleset(m.facts)
@@ -312,8 +312,8 @@ func (m *manifested) configure(settings func(*render.Node)) {
 // TestNodeWithoutAddresses: its node ports are not served, everything else is. When an address appears they are, and no
 // more when it goes.
 func TestNodeWithoutAddresses(t *testing.T) {
-	m := newManifested(t, nft.IPv4, nft.IPv6)
-	m.write("web.yaml", served("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
+	m := newManifestNode(t, nft.IPv4, nft.IPv6)
+	m.write("web.yaml", serviceManifest("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
   externalIPs: [203.0.113.1], ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"))
 	rest := []string{"client 10.96.0.1:80 10.244.1.2:8080", "node 10.96.0.1:80 10.244.1.2:8080", "outside 203.0.113.1:80 10.244.1.2:8080",
 		"client [fd00:10:96::1]:80 [fd00:10:244:1::2]:8080"}
@@ -327,7 +327,7 @@ func TestNodeWithoutAddresses(t *testing.T) {
 		{nil, []string{"outside 192.0.2.10:30001 refused"}},
 	} {
 		m.write("node.yaml", nodeManifest(step.addresses...))
-		m.follow()
+		m.applyNext()
 		t.Logf("addresses %v", step.addresses)
 		m.expect(t, slices.Concat(step.packets, rest)...)
 	}
@@ -360,12 +360,12 @@ func TestSingleStack(t *testing.T) {
 		}},
 	} {
 		t.Run(c.family.String(), func(t *testing.T) {
-			m := newManifested(t, c.family)
+			m := newManifestNode(t, c.family)
 			slice := map[nft.Family]string{nft.IPv4: "addressType: IPv6", nft.IPv6: "addressType: IPv4"}[c.family]
-			parts := strings.Split(served("web", "1", c.spec, status, "a"), "---\n")
+			parts := strings.Split(serviceManifest("web", "1", c.spec, status, "a"), "---\n")
 			parts = slices.DeleteFunc(parts, func(p string) bool { return strings.Contains(p, slice) }) // no pod has such an address
 			m.write("all.yaml", strings.Join(parts, "---\n")+nodeManifest(c.node))
-			m.follow()
+			m.applyNext()
 			if m.log.Len() > 0 {
 				t.Errorf("log:\n%s", m.log.String())
 			}

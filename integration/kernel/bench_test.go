@@ -72,7 +72,7 @@ func BenchmarkLoad(b *testing.B) {
 func BenchmarkRestart(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			l, services := loaded(b, n)
+			l, services := newLoadedNode(b, n)
 			for b.Loop() {
 				l.ruleset = render.NewRuleset(l.facts)
 				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
@@ -98,7 +98,7 @@ func BenchmarkAddRemoveEndpoint(b *testing.B) {
 func benchmarkChange(b *testing.B, variant func(i int) render.Service, operations int) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			l, _ := loaded(b, n)
+			l, _ := newLoadedNode(b, n)
 			i := 0
 			for b.Loop() {
 				i++
@@ -111,7 +111,7 @@ func benchmarkChange(b *testing.B, variant func(i int) render.Service, operation
 	}
 }
 
-func loaded(b *testing.B, n int) (*testNode, []render.Service) {
+func newLoadedNode(b *testing.B, n int) (*testNode, []render.Service) {
 	l, services := newTestNode(b), cluster(n)
 	l.facts.ServiceCIDRs = prefixes("10.0.0.0/8")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: services})
@@ -166,7 +166,7 @@ func BenchmarkAffinityConnect(b *testing.B) {
 			l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
 			l.reconcile()
 			for b.Loop() {
-				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); !errors.Is(err, syscall.ECONNREFUSED) {
 					b.Fatal(err)
 				}
 			}

@@ -30,7 +30,7 @@ func benchFrontend(i int) netip.AddrPort {
 func BenchmarkListFlows(b *testing.B) {
 	const each = 50_000
 	l := newTestNode(b)
-	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
+	flows, entries := openConntrack(b, l.node), newFlowEntries(b, l.node)
 	entries.addMany(nft.UDP, each)
 	entries.addMany(nft.TCP, each)
 	udp := conntrack.Filter{Family: nft.IPv4, Protocol: nft.UDP}
@@ -74,7 +74,7 @@ func BenchmarkListFlows(b *testing.B) {
 func BenchmarkDeleteFlows(b *testing.B) {
 	const n = 10_000
 	l := newTestNode(b)
-	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
+	flows, entries := openConntrack(b, l.node), newFlowEntries(b, l.node)
 	for b.Loop() {
 		b.StopTimer()
 		entries.addMany(nft.UDP, n)

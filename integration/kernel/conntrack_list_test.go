@@ -57,7 +57,7 @@ func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.Add
 // TestListFilters: each filter gives the flows it asks for and no other, in both families and for both protocols.
 func TestListFilters(t *testing.T) {
 	l := newTestNode(t)
-	flows, entries := openFlows(t, l.node), newFlowEntries(t, l.node)
+	flows, entries := openConntrack(t, l.node), newFlowEntries(t, l.node)
 	frontends := map[nft.Family][]string{nft.IPv4: {"10.96.0.1:53", "10.96.0.1:54", "10.96.0.2:53"},
 		nft.IPv6: {"[fd00:10:96::1]:53", "[fd00:10:96::1]:54", "[fd00:10:96::2]:53"}}
 	clients := map[nft.Family]netip.Addr{nft.IPv4: netip.MustParseAddr("10.244.9.9"), nft.IPv6: netip.MustParseAddr("fd00:10:244:9::9")}

@@ -29,7 +29,7 @@ const tracking = "table %s tracking { chain c { type filter hook prerouting prio
 func TestFlows(t *testing.T) {
 	for family, addrs := range flowAddrs {
 		t.Run(family.String(), func(t *testing.T) {
-			l := newFlowLab(t)
+			l := newFlowNode(t)
 			for _, addr := range []string{addrs.a, addrs.b, addrs.c} {
 				l.pod(addr, 5353, addr)
 			}
@@ -38,7 +38,7 @@ func TestFlows(t *testing.T) {
 			dns := func(endpoints ...string) render.Update {
 				return render.Update{Services: []render.Service{service("dns", nft.UDP, addrs.frontend, endpoints...)}}
 			}
-			r := newResolver(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
+			r := newUDPClient(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
 
 			l.nft(fmt.Sprintf(tracking, family), "-f", "-")
 			r.expect(t, "")
@@ -66,7 +66,7 @@ func TestFlows(t *testing.T) {
 				t.Errorf("the rules change: %v", changes)
 			}
 			l.index.Programmed(nil)
-			l.sweep()
+			l.cleanUp()
 			r.expect(t, c)
 
 			l.change(dns())
@@ -84,13 +84,13 @@ func TestFlows(t *testing.T) {
 
 // TestFlowsRestart: a restart over the same tables deletes nothing that is right, and what went meanwhile is noticed.
 func TestFlowsRestart(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	l.pod("a", 5353, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	stays, goes := service("stays", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"), service("goes", nft.UDP, "10.96.0.11:53", "10.244.1.2:5353")
 	l.start(stays, goes)
 	for i, s := range []string{"10.96.0.10:53", "10.96.0.11:53"} {
-		newResolver(t, client.Namespace, fmt.Sprintf("10.244.9.9:%d", 40000+i), s).expect(t, "10.244.1.2:5353")
+		newUDPClient(t, client.Namespace, fmt.Sprintf("10.244.9.9:%d", 40000+i), s).expect(t, "10.244.1.2:5353")
 	}
 	restart := func(services ...render.Service) []conntrack.Flow {
 		l.index, l.ruleset = render.NewFlowIndex(), render.NewRuleset(l.facts)
@@ -105,16 +105,16 @@ func TestFlowsRestart(t *testing.T) {
 }
 
 // TestFlowsOfOthers: all that is not ours survives a sweep of everything, with a Service that has lost all endpoints.
-func TestFlowsOfOthers(t *testing.T) {
+func TestForeignFlows(t *testing.T) {
 	for family, addrs := range flowAddrs {
 		t.Run(family.String(), func(t *testing.T) {
-			testFlowsOfOthers(t, family, addrs.client, addrs.a, addrs.b, addrs.frontend, addrs.node)
+			testForeignFlows(t, family, addrs.client, addrs.a, addrs.b, addrs.frontend, addrs.node)
 		})
 	}
 }
 
-func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr, frontend, nodeAddr string) {
-	l := newFlowLab(t)
+func testForeignFlows(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr, frontend, nodeAddr string) {
+	l := newFlowNode(t)
 	a := l.pod("a", 5353, aAddr)
 	l.pod("b", 5353, bAddr)
 	client := l.pod("client", 0, clientAddr)
@@ -129,10 +129,10 @@ func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr
 		chain after { type nat hook postrouting priority 110; udp sport 40002 masquerade; }
 	}`, family, netip.MustParseAddrPort(theirs).Addr(), at(aAddr, 5353)), "-f", "-")
 	l.answerOnce(at(nodeAddr, 30053))
-	l.echo(a, at(aAddr, 5454))
+	l.serveEcho(a, at(aAddr, 5454))
 	ask := func(from uint16, to, want string) {
 		t.Helper()
-		newResolver(t, client.Namespace, at(clientAddr, from), to).expect(t, want)
+		newUDPClient(t, client.Namespace, at(clientAddr, from), to).expect(t, want)
 	}
 
 	ask(40007, frontend, "") // in a CNI's zone, untranslated
@@ -146,7 +146,7 @@ func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr
 	ask(40003, at(bAddr, 5353), at(bAddr, 5353)) // forwarded
 	ask(40004, at(nodeAddr, 30053), "node")
 	ask(40006, theirs, at(aAddr, 5353)) // in a zone
-	talk := l.converse(client, frontend)
+	talk := l.openEcho(client, frontend)
 	if flows := l.list(nft.UDP); len(flows) != 7 {
 		t.Errorf("%d flows at first: %v", len(flows), flows)
 	}
@@ -166,7 +166,7 @@ func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr
 // TestFlowsInZone: a flow of ours that is tracked in a zone is deleted there, and its twin in the default zone is not
 // touched.
 func TestFlowsInZone(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	for _, addr := range []string{"10.244.1.2", "10.244.1.3"} {
 		l.pod(addr, 5353, addr)
 	}
@@ -174,7 +174,7 @@ func TestFlowsInZone(t *testing.T) {
 	const frontend = "10.96.0.10:53"
 	both := []string{"10.244.1.2:5353", "10.244.1.3:5353"}
 	l.start(service("dns", nft.UDP, frontend, both[0]))
-	r := newResolver(t, client.Namespace, "10.244.9.9:40006", frontend)
+	r := newUDPClient(t, client.Namespace, "10.244.9.9:40006", frontend)
 	r.expect(t, both[0])
 	l.change(render.Update{Services: []render.Service{service("dns", nft.UDP, frontend, both...)}})
 	l.nft(`table ip other { chain raw { type filter hook prerouting priority -300; udp sport 40006 ct zone set 7; udp dport 40006 ct zone set 7; }; }`,
@@ -189,7 +189,7 @@ func TestFlowsInZone(t *testing.T) {
 		return conntrack.Flow{}
 	}
 	for {
-		if who, err := r.ask(patience); err != nil {
+		if who, err := r.ask(connectTimeout); err != nil {
 			t.Fatal(err)
 		} else if who == both[1] {
 			break
@@ -210,11 +210,11 @@ func TestFlowsInZone(t *testing.T) {
 
 // TestFlowDelete: what is deleted is that entry, and not one that began since with the same addresses.
 func TestFlowDelete(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	l.pod("a", 5353, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	l.nft(fmt.Sprintf(tracking, nft.IPv4), "-f", "-")
-	r := newResolver(t, client.Namespace, "10.244.9.9:40000", "10.244.1.2:5353")
+	r := newUDPClient(t, client.Namespace, "10.244.9.9:40000", "10.244.1.2:5353")
 	r.expect(t, "10.244.1.2:5353")
 	f, ok := l.flowTo(nft.UDP, "10.244.1.2:5353")
 	if !ok || !f.Answered() || f.Translated() {
@@ -243,18 +243,18 @@ func TestFlowDelete(t *testing.T) {
 
 // TestFlowsSCTP: an association's entry goes with its endpoint.
 func TestFlowsSCTP(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	first := rawSCTP(t, l.pod("first", 0, "10.244.1.2"), "10.244.1.2")
 	second := rawSCTP(t, l.pod("second", 0, "10.244.1.3"), "10.244.1.3")
 	client := rawSCTP(t, l.pod("client", 0, "10.244.9.9"), "10.244.9.9")
 	const frontend = "10.96.0.1:38412"
 	l.start(service("sctp", nft.SCTP, frontend, "10.244.1.2:9999"))
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
-	receive(t, first)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	receiveSCTP(t, first)
 	deleted := l.change(render.Update{Services: []render.Service{service("sctp", nft.SCTP, frontend, "10.244.1.3:9999")}})
 	if len(deleted) != 1 || deleted[0].Protocol != nft.SCTP {
 		t.Errorf("deleted %v", deleted)
 	}
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
-	receive(t, second)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	receiveSCTP(t, second)
 }

@@ -45,7 +45,7 @@ func TestEndpointCounters(t *testing.T) {
 			return true
 		})
 		for range 25 {
-			got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience)
+			got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestCountersOfAction(t *testing.T) {
 	}
 	dial := func(n int) {
 		for range n {
-			_, _ = connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience) // refused or not
+			_, _ = connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout) // refused or not
 		}
 	}
 	none, one := service("s", nft.TCP, "10.96.0.1:80"), service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080")

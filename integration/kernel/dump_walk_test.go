@@ -23,7 +23,7 @@ func TestDumpWalk(t *testing.T) {
 	l.reconcile()
 	for step := range steps {
 		l.apply(w.step())
-		whole, light := describedAsJSON(t, l.tables()), describedAsJSON(t, lightly(l))
+		whole, light := describedAsJSON(t, l.tables()), describedAsJSON(t, readForDump(l))
 		if whole != light {
 			t.Fatalf("step %d: of the whole tables it says\n%s\nof what it reads\n%s", step, whole, light)
 		}
@@ -47,7 +47,7 @@ func TestDumpWalk(t *testing.T) {
 }
 
 // lightly reads what dump reads.
-func lightly(l *testNode) []*nft.Table {
+func readForDump(l *testNode) []*nft.Table {
 	l.t.Helper()
 	var second *kernel.Conn
 	err := l.node.Do(func() (err error) {
@@ -95,11 +95,11 @@ func checkDescribed(t *testing.T, n render.Node, s render.Service, d report.Serv
 	case render.ToLocal:
 		want = selected.Local
 	}
-	if f.Action != words || !slices.Equal(addresses(f.Endpoints), addrPorts(want)) {
+	if f.Action != words || !slices.Equal(describedAddrPorts(f.Endpoints), addrPorts(want)) {
 		t.Errorf("%s at %s:%d, %s: %s to %v, want %s to %v", s.ServiceName, f.Address, f.Port, f.Kind, f.Action,
-			addresses(f.Endpoints), words, addrPorts(want))
+			describedAddrPorts(f.Endpoints), words, addrPorts(want))
 	}
-	if action == render.Split && (f.LocalEndpoints == nil || !slices.Equal(addresses(*f.LocalEndpoints), addrPorts(selected.Local))) {
+	if action == render.Split && (f.LocalEndpoints == nil || !slices.Equal(describedAddrPorts(*f.LocalEndpoints), addrPorts(selected.Local))) {
 		t.Errorf("%s at %s:%d: from outside %v, want %v", s.ServiceName, f.Address, f.Port, f.LocalEndpoints, addrPorts(selected.Local))
 	}
 	if seconds := int(s.Affinity.Seconds()); words == "balance" && f.AffinitySeconds != seconds {
@@ -107,7 +107,7 @@ func checkDescribed(t *testing.T, n render.Node, s render.Service, d report.Serv
 	}
 }
 
-func addresses(described []report.Endpoint) []netip.AddrPort {
+func describedAddrPorts(described []report.Endpoint) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range described {
 		all = append(all, netip.AddrPortFrom(e.Address, e.Port))

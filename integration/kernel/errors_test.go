@@ -61,7 +61,7 @@ func TestErrorsNameTheChange(t *testing.T) {
 }
 
 // TestMoved: a batch made for a ruleset that has changed since is refused as a whole.
-func TestMoved(t *testing.T) {
+func TestStaleBatch(t *testing.T) {
 	l := newTestNode(t)
 	_, generation, err := l.kernel.Read(render.TableIDs()...)
 	if err != nil {
@@ -93,7 +93,7 @@ func TestCountersStay(t *testing.T) {
 	l.reconcile()
 	for i := range 10 {
 		for range 5 {
-			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); err != nil {
+			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 )
 
 // checkExplained: Explain says of the tables, as the kernel has them, what connections are held to experience.
-func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
+func (w *trafficNode) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 	t.Helper()
 	e := report.Explain(w.tables(), w.packet(p, b))
 	want, answer := report.Sent, ""
@@ -45,7 +45,7 @@ func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 func TestExplainAffinity(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			s := newStickyOf(t, f, nft.TCP, 3)
+			s := newAffinityNodeFor(t, f, nft.TCP, 3)
 			s.facts.AffinityClients = 2
 			s.restart(s.service)
 			frontends := s.frontends()
@@ -66,14 +66,14 @@ func TestExplainAffinity(t *testing.T) {
 }
 
 // explain explains a client's connection to a frontend.
-func (s *sticky) explain(client int, frontend string) report.Explanation {
+func (s *affinityNode) explain(client int, frontend string) report.Explanation {
 	s.t.Helper()
 	return report.Explain(s.tables(), nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
 		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)})
 }
 
 // checkRemembered fails unless the client is explained to go home, for a time that is not over.
-func (s *sticky) checkRemembered(t *testing.T, client int, frontend, home string) {
+func (s *affinityNode) checkRemembered(t *testing.T, client int, frontend, home string) {
 	t.Helper()
 	got := s.explain(client, frontend)
 	a := got.Affinity

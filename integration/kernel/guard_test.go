@@ -18,11 +18,11 @@ import (
 // nothing is left of it. Without it the next answer ends the connection.
 func TestGuard(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		t.Run(f.String(), func(t *testing.T) { guarded(t, f) })
+		t.Run(f.String(), func(t *testing.T) { testGuard(t, f) })
 	}
 }
 
-func guarded(t *testing.T, f nft.Family) {
+func testGuard(t *testing.T, f nft.Family) {
 	l := newTestNode(t).addNetwork()
 	addr, from, vip := "10.244.1.2", "10.244.9.9", "10.96.0.1:80"
 	if f == nft.IPv6 {
@@ -92,7 +92,7 @@ func echo(listener net.Listener) {
 
 // exchange sends a line and waits for it to come back.
 func exchange(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(connectTimeout))
 	if _, err := fmt.Fprintln(conn, "hello"); err != nil {
 		return err
 	}

@@ -76,9 +76,9 @@ func matrixAddrs(f nft.Family) map[string]string {
 var nodePorts = map[string]uint16{"cluster": 30001, "external": 30002, "internal": 30003, "remote": 30004, "none": 30006, "self": 30007, "ranged": 30008}
 
 // newMatrixWorld is a world with the Services of the matrix, for one protocol.
-func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *world {
+func newMatrixNode(t *testing.T, f nft.Family, p nft.Protocol, mode string) *trafficNode {
 	t.Helper()
-	w := newWorld(t, f)
+	w := newTrafficNode(t, f)
 	for name, addr := range matrixAddrs(f) {
 		w.extra[name] = addr
 	}
@@ -88,9 +88,9 @@ func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *wo
 	case "no-pod-cidr":
 		w.facts.ClusterCIDRs = nil
 	case "pod-interface":
-		w.facts.PodInterface = worldClientLink
+		w.facts.PodInterface = clientLink
 	case "pod-prefix":
-		w.facts.PodInterface = worldClientLink + "*"
+		w.facts.PodInterface = clientLink + "*"
 	case "masquerade-all":
 		w.facts.MasqueradeAll = true
 	}
@@ -121,7 +121,7 @@ func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *wo
 }
 
 // service is a Service with an address of every kind.
-func (w *world) service(name string, p nft.Protocol, endpoints ...string) render.Service {
+func (w *trafficNode) service(name string, p nft.Protocol, endpoints ...string) render.Service {
 	s := service("matrix-"+name, p, w.at(name+" cluster-ip", 80), endpoints...)
 	s.ExternalIPs = []netip.Addr{netip.MustParseAddr(w.addr(name + " external-ip"))}
 	s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr(w.addr(name + " load-balancer"))}
@@ -204,7 +204,7 @@ func TestMatrix(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, mode := range matrixModes {
 			t.Run(fmt.Sprintf("%s/%s/%s", f, mode.name, mode.protocol), func(t *testing.T) {
-				w := newMatrixWorld(t, f, mode.protocol, mode.name)
+				w := newMatrixNode(t, f, mode.protocol, mode.name)
 				for _, b := range cells(t, mode.name) {
 					t.Run(b.name, func(t *testing.T) { w.check(t, mode.protocol, b) })
 				}
@@ -218,7 +218,7 @@ func TestFewEndpoints(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 			t.Run(fmt.Sprintf("%s/%s", f, p), func(t *testing.T) {
-				w := newMatrixWorld(t, f, p, "default")
+				w := newMatrixNode(t, f, p, "default")
 				for _, b := range fewEndpoints() {
 					t.Run(b.name, func(t *testing.T) { w.check(t, p, b) })
 				}

@@ -13,7 +13,7 @@ import (
 )
 
 // watch starts to watch a lab's tables.
-func watch(l *testNode) (w *kernel.Monitor) {
+func startMonitor(l *testNode) (w *kernel.Monitor) {
 	l.t.Helper()
 	err := l.node.Do(func() (err error) {
 		w, err = l.kernel.Monitor(render.TableIDs()...)
@@ -27,7 +27,7 @@ func watch(l *testNode) (w *kernel.Monitor) {
 }
 
 // listen returns what is heard.
-func listen(t *testing.T, w *kernel.Monitor) <-chan kernel.ExternalChange {
+func receive(t *testing.T, w *kernel.Monitor) <-chan kernel.ExternalChange {
 	c := make(chan kernel.ExternalChange)
 	go func() {
 		defer close(c)
@@ -51,11 +51,11 @@ func listen(t *testing.T, w *kernel.Monitor) <-chan kernel.ExternalChange {
 }
 
 // TestWatch: what others do to our tables is heard, with what and who; what we do, and what others do to theirs, is not.
-func TestWatch(t *testing.T) {
+func TestMonitor(t *testing.T) {
 	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
-	heard := listen(t, watch(l))
+	heard := receive(t, startMonitor(l))
 	for i, c := range []struct{ command, want string }{
 		{"delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }", "delete element ip nfproxy endpoints, by nft (pid "},
 		{"add rule ip6 nfproxy refuse drop", "add rule ip6 nfproxy refuse, by nft (pid "},
@@ -72,7 +72,7 @@ func TestWatch(t *testing.T) {
 			if !strings.HasPrefix(got.String(), c.want) {
 				t.Errorf("%s is heard as %q, not %q", c.command, got, c.want)
 			}
-		case <-time.After(patience):
+		case <-time.After(connectTimeout):
 			t.Fatalf("%s was not heard", c.command)
 		}
 	}
@@ -85,9 +85,9 @@ func TestWatch(t *testing.T) {
 
 // TestWatchTurnsAway: of a large batch of ours there is nothing to hear, nor of what others do to theirs meanwhile; what
 // they do to ours is missed, and that is said.
-func TestWatchTurnsAway(t *testing.T) {
+func TestMonitorPause(t *testing.T) {
 	l := newTestNode(t)
-	heard := listen(t, watch(l))
+	heard := receive(t, startMonitor(l))
 	var stranger *kernel.Conn
 	if err := l.node.Do(func() (err error) { stranger, err = kernel.Open(); return err }); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestWatchTurnsAway(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(connectTimeout); ; {
 		l.apply(render.Update{Removed: names(cluster(2000))})
 		l.apply(render.Update{Services: cluster(2000)})
 		select {
@@ -147,9 +147,9 @@ func names(services []render.Service) []render.ServiceName {
 }
 
 // TestWatchMissed: when there is more than can be read, that is said; and a first load of ours is not more.
-func TestWatchMissed(t *testing.T) {
+func TestMonitorMissed(t *testing.T) {
 	l := newTestNode(t)
-	w := watch(l)
+	w := startMonitor(l)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(20_000)})
 	l.reconcile() // nobody reads meanwhile
 	var stranger *kernel.Conn

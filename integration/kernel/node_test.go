@@ -29,7 +29,7 @@ type testNode struct {
 }
 
 // labNode is the node of the labs: pods of the cluster CIDRs are local sources.
-func labNode() render.Node {
+func nodeFacts() render.Node {
 	return render.Node{
 		Name:         "node-a",
 		ClusterCIDRs: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
@@ -54,7 +54,7 @@ func newTestNode(t testing.TB) *testNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	l := &testNode{t: t, node: ns, facts: labNode()}
+	l := &testNode{t: t, node: ns, facts: nodeFacts()}
 	l.ruleset = render.NewRuleset(l.facts)
 	err = ns.Do(func() (err error) {
 		l.kernel, err = kernel.Open()
@@ -220,7 +220,7 @@ type answer struct {
 }
 
 // patience bounds every connection. What is refused or answered takes a small part of it; what is dropped takes it all.
-const patience = 2 * time.Second
+const connectTimeout = 2 * time.Second
 
 // connect opens a connection from a namespace and returns the answer.
 func connect(ns *sandbox.Namespace, p nft.Protocol, laddr, frontend string, timeout time.Duration) (answer, error) {

@@ -62,7 +62,7 @@ func oracleText(t *testing.T, podInterface string) {
 	ours.reconcile()
 	theirs.nft(tablesText(ours.ruleset.Tables()), "-f", "-")
 
-	if a, b := ours.nft("", "list", "ruleset"), theirs.nft("", "list", "ruleset"); sorted(a) != sorted(b) {
+	if a, b := ours.nft("", "list", "ruleset"), theirs.nft("", "list", "ruleset"); sortedListing(a) != sortedListing(b) {
 		t.Errorf("nft lists what we sent as\n%s\nand what it loaded as\n%s", a, b)
 	}
 	a, b := ours.nft("", "--debug=netlink", "list", "ruleset"), theirs.nft("", "--debug=netlink", "list", "ruleset")

@@ -25,19 +25,19 @@ func TestSCTP(t *testing.T) {
 		service("tcp", nft.TCP, "10.96.0.2:38412", "10.244.1.2:9999")}})
 	l.reconcile()
 
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 0x11111111))
-	from, init := receive(t, server)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 0x11111111))
+	from, init := receiveSCTP(t, server)
 	if from.String() != "10.244.9.9" || init.source != 40000 || init.destination != 9999 || init.tag != 0x11111111 {
 		t.Fatalf("the endpoint got %+v from %s", init, from)
 	}
-	send(t, server, from.String(), initChunk(2, 9999, init.source, init.tag, 0x22222222))
-	from, ack := receive(t, client)
+	sendSCTP(t, server, from.String(), initChunk(2, 9999, init.source, init.tag, 0x22222222))
+	from, ack := receiveSCTP(t, client)
 	if from.String() != "10.96.0.1" || ack.source != 38412 || ack.destination != 40000 || ack.tag != 0x22222222 {
 		t.Fatalf("the client got %+v from %s", ack, from)
 	}
 
 	// The TCP Service's address with SCTP is a port no Service has.
-	send(t, client, "10.96.0.2", initChunk(1, 40001, 38412, 0, 3))
+	sendSCTP(t, client, "10.96.0.2", initChunk(1, 40001, 38412, 0, 3))
 	if path := nft.Simulate(l.tables()[0], nft.Packet{Hook: nft.Prerouting, Protocol: nft.SCTP,
 		Source:      netip.MustParseAddrPort("10.244.9.9:40001"),
 		Destination: netip.MustParseAddrPort("10.96.0.2:38412")}); path.Outcome != nft.Unreachable {
@@ -78,7 +78,7 @@ func initChunk(kind byte, source, destination uint16, verification, tag uint32) 
 	return b
 }
 
-func send(t *testing.T, c net.PacketConn, to string, b []byte) {
+func sendSCTP(t *testing.T, c net.PacketConn, to string, b []byte) {
 	t.Helper()
 	if _, err := c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
 		t.Fatal(err)
@@ -90,9 +90,9 @@ type sctpPacket struct {
 	tag                 uint32
 }
 
-func receive(t *testing.T, c net.PacketConn) (net.Addr, sctpPacket) {
+func receiveSCTP(t *testing.T, c net.PacketConn) (net.Addr, sctpPacket) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(connectTimeout))
 	b := make([]byte, 100)
 	n, from, err := c.ReadFrom(b)
 	if err != nil {

@@ -17,19 +17,19 @@ import (
 )
 
 // followed is a trace under way in a lab.
-type followed struct {
+type runningTrace struct {
 	*trace.Follower
-	t        *testing.T
-	journeys chan trace.PacketTrace
-	result   trace.Result
-	over     chan struct{}
-	stop     context.CancelFunc
+	t       *testing.T
+	packets chan trace.PacketTrace
+	result  trace.Result
+	done    chan struct{}
+	stop    context.CancelFunc
 }
 
 // follow starts a trace in the lab's namespace; packets are marked when it returns.
-func (l *testNode) follow(t *testing.T, r trace.Request) *followed {
+func (l *testNode) startTrace(t *testing.T, r trace.Request) *runningTrace {
 	t.Helper()
-	f := &followed{t: t, journeys: make(chan trace.PacketTrace, r.Count), over: make(chan struct{})}
+	f := &runningTrace{t: t, packets: make(chan trace.PacketTrace, r.Count), done: make(chan struct{})}
 	err := l.node.Do(func() (err error) {
 		f.Follower, err = trace.Open(r)
 		return err
@@ -40,40 +40,40 @@ func (l *testNode) follow(t *testing.T, r trace.Request) *followed {
 	ctx, stop := context.WithCancel(t.Context())
 	f.stop = stop
 	go func() {
-		defer close(f.over)
+		defer close(f.done)
 		var err error
-		f.result, err = f.Run(ctx, func(j trace.PacketTrace) error { f.journeys <- j; return nil })
+		f.result, err = f.Run(ctx, func(j trace.PacketTrace) error { f.packets <- j; return nil })
 		if err := errors.Join(err, f.Close()); err != nil {
 			t.Error(err)
 		}
 	}()
-	t.Cleanup(func() { stop(); <-f.over })
+	t.Cleanup(func() { stop(); <-f.done })
 	return f
 }
 
 // next is the next packet.
-func (f *followed) next() trace.PacketTrace {
+func (f *runningTrace) next() trace.PacketTrace {
 	f.t.Helper()
 	select {
-	case j := <-f.journeys:
+	case j := <-f.packets:
 		return j
-	case <-time.After(patience):
+	case <-time.After(connectTimeout):
 		f.t.Fatal("no packet was followed")
 		return trace.PacketTrace{}
 	}
 }
 
 // request follows one packet to an address of the world.
-func (w *world) request(p nft.Protocol, b behaviour) trace.Request {
+func (w *trafficNode) request(p nft.Protocol, b behaviour) trace.Request {
 	at := netip.MustParseAddrPort(w.at(b.to, b.port))
 	return trace.Request{To: trace.Target{At: trace.Destination{Protocol: p, AddrPort: at}}, Count: 1, Timeout: time.Minute}
 }
 
 // checkTraced opens a connection for a row and holds what the kernel tells of its packet to who answered, and to Trace.
-func (w *world) checkTraced(t *testing.T, p nft.Protocol, b behaviour) {
-	paths := w.trace(p, b)
-	f := w.follow(t, w.request(p, b))
-	timeout := patience
+func (w *trafficNode) checkTraced(t *testing.T, p nft.Protocol, b behaviour) {
+	paths := w.simulate(p, b)
+	f := w.startTrace(t, w.request(p, b))
+	timeout := connectTimeout
 	if b.dropped {
 		timeout = 200 * time.Millisecond
 	}
@@ -94,7 +94,7 @@ func (w *world) checkTraced(t *testing.T, p nft.Protocol, b behaviour) {
 	if !ok || j.Outcome != path.Outcome.String() || j.Masqueraded != path.Masqueraded {
 		t.Errorf("Trace says %+v, the kernel %+v", paths, j)
 	}
-	if want, got := rulesOfPath(path), rulesOfJourney(j); !slices.Equal(want, got) {
+	if want, got := rulesOfPath(path), rulesOfTrace(j); !slices.Equal(want, got) {
 		t.Errorf("the rules Trace names are\n%s\nand those the kernel names\n%s", strings.Join(want, "\n"), strings.Join(got, "\n"))
 	}
 	if j.Destination.String() != w.at(b.to, b.port) || j.Protocol != p.String() || (j.In == "") != (b.from == "node") {
@@ -113,7 +113,7 @@ func rulesOfPath(p nft.Path) []string {
 	return rules
 }
 
-func rulesOfJourney(j trace.PacketTrace) []string {
+func rulesOfTrace(j trace.PacketTrace) []string {
 	var rules []string
 	for _, s := range j.Steps {
 		if s.Ours() && s.Rule != "policy" && s.Rule != "end of chain" {
@@ -124,9 +124,9 @@ func rulesOfJourney(j trace.PacketTrace) []string {
 }
 
 // TestFollow: cluster IPs. What the kernel tells of a packet is what the client experiences and what Trace says, rule by rule.
-func TestFollow(t *testing.T) {
+func TestTraceClusterIP(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		w := newWorld(t, f)
+		w := newTrafficNode(t, f)
 		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 			for _, b := range behaviours() {
 				t.Run(fmt.Sprintf("%s/%s/%s", f, p, b.name), func(t *testing.T) { w.checkTraced(t, p, b) })
@@ -136,7 +136,7 @@ func TestFollow(t *testing.T) {
 }
 
 // TestFollowMatrix: every kind of Service, address and source, and the Services that cannot serve everybody.
-func TestFollowMatrix(t *testing.T) {
+func TestTraceMatrix(t *testing.T) {
 	for _, c := range []struct {
 		family   nft.Family
 		protocol nft.Protocol
@@ -147,7 +147,7 @@ func TestFollowMatrix(t *testing.T) {
 		{nft.IPv6, nft.TCP, "default", fewEndpoints()},
 		{nft.IPv6, nft.UDP, "pod-prefix", cells(t, "pod-prefix")},
 	} {
-		w := newMatrixWorld(t, c.family, c.protocol, c.mode)
+		w := newMatrixNode(t, c.family, c.protocol, c.mode)
 		for _, b := range c.rows {
 			t.Run(fmt.Sprintf("%s/%s/%s/%s", c.family, c.protocol, c.mode, b.name), func(t *testing.T) { w.checkTraced(t, c.protocol, b) })
 		}
@@ -155,13 +155,13 @@ func TestFollowMatrix(t *testing.T) {
 }
 
 // web is the request for all packets to one Service of the world.
-func (w *world) web(count int) trace.Request {
+func (w *trafficNode) requestWeb(count int) trace.Request {
 	return trace.Request{To: trace.Target{Namespace: "test", Name: "web-tcp"}, Count: count, Timeout: time.Minute}
 }
 
 // marked counts the packets that rules of traces mark meanwhile. The kernel tells of a packet before it goes on, so that
 // all of it comes before what it tells of one sent afterwards.
-func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
+func (w *trafficNode) countTraced(t *testing.T, meanwhile func()) (n int) {
 	t.Helper()
 	var traces *trace.Listener
 	if err := w.node.Do(func() (err error) { traces, err = trace.Listen(); return err }); err != nil {
@@ -170,7 +170,7 @@ func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
 	defer traces.Close()
 	meanwhile()
 	last := netip.MustParseAddrPort(w.at("free", 9))
-	m := w.mark(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
+	m := w.startTracer(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.UDP, AddrPort: last}}, Count: 1, Timeout: time.Minute})
 	defer m.Close()
 	connect(w.node, nft.UDP, "", last.String(), 200*time.Millisecond) // it is dropped
 	for {
@@ -189,23 +189,23 @@ func (w *world) marked(t *testing.T, meanwhile func()) (n int) {
 
 // TestFollowBound: of a thousand connections as many are marked as were asked for, and no more; none of those that come
 // from elsewhere than asked for.
-func TestFollowBound(t *testing.T) {
-	w := newWorld(t, nft.IPv4)
+func TestTraceBound(t *testing.T) {
+	w := newTrafficNode(t, nft.IPv4)
 	const connections, count = 1000, 5
-	var f *followed
-	n := w.marked(t, func() {
-		f = w.follow(t, w.web(count))
-		elsewhere := w.web(count)
+	var f *runningTrace
+	n := w.countTraced(t, func() {
+		f = w.startTrace(t, w.requestWeb(count))
+		elsewhere := w.requestWeb(count)
 		elsewhere.From = netip.MustParsePrefix("203.0.113.0/24")
-		none := w.follow(t, elsewhere)
+		none := w.startTrace(t, elsewhere)
 		for range connections {
-			if _, err := connect(w.from("client"), nft.TCP, "", w.at("web", 80), patience); err != nil {
+			if _, err := connect(w.from("client"), nft.TCP, "", w.at("web", 80), connectTimeout); err != nil {
 				t.Fatal(err)
 			}
 		}
-		<-f.over
+		<-f.done
 		none.stop()
-		<-none.over
+		<-none.done
 		if none.result.Seen != 0 {
 			t.Errorf("%d of those from elsewhere", none.result.Seen)
 		}
@@ -216,18 +216,18 @@ func TestFollowBound(t *testing.T) {
 }
 
 // TestMarkerBound: the kernel itself counts, though nobody reads and nobody takes the rule away.
-func TestMarkerBound(t *testing.T) {
+func TestTracerBound(t *testing.T) {
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
-		w := newWorld(t, family)
+		w := newTrafficNode(t, family)
 		at := netip.MustParseAddrPort(w.at("one", 80))
 		what := trace.Tracing{To: []trace.Destination{{Protocol: nft.UDP, AddrPort: at}, {Protocol: nft.TCP, AddrPort: at}},
 			Count: 5, Timeout: time.Minute}
-		n := w.marked(t, func() {
-			m := w.mark(t, what)
+		n := w.countTraced(t, func() {
+			m := w.startTracer(t, what)
 			defer m.Close()
 			for _, from := range []string{"client", "node"} {
 				for range 200 {
-					if _, err := connect(w.from(from), nft.UDP, "", at.String(), patience); err != nil {
+					if _, err := connect(w.from(from), nft.UDP, "", at.String(), connectTimeout); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -239,7 +239,7 @@ func TestMarkerBound(t *testing.T) {
 	}
 }
 
-func (l *testNode) mark(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
+func (l *testNode) startTracer(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
 	t.Helper()
 	if err := l.node.Do(func() (err error) { m, err = trace.StartTracer(what); return err }); err != nil {
 		t.Fatal(err)
@@ -249,22 +249,22 @@ func (l *testNode) mark(t *testing.T, what trace.Tracing) (m *trace.Tracer) {
 
 // TestMarkerExpires: after its time a marker that nobody removed marks nothing. That is what a kernel without owners of
 // tables is left with after a SIGKILL.
-func TestMarkerExpires(t *testing.T) {
-	w := newWorld(t, nft.IPv4)
+func TestTracerExpires(t *testing.T) {
+	w := newTrafficNode(t, nft.IPv4)
 	at := netip.MustParseAddrPort(w.at("one", 80))
-	n := w.marked(t, func() {
-		m := w.mark(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
+	n := w.countTraced(t, func() {
+		m := w.startTracer(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
 		defer m.Close()
-		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), patience); err != nil {
+		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), connectTimeout); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(patience); strings.Contains(w.nft("", "list", "table", "inet", m.Table()), "expires"); {
+		for deadline := time.Now().Add(connectTimeout); strings.Contains(w.nft("", "list", "table", "inet", m.Table()), "expires"); {
 			if time.Now().After(deadline) {
 				t.Fatal("it does not expire")
 			}
 			time.Sleep(20 * time.Millisecond)
 		}
-		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), patience); err != nil {
+		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), connectTimeout); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -274,10 +274,10 @@ func TestMarkerExpires(t *testing.T) {
 }
 
 // TestMarkerListing: nft lists the table, and it is gone with Close. Nobody else can change it.
-func TestMarkerListing(t *testing.T) {
+func TestTracerListing(t *testing.T) {
 	l := newTestNode(t)
 	before := l.nft("", "list", "ruleset")
-	m := l.mark(t, trace.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []trace.Destination{
+	m := l.startTracer(t, trace.Tracing{Count: 7, Timeout: time.Minute, From: netip.MustParsePrefix("10.0.0.0/12"), To: []trace.Destination{
 		{Protocol: nft.TCP, AddrPort: netip.MustParseAddrPort("10.96.0.1:80")}}})
 	listing := l.nft("", "list", "ruleset")
 	for _, want := range []string{"table inet " + m.Table() + " {", "flags owner", "limit rate 1/week burst 7 packets meta nftrace set 1",
@@ -304,14 +304,14 @@ func TestMarkerListing(t *testing.T) {
 }
 
 // TestFollowNone: no packet, no result, no table.
-func TestFollowNone(t *testing.T) {
-	w := newWorld(t, nft.IPv4)
+func TestTraceNothing(t *testing.T) {
+	w := newTrafficNode(t, nft.IPv4)
 	before := w.nft("", "list", "tables")
-	r := w.web(3)
+	r := w.requestWeb(3)
 	r.Timeout = time.Second
-	f := w.follow(t, r)
-	<-f.over
-	if f.result.Seen != 0 || f.result.Missed || len(f.journeys) != 0 {
+	f := w.startTrace(t, r)
+	<-f.done
+	if f.result.Seen != 0 || f.result.Missed || len(f.packets) != 0 {
 		t.Errorf("%+v", f.result)
 	}
 	if after := w.nft("", "list", "tables"); after != before {
@@ -320,18 +320,18 @@ func TestFollowNone(t *testing.T) {
 }
 
 // TestFollowTogether: two traces of the same packets, and a stranger's rule that marks everything, each see them all.
-func TestFollowTogether(t *testing.T) {
-	w := newWorld(t, nft.IPv4)
+func TestTraceConcurrently(t *testing.T) {
+	w := newTrafficNode(t, nft.IPv4)
 	w.nft("table ip strange { chain c { type filter hook prerouting priority -300; meta nftrace set 1; }; }\n", "-f", "-")
-	a, b := w.follow(t, w.web(3)), w.follow(t, w.web(3))
+	a, b := w.startTrace(t, w.requestWeb(3)), w.startTrace(t, w.requestWeb(3))
 	for range 3 {
-		got, err := connect(w.from("client"), nft.TCP, "", w.at("web", 80), patience)
+		got, err := connect(w.from("client"), nft.TCP, "", w.at("web", 80), connectTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range []*followed{a, b} {
+		for _, f := range []*runningTrace{a, b} {
 			j := f.next()
-			if j.Endpoint != got.endpoint || j.Service != "test/web-tcp:main" || j.Source.Addr().String() != w.addr("client") || len(rulesOfJourney(j)) != 5 {
+			if j.Endpoint != got.endpoint || j.Service != "test/web-tcp:main" || j.Source.Addr().String() != w.addr("client") || len(rulesOfTrace(j)) != 5 {
 				t.Errorf("%s answered, and the kernel says %+v", got.endpoint, j)
 			}
 		}
@@ -339,15 +339,15 @@ func TestFollowTogether(t *testing.T) {
 }
 
 // TestFollowOthers: what tables of others do is told as well: their verdicts, what they drop, and a source they replace.
-func TestFollowOthers(t *testing.T) {
-	w := newWorld(t, nft.IPv4)
+func TestTraceForeignTables(t *testing.T) {
+	w := newTrafficNode(t, nft.IPv4)
 	w.nft(`table inet wall { chain forward { type filter hook forward priority 0; policy accept; ip daddr 10.244.1.2 tcp dport 8080 counter accept; }; }
 table ip far { chain out { type nat hook postrouting priority 50; ip daddr 10.244.1.2 snat to 192.0.2.77; }; }
 `, "-f", "-")
 	row := behaviour{from: "client", to: "one", port: 80}
 	follow := func() trace.PacketTrace {
 		t.Helper()
-		f := w.follow(t, w.request(nft.TCP, row))
+		f := w.startTrace(t, w.request(nft.TCP, row))
 		connect(w.from("client"), nft.TCP, "", w.at("one", 80), 200*time.Millisecond)
 		return f.next()
 	}
@@ -363,9 +363,9 @@ table ip far { chain out { type nat hook postrouting priority 50; ip daddr 10.24
 }
 
 // TestFollowToNode: an endpoint on the node itself, from outside and from the node.
-func TestFollowToNode(t *testing.T) {
+func TestTraceToNode(t *testing.T) {
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
-		w := newWorld(t, family)
+		w := newTrafficNode(t, family)
 		l, err := w.node.Listen("tcp", w.at("node", 8080))
 		if err != nil {
 			t.Fatal(err)
@@ -374,8 +374,8 @@ func TestFollowToNode(t *testing.T) {
 		w.apply(render.Update{Services: []render.Service{service("host", nft.TCP, w.at("free", 80), w.at("node", 8080))}})
 		for _, from := range []string{"outside", "node"} {
 			b := behaviour{from: from, to: "free", port: 80}
-			f := w.follow(t, w.request(nft.TCP, b))
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			f := w.startTrace(t, w.request(nft.TCP, b))
+			ctx, cancel := context.WithTimeout(t.Context(), connectTimeout)
 			c, err := w.from(from).Dial(ctx, "tcp", w.source(from), w.at("free", 80))
 			cancel()
 			if err != nil {

@@ -17,7 +17,7 @@ import (
 )
 
 // world is a lab with pods and the Services of one family, for the traffic tests.
-type world struct {
+type trafficNode struct {
 	*testNode
 	family nft.Family
 	pods   map[string]*sandbox.Pod
@@ -26,7 +26,7 @@ type world struct {
 
 // The addresses of the world, per family. a, b and c are pods, local and remote; far-pod is another node's pod, outside is no
 // pod. Both come in by one link, as by a node's uplink.
-var worldAddrs = map[nft.Family]map[string]string{
+var trafficAddrs = map[nft.Family]map[string]string{
 	nft.IPv4: {"client": "10.244.1.9", "a": "10.244.1.2", "b": "10.244.1.3", "c": "10.244.2.2", "far-pod": "10.244.2.9",
 		"outside": "198.51.100.7", "node": "192.0.2.10", "web": "10.96.0.1", "one": "10.96.0.2", "empty": "10.96.0.3", "unready": "10.96.0.4",
 		"self": "10.96.0.5", "free": "10.96.0.77"},
@@ -37,24 +37,24 @@ var worldAddrs = map[nft.Family]map[string]string{
 
 // The node's ends of the links to the client and to everywhere else: to the fourth and the fifth pod that newWorld makes.
 const (
-	worldClientLink = "pod4"
-	worldUplink     = "pod5"
+	clientLink  = "pod4"
+	outsideLink = "pod5"
 )
 
-func (w *world) addr(name string) string {
+func (w *trafficNode) addr(name string) string {
 	if addr, ok := w.extra[name]; ok {
 		return addr
 	}
-	return worldAddrs[w.family][name]
+	return trafficAddrs[w.family][name]
 }
 
-func (w *world) at(name string, port uint16) string {
+func (w *trafficNode) at(name string, port uint16) string {
 	return netip.AddrPortFrom(netip.MustParseAddr(w.addr(name)), port).String()
 }
 
-func newWorld(t *testing.T, f nft.Family) *world {
+func newTrafficNode(t *testing.T, f nft.Family) *trafficNode {
 	t.Helper()
-	w := &world{testNode: newTestNode(t).addNetwork(), family: f, pods: make(map[string]*sandbox.Pod),
+	w := &trafficNode{testNode: newTestNode(t).addNetwork(), family: f, pods: make(map[string]*sandbox.Pod),
 		extra: make(map[string]string)}
 	for _, name := range []string{"a", "b", "c"} {
 		w.pods[name] = w.pod(name, 8080, w.addr(name))
@@ -77,7 +77,7 @@ func newWorld(t *testing.T, f nft.Family) *world {
 }
 
 // from returns the namespace of a pod, or the node.
-func (w *world) from(name string) *sandbox.Namespace {
+func (w *trafficNode) from(name string) *sandbox.Namespace {
 	if name == "node" {
 		return w.node
 	}
@@ -85,7 +85,7 @@ func (w *world) from(name string) *sandbox.Namespace {
 }
 
 // source is the local address of a connection from a pod, and the kernel's choice from the node.
-func (w *world) source(name string) string {
+func (w *trafficNode) source(name string) string {
 	if name == "node" {
 		return ""
 	}
@@ -131,7 +131,7 @@ func behaviours() []behaviour {
 func TestClusterIP(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			w := newWorld(t, f)
+			w := newTrafficNode(t, f)
 			for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 				for _, b := range behaviours() {
 					t.Run(p.String()+"/"+b.name, func(t *testing.T) { w.check(t, p, b) })
@@ -141,9 +141,9 @@ func TestClusterIP(t *testing.T) {
 	}
 }
 
-func (w *world) check(t *testing.T, p nft.Protocol, b behaviour) {
+func (w *trafficNode) check(t *testing.T, p nft.Protocol, b behaviour) {
 	w.checkExplained(t, p, b)
-	traced := w.trace(p, b)
+	traced := w.simulate(p, b)
 	if len(b.reach) == 0 {
 		w.checkUnreached(t, p, b, traced)
 		return
@@ -157,7 +157,7 @@ func (w *world) check(t *testing.T, p nft.Protocol, b behaviour) {
 		if i >= 20 && len(reached) == len(wanted) { // and in 20 draws, one that must not answer, once in three thousand
 			break
 		}
-		got, err := connect(w.from(b.from), p, w.source(b.from), w.at(b.to, b.port), patience)
+		got, err := connect(w.from(b.from), p, w.source(b.from), w.at(b.to, b.port), connectTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,18 +180,18 @@ func (w *world) check(t *testing.T, p nft.Protocol, b behaviour) {
 
 // prompt bounds refusals: TCP sends its SYN again after a second (TCP_TIMEOUT_INIT in include/net/tcp.h), and what is
 // refused is refused at the first.
-const prompt = time.Second
+const refusalTimeout = time.Second
 
 // checkUnreached: TCP is reset, UDP is answered by ICMP. A UDP socket of the node itself learns at once, from sendmsg,
 // that its packet did not leave, whether it was refused or dropped (EPERM; ip_local_out in net/ipv4/ip_output.c).
-func (w *world) checkUnreached(t *testing.T, p nft.Protocol, b behaviour, traced map[string]nft.Path) {
-	timeout := patience
+func (w *trafficNode) checkUnreached(t *testing.T, p nft.Protocol, b behaviour, traced map[string]nft.Path) {
+	timeout := connectTimeout
 	if b.dropped {
 		timeout = 200 * time.Millisecond
 	}
 	start := time.Now()
 	got, err := connect(w.from(b.from), p, w.source(b.from), w.at(b.to, b.port), timeout)
-	if took := time.Since(start); !b.dropped && took > prompt {
+	if took := time.Since(start); !b.dropped && took > refusalTimeout {
 		t.Errorf("refused after %v", took)
 	}
 	outcome, want := traced[""].Outcome, nft.Unreachable
@@ -219,23 +219,23 @@ func isTimeout(err error) bool {
 }
 
 // packet is the first packet of a behaviour's connections, as the node sees it.
-func (w *world) packet(p nft.Protocol, b behaviour) nft.Packet {
+func (w *trafficNode) packet(p nft.Protocol, b behaviour) nft.Packet {
 	packet := nft.Packet{Hook: nft.Prerouting, Protocol: p, Source: netip.MustParseAddrPort(w.at(b.from, 50000)),
 		Destination: netip.MustParseAddrPort(w.at(b.to, b.port))}
 	switch b.from {
 	case "node":
 		packet.Hook = nft.Output
 	case "client":
-		packet.Interface = worldClientLink
+		packet.Interface = clientLink
 	case "outside", "far-pod":
-		packet.Interface = worldUplink
+		packet.Interface = outsideLink
 	}
 	return packet
 }
 
 // trace asks Trace, on the tables as the kernel has them, for every draw. Paths come by the endpoint they end at, ""
 // for those that end before.
-func (w *world) trace(p nft.Protocol, b behaviour) map[string]nft.Path {
+func (w *trafficNode) simulate(p nft.Protocol, b behaviour) map[string]nft.Path {
 	w.t.Helper()
 	packet := w.packet(p, b)
 	paths := make(map[string]nft.Path)
@@ -272,7 +272,7 @@ func TestUniform(t *testing.T) {
 	l.reconcile()
 	served := make(map[netip.AddrPort]int)
 	for range connections {
-		got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience)
+		got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -323,7 +323,7 @@ func TestSwapUnderLoad(t *testing.T) {
 				return
 			default:
 			}
-			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); err != nil {
+			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); err != nil {
 				failed <- err
 				return
 			}
@@ -352,7 +352,7 @@ func TestFallbackSlot(t *testing.T) {
 	l.reconcile()
 	l.nft("", "delete", "element", "ip", "nfproxy", "endpoints", "{ 10.96.0.1 . tcp . 80 . 1, 10.96.0.1 . tcp . 80 . 2 }")
 	for i := range 40 {
-		if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); err != nil {
+		if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); err != nil {
 			t.Fatalf("connection %d: %v", i, err)
 		}
 	}

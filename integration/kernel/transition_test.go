@@ -52,7 +52,7 @@ func TestRandomWalk(t *testing.T) {
 		fresh.ruleset = render.NewRuleset(fresh.facts)
 		fresh.ruleset.Update(render.Update{Node: fresh.facts, Services: w.services()})
 		fresh.reconcile()
-		if got, want := normal(t, walker.tables()), normal(t, fresh.tables()); got != want {
+		if got, want := normalized(t, walker.tables()), normalized(t, fresh.tables()); got != want {
 			t.Fatalf("step %d (%s): the kernel has\n%s\nafresh it has\n%s", step, how, got, want)
 		}
 		if extra := walker.apply(render.Update{Services: w.services()}); len(extra) > 0 {
@@ -216,7 +216,7 @@ func onlyUnusedChains(changes []nft.Change) bool {
 
 // normal is the tables as text, without what the way to a state may leave: which slot an endpoint has, and chains of
 // endpoint counts that nobody has any more.
-func normal(t *testing.T, tables []*nft.Table) string {
+func normalized(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
 	var b strings.Builder
 	for _, table := range tables {

@@ -7,7 +7,7 @@ import (
 
 // sorted puts the blocks of a listing, sets and chains, in order: nft lists them in the order of their creation, which
 // says nothing.
-func sorted(listing string) string {
+func sortedListing(listing string) string {
 	blocks := strings.Split(strings.ReplaceAll(listing, "\n}\ntable ", "\n}\n\ntable "), "\n\n")
 	for i := range blocks {
 		blocks[i] = strings.TrimSpace(strings.NewReplacer("table ip nfproxy {", "", "table ip6 nfproxy {", "",

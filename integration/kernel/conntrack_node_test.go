@@ -22,20 +22,20 @@ import (
 )
 
 // flowLab is a lab that sweeps: what run does beside its loop is done here after every change, in the same order.
-type flowLab struct {
+type flowNode struct {
 	*testNode
 	flows *ctnetlink.Conn
 	index *render.FlowIndex
 }
 
-func newFlowLab(t testing.TB) *flowLab {
+func newFlowNode(t testing.TB) *flowNode {
 	t.Helper()
-	l := &flowLab{testNode: newTestNode(t).addNetwork(), index: render.NewFlowIndex()}
-	l.flows = openFlows(t, l.node)
+	l := &flowNode{testNode: newTestNode(t).addNetwork(), index: render.NewFlowIndex()}
+	l.flows = openConntrack(t, l.node)
 	return l
 }
 
-func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
+func openConntrack(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 	t.Helper()
 	var flows *ctnetlink.Conn
 	err := ns.Do(func() (err error) {
@@ -50,26 +50,26 @@ func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 }
 
 // start is the first round.
-func (l *flowLab) start(services ...render.Service) []conntrack.Flow {
+func (l *flowNode) start(services ...render.Service) []conntrack.Flow {
 	l.t.Helper()
 	u := render.Update{Node: l.facts, Services: services}
 	l.index.Take(u)
 	l.ruleset.Update(u)
 	l.index.Programmed(l.reconcile())
-	return l.sweep()
+	return l.cleanUp()
 }
 
 // change is a round after that.
-func (l *flowLab) change(u render.Update) []conntrack.Flow {
+func (l *flowNode) change(u render.Update) []conntrack.Flow {
 	l.t.Helper()
 	u.Node = l.facts
 	l.index.Take(u)
 	l.index.Programmed(l.apply(u))
-	return l.sweep()
+	return l.cleanUp()
 }
 
 // sweep deletes what is stale and returns it.
-func (l *flowLab) sweep() (deleted []conntrack.Flow) {
+func (l *flowNode) cleanUp() (deleted []conntrack.Flow) {
 	l.t.Helper()
 	due, _ := l.index.Next()
 	for _, filter := range due.Filters {
@@ -91,7 +91,7 @@ func (l *flowLab) sweep() (deleted []conntrack.Flow) {
 }
 
 // list returns the flows of the protocol in both families.
-func (l *flowLab) list(p nft.Protocol) (all []conntrack.Flow) {
+func (l *flowNode) list(p nft.Protocol) (all []conntrack.Flow) {
 	l.t.Helper()
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		err := l.flows.List(conntrack.Filter{Family: family, Protocol: p}, func(f conntrack.Flow) { all = append(all, f) })
@@ -103,7 +103,7 @@ func (l *flowLab) list(p nft.Protocol) (all []conntrack.Flow) {
 }
 
 // flowTo returns the one flow whose first packet went to the address.
-func (l *flowLab) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
+func (l *flowNode) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
 	l.t.Helper()
 	for _, f := range l.list(p) {
 		if f.Original.Destination.String() == at {
@@ -114,23 +114,23 @@ func (l *flowLab) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
 }
 
 // resolver asks and asks again from one port, as a DNS client does that never changes it.
-type resolver struct {
+type udpClient struct {
 	net.PacketConn
 	to net.Addr
 }
 
-func newResolver(t testing.TB, ns *sandbox.Namespace, from, to string) *resolver {
+func newUDPClient(t testing.TB, ns *sandbox.Namespace, from, to string) *udpClient {
 	t.Helper()
 	c, err := ns.ListenPacket("udp", from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &resolver{c, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))}
+	return &udpClient{c, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))}
 }
 
 // ask sends a question and returns who answered, an error after the timeout.
-func (r *resolver) ask(timeout time.Duration) (string, error) {
+func (r *udpClient) ask(timeout time.Duration) (string, error) {
 	if _, err := r.WriteTo([]byte("?\n"), r.to); err != nil {
 		return "", err
 	}
@@ -150,9 +150,9 @@ func (r *resolver) ask(timeout time.Duration) (string, error) {
 // silence is how long what should not be answered is waited for.
 const silence = 100 * time.Millisecond
 
-func (r *resolver) expect(t *testing.T, want string) {
+func (r *udpClient) expect(t *testing.T, want string) {
 	t.Helper()
-	timeout := patience
+	timeout := connectTimeout
 	if want == "" {
 		timeout = silence
 	}
@@ -163,7 +163,7 @@ func (r *resolver) expect(t *testing.T, want string) {
 }
 
 // answerOnce lets a process of the node answer one packet.
-func (l *flowLab) answerOnce(at string) {
+func (l *flowNode) answerOnce(at string) {
 	l.t.Helper()
 	packets, err := l.node.ListenPacket("udp", at)
 	if err != nil {
@@ -178,7 +178,7 @@ func (l *flowLab) answerOnce(at string) {
 }
 
 // echo lets a pod send back what one connection brings.
-func (l *flowLab) echo(p *sandbox.Pod, at string) {
+func (l *flowNode) serveEcho(p *sandbox.Pod, at string) {
 	l.t.Helper()
 	listener, err := p.Listen("tcp", at)
 	if err != nil {
@@ -196,9 +196,9 @@ func (l *flowLab) echo(p *sandbox.Pod, at string) {
 }
 
 // converse opens a TCP connection to an echo and returns what uses it once more.
-func (l *flowLab) converse(client *sandbox.Pod, frontend string) (again func()) {
+func (l *flowNode) openEcho(client *sandbox.Pod, frontend string) (again func()) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	c, err := client.Dial(ctx, "tcp", "", frontend)
 	if err != nil {
@@ -208,7 +208,7 @@ func (l *flowLab) converse(client *sandbox.Pod, frontend string) (again func()) 
 	lines := bufio.NewReader(c)
 	again = func() {
 		l.t.Helper()
-		c.SetDeadline(time.Now().Add(patience))
+		c.SetDeadline(time.Now().Add(connectTimeout))
 		fmt.Fprintln(c, "?")
 		if _, err := lines.ReadString('\n'); err != nil {
 			l.t.Errorf("TCP: %v", err)
