@@ -16,7 +16,7 @@ import (
 	"nfproxy/conntrack"
 )
 
-// flowEntries are entries of the connection tracking that no packet made.
+// flowEntries adds conntrack entries without packets.
 type flowEntries struct {
 	t      testing.TB
 	handle *netlink.Handle
@@ -36,7 +36,7 @@ func newFlowEntries(t testing.TB, ns *sandbox.Namespace) flowEntries {
 	return flowEntries{t, handle}
 }
 
-// add makes a translated flow that is tracked for ten minutes.
+// add adds the entry of a translated flow with a timeout of ten minutes.
 func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.AddrPort) {
 	e.t.Helper()
 	tuple := func(from, to netip.AddrPort) netlink.IPTuple {
@@ -54,7 +54,7 @@ func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.Add
 	}
 }
 
-// TestListFilters: each filter gives the flows it asks for and no other, in both families and for both protocols.
+// TestListFilters: a filter lists exactly the flows that match it, in both families and for both protocols.
 func TestListFilters(t *testing.T) {
 	l := newTestNode(t)
 	flows, entries := openConntrack(t, l.node), newFlowEntries(t, l.node)
@@ -75,7 +75,7 @@ func TestListFilters(t *testing.T) {
 		err := flows.List(f, func(fl conntrack.Flow) {
 			if fl.Family != f.Family || fl.Protocol != f.Protocol || fl.Original.Source.Addr() != clients[f.Family] ||
 				fl.Reply.Source.Addr() != clients[f.Family].Next() || fl.Reply.Destination != fl.Original.Source || fl.ID == 0 {
-				t.Errorf("%s: %+v", f, fl)
+				t.Errorf("filter %s lists %+v", f, fl)
 			}
 			to = append(to, fl.Original.Destination.String())
 		})
@@ -88,12 +88,12 @@ func TestListFilters(t *testing.T) {
 		for _, p := range protocols {
 			filter := conntrack.Filter{Family: family, Protocol: p}
 			if got := list(filter); len(got) != len(all) {
-				t.Errorf("%s: %v", filter, got)
+				t.Errorf("filter %s lists flows to %v, want %v", filter, got, all)
 			}
 			for _, to := range all {
 				filter.Destination = netip.MustParseAddrPort(to)
 				if got := list(filter); !slices.Equal(got, []string{to}) {
-					t.Errorf("%s: %v", filter, got)
+					t.Errorf("filter %s lists flows to %v, want %s", filter, got, to)
 				}
 			}
 		}
