@@ -11,8 +11,8 @@ import (
 // Timeout limits one operation of a test, such as one connection. EventuallyTrue waits three times as long.
 const Timeout = 10 * time.Second
 
-// Condition reports whether something holds and, for the failure message, what holds otherwise.
-type Condition = func() (ok bool, otherwise string)
+// Condition reports whether something holds and, for the failure message, describes the state in which it does not.
+type Condition func() (ok bool, otherwise string)
 
 // EventuallyTrue checks a condition until it holds, and fails the test if it does not hold within three times Timeout. The
 // failure message says what was expected to hold.

@@ -1,3 +1,7 @@
+// Package cluster tests nfproxy on a real Kubernetes API server, and is the library with which other tests do so: it starts a
+// cluster of one node, nfproxy and kube-proxy as processes, pods that serve, and clients that connect.
+//
+// Only tests may import this package; their TestMain must call Main.
 package cluster
 
 import (

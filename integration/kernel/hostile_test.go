@@ -11,12 +11,12 @@ import (
 
 // allowExternalIPs and allowLoadBalancerIPs return the settings of --external-ips and --load-balancer-ips: only addresses in
 // these ranges are served.
-func allowExternalIPs(but ...string) func(*render.Node) {
-	return func(n *render.Node) { n.ExternalIPs = allowlist(but) }
+func allowExternalIPs(ranges ...string) func(*render.Node) {
+	return func(n *render.Node) { n.ExternalIPs = allowlist(ranges) }
 }
 
-func allowLoadBalancerIPs(but ...string) func(*render.Node) {
-	return func(n *render.Node) { n.LoadBalancerIPs = allowlist(but) }
+func allowLoadBalancerIPs(ranges ...string) func(*render.Node) {
+	return func(n *render.Node) { n.LoadBalancerIPs = allowlist(ranges) }
 }
 
 func allowlist(ranges []string) render.Allowlist {
@@ -41,7 +41,7 @@ endpoints: [{addresses: [%[4]s]}]
 	return fmt.Sprintf(format, service, addressType, strings.ToLower(addressType), strings.ReplaceAll(addresses, " ", "]}, {addresses: ["))
 }
 
-// hostileAddresses are Services that name addresses of others. Each thief is older than its victim and precedes it by name.
+// hostileAddresses are Services that name addresses of other Services, nodes and hosts. Each thief is older than its victim and precedes it by name.
 var hostileAddresses = []manifestCase{
 	{
 		name: "external IPs that are another Service's cluster IPs take none of its ports",
