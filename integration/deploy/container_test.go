@@ -85,16 +85,15 @@ func shipped(t testing.TB) []byte {
 	return binary
 }
 
+// buildShipped builds nfproxy once and returns the binary.
 var buildShipped = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "nfproxy")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/nfproxy", ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, out)
+	if err := cluster.Build(dir); err != nil {
+		return nil, err
 	}
 	return os.ReadFile(dir + "/nfproxy")
 })
