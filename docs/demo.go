@@ -3,7 +3,7 @@ package docs
 
 import "embed"
 
-// Demo holds the manifests of the demo, as demo/*.yaml.
+// Demo holds the manifests of nfproxy demo, as demo/*.yaml.
 //
 //go:embed demo/*.yaml
 var Demo embed.FS

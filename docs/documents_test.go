@@ -14,8 +14,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
-// TestBehaviourNamesEveryField: docs/behaviour.md has a row for every field of a Service's spec and status, and of an
-// EndpointSlice, or for one that holds it.
+// TestBehaviourNamesEveryField: docs/behaviour.md has a row for every field of a Service's spec and status and of an
+// EndpointSlice, or for a field that contains it.
 func TestBehaviourNamesEveryField(t *testing.T) {
 	text := readDocument(t, "../docs/behaviour.md")
 	for _, c := range []struct {
@@ -27,20 +27,20 @@ func TestBehaviourNamesEveryField(t *testing.T) {
 	} {
 		_, section, ok := strings.Cut(text, "\n## "+c.section+"\n")
 		if !ok {
-			t.Fatalf("there is no section %s", c.section)
+			t.Fatalf("docs/behaviour.md has no section %q", c.section)
 		}
 		section, _, _ = strings.Cut(section, "\n## ")
 		for name, typ := range c.types {
 			for _, path := range fieldsOf(typ, name) {
-				if !slices.ContainsFunc(holders(path), func(p string) bool { return strings.Contains(section, "`"+p+"`") }) {
-					t.Errorf("%s: there is no row for %s", c.section, path)
+				if !slices.ContainsFunc(containingFields(path), func(p string) bool { return strings.Contains(section, "`"+p+"`") }) {
+					t.Errorf("docs/behaviour.md, section %q, has no row for %s", c.section, path)
 				}
 			}
 		}
 	}
 }
 
-// fieldsOf lists the paths of the fields in a type, as the API writes them. Types of other packages are one field.
+// fieldsOf returns the paths of the fields in a type, with their names in JSON. A type of another package is one field.
 func fieldsOf(typ reflect.Type, path string) []string {
 	switch typ.Kind() {
 	case reflect.Pointer:
@@ -65,8 +65,8 @@ func fieldsOf(typ reflect.Type, path string) []string {
 	return all
 }
 
-// holders are a field and the fields that it is in.
-func holders(path string) []string {
+// containingFields returns a field and the fields that contain it.
+func containingFields(path string) []string {
 	all := []string{path, strings.TrimSuffix(path, "[]")}
 	for i, r := range path {
 		if r == '.' && path[:i] != "spec" && path[:i] != "status" {
@@ -77,19 +77,19 @@ func holders(path string) []string {
 }
 
 var (
-	quoted  = regexp.MustCompile("`([^`\n]+)`")
-	aTest   = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w*$`)
-	aFile   = regexp.MustCompile(`^[\w/*-]+\.(?:go|txtar)$`)
-	stories = regexp.MustCompile("\\bstor(?:y|ies)((?:,? (?:and )?`[^`]+`)+)")
-	declare = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
+	quoted      = regexp.MustCompile("`([^`\n]+)`")
+	testName    = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w*$`)
+	fileName    = regexp.MustCompile(`^[\w/*-]+\.(?:go|txtar)$`)
+	scenarios   = regexp.MustCompile("\\b(?:scenarios?|story|stories)((?:,? (?:and )?`[^`]+`)+)") // files of render/testdata
+	declaration = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 )
 
-// TestDocumentsNameWhatThereIs: tests, files of Go and stories that documents name are there.
+// TestDocumentsNameWhatThereIs: the tests, Go and txtar files and scenarios that the documents name exist.
 func TestDocumentsNameWhatThereIs(t *testing.T) {
 	tests := make(map[string]bool)
 	for _, pattern := range []string{"../*/*_test.go", "../*/*/*_test.go"} {
 		for _, file := range glob(t, pattern) {
-			for _, match := range declare.FindAllStringSubmatch(readDocument(t, file), -1) {
+			for _, match := range declaration.FindAllStringSubmatch(readDocument(t, file), -1) {
 				tests[match[1]] = true
 			}
 		}
@@ -99,24 +99,26 @@ func TestDocumentsNameWhatThereIs(t *testing.T) {
 		text := readDocument(t, document)
 		for _, match := range quoted.FindAllStringSubmatch(text, -1) {
 			name := match[1]
-			somewhere := func() []string {
+			find := func() []string {
 				return slices.Concat(glob(t, "../"+name), glob(t, "../*/"+name), glob(t, "../*/*/"+name))
 			}
-			if aTest.MatchString(name) && !tests[name] || aFile.MatchString(name) && !strings.HasPrefix(name, "pkg/proxy/") && len(somewhere()) == 0 {
-				t.Errorf("%s: there is no %s", document, name)
+			missingTest := testName.MatchString(name) && !tests[name]
+			missingFile := fileName.MatchString(name) && !strings.HasPrefix(name, "pkg/proxy/") && len(find()) == 0
+			if missingTest || missingFile {
+				t.Errorf("%s names %s, which does not exist", document, name)
 			}
 			count++
 		}
-		for _, match := range stories.FindAllStringSubmatch(text, -1) {
+		for _, match := range scenarios.FindAllStringSubmatch(text, -1) {
 			for _, name := range quoted.FindAllStringSubmatch(match[1], -1) {
-				if !aTest.MatchString(name[1]) && len(glob(t, "../render/testdata/"+name[1]+".txtar")) == 0 {
-					t.Errorf("%s: there is no story %s", document, name[1])
+				if !testName.MatchString(name[1]) && len(glob(t, "../render/testdata/"+name[1]+".txtar")) == 0 {
+					t.Errorf("%s names render/testdata/%s.txtar, which does not exist", document, name[1])
 				}
 			}
 		}
 	}
 	if count < 100 {
-		t.Errorf("%d names: this is not how documents are read", count)
+		t.Errorf("found %d names, want at least 100: the test does not read the documents correctly", count)
 	}
 }
 
@@ -138,10 +140,10 @@ func readDocument(t *testing.T, file string) string {
 	return string(text)
 }
 
-// warnings finds what the sources log as warnings and errors.
+// warnings matches the calls that log warnings and errors.
 var warnings = regexp.MustCompile(`(?:\blog\.(?:Warn|Error)\(|slog\.Level(?:Warn|Error), )"([^"]+)"`)
 
-// TestOperatingNamesEveryWarning: for every warning and error in the log docs/operating.md says what to do.
+// TestOperatingNamesEveryWarning: docs/operating.md says what to do about every warning and error in the log.
 func TestOperatingNamesEveryWarning(t *testing.T) {
 	text := readDocument(t, "../docs/operating.md")
 	found := 0
@@ -152,12 +154,12 @@ func TestOperatingNamesEveryWarning(t *testing.T) {
 		source, err := os.ReadFile(path)
 		for _, m := range warnings.FindAllStringSubmatch(string(source), -1) {
 			if found++; !strings.Contains(text, "`"+m[1]+"`") {
-				t.Errorf("%s logs %q, and docs/operating.md does not say what to do", path, m[1])
+				t.Errorf("%s logs %q, which docs/operating.md does not explain", path, m[1])
 			}
 		}
 		return err
 	})
 	if err != nil || found < 10 {
-		t.Errorf("%d warnings found: %v", found, err)
+		t.Errorf("found %d warnings, want at least 10: %v", found, err)
 	}
 }

@@ -7,49 +7,144 @@ import (
 	"testing"
 )
 
-// TestCoreIsPure holds the one rule of the architecture: the core imports the standard library and itself, and does no
-// I/O with it.
+const module = "nfproxy"
+
+// layers lists every package of the module from the top down, with the packages of the module that its own files import;
+// its tests are not counted. The package of the module's root is ".". A package imports only packages below itself, so the
+// order of the list proves that there is no cycle of ideas.
+var layers = []struct {
+	pkg     string
+	imports []string
+}{
+	// Tests, and programs that are no part of nfproxy.
+	{"integration/cli", nil},
+	{"integration/deploy", nil},
+	{"integration/kernel", nil},
+	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
+	{"integration/controlplane", []string{"sandbox"}},
+	{"release/licences", nil},
+
+	// The program.
+	{".", []string{"cli"}},
+	{"cli", []string{"agent", "config", "demo", "nft", "nft/kernel", "preflight", "render", "report", "sandbox", "trace", "watcher"}},
+	{"demo", []string{"docs", "sandbox"}},
+	{"agent", []string{"agent/health", "agent/metrics", "config", "conntrack", "conntrack/ctnetlink", "nft", "nft/kernel", "preflight",
+		"render", "report", "watcher"}},
+	{"agent/health", []string{"agent/metrics", "config", "render"}},
+	{"agent/metrics", []string{"nft", "render", "report"}},
+	{"preflight", []string{"conntrack/ctnetlink", "nft", "nft/kernel", "render", "report"}},
+	{"trace", []string{"nft", "nft/kernel", "nlmsg", "render", "report"}},
+	{"watcher", []string{"config", "nft", "render"}},
+	{"config", []string{"render"}},
+
+	// The pure core: TestCoreIsPure.
+	{"report", []string{"nft", "render"}},
+	{"render", []string{"conntrack", "nft"}},
+
+	// The kernel. Package conntrack and package nft belong to the pure core.
+	{"conntrack/ctnetlink", []string{"conntrack", "nft", "nlmsg"}},
+	{"conntrack", []string{"nft"}},
+	{"nft/kernel", []string{"nft", "nlmsg"}},
+	{"nft", nil},
+	{"nlmsg", nil},
+
+	// Packages that import no other package of the module.
+	{"sandbox", nil},
+	{"logtest", nil},
+	{"docs", nil},
+}
+
+// TestImports: layers lists every package of the module, once, with exactly the packages of the module that it imports.
+func TestImports(t *testing.T) {
+	listed := make(map[string][]string)
+	for _, layer := range layers {
+		if _, twice := listed[layer.pkg]; twice {
+			t.Errorf("layers lists package %s twice", layer.pkg)
+		}
+		listed[layer.pkg] = layer.imports
+	}
+	for pkg, imports := range moduleImports(t) {
+		allowed, ok := listed[pkg]
+		if !ok {
+			t.Errorf("layers does not list package %s: give it a line at its place, with its imports", pkg)
+			continue
+		}
+		delete(listed, pkg)
+		for _, imported := range imports {
+			if !slices.Contains(allowed, imported) {
+				t.Errorf("package %s imports %s, which layers does not allow", pkg, imported)
+			}
+		}
+		for _, a := range allowed {
+			if !slices.Contains(imports, a) {
+				t.Errorf("layers allows package %s to import %s, but the package does not import it", pkg, a)
+			}
+		}
+	}
+	for pkg := range listed {
+		t.Errorf("layers lists package %s, which does not exist", pkg)
+	}
+}
+
+// TestImportsPointDown: in layers, every package imports only packages that are listed below it.
+func TestImportsPointDown(t *testing.T) {
+	place := make(map[string]int)
+	for i, layer := range layers {
+		place[layer.pkg] = i
+	}
+	for i, layer := range layers {
+		for _, imported := range layer.imports {
+			if j, ok := place[imported]; !ok || j <= i {
+				t.Errorf("package %s imports %s, which layers does not list below it", layer.pkg, imported)
+			}
+		}
+	}
+}
+
+// TestCoreIsPure: the packages of the core depend on the standard library and on each other alone, and import no package
+// of the standard library that does I/O.
 func TestCoreIsPure(t *testing.T) {
-	allowed := map[string]bool{"nfproxy/nft": true, "nfproxy/render": true}
-	forbidden := map[string]bool{"os": true, "net": true, "net/http": true, "log": true, "log/slog": true, "syscall": true}
-	for _, pkg := range []string{"nfproxy/nft", "nfproxy/render"} {
-		for _, imported := range goList(t, `{{join .Imports "\n"}}`, pkg) {
-			if forbidden[imported] {
-				t.Errorf("%s imports %s: the core does no I/O", pkg, imported)
+	core := []string{"report", "render", "conntrack", "nft"}
+	forbidden := []string{"io/fs", "io/ioutil", "log", "log/slog", "net", "net/http", "os", "os/exec", "os/signal", "syscall"}
+	for _, pkg := range core {
+		for _, imported := range goList(t, `{{join .Imports "\n"}}`, module+"/"+pkg) {
+			if slices.Contains(forbidden, imported) {
+				t.Errorf("package %s imports %s: the core does no I/O", pkg, imported)
 			}
 		}
-		for _, dep := range goList(t, `{{if not .Standard}}{{.ImportPath}}{{end}}`, "-deps", pkg) {
-			if !allowed[dep] {
-				t.Errorf("%s depends on %s", pkg, dep)
-			}
-		}
-	}
-}
-
-// TestImportsPointInwards: which of nfproxy's packages each one may depend on, its tests aside. Whoever is not here, such
-// as package main, may depend on all, and nobody here on them.
-func TestImportsPointInwards(t *testing.T) {
-	for pkg, allowed := range map[string][]string{
-		"nfproxy/nft":           {},
-		"nfproxy/render":        {"nfproxy/nft"},
-		"nfproxy/nft/kernel":    {"nfproxy/nft"},
-		"nfproxy/watcher":       {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/trace":         {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
-		"nfproxy/config":        {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/agent/metrics": {"nfproxy/nft", "nfproxy/render"},
-		"nfproxy/preflight":     {"nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render"},
-		"nfproxy/agent": {"nfproxy/agent/metrics", "nfproxy/preflight", "nfproxy/config", "nfproxy/nft", "nfproxy/nft/kernel", "nfproxy/render",
-			"nfproxy/watcher"},
-	} {
-		for _, dep := range goList(t, `{{.ImportPath}}`, "-deps", pkg) {
-			if strings.HasPrefix(dep, "nfproxy") && dep != pkg && !slices.Contains(allowed, dep) {
-				t.Errorf("%s depends on %s", pkg, dep)
+		for _, dep := range goList(t, `{{if not .Standard}}{{.ImportPath}}{{end}}`, "-deps", module+"/"+pkg) {
+			if !slices.Contains(core, relative(dep)) {
+				t.Errorf("package %s depends on %s, which is neither in the core nor in the standard library", pkg, dep)
 			}
 		}
 	}
 }
 
-// goList asks go for a list of words.
+// moduleImports returns, for every package of the module, the packages of the module that it imports, tests excluded.
+func moduleImports(t *testing.T) map[string][]string {
+	t.Helper()
+	all := make(map[string][]string)
+	for _, line := range goList(t, `{{.ImportPath}}{{range .Imports}},{{.}}{{end}}`, module+"/...") {
+		pkg, imports, _ := strings.Cut(line, ",")
+		all[relative(pkg)] = nil
+		for imported := range strings.SplitSeq(imports, ",") {
+			if imported == module || strings.HasPrefix(imported, module+"/") {
+				all[relative(pkg)] = append(all[relative(pkg)], relative(imported))
+			}
+		}
+	}
+	return all
+}
+
+// relative returns the path of a package below the module's root, which is ".".
+func relative(pkg string) string {
+	if pkg == module {
+		return "."
+	}
+	return strings.TrimPrefix(pkg, module+"/")
+}
+
+// goList runs go list with a format and returns the words of its output.
 func goList(t *testing.T, format string, args ...string) []string {
 	t.Helper()
 	out, err := exec.Command("go", append([]string{"list", "-f", format}, args...)...).CombinedOutput()

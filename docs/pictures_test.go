@@ -17,53 +17,53 @@ import (
 	"nfproxy/render"
 )
 
-// picture is what stands in a picture: its texts by their class, and by the class and the hook they stand in.
+// picture holds the texts of a picture.
 type picture struct {
-	texts map[string][]string // of a class
-	hooks map[string][]string // the base chains in a hook's group, by its id
-	words map[string]string   // of title and desc
+	texts    map[string][]string // by class
+	hooks    map[string][]string // the base chains in the group of a hook, by the id of the group
+	elements map[string]string   // by element, for title and desc
 }
 
-// elsewhere finds what a picture would have to fetch.
-var elsewhere = regexp.MustCompile(`(?:href|src)=|url\([^#)]|@import|@font-face|<(?:image|script|foreignObject|use)\b`)
+// external matches references to resources outside the picture.
+var external = regexp.MustCompile(`(?:href|src)=|url\([^#)]|@import|@font-face|<(?:image|script|foreignObject|use)\b`)
 
-// TestPictures: the pictures are SVG that needs nothing else, say in words what they show, and name packages, chains and
-// maps that there are; every base chain stands at its hook.
+// TestPictures: the pictures are self-contained SVG with a title and a description. The packages, chains and maps that they name
+// exist, and every base chain is drawn at its hook.
 func TestPictures(t *testing.T) {
-	table := pictured(t)
+	table := pictureTable(t)
 	for _, name := range []string{"flow", "hooks"} {
 		source := readDocument(t, "../docs/pictures/"+name+".svg")
-		if found := elsewhere.FindString(source); found != "" {
-			t.Errorf("%s.svg has %s: it needs something else", name, found)
+		if found := external.FindString(source); found != "" {
+			t.Errorf("%s.svg contains %s: it must not refer to other resources", name, found)
 		}
 		p := readPicture(t, source)
-		if len(p.words["title"]) < 20 || len(p.words["desc"]) < 100 {
-			t.Errorf("%s.svg does not say in words what it shows: %q", name, p.words)
+		if len(p.elements["title"]) < 20 || len(p.elements["desc"]) < 100 {
+			t.Errorf("%s.svg lacks a title or a description: %q", name, p.elements)
 		}
 		for _, chain := range p.texts["chain"] {
 			if table.Chain(chain) == nil {
-				t.Errorf("%s.svg: there is no chain %s", name, chain)
+				t.Errorf("%s.svg names chain %s, which does not exist", name, chain)
 			}
 		}
 		for _, m := range p.texts["map"] {
 			if table.Set(m) == nil {
-				t.Errorf("%s.svg: there is no map %s", name, m)
+				t.Errorf("%s.svg names map %s, which does not exist", name, m)
 			}
 		}
 		for _, pkg := range p.texts["package"] {
 			if len(glob(t, filepath.Join("..", pkg, "*.go"))) == 0 {
-				t.Errorf("%s.svg: there is no package %s", name, pkg)
+				t.Errorf("%s.svg names package %s, which does not exist", name, pkg)
 			}
 		}
 		if name == "hooks" {
 			checkHooks(t, table, p.hooks)
 		} else if len(p.texts["package"]) < 5 || len(p.texts["chain"]) < 3 || len(p.texts["map"]) < 2 {
-			t.Errorf("%s.svg names %v: this is not how it is read", name, p.texts)
+			t.Errorf("%s.svg: found too few names, %v: the test does not read it correctly", name, p.texts)
 		}
 	}
 }
 
-// checkHooks holds the base chains that stand in hooks to those of a table.
+// checkHooks compares the base chains drawn at the hooks with those of a table.
 func checkHooks(t *testing.T, table *nft.Table, shown map[string][]string) {
 	t.Helper()
 	want := map[string][]string{"prerouting": nil, "input": nil, "forward": nil, "output": nil, "postrouting": nil}
@@ -73,12 +73,12 @@ func checkHooks(t *testing.T, table *nft.Table, shown map[string][]string) {
 		}
 	}
 	if !maps.EqualFunc(shown, want, slices.Equal) {
-		t.Errorf("at the hooks of hooks.svg are\n%v\nand should be\n%v", shown, want)
+		t.Errorf("hooks.svg shows the base chains\n%v\nwant\n%v", shown, want)
 	}
 }
 
-// pictured is a table with the Service that the pictures speak of.
-func pictured(t *testing.T) *nft.Table {
+// pictureTable returns the IPv4 table with the Service that the pictures show.
+func pictureTable(t *testing.T) *nft.Table {
 	t.Helper()
 	node := render.Node{Name: "a"}
 	port := render.Port{Protocol: nft.TCP, Port: 80}
@@ -90,10 +90,10 @@ func pictured(t *testing.T) *nft.Table {
 			Ports: []render.Port{port}}}})[0]
 }
 
-// readPicture reads a picture and fails the test if it is no well-formed XML.
+// readPicture parses a picture and fails the test if it is not well-formed XML.
 func readPicture(t *testing.T, source string) picture {
 	t.Helper()
-	p := picture{texts: make(map[string][]string), hooks: make(map[string][]string), words: make(map[string]string)}
+	p := picture{texts: make(map[string][]string), hooks: make(map[string][]string), elements: make(map[string]string)}
 	type open struct{ element, class, id string }
 	var path []open
 	d := xml.NewDecoder(strings.NewReader(source))
@@ -128,7 +128,7 @@ func readPicture(t *testing.T, source string) picture {
 				continue
 			}
 			in := path[len(path)-1]
-			p.words[in.element] += text
+			p.elements[in.element] += text
 			p.texts[in.class] = append(p.texts[in.class], text)
 			if i := slices.IndexFunc(path, func(o open) bool { return o.class == "hook" }); i >= 0 && in.class == "base" {
 				p.hooks[path[i].id] = append(p.hooks[path[i].id], text)

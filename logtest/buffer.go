@@ -1,4 +1,4 @@
-// Package logtest records what the code under test logs.
+// Package logtest records the log of the code under test.
 package logtest
 
 import (
@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// Buffer is a log that can be read while it is written. The zero Buffer is empty and ready to use. Its methods may be used
-// concurrently.
+// Buffer is a log that can be read while it is being written. The zero Buffer is empty and ready to use. Its methods may be
+// used concurrently.
 type Buffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -29,7 +29,7 @@ func (b *Buffer) String() string {
 	return b.text.String()
 }
 
-// Lines returns the lines that contain all the words.
+// Lines returns the lines of the log that contain all of the words.
 func (b *Buffer) Lines(words ...string) []string {
 	var found []string
 next:
@@ -44,7 +44,7 @@ next:
 	return found
 }
 
-// Logger returns a logger that writes to the buffer, from level on.
+// Logger returns a logger that writes records of level and above to the buffer.
 func (b *Buffer) Logger(level slog.Level) *slog.Logger {
 	return slog.New(slog.NewTextHandler(b, &slog.HandlerOptions{Level: level}))
 }

@@ -27,10 +27,10 @@ type link struct {
 	mac     net.HardwareAddr
 }
 
-// addLink makes a link from the node to far, in which routes is a netlink
-// socket, and returns its ends, both up and ready, or makes none. Addresses and
-// routes come after that: IPv6 routes need a link that is up, and IPv4 ones do
-// not survive its going down.
+// addLink creates a link from the node to far, in which routes is a netlink
+// socket, and returns its two ends, up and ready. On an error there is no link.
+// Add addresses and routes afterwards: IPv6 routes need a link that is up, and
+// IPv4 routes are lost when it goes down.
 func (w *Network) addLink(name string, far *Namespace, routes *netlink.Handle) (node, end *link, err error) {
 	err = w.routes.LinkAdd(&netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: name, MTU: mtu},
@@ -59,7 +59,7 @@ func (w *Network) addLink(name string, far *Namespace, routes *netlink.Handle) (
 	return node, end, nil
 }
 
-// findLink returns the link of that name.
+// findLink returns the link with a name.
 func findLink(routing *netlink.Handle, name string) (*link, error) {
 	found, err := routing.LinkByName(name)
 	if err != nil {
@@ -69,7 +69,7 @@ func findLink(routing *netlink.Handle, name string) (*link, error) {
 	return &link{routing: routing, name: name, index: attrs.Index, mac: attrs.HardwareAddr}, nil
 }
 
-// deleteLink deletes the link of that name. One that is not there is no error.
+// deleteLink deletes the link with a name. A missing link is not an error.
 func deleteLink(routing *netlink.Handle, name string) error {
 	found, err := routing.LinkByName(name)
 	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); missing {
@@ -93,7 +93,7 @@ func (l *link) up() error {
 	return nil
 }
 
-// arpOff makes the link send without asking who has an address.
+// arpOff disables ARP and neighbour discovery on the link.
 func (l *link) arpOff() error {
 	err := l.routing.LinkSetARPOff(&netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: l.index}})
 	if err != nil {
@@ -102,11 +102,11 @@ func (l *link) arpOff() error {
 	return nil
 }
 
-// ready returns once packets can be sent over the link, a veth whose two ends
-// are up. A carrier that comes on gives the link its queue from a work queue,
-// and until then every packet is dropped (net/core/link_watch.c). Asking for
-// the link makes Linux >= 6.8 do that work first, so that the first answer is
-// the last; older kernels are asked until it is done, some microseconds later.
+// ready waits until packets can be sent over the link, a veth whose two ends
+// are up. After the carrier comes on, the kernel attaches the link's queue from
+// a work queue and drops every packet until then (net/core/link_watch.c).
+// Linux >= 6.8 does that work before it answers a request for the link, so one
+// request suffices; older kernels need several, for some microseconds.
 func (l *link) ready() error {
 	const limit = 10 * time.Second
 	for deadline := time.Now().Add(limit); time.Now().Before(deadline); {
@@ -121,8 +121,9 @@ func (l *link) ready() error {
 	return fmt.Errorf("link %s is not ready after %v", l.name, limit)
 }
 
-// addAddr gives the link an address, usable at once (no duplicate address
-// detection). Scope is that of IPv4; IPv6 derives it from the address.
+// addAddr gives the link an address that is usable at once, without duplicate
+// address detection. The scope applies to IPv4; for IPv6 the kernel derives it
+// from the address.
 func (l *link) addAddr(prefix netip.Prefix, scope netlink.Scope) error {
 	addr := &netlink.Addr{LinkIndex: l.index, IPNet: ipNet(prefix), Scope: int(scope)}
 	if prefix.Addr().Is6() {
@@ -137,10 +138,10 @@ func (l *link) addAddr(prefix netip.Prefix, scope netlink.Scope) error {
 // addHost gives the link addr as a host address and makes the namespace accept
 // packets to it.
 //
-// For IPv6 the kernel adds the local route that does so later, from a work
-// queue, even without duplicate address detection (addrconf_dad_start in
-// net/ipv6/addrconf.c). A local route of our own makes that moment not matter;
-// its metric differs from the kernel's, so that they do not collide.
+// For IPv6 the kernel adds the local route later, from a work queue, even
+// without duplicate address detection (addrconf_dad_start in
+// net/ipv6/addrconf.c). addHost therefore adds a local route itself; its metric
+// differs from the kernel's, so that the two do not collide.
 func (l *link) addHost(addr netip.Addr) error {
 	if err := l.addAddr(host(addr), netlink.SCOPE_UNIVERSE); err != nil || addr.Is4() {
 		return err
@@ -148,9 +149,9 @@ func (l *link) addHost(addr netip.Addr) error {
 	return l.addRoute(&netlink.Route{Dst: ipNet(host(addr)), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL})
 }
 
-// addVia adds a route to prefix over next, which need not be in any subnet of
-// the link (onlink). Source, if valid, is the address that the namespace's own
-// connections over the route have.
+// addVia adds a route to prefix via next, which need not be in a subnet of the
+// link (onlink). If source is valid, it is the preferred source of the
+// namespace's own connections over the route.
 func (l *link) addVia(prefix netip.Prefix, next, source netip.Addr) error {
 	return l.addRoute(&netlink.Route{
 		Dst:   ipNet(prefix),
@@ -169,8 +170,8 @@ func (l *link) addRoute(route *netlink.Route) error {
 	return nil
 }
 
-// addNeighbour tells the link that addr is at mac, for good, so that nobody
-// has to be asked for it.
+// addNeighbour adds a permanent neighbour entry for addr at mac, so that no
+// neighbour discovery is needed.
 func (l *link) addNeighbour(addr netip.Addr, mac net.HardwareAddr) error {
 	err := l.routing.NeighSet(&netlink.Neigh{
 		LinkIndex:    l.index,
@@ -184,7 +185,7 @@ func (l *link) addNeighbour(addr netip.Addr, mac net.HardwareAddr) error {
 	return nil
 }
 
-// host returns the prefix that holds addr alone.
+// host returns the prefix that contains only addr.
 func host(addr netip.Addr) netip.Prefix { return netip.PrefixFrom(addr, addr.BitLen()) }
 
 func ipNet(prefix netip.Prefix) *net.IPNet {

@@ -12,16 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is a network namespace, held by a file descriptor: it lives as
-// long as that is open, a socket is left in it, or a process or thread is in
-// it (network_namespaces(7)). Its methods may be used concurrently.
+// Namespace is a network namespace, held by a file descriptor. It exists as
+// long as the descriptor is open, a socket belongs to it, or a process or
+// thread is in it (network_namespaces(7)). Its methods may be used
+// concurrently.
 type Namespace struct {
 	file *os.File
-	made bool // by this package, here or in Run: only such a one is ever changed
+	made bool // created by this package, here or in Run; the package changes no other namespace
 }
 
 // Current returns the network namespace of the calling thread. That is the
-// process's own, unless the caller runs under Do.
+// namespace of the process, unless the caller runs in Do.
 func Current() (*Namespace, error) {
 	file, err := open("/proc/thread-self/ns/net")
 	if err != nil {
@@ -30,8 +31,8 @@ func Current() (*Namespace, error) {
 	return &Namespace{file: file, made: madeByRun(file)}, nil
 }
 
-// NewNamespace makes a network namespace without a name, with the loopback
-// link up and no other. It needs CAP_SYS_ADMIN, which Run gives.
+// NewNamespace creates a network namespace without a name, whose only link,
+// loopback, is up. It needs CAP_SYS_ADMIN, which a process started by Run has.
 func NewNamespace() (*Namespace, error) {
 	var file *os.File
 	unshare := func() error { return unix.Unshare(unix.CLONE_NEWNET) }
@@ -50,15 +51,15 @@ func NewNamespace() (*Namespace, error) {
 }
 
 // Do runs f in a goroutine of its own, on a thread that is in n, and returns
-// f's error, or the reason why f did not run. Goroutines that f starts are not
-// in n. If f ends its goroutine (runtime.Goexit), Do returns an error.
+// the error of f or the reason why f did not run. Goroutines that f starts do
+// not run in n. If f ends its goroutine (runtime.Goexit), Do returns an error.
 func (n *Namespace) Do(f func() error) error { return onThread(n.enter, f) }
 
-// Fd returns the file descriptor that holds n, valid until Close; -1 after it.
+// Fd returns the file descriptor that holds n, or -1 after Close.
 func (n *Namespace) Fd() int { return int(n.file.Fd()) }
 
-// Close lets go of n. Sockets opened in it work on, and keep it alive. Closing
-// twice is no error.
+// Close closes the file descriptor that holds n. Sockets in n keep working and
+// keep it alive. Closing it twice is not an error.
 func (n *Namespace) Close() error {
 	if err := n.file.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
@@ -66,8 +67,8 @@ func (n *Namespace) Close() error {
 	return nil
 }
 
-// enter moves the calling thread into n. Control keeps the descriptor from
-// being closed, and its number from being used again, meanwhile.
+// enter moves the calling thread into n. SyscallConn's Control prevents that
+// the descriptor is closed, and its number reused, meanwhile.
 func (n *Namespace) enter() error {
 	conn, err := n.file.SyscallConn()
 	if err != nil {
@@ -98,8 +99,8 @@ func onThread(move, f func() error) error {
 	return <-result
 }
 
-// depart locks the calling goroutine to its thread and runs move, which takes
-// the thread to another namespace. It returns the one that the thread was in.
+// depart locks the calling goroutine to its thread and runs move, which moves
+// the thread to another namespace. It returns the thread's original namespace.
 func depart(move func() error) (*Namespace, error) {
 	runtime.LockOSThread()
 	home, err := Current()
@@ -114,9 +115,9 @@ func depart(move func() error) (*Namespace, error) {
 	return home, nil
 }
 
-// comeBack undoes depart. A thread that cannot be taken home stays locked, and
-// the runtime ends it with its goroutine (runtime.LockOSThread): nothing else
-// ever runs on it.
+// comeBack undoes depart. A thread that cannot return to its namespace stays
+// locked, so the runtime ends it together with its goroutine
+// (runtime.LockOSThread) and no other goroutine runs on it.
 func comeBack(home *Namespace) {
 	if home.enter() == nil {
 		runtime.UnlockOSThread()
@@ -160,8 +161,8 @@ func open(path string) (*os.File, error) {
 	return file, nil
 }
 
-// identity names a namespace, the same for every file that refers to it: its
-// device and inode numbers (ioctl_ns(2)).
+// identity returns the device and inode numbers of a namespace, which identify
+// it (ioctl_ns(2)).
 func identity(ns *os.File) (string, error) {
 	var stat unix.Stat_t
 	if err := unix.Fstat(int(ns.Fd()), &stat); err != nil {
@@ -170,8 +171,8 @@ func identity(ns *os.File) (string, error) {
 	return fmt.Sprintf("%d:%d", stat.Dev, stat.Ino), nil
 }
 
-// isInit reports whether ns is process 1's namespace, as far as that may be
-// read: it takes ptrace access to that process (namespaces(7)).
+// isInit reports whether ns is the namespace of process 1. It returns false if
+// that cannot be read, which needs ptrace access to process 1 (namespaces(7)).
 func isInit(ns *os.File) bool {
 	machine, err := os.Stat("/proc/1/ns/net")
 	if err != nil {

@@ -32,10 +32,13 @@ func here() (uint64, error) {
 	return stat.Ino, err
 }
 
+// goexit runs a function in n that ends its goroutine.
 func goexit(n *sandbox.Namespace) error {
 	return n.Do(func() error { runtime.Goexit(); return nil })
 }
 
+// TestDo: a function runs in the namespace of Do, and other goroutines outside
+// it, even if functions end their goroutines.
 func TestDo(t *testing.T) {
 	n := namespace(t)
 	outer, err := here()
@@ -44,7 +47,7 @@ func TestDo(t *testing.T) {
 	}
 	inner := inode(t, n)
 	if inner == outer {
-		t.Fatal("the new namespace is the old one")
+		t.Fatal("the new namespace is that of the test")
 	}
 	expect := func(want uint64) error {
 		if got, err := here(); err != nil || got != want {
@@ -95,8 +98,8 @@ func BenchmarkDo(b *testing.B) {
 	}
 }
 
-// TestNothingLeft: after Close no descriptor is open and no link is there, in
-// the network's namespaces and outside of them.
+// TestNothingLeft: Close leaves no open descriptor and no link, neither in the
+// node's namespace nor outside it.
 func TestNothingLeft(t *testing.T) {
 	outer, err := sandbox.Current()
 	if err != nil {
@@ -104,7 +107,7 @@ func TestNothingLeft(t *testing.T) {
 	}
 	defer outer.Close()
 	node := namespace(t)
-	links, files := list(t, outer), descriptors(t)
+	links, files := linkNames(t, outer), descriptors(t)
 	forward := read(t, outer, "/proc/sys/net/ipv4/ip_forward")
 
 	w, err := sandbox.NewNetwork(node, nodeAddrs...)
@@ -113,30 +116,30 @@ func TestNothingLeft(t *testing.T) {
 	}
 	a := pod(t, w, "a", clientAddrs...)
 	pod(t, w, "b", serverAddrs...)
-	if got := list(t, outer); !slices.Equal(got, links) {
-		t.Errorf("links outside: %v, before: %v", got, links)
+	if got := linkNames(t, outer); !slices.Equal(got, links) {
+		t.Errorf("links outside: %v, want %v", got, links)
 	}
 	if got := read(t, outer, "/proc/sys/net/ipv4/ip_forward"); got != forward {
-		t.Errorf("ip_forward outside: %s, before: %s", got, forward)
+		t.Errorf("ip_forward outside: %s, want %s", got, forward)
 	}
 	if err := w.RemovePod(a); err != nil {
 		t.Fatal(err)
 	}
-	if got := list(t, node); !slices.Equal(got, []string{"lo", "pod2", "uplink0"}) {
-		t.Errorf("links in the node without the first pod: %v", got)
+	if got := linkNames(t, node); !slices.Equal(got, []string{"lo", "pod2", "uplink0"}) {
+		t.Errorf("links in the node after RemovePod: %v", got)
 	}
 	for range 2 {
 		if err := w.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := list(t, node); !slices.Equal(got, []string{"lo"}) {
+	if got := linkNames(t, node); !slices.Equal(got, []string{"lo"}) {
 		t.Errorf("links in the node after Close: %v", got)
 	}
 	if got := descriptors(t); !slices.Equal(got, files) {
-		t.Errorf("open after Close: %v, before: %v", got, files)
+		t.Errorf("open descriptors after Close: %v, want %v", got, files)
 	}
 	if a.Fd() != -1 {
-		t.Errorf("the removed pod's descriptor is %d", a.Fd())
+		t.Errorf("descriptor of the removed pod: %d, want -1", a.Fd())
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// uplink is the node's link to everywhere that is not a pod: to nowhere.
+// uplink is the node's link for its default routes. It leads nowhere.
 const uplink = "uplink0"
 
 var errNotOurs = errors.New("not a network namespace of the sandbox")
@@ -28,23 +28,24 @@ var errNotOurs = errors.New("not a network namespace of the sandbox")
 // Its methods may be used concurrently.
 type Network struct {
 	node    *Namespace
-	nowhere *Namespace // the far end of the uplink
-	addrs   []netip.Addr
-	ipv6    bool // the kernel has it
+	nowhere *Namespace   // the far end of the uplink
+	addrs   []netip.Addr // of the node
+	ipv6    bool         // the kernel has IPv6
 
 	mu     sync.Mutex
 	routes *netlink.Handle // in node; nil when closed
 	pods   []*Pod
-	links  int // pod links made so far, for their names
+	links  int // number of pod links created so far, for their names
 }
 
-// NewNetwork makes node a router with these addresses, on a link "uplink0",
-// and with default routes over that: a packet to an address that is nowhere is
-// routed, so that it passes the node's output hook, and lost. The first address of each family is the source of the node's own
-// connections; without one the node only routes that family.
+// NewNetwork makes node a router with these addresses, on the link "uplink0",
+// and with default routes over that link. A packet to an address that does not
+// exist is therefore routed, passes the node's output hook, and is lost. The
+// first address of each family is the source of the node's own connections;
+// without an address of a family the node only routes that family.
 //
-// The node must be a namespace of NewNamespace, or the one that Run made;
-// NewNetwork refuses any other. The caller closes it, after the network.
+// The node must be a namespace that NewNamespace or Run created; NewNetwork
+// returns an error for any other. The caller closes it, after the network.
 func NewNetwork(node *Namespace, nodeAddrs ...netip.Addr) (*Network, error) {
 	w, err := newNetwork(node, nodeAddrs)
 	if err != nil {
@@ -87,7 +88,7 @@ func newNetwork(node *Namespace, nodeAddrs []netip.Addr) (*Network, error) {
 func (w *Network) Node() *Namespace { return w.node }
 
 // Close removes the pods, as RemovePod does, and the node's uplink. The node's
-// namespace stays, and so do its sysctls. Closing twice is no error.
+// namespace and its sysctls stay. Closing it twice is not an error.
 func (w *Network) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -104,11 +105,11 @@ func (w *Network) Close() error {
 	return errors.Join(errs...)
 }
 
-// addUplink adds the uplink, or nothing. It is a veth, which the pods need
-// anyway, and not a dummy link, which not every kernel has. Without ARP and
-// neighbour discovery every packet is sent off at once, to the sender's own
-// hardware address (arp_constructor in net/ipv4/arp.c), and the far end drops
-// it as not its own.
+// addUplink adds the uplink; on an error there is none. It is a veth, which the
+// pods need anyway, and not a dummy link, which not every kernel has. Without
+// ARP and neighbour discovery the kernel sends every packet at once, to the
+// sender's own hardware address (arp_constructor in net/ipv4/arp.c), and the
+// far end drops it.
 func (w *Network) addUplink() error {
 	nowhere, err := NewNamespace()
 	if err != nil {
@@ -125,7 +126,7 @@ func (w *Network) addUplink() error {
 	return nil
 }
 
-// linkTo adds a link of which only this end is of interest.
+// linkTo adds a link to far and returns the node's end of it.
 func (w *Network) linkTo(name string, far *Namespace) (*link, error) {
 	if err := far.set(parameters(podSysctls4, podSysctls6, w.ipv6)...); err != nil {
 		return nil, err
@@ -139,6 +140,7 @@ func (w *Network) linkTo(name string, far *Namespace) (*link, error) {
 	return node, err
 }
 
+// setUplink gives the uplink the node's addresses and default routes.
 func (w *Network) setUplink(up *link) error {
 	if err := up.arpOff(); err != nil {
 		return err
@@ -165,6 +167,7 @@ func (w *Network) families() []family {
 	return []family{ipv4}
 }
 
+// parameters returns the sysctls of the families that the kernel has.
 func parameters(v4, v6 []sysctl, ipv6 bool) []sysctl {
 	if ipv6 {
 		return slices.Concat(v4, v6)
@@ -172,8 +175,8 @@ func parameters(v4, v6 []sysctl, ipv6 bool) []sysctl {
 	return v4
 }
 
-// checkAddrs returns the addresses without IPv4-mapped ones, or an error if
-// one of them cannot be the address of a node or pod.
+// checkAddrs returns the addresses, IPv4-mapped ones converted to IPv4, or an
+// error if one of them cannot be the address of a node or pod.
 func checkAddrs(addrs []netip.Addr, ipv6 bool) ([]netip.Addr, error) {
 	checked := make([]netip.Addr, len(addrs))
 	for i, addr := range addrs {

@@ -13,6 +13,8 @@ import (
 	"nfproxy/sandbox"
 )
 
+// TestTraffic: pods and the node reach each other, and themselves, with their
+// own source addresses.
 func TestTraffic(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	client := pod(t, w, "client", clientAddrs...)
@@ -27,7 +29,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// TestReady sends the first packet as soon as there are two pods, many times.
+// TestReady: the first packet between two new pods is not lost.
 func TestReady(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	for round := range 20 {
@@ -45,6 +47,7 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// TestSingleFamily: a network with one address family works.
 func TestSingleFamily(t *testing.T) {
 	for i, name := range []string{"IPv4", "IPv6"} {
 		t.Run(name, func(t *testing.T) {
@@ -57,7 +60,7 @@ func TestSingleFamily(t *testing.T) {
 	}
 }
 
-// TestNodeToNowhere: a connection to an address that nobody has is routed.
+// TestNodeToNowhere: the node routes packets to an address that does not exist.
 func TestNodeToNowhere(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	for i, vip := range []string{"10.96.0.1:80", "[fd00:96::1]:80"} {
@@ -75,6 +78,7 @@ func TestNodeToNowhere(t *testing.T) {
 	}
 }
 
+// TestManyAddresses: a pod can have a thousand addresses, and all of them work.
 func TestManyAddresses(t *testing.T) {
 	const count = 1000
 	var many []netip.Addr
@@ -99,6 +103,7 @@ func TestManyAddresses(t *testing.T) {
 	mustAsk(t, w.Node(), client.Namespace, "tcp", "", last, nodeAddrs[1])
 }
 
+// TestForwarding: the node forwards packets and the pods do not.
 func TestForwarding(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	p := pod(t, w, "pod", clientAddrs...)
@@ -122,6 +127,7 @@ func TestForwarding(t *testing.T) {
 	}
 }
 
+// TestParallelNetworks: networks can be created and used concurrently.
 func TestParallelNetworks(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
@@ -139,7 +145,9 @@ func TestParallelNetworks(t *testing.T) {
 	wg.Wait()
 }
 
-func TestRefusals(t *testing.T) {
+// TestErrors: invalid calls return errors that name the object, and leave no
+// links behind.
+func TestErrors(t *testing.T) {
 	w := network(t, nodeAddrs...)
 	p := pod(t, w, "pod", clientAddrs...)
 	for _, c := range []struct {
@@ -159,7 +167,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s: got error %v, want %s", c.name, c.err, c.want)
 		}
 	}
-	if links := list(t, w.Node()); !slices.Equal(links, []string{"lo", "pod1", "uplink0"}) {
+	if links := linkNames(t, w.Node()); !slices.Equal(links, []string{"lo", "pod1", "uplink0"}) {
 		t.Errorf("links after errors: %v", links)
 	}
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// family is what differs between the address families.
+// family holds what differs between the address families.
 type family struct {
 	everywhere netip.Prefix
 	node       netip.Prefix // the node's end of each pod link
-	pod        netip.Addr   // next hop to the pod: a neighbour entry, and no address of the pod
+	pod        netip.Addr   // next hop to the pod: it has a neighbour entry, but is no address of the pod
 }
 
 var (
@@ -39,10 +39,10 @@ type Pod struct {
 	nodeLink string
 }
 
-// AddPod adds a pod with these addresses, at least one, of either or both
-// families and in whatever subnets; the first of each family is the source of
-// the pod's own connections that do not choose one. The name is for people.
-// When AddPod returns, packets can be sent and received.
+// AddPod adds a pod with one or more addresses, of either or both families and
+// in any subnets. The first address of each family is the default source of the
+// pod's own connections. The name appears only in error messages. When AddPod
+// returns, packets can be sent and received.
 func (w *Network) AddPod(name string, addrs ...netip.Addr) (*Pod, error) {
 	p, err := w.addPod(name, addrs)
 	if err != nil {
@@ -77,8 +77,8 @@ func (w *Network) addPod(name string, addrs []netip.Addr) (*Pod, error) {
 	return p, nil
 }
 
-// RemovePod deletes the pod's link, addresses and routes, and lets go of its
-// namespace. When it returns, the node has no route to the pod any more.
+// RemovePod deletes the pod's link, addresses and routes, and closes its
+// namespace. When it returns, the node no longer has a route to the pod.
 func (w *Network) RemovePod(p *Pod) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -93,11 +93,12 @@ func (w *Network) RemovePod(p *Pod) error {
 	return nil
 }
 
+// disconnect deletes the pod's link and closes its namespace.
 func (w *Network) disconnect(p *Pod) error {
 	return errors.Join(deleteLink(w.routes, p.nodeLink), p.Close())
 }
 
-// connect gives the pod a link to the node and everything on it.
+// connect gives the pod a link to the node, with addresses, routes and neighbours.
 func (w *Network) connect(p *Pod) error {
 	if err := p.set(parameters(podSysctls4, podSysctls6, w.ipv6)...); err != nil {
 		return err
@@ -126,9 +127,9 @@ func (w *Network) connect(p *Pod) error {
 	return nil
 }
 
-// setNode routes addrs from the node to the pod. All of them have one next
+// setNode routes addrs from the node to the pod. All routes have the same next
 // hop, which needs one neighbour entry. The address of the node's end has link
-// scope, so that neither masquerading nor an ICMP error takes it as a source.
+// scope, so that neither masquerading nor an ICMP error uses it as a source.
 func (f family) setNode(node, pod *link, addrs []netip.Addr, source netip.Addr) error {
 	if err := node.addAddr(f.node, netlink.SCOPE_LINK); err != nil {
 		return err
@@ -164,7 +165,7 @@ func (f family) setPod(pod, node *link, addrs []netip.Addr) error {
 	return pod.addVia(f.everywhere, gateway, addrs[0])
 }
 
-// of returns the addresses that are of the family, in their order.
+// of returns the addresses of the family, in their order.
 func (f family) of(addrs []netip.Addr) []netip.Addr {
 	var own []netip.Addr
 	for _, addr := range addrs {

@@ -15,15 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outsideEnv names the environment variable that tells the child of Run which
-// namespace is outside. A value and not a flag: a process that has inherited
-// the variable but is not in the sandbox finds that it is outside.
+// outsideEnv names the environment variable that tells the child of Run the
+// identity of the namespace outside. It is not a mere flag, so that a process
+// that inherited the variable can tell that it is not in the sandbox.
 const outsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
 
 // grace is how long a child may take to end after SIGTERM.
 const grace = 5 * time.Second
 
-// Inside reports whether this process runs in a namespace that Run made.
+// Inside reports whether this process runs in a namespace that Run created.
 func Inside() bool {
 	ns, err := open("/proc/self/ns/net")
 	if err != nil {
@@ -33,7 +33,7 @@ func Inside() bool {
 	return madeByRun(ns)
 }
 
-// madeByRun reports whether ns lies within a sandbox that Run started.
+// madeByRun reports whether ns belongs to a sandbox that Run started.
 func madeByRun(ns *os.File) bool {
 	outside, ok := os.LookupEnv(outsideEnv)
 	if !ok || outside == "" {
@@ -44,15 +44,15 @@ func madeByRun(ns *os.File) bool {
 }
 
 // Run runs this program again, with args, in a new network namespace, and
-// waits for it. Without root's capabilities it runs in a new user namespace as
-// well, where it is root (user_namespaces(7)). It gets this program's standard
-// files, and its environment with env ("NAME=value") added.
+// waits for it. Without root's capabilities the child runs in a new user
+// namespace as well, where it is root (user_namespaces(7)). It inherits the
+// standard files and the environment, to which Run adds env ("NAME=value").
 //
-// When ctx ends, the child gets SIGTERM and, five seconds later, SIGKILL. It
-// is killed, too, when this process dies (PR_SET_PDEATHSIG(2const)).
+// When ctx ends, the child receives SIGTERM and, five seconds later, SIGKILL.
+// It is also killed when this process dies (PR_SET_PDEATHSIG(2const)).
 //
 // Run returns nil if the child exits with status 0, otherwise its
-// *exec.ExitError, or the reason why it did not start.
+// *exec.ExitError or the reason why it did not start.
 func Run(ctx context.Context, env []string, args ...string) error {
 	outside, err := Current()
 	if err != nil {
@@ -81,15 +81,15 @@ func Run(ctx context.Context, env []string, args ...string) error {
 	}
 	err = cmd.Wait()
 	if cmd.ProcessState != nil && cmd.ProcessState.Success() {
-		return nil // Wait prefers ctx.Err(); the child's word is what counts
+		return nil // Wait returns ctx.Err() if ctx has ended; the child's status decides
 	}
 	return err
 }
 
-// Main runs main in a sandbox: here, if this process is in one, else by running
-// this program again through Run. It returns the exit status. A program that
-// must never touch the namespace it is started in begins with it; tests do, in
-// TestMain.
+// Main runs main in a sandbox: directly if this process is in one, otherwise by
+// running this program again with Run. It returns the exit status. A program
+// that must never touch the namespace in which it is started calls Main first;
+// tests call it in TestMain.
 func Main(main func() int) int {
 	if Inside() {
 		return main()
@@ -105,7 +105,7 @@ func Main(main func() int) int {
 	return 0
 }
 
-// namespaces returns the attributes of the child: its namespaces, and its end.
+// namespaces returns the attributes of the child: its new namespaces and its parent death signal.
 func namespaces(privileged bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}
 	if !privileged {
@@ -116,8 +116,8 @@ func namespaces(privileged bool) *syscall.SysProcAttr {
 	return attr
 }
 
-// privileged reports whether this process may make a network namespace and
-// set it up without a user namespace of its own (capabilities(7)).
+// privileged reports whether this process may create and configure a network
+// namespace without a user namespace of its own (capabilities(7)).
 func privileged() bool {
 	const needed = 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

@@ -19,7 +19,8 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestRunPassesExitCode also shows that Run works in a sandbox.
+// TestRunPassesExitCode: Run returns the exit status of the child, even inside a
+// sandbox.
 func TestRunPassesExitCode(t *testing.T) {
 	err := child(t, "run 7").Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 7 {
@@ -27,8 +28,8 @@ func TestRunPassesExitCode(t *testing.T) {
 	}
 }
 
-// TestRunEnds: what Run started gets SIGTERM when the context ends, and is
-// killed when its parent is. Its output, a pipe, ends when it has ended.
+// TestRunEnds: the child of Run receives SIGTERM when the context ends, and is
+// killed when its parent is killed. The end of its output shows that it ended.
 func TestRunEnds(t *testing.T) {
 	for _, c := range []struct {
 		signal syscall.Signal
@@ -63,13 +64,14 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
+// TestRunUnprivileged: Run and a network need no privileges.
 func TestRunUnprivileged(t *testing.T) {
 	ids, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if f := strings.Fields(string(ids)); len(f) == 3 && f[2] == "1" {
-		t.Skip("the one user here is not root outside: all of these tests run unprivileged")
+		t.Skip("only one user is mapped: all of these tests run unprivileged already")
 	}
 	cmd := child(t, "run network")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
@@ -78,16 +80,17 @@ func TestRunUnprivileged(t *testing.T) {
 	}
 }
 
-// TestStranger: a process without the mark of Run may change nothing.
-func TestStranger(t *testing.T) {
-	cmd := child(t, "stranger")
+// TestOutsideSandbox: a process that Run did not start cannot make its namespace
+// a node.
+func TestOutsideSandbox(t *testing.T) {
+	cmd := child(t, "outside")
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "NFPROXY_SANDBOX") })
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-// play is what a child of a test does.
+// play runs a child process of a test in a role and returns its exit status.
 func play(role string) int {
 	run := func(role string) int {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
@@ -110,9 +113,9 @@ func play(role string) int {
 		<-ctx.Done()
 		return 3
 	case "network":
-		return report(whole())
-	case "stranger":
-		return report(stranger())
+		return report(useNetwork())
+	case "outside":
+		return report(outsideSandbox())
 	}
 	return report(fmt.Errorf("no role %q", role))
 }
@@ -125,8 +128,8 @@ func report(err error) int {
 	return 0
 }
 
-// whole makes a network in the namespace of the process and sends through it.
-func whole() error {
+// useNetwork creates a network in the namespace of the process and sends packets through it.
+func useNetwork() error {
 	node, err := sandbox.Current()
 	if err != nil {
 		return err
@@ -151,22 +154,23 @@ func whole() error {
 	return errors.Join(w.Close(), node.Close())
 }
 
-// stranger expects to be refused: nothing says that its namespace is a sandbox.
-func stranger() error {
+// outsideSandbox returns an error unless the package refuses to change the
+// namespace of the process.
+func outsideSandbox() error {
 	node, err := sandbox.Current()
 	if err != nil {
 		return err
 	}
 	if sandbox.Inside() {
-		return errors.New("inside")
+		return errors.New("Inside returns true outside a sandbox")
 	}
 	if _, err := sandbox.NewNetwork(node); err == nil {
-		return errors.New("network made in a namespace that is not the sandbox's")
+		return errors.New("NewNetwork accepts a namespace that the package did not create")
 	}
 	return nil
 }
 
-// child returns the test binary in a role.
+// child returns a command that runs the test binary in a role.
 func child(t *testing.T, role string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleEnv+"="+role)

@@ -17,7 +17,8 @@ import (
 	"nfproxy/sandbox"
 )
 
-// roleEnv makes the test binary do something else than run the tests.
+// roleEnv names the environment variable that makes the test binary play a role
+// instead of running the tests.
 const roleEnv = "SANDBOX_TEST_ROLE"
 
 // TestMain runs the tests in a namespace of their own.
@@ -28,7 +29,7 @@ func TestMain(m *testing.M) {
 	os.Exit(sandbox.Main(m.Run))
 }
 
-// exitCode returns the exit status that stands for Run's error.
+// exitCode returns the exit status for an error of Run.
 func exitCode(err error) int {
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.Exited() {
 		return exit.ExitCode()
@@ -103,7 +104,7 @@ func read(t *testing.T, n *sandbox.Namespace, path string) string {
 func second[T any](_ T, err error) error { return err }
 
 // list returns the names of the links in n.
-func list(t *testing.T, n *sandbox.Namespace) []string {
+func linkNames(t *testing.T, n *sandbox.Namespace) []string {
 	t.Helper()
 	var names []string
 	err := n.Do(func() error {
@@ -120,8 +121,8 @@ func list(t *testing.T, n *sandbox.Namespace) []string {
 	return names
 }
 
-// descriptors returns what the open descriptors of this process refer to, for
-// those that are namespaces or sockets.
+// descriptors returns the namespaces and sockets to which open descriptors of
+// this process refer.
 func descriptors(t *testing.T) []string {
 	t.Helper()
 	entries, err := filepath.Glob("/proc/self/fd/*")

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// A socket belongs to the namespace of the thread that creates it, for good
-// (network_namespaces(7)). Package net creates it on the calling goroutine for
-// a literal address; seen in Go 1.26, net/dial.go: with one address
-// dialParallel calls dialSerial directly, and both that and listen get to
-// socket in net/sock_posix.go without a goroutine. A name, or an unspecified
-// address to dial, may give several addresses and a race between goroutines,
-// so neither is accepted.
+// A socket always belongs to the namespace of the thread that created it
+// (network_namespaces(7)). For a literal address package net creates the socket
+// on the calling goroutine: in Go 1.26, net/dial.go, dialParallel calls
+// dialSerial directly if there is one address, and both dialSerial and listen
+// reach socket in net/sock_posix.go without another goroutine. A name, or an
+// unspecified address to dial, can yield several addresses and a race between
+// goroutines, so Listen and Dial reject both.
 
 // Listen is net.Listen with the socket in n. The address must be literal, or
 // empty for all addresses of n.
@@ -47,10 +47,10 @@ func (n *Namespace) ListenPacket(network, addr string) (net.PacketConn, error) {
 	return conn, err
 }
 
-// Dial opens a TCP or UDP connection from n to addr, both literal "ip:port".
-// It comes from laddr ("ip:port", port 0 for any) or, if that is empty, from
-// an address and port of the kernel's choice. It holds a thread until the
-// connection is made or refused, or ctx ends.
+// Dial opens a TCP or UDP connection from n to addr, a literal "ip:port". The
+// local address is laddr ("ip:port", port 0 for any) or, if laddr is empty, one
+// that the kernel chooses. Dial occupies a thread until the connection is
+// established or refused, or ctx ends.
 func (n *Namespace) Dial(ctx context.Context, network, laddr, addr string) (net.Conn, error) {
 	dialer, err := newDialer(network, laddr, addr)
 	if err != nil {

@@ -10,19 +10,19 @@ import (
 	"strings"
 )
 
-// sysctl is a kernel parameter below /proc/sys/net. What they mean:
+// sysctl is a kernel parameter below /proc/sys/net, as described at
 // https://docs.kernel.org/networking/ip-sysctl.html
 type sysctl struct{ name, value string }
 
-// The parameters are written while there is no link but lo: the "default"
-// ones are what a new link starts with, and some have an "all" that counts
-// beside the link's own. ip_forward comes first, as it resets others.
+// The parameters are written while lo is the only link. A new link starts with
+// the "default" values, and some "all" values apply in addition to those of the
+// link. ip_forward comes first because it resets other parameters.
 var (
 	nodeSysctls4 = []sysctl{
 		{"ipv4/ip_forward", "1"},
 		{"ipv4/conf/all/rp_filter", "0"},
 		{"ipv4/conf/default/rp_filter", "0"},
-		// A pod that reaches itself through a VIP is no reason for a redirect.
+		// A pod that connects to itself through a VIP must not cause ICMP redirects.
 		{"ipv4/conf/all/send_redirects", "0"},
 		{"ipv4/conf/default/send_redirects", "0"},
 	}
@@ -41,13 +41,13 @@ var (
 		{"ipv6/conf/all/disable_ipv6", "0"},
 		{"ipv6/conf/all/accept_dad", "0"},
 		{"ipv6/conf/default/accept_dad", "0"},
-		// Without router advertisements a pod sends no solicitations either.
+		// A pod that accepts no router advertisements sends no solicitations either.
 		{"ipv6/conf/default/accept_ra", "0"},
 		{"ipv6/conf/default/accept_redirects", "0"},
 	}
 )
 
-// set writes parameters of n and reads each of them back.
+// set writes parameters of n and verifies each of them.
 func (n *Namespace) set(parameters ...sysctl) error {
 	if !n.made {
 		return errNotOurs
@@ -70,8 +70,8 @@ func (n *Namespace) set(parameters ...sysctl) error {
 	})
 }
 
-// hasIPv6 reports whether the kernel has IPv6: with ipv6.disable=1 on its
-// command line it has none, and no parameters of it either.
+// hasIPv6 reports whether the kernel has IPv6. With ipv6.disable=1 on its
+// command line the kernel has neither IPv6 nor its parameters.
 func (n *Namespace) hasIPv6() (bool, error) {
 	err := n.Do(func() error {
 		_, err := os.Stat("/proc/sys/net/ipv6/conf")
@@ -85,8 +85,8 @@ func (n *Namespace) hasIPv6() (bool, error) {
 
 func (p sysctl) path() string { return filepath.Join("/proc/sys/net", p.name) }
 
-// write writes p in the namespace of the calling thread, which is the one
-// whose parameters /proc/sys/net shows (fs/proc/proc_sysctl.c).
+// write writes p in the namespace of the calling thread, whose parameters
+// /proc/sys/net shows (fs/proc/proc_sysctl.c).
 func (p sysctl) write() error {
 	if err := os.WriteFile(p.path(), []byte(p.value), 0o644); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (p sysctl) write() error {
 		return err
 	}
 	if s := strings.TrimSpace(string(got)); s != p.value {
-		return fmt.Errorf("it is %s after the write", s)
+		return fmt.Errorf("the value is %s after the write", s)
 	}
 	return nil
 }

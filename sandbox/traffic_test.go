@@ -14,9 +14,9 @@ import (
 	"nfproxy/sandbox"
 )
 
-// ask sends a line from one namespace to an address in another, which answers
-// with the address it came from. A packet that is lost shows: TCP would repeat
-// it only after a second.
+// ask sends a line from one namespace to an address in another and returns the
+// source that the server saw. It fails if a packet is lost, because it ends
+// before TCP retransmits a packet after a second.
 func ask(from, to *sandbox.Namespace, network, laddr string, addr netip.Addr) (netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 900*time.Millisecond)
 	defer cancel()
@@ -47,7 +47,7 @@ func ask(from, to *sandbox.Namespace, network, laddr string, addr netip.Addr) (n
 	return seen, err
 }
 
-// answer tells one client at addr which address it has.
+// answer starts a server at addr that answers one client with its address.
 func answer(n *sandbox.Namespace, network, addr string) (at string, stop func() error, err error) {
 	if strings.HasPrefix(network, "udp") {
 		conn, err := n.ListenPacket(network, addr)
@@ -75,7 +75,7 @@ func answer(n *sandbox.Namespace, network, addr string) (at string, stop func() 
 	return listener.Addr().String(), listener.Close, nil
 }
 
-// mustAsk expects the client's address to be want.
+// mustAsk fails the test unless the server sees the client's address want.
 func mustAsk(t *testing.T, from, to *sandbox.Namespace, network, laddr string, addr, want netip.Addr) {
 	t.Helper()
 	seen, err := ask(from, to, network, laddr, addr)

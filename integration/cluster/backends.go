@@ -11,15 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// backends is a Service with Pods that all serve, of which its EndpointSlice has some.
+// Backends is a Service and pods that all serve it; the test chooses which of them are in the Service's EndpointSlice.
 type Backends struct {
 	*Cluster
-	Frontend string
-	Slice    *discoveryv1.EndpointSlice
-	Addrs    []string
+	Frontend string                     // cluster IP and port
+	Slice    *discoveryv1.EndpointSlice // as the API server stored it last
+	Addrs    []string                   // of the pods, which serve at port 8080
 }
 
-// addBackends creates the Service and n Pods that greet with their addresses. None is an endpoint yet.
+// AddBackends creates a Service and n pods that greet with their addresses. The EndpointSlice is empty.
 func (c *Cluster) AddBackends(name string, n int) *Backends {
 	c.T.Helper()
 	s, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
@@ -33,7 +33,7 @@ func (c *Cluster) AddBackends(name string, n int) *Backends {
 	for i := range n {
 		addr := fmt.Sprintf("10.244.7.%d", i+1)
 		pod := c.AddPod("default", fmt.Sprintf("%s-%d", name, i), nil, addr)
-		Greet(c.T, pod, addr+":8080", addr)
+		ServeGreeting(c.T, pod, addr+":8080", addr)
 		b.Addrs = append(b.Addrs, addr)
 	}
 	port := int32(8080)
@@ -48,7 +48,7 @@ func (c *Cluster) AddBackends(name string, n int) *Backends {
 	return b
 }
 
-// serve makes some of the Pods the Service's endpoints.
+// Serve makes the pods with these addresses the endpoints of the Service.
 func (b *Backends) Serve(addrs ...string) {
 	b.T.Helper()
 	b.Slice.Endpoints = nil
@@ -63,22 +63,22 @@ func (b *Backends) Serve(addrs ...string) {
 	}
 }
 
-// programmed waits until the kernel has these endpoints and no others.
-func (b *Backends) Programmed(addrs ...string) {
+// AwaitEndpoints waits until the kernel has exactly these endpoints for the Service.
+func (b *Backends) AwaitEndpoints(addrs ...string) {
 	b.T.Helper()
 	var want []string
 	for _, a := range addrs {
 		want = append(want, a+":8080")
 	}
-	b.ProgrammedAt(b.Frontend, want...)
+	b.AwaitFrontend(b.Frontend, want...)
 }
 
-// programmedAt waits until a frontend has these endpoints in the kernel and no others.
-func (c *Cluster) ProgrammedAt(frontend string, want ...string) {
+// AwaitFrontend waits until the kernel has exactly these endpoints ("address:port") for a TCP frontend.
+func (c *Cluster) AwaitFrontend(frontend string, want ...string) {
 	c.T.Helper()
 	slices.Sort(want)
-	EventuallyTrue(c.T, fmt.Sprint("the endpoints are ", want), func() (bool, string) {
-		out, _ := Command(c.T, "dump").CombinedOutput() // without tables it fails
+	EventuallyTrue(c.T, fmt.Sprintf("the endpoints of %s are %s", frontend, want), func() (bool, string) {
+		out, _ := Command(c.T, "dump").CombinedOutput() // fails if there are no tables
 		var have []string
 		for line := range strings.Lines(string(out)) {
 			if fields := strings.Fields(line); strings.Contains(line, " "+frontend+"/tcp ") && len(fields) > 6 {
@@ -86,6 +86,6 @@ func (c *Cluster) ProgrammedAt(frontend string, want ...string) {
 			}
 		}
 		slices.Sort(have)
-		return slices.Equal(have, want), fmt.Sprint("they are ", have)
+		return slices.Equal(have, want), fmt.Sprintf("they are %s", have)
 	})
 }

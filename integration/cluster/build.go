@@ -1,19 +1,29 @@
 package cluster
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 )
 
-// buildAgent builds nfproxy as it is shipped, for its memory is measured too, and returns the directory it is in.
+// BuildAgent builds nfproxy as Build does and returns the directory of the binary. Benchmarks measure memory, and the test
+// binary needs more of it.
 func BuildAgent(b *testing.B) string {
 	b.Helper()
 	dir := b.TempDir()
+	if err := Build(dir); err != nil {
+		b.Fatal(err)
+	}
+	return dir
+}
+
+// Build builds nfproxy with the flags of a release, as file nfproxy in a directory.
+func Build(dir string) error {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/nfproxy", ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("%v\n%s", err, out)
+		return fmt.Errorf("build nfproxy: %w\n%s", err, out)
 	}
-	return dir
+	return nil
 }

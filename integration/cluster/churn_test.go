@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// TestChurn: nobody who connects all the time ever notices: a thousand swaps of endpoints, twenty restarts, every other
-// one by SIGKILL at any moment.
+// TestChurn: no connection fails during a thousand changes of the endpoints and twenty restarts of nfproxy, every other one
+// by SIGKILL at an arbitrary moment.
 func TestChurn(t *testing.T) {
 	const swaps, restarts = 1000, 20
 	c := New(t)
 	b := c.AddBackends("web", 6)
 	b.Serve(b.Addrs[:3]...)
 	agent := c.startAgent()
-	b.Programmed(b.Addrs[:3]...)
+	b.AwaitEndpoints(b.Addrs[:3]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := Call(t, 8, client.Namespace, b.Frontend)
-	load.More(t, 50)
+	clients := StartClients(t, 8, client.Namespace, b.Frontend)
+	clients.AwaitMore(t, 50)
 
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -36,55 +36,55 @@ func TestChurn(t *testing.T) {
 		time.Sleep(time.Duration(random.IntN(5)) * time.Millisecond)
 	}
 	b.Serve(b.Addrs[:2]...)
-	b.Programmed(b.Addrs[:2]...)
-	load.More(t, 100)
-	failed := load.Stop()
-	t.Logf("%d connections", load.Total)
+	b.AwaitEndpoints(b.Addrs[:2]...)
+	clients.AwaitMore(t, 100)
+	failed := clients.Stop()
+	t.Logf("%d connections", clients.Total)
 	if len(failed) > 0 {
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(5, len(failed))], "; "))
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(5, len(failed))], "; "))
 	}
 }
 
-// TestFlush: others flush the ruleset again and again. What is open goes on, what begins in the moment until it is repaired
-// takes a second longer, when it sends its first packet again, and nothing fails.
+// TestFlush: another program flushes the ruleset five times and no connection fails. Open connections continue; one that
+// begins before the repair takes a second longer, because its first packet is retransmitted.
 func TestFlush(t *testing.T) {
 	c := New(t)
 	b := c.AddBackends("web", 3)
 	b.Serve(b.Addrs...)
 	c.startAgent()
-	b.Programmed(b.Addrs...)
+	b.AwaitEndpoints(b.Addrs...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	open, err := client.Dial(t.Context(), "tcp", "", b.Frontend) // reads its greeting in the end
+	open, err := client.Dial(t.Context(), "tcp", "", b.Frontend) // its greeting is read at the end
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer open.Close()
-	load := Call(t, 4, client.Namespace, b.Frontend) // these have patience
+	clients := StartClients(t, 4, client.Namespace, b.Frontend) // these wait for the retransmission
 	for range 5 {
 		start := time.Now()
-		if out, err := Output("nft", "flush", "ruleset"); err != nil {
+		if out, err := CombinedOutput("nft", "flush", "ruleset"); err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
 		attempts := 0
 		for {
 			attempts++
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-			_, err := Greeting(ctx, client.Namespace, b.Frontend)
+			_, err := ReadGreeting(ctx, client.Namespace, b.Frontend)
 			if cancel(); err == nil {
 				break
 			}
-			if time.Since(start) > Patience {
-				t.Fatal("the Service does not come back")
+			if time.Since(start) > Timeout {
+				t.Fatalf("the Service is not served again within %v", Timeout)
 			}
 		}
 		t.Logf("served again after %v, attempt %d", time.Since(start).Round(time.Millisecond), attempts)
-		time.Sleep(3 * time.Second) // calm
+		time.Sleep(3 * time.Second) // without changes
 	}
-	load.More(t, 50)
-	failed := load.Stop()
-	t.Logf("%d connections of %d failed", len(failed), load.Total)
+	clients.AwaitMore(t, 50)
+	failed := clients.Stop()
+	t.Logf("%d connections of %d failed", len(failed), clients.Total)
 	if len(failed) > 0 {
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	text := make([]byte, 20)
 	if n, err := open.Read(text); err != nil || !slices.Contains(b.Addrs, string(text[:n])) {
@@ -92,33 +92,34 @@ func TestFlush(t *testing.T) {
 	}
 }
 
-// TestAPIServerAway: without an API server the rules stay and Services work, and what it says after a minute counts.
+// TestAPIServerAway: while the API server is unavailable for a minute, the rules stay, repairs work and Services are served;
+// afterwards nfproxy follows changes again.
 func TestAPIServerAway(t *testing.T) {
 	c := New(t)
 	b := c.AddBackends("web", 3)
 	b.Serve(b.Addrs[:2]...)
 	agent := c.startAgent()
-	b.Programmed(b.Addrs[:2]...)
+	b.AwaitEndpoints(b.Addrs[:2]...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	load := Call(t, 2, client.Namespace, b.Frontend)
-	load.More(t, 20)
+	clients := StartClients(t, 2, client.Namespace, b.Frontend)
+	clients.AwaitMore(t, 20)
 
 	c.StopAPIServer()
-	away := time.Now()
-	agent.Says("connection")
-	if out, err := Output("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // which nobody has to ask about
+	stopped := time.Now()
+	agent.AwaitLog("connection")
+	if out, err := CombinedOutput("nft", "flush", "chain", "ip", "nfproxy", "lb-2"); err != nil { // the repair needs no API server
 		t.Fatalf("%v\n%s", err, out)
 	}
-	agent.Says("repaired")
-	time.Sleep(time.Until(away.Add(time.Minute)))
-	load.More(t, 20)
+	agent.AwaitLog("repaired")
+	time.Sleep(time.Until(stopped.Add(time.Minute)))
+	clients.AwaitMore(t, 20)
 	c.StartAPIServer()
 	b.Serve(b.Addrs[1:]...)
-	b.Programmed(b.Addrs[1:]...)
-	load.More(t, 20)
-	if failed := load.Stop(); len(failed) > 2 { // those of the moment without lb-2 find their way, but one of each caller
-		t.Errorf("%d connections of %d failed: %s", len(failed), load.Total, strings.Join(failed[:min(3, len(failed))], "; "))
+	b.AwaitEndpoints(b.Addrs[1:]...)
+	clients.AwaitMore(t, 20)
+	if failed := clients.Stop(); len(failed) > 2 { // without lb-2 each client may lose one connection
+		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	agent.Stop()
-	b.Programmed(b.Addrs[1:]...)
+	b.AwaitEndpoints(b.Addrs[1:]...)
 }

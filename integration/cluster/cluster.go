@@ -1,3 +1,7 @@
+// Package cluster tests nfproxy on a real Kubernetes API server, and is the library with which other tests do so: it starts a
+// cluster of one node, nfproxy and kube-proxy as processes, pods that serve, and clients that connect.
+//
+// Only tests may import this package; their TestMain must call Main.
 package cluster
 
 import (
@@ -17,21 +21,23 @@ import (
 	"nfproxy/sandbox"
 )
 
-// testCluster is a control plane on a node, the tests' own namespace, with the node's pods. Nobody plays kubelet but the
-// test.
+// Cluster is a Kubernetes control plane and one node, both in the network namespace of the tests. There is no kubelet: a
+// test adds each Pod with AddPod.
 type Cluster struct {
 	*controlplane.ControlPlane
 	*kubernetes.Clientset
-	T       testing.TB
-	Network *sandbox.Network
-	pods    map[string]*sandbox.Pod
+	T       testing.TB              // the test, which fails if a method fails
+	Network *sandbox.Network        // the node and its pods
+	pods    map[string]*sandbox.Pod // by name
 }
 
+// NodeName is the name of the node on which the tests run nfproxy.
 const NodeName = "node-a"
 
+// NodeAddrs are the addresses of that node, IPv4 first. The API server serves at both.
 var NodeAddrs = []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
 
-// newTestCluster returns a cluster whose node is registered, with the rights in deploy/rbac.yaml.
+// New starts a cluster with one registered node and applies deploy/rbac.yaml. It ends with the test.
 func New(t testing.TB) *Cluster {
 	t.Helper()
 	node, err := sandbox.Current()
@@ -43,7 +49,7 @@ func New(t testing.TB) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if out, err := Command(t, "cleanup").CombinedOutput(); err != nil { // by then nobody runs any more
+		if out, err := Command(t, "cleanup").CombinedOutput(); err != nil { // by then no agent runs any more
 			t.Errorf("%v: %s", err, out)
 		}
 		if err := network.Close(); err != nil {
@@ -59,7 +65,7 @@ func New(t testing.TB) *Cluster {
 	return c
 }
 
-// applyRBAC creates what is in deploy/rbac.yaml.
+// applyRBAC creates the objects of deploy/rbac.yaml.
 func (c *Cluster) applyRBAC() {
 	c.T.Helper()
 	data, err := os.ReadFile("deploy/rbac.yaml")
@@ -88,18 +94,20 @@ func (c *Cluster) applyRBAC() {
 	}
 }
 
+// AddNode registers a node with these internal addresses.
 func (c *Cluster) AddNode(name string, addrs ...netip.Addr) {
 	c.T.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelOSStable: "linux"}}}
 	for _, addr := range addrs {
 		node.Status.Addresses = append(node.Status.Addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: addr.String()})
 	}
-	if _, err := c.CoreV1().Nodes().Create(c.T.Context(), node, metav1.CreateOptions{}); err != nil { // with its status
+	if _, err := c.CoreV1().Nodes().Create(c.T.Context(), node, metav1.CreateOptions{}); err != nil { // stores the status as well
 		c.T.Fatal(err)
 	}
 }
 
-// addPod gives a Pod a network, as a kubelet would, and, if it has labels, an object that says it is ready.
+// AddPod adds a pod with these addresses to the node's network, as a kubelet does. If labels is not nil, it also creates the
+// Pod object on NodeName and reports it ready.
 func (c *Cluster) AddPod(namespace, name string, labels map[string]string, addrs ...string) *sandbox.Pod {
 	c.T.Helper()
 	var all []netip.Addr

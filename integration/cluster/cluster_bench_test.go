@@ -24,9 +24,10 @@ import (
 	"nfproxy/sandbox"
 )
 
-// BenchmarkCluster measures nfproxy, as a process, on an API server with Services of three endpoints: what it takes from
-// the start of the process to a connection through the last Service, beside a plain list of the same objects; the same
-// over rules that are there; from the change of an endpoint in the API to a connection that reaches it; and memory.
+// BenchmarkCluster measures nfproxy, as a process, on an API server with Services of three endpoints: the time from the
+// start of the process to a connection through the last Service, on an empty kernel and over existing rules; the time from
+// the change of an endpoint in the API to a connection that reaches it; processor time and memory. It also measures a plain
+// list of the same objects, for comparison.
 func BenchmarkCluster(b *testing.B) {
 	b.Setenv("PATH", BuildAgent(b)+":"+os.Getenv("PATH"))
 	for _, n := range []int{1_000, 10_000} {
@@ -42,7 +43,7 @@ func BenchmarkCluster(b *testing.B) {
 	}
 }
 
-// loadedCluster has n Services with an EndpointSlice each. The last one's first endpoint is a real Pod, others are none.
+// loadedCluster has n Services with an EndpointSlice each. Only the endpoints of the last Service are real pods.
 type loadedCluster struct {
 	*Cluster
 	client *sandbox.Pod
@@ -78,7 +79,7 @@ func newLoadedCluster(b *testing.B, n int) *loadedCluster {
 	return l
 }
 
-// create creates one Service of three endpoints that nobody is behind.
+// create creates a Service with three endpoints at which no pod exists.
 func (l *loadedCluster) create(ctx context.Context, i int) error {
 	name := fmt.Sprintf("service-%d", i)
 	_, err := l.CoreV1().Services("default").Create(ctx, &corev1.Service{
@@ -101,22 +102,22 @@ func (l *loadedCluster) create(ctx context.Context, i int) error {
 	return err
 }
 
-// connected waits until a connection through the last Service is answered by a Pod.
-func (l *loadedCluster) connected(b *testing.B, by string) {
+// awaitConnection waits until the pod with the address by answers a connection through the last Service.
+func (l *loadedCluster) awaitConnection(b *testing.B, by string) {
 	b.Helper()
-	for deadline := time.Now().Add(10 * time.Minute); ; { // kube-proxy may take some
+	for deadline := time.Now().Add(10 * time.Minute); ; { // kube-proxy may take minutes
 		ctx, cancel := context.WithTimeout(b.Context(), 50*time.Millisecond)
-		got, err := Greeting(ctx, l.client.Namespace, l.last.Frontend)
+		got, err := ReadGreeting(ctx, l.client.Namespace, l.last.Frontend)
 		if cancel(); err == nil && got == by {
 			return
 		}
 		if time.Now().After(deadline) {
-			b.Fatalf("%s does not answer: %v", by, err)
+			b.Fatalf("%s does not answer at %s: %q, %v", by, l.last.Frontend, got, err)
 		}
 	}
 }
 
-// benchmarkList lists the same objects by client-go, as protobuf, and keeps none.
+// benchmarkList lists the same objects with client-go, as protobuf, and keeps none of them.
 func (l *loadedCluster) benchmarkList(b *testing.B) {
 	config := l.AdminConfig()
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -135,7 +136,7 @@ func (l *loadedCluster) benchmarkList(b *testing.B) {
 	}
 }
 
-// benchmarkInformers lets client-go's informers get the same objects and keep them, as most programs do.
+// benchmarkInformers fills client-go informers with the same objects, as most programs do.
 func (l *loadedCluster) benchmarkInformers(b *testing.B) {
 	config := l.AdminConfig()
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -149,22 +150,22 @@ func (l *loadedCluster) benchmarkInformers(b *testing.B) {
 		services, slices := factory.Core().V1().Services().Informer(), factory.Discovery().V1().EndpointSlices().Informer()
 		factory.Start(ctx.Done())
 		if !cache.WaitForCacheSync(ctx.Done(), services.HasSynced, slices.HasSynced) {
-			b.Fatal("no sync")
+			b.Fatal("the informers do not sync")
 		}
 		cancel()
 		factory.Shutdown()
 	}
 }
 
-// benchmarkStart starts a proxy over an empty kernel until a connection through the last Service is answered. cleanup is
-// nfproxy's command that removes its rules.
+// benchmarkStart measures the start of a proxy on an empty kernel, until a connection through the last Service is answered.
+// cleanup are the arguments with which nfproxy removes the proxy's rules.
 func (l *loadedCluster) benchmarkStart(b *testing.B, start func() *Process, cleanup ...string) {
 	for b.Loop() {
 		proxy := start()
-		l.connected(b, l.last.Addrs[0])
+		l.awaitConnection(b, l.last.Addrs[0])
 		b.StopTimer()
 		b.ReportMetric(processorTime(b, proxy), "ms-cpu")
-		time.Sleep(time.Second) // at rest
+		time.Sleep(time.Second) // until the proxy is idle
 		b.ReportMetric(memory(b, proxy, "VmHWM"), "MB-peak")
 		b.ReportMetric(memory(b, proxy, "VmRSS"), "MB-resident")
 		proxy.End(syscall.SIGTERM)
@@ -175,33 +176,33 @@ func (l *loadedCluster) benchmarkStart(b *testing.B, start func() *Process, clea
 	}
 }
 
-// benchmarkRestart starts over rules that are there, with a change made meanwhile, until that counts.
+// benchmarkRestart measures a start over existing rules, until a change that was made before the start takes effect.
 func (l *loadedCluster) benchmarkRestart(b *testing.B) {
-	l.startAgent().endAfter(func() { l.connected(b, l.last.Addrs[0]) })
+	l.startAgent().endAfter(func() { l.awaitConnection(b, l.last.Addrs[0]) })
 	i := 0
 	for b.Loop() {
 		i++
 		l.last.Serve(l.last.Addrs[i%2])
 		agent := l.startAgent()
-		l.connected(b, l.last.Addrs[i%2])
+		l.awaitConnection(b, l.last.Addrs[i%2])
 		b.StopTimer()
 		agent.End(syscall.SIGTERM)
 		b.StartTimer()
 	}
 }
 
-// benchmarkChange replaces the last Service's endpoint, until a connection reaches it.
+// benchmarkChange replaces the endpoint of the last Service and measures the time until a connection reaches the new one.
 func (l *loadedCluster) benchmarkChange(b *testing.B, start func() *Process) {
 	proxy := start()
-	for _, addr := range l.last.Addrs { // what an earlier one left may answer: it is there when it follows a change
+	for _, addr := range l.last.Addrs { // rules of an earlier process may answer; only a change shows that this one runs
 		l.last.Serve(addr)
-		l.connected(b, addr)
+		l.awaitConnection(b, addr)
 	}
 	i := 1
 	for b.Loop() {
 		i++
 		l.last.Serve(l.last.Addrs[i%2])
-		l.connected(b, l.last.Addrs[i%2])
+		l.awaitConnection(b, l.last.Addrs[i%2])
 	}
 	proxy.End(syscall.SIGTERM)
 }
@@ -212,14 +213,14 @@ func (p *Process) endAfter(f func()) {
 	p.End(syscall.SIGTERM)
 }
 
-// processorTime is what a process has used so far, user and system, in milliseconds.
+// processorTime returns the user and system time that a process has used so far, in milliseconds.
 func processorTime(b *testing.B, p *Process) float64 {
 	b.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Cmd.Process.Pid))
 	if err != nil {
 		b.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // proc_pid_stat(5): the name may have spaces, field 3 follows it
+	_, rest, _ := strings.Cut(string(stat), ") ") // proc_pid_stat(5): the name may contain spaces; field 3 follows it
 	fields := strings.Fields(rest)
 	user, err1 := strconv.Atoi(fields[11])
 	system, err2 := strconv.Atoi(fields[12])

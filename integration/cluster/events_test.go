@@ -11,15 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestEvents: what people should know of their Services and nodes stands in the API, written with the rights that
-// deploy/rbac.yaml gives.
+// TestEvents: nfproxy reports its start, conflicts, disallowed addresses and occupied health check node ports as Events, with
+// the permissions that deploy/rbac.yaml grants.
 func TestEvents(t *testing.T) {
 	c := New(t)
-	taken, err := net.Listen("tcp", "192.0.2.10:30500") // somebody else's port
+	listener, err := net.Listen("tcp", "192.0.2.10:30500") // another program occupies a health check node port
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer listener.Close()
 	for i, name := range []string{"first", "second"} {
 		_, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: name},
@@ -39,14 +39,14 @@ func TestEvents(t *testing.T) {
 		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
 		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
 	} {
-		EventuallyTrue(t, "there is an Event "+want, func() (bool, string) {
+		EventuallyTrue(t, "the API has an Event "+want, func() (bool, string) {
 			events := c.events()
 			return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, want) }), strings.Join(events, "\n")
 		})
 	}
 }
 
-// events are the Events in namespace default, where those of Nodes are as well.
+// events returns the Events of nfproxy in namespace default, which also holds those about Nodes.
 func (c *Cluster) events() []string {
 	c.T.Helper()
 	list, err := c.CoreV1().Events("default").List(c.T.Context(), metav1.ListOptions{})

@@ -4,36 +4,34 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"testing"
 )
 
-// fetch returns the status and the body of an answer on this machine.
+// Fetch returns the status and the body of an HTTP response from a port of the loopback address. If there is no response,
+// the status is 0 and the body is the error.
 func Fetch(port int, path string) (int, string) { return FetchAt("127.0.0.1", port, path) }
 
+// FetchAt is Fetch for a port of another host.
 func FetchAt(host string, port int, path string) (int, string) {
-	answer, err := http.Get(fmt.Sprintf("http://%s:%d%s", host, port, path))
+	response, err := http.Get(fmt.Sprintf("http://%s:%d%s", host, port, path))
 	if err != nil {
 		return 0, err.Error()
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
 	if err != nil {
 		return 0, err.Error()
 	}
-	return answer.StatusCode, string(body)
+	return response.StatusCode, string(body)
 }
 
-// answers waits until a port of this machine answers so, with all these texts.
-func Answers(t testing.TB, port int, path string, status int, texts ...string) {
+// AwaitAnswer waits until a port of the loopback address answers an HTTP request with this status and with a body that
+// contains all of the texts.
+func AwaitAnswer(t testing.TB, port int, path string, status int, texts ...string) {
 	t.Helper()
-	EventuallyTrue(t, fmt.Sprintf("port %d%s answers %d with %q", port, path, status, texts), func() (bool, string) {
+	EventuallyTrue(t, fmt.Sprintf("port %d answers %s with status %d and %q", port, path, status, texts), func() (bool, string) {
 		got, body := Fetch(port, path)
-		for _, text := range texts {
-			if !strings.Contains(body, text) {
-				return false, fmt.Sprintf("%d, no %q in\n%s", got, text, body)
-			}
-		}
-		return got == status, fmt.Sprint(got, body)
+		ok, lacks := containsAll(body, texts)
+		return ok && got == status, fmt.Sprintf("status %d; %s", got, lacks)
 	})
 }

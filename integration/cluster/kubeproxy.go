@@ -14,15 +14,15 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// kubeadmManifest is what kubeadm makes of init.yaml beside it, byte by byte. Without a word about the mode kubeadm
-// writes the same but for mode "".
+// KubeadmManifest is the file with the manifest that kubeadm generates from the init.yaml beside it, unchanged. Without a
+// mode in init.yaml kubeadm generates the same manifest with mode "".
 const KubeadmManifest = "integration/cluster/testdata/kubeadm/kube-proxy.yaml"
 
-// kubeadmFiles are the files of kubeadm's ConfigMap kube-proxy, as they are with that mode.
-func KubeadmFiles(t testing.TB, mode string) map[string]string {
+// KubeadmConfigFiles returns the files of kubeadm's ConfigMap kube-proxy, by name, with the mode replaced.
+func KubeadmConfigFiles(t testing.TB, mode string) map[string]string {
 	t.Helper()
 	var config corev1.ConfigMap
-	FromManifest(t, KubeadmManifest, "ConfigMap", &config)
+	ReadObject(t, KubeadmManifest, "ConfigMap", &config)
 	before, after, ok := strings.Cut(config.Data["config.conf"], "\nmode: nftables\n")
 	if !ok {
 		t.Fatalf("%s has no mode nftables", KubeadmManifest)
@@ -31,11 +31,15 @@ func KubeadmFiles(t testing.TB, mode string) map[string]string {
 	return config.Data
 }
 
-// The modes of kube-proxy, as kubeadm writes them. None is iptables in v1.36.
-const NftablesMode, NoMode = "nftables", `""`
+// Modes of kube-proxy as kubeadm writes them.
+const (
+	NftablesMode = "nftables"
+	DefaultMode  = `""` // iptables in v1.36
+)
 
-// kubeProxyRoot shows kube-proxy what kubeadm's DaemonSet mounts, $1 at its place and $2 as the service account's, in a mount
-// namespace of its own. Two numbers are the machine's, not its network namespace's: files stand in, in $3.
+// kubeProxyRoot is a shell script that mounts, in a mount namespace of its own, what kubeadm's DaemonSet mounts: $1 is the
+// directory of the ConfigMap, $2 that of the service account. Two sysctls belong to the machine and not to the network
+// namespace; files in directory $3 stand in for them.
 const kubeProxyRoot = `set -e
 mount --make-rprivate /
 mount --bind "$3/max" /proc/sys/net/netfilter/nf_conntrack_max
@@ -48,8 +52,9 @@ mount --bind "$2" /run/secrets/kubernetes.io/serviceaccount
 shift 3
 exec "$@"`
 
-// kubeProxy starts the real one as kubeadm's DaemonSet does, with these files in its ConfigMap's volume.
-func (c *Cluster) KubeProxy(files map[string]string, flags ...string) *Process {
+// StartKubeProxy starts the real kube-proxy as kubeadm's DaemonSet does, with these files in its ConfigMap's volume. Flags
+// replace those of the DaemonSet.
+func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Process {
 	c.T.Helper()
 	path, err := filepath.Abs(".bin/kube-proxy")
 	if err == nil {
@@ -58,12 +63,12 @@ func (c *Cluster) KubeProxy(files map[string]string, flags ...string) *Process {
 	if err != nil {
 		c.T.Fatalf("kube-proxy is not built: run `make controlplane` (%v)", err)
 	}
-	if out, err := Command(c.T, "check").CombinedOutput(); err != nil { // which loads connection tracking
+	if out, err := Command(c.T, "check").CombinedOutput(); err != nil { // loads connection tracking
 		c.T.Fatalf("%v\n%s", err, out)
 	}
 	account := c.ServiceAccountConfig("kube-system", "kube-proxy")
-	args := []string{"kube-proxy", "-c", kubeProxyRoot, "sh", Directory(c.T, files), Directory(c.T, AccountFiles("kube-system", account)),
-		Directory(c.T, map[string]string{"max": "131072", "hashsize": "32768"}), path}
+	args := []string{"kube-proxy", "-c", kubeProxyRoot, "sh", DirWithFiles(c.T, files), DirWithFiles(c.T, AccountFiles("kube-system", account)),
+		DirWithFiles(c.T, map[string]string{"max": "131072", "hashsize": "32768"}), path}
 	if flags == nil {
 		flags = []string{"--config=/var/lib/kube-proxy/config.conf", "--hostname-override=" + NodeName}
 	}
@@ -73,41 +78,43 @@ func (c *Cluster) KubeProxy(files map[string]string, flags ...string) *Process {
 	return StartProcess(c.T, cmd)
 }
 
-// accountFiles are the files that a Pod finds of its service account.
+// AccountFiles returns the files, by name, that a container finds in the volume of its service account.
 func AccountFiles(namespace string, account *rest.Config) map[string]string {
 	return map[string]string{"token": account.BearerToken, "ca.crt": string(account.CAData), "namespace": namespace}
 }
 
-// kubeProxyHas says whether kube-proxy's nftables tables have all of the texts.
-func KubeProxyHas(texts ...string) func() (bool, string) { return Listed("kube-proxy", texts...) }
+// KubeProxyTablesContain returns the condition that kube-proxy's nftables tables contain all of the texts.
+func KubeProxyTablesContain(texts ...string) Condition {
+	return TablesContain("kube-proxy", texts...)
+}
 
-// listed says whether the tables of that name, as nft lists them, have all of the texts.
-func Listed(name string, texts ...string) func() (bool, string) {
+// TablesContain returns the condition that the ip and ip6 tables of a name, as nft lists them, contain all of the texts.
+func TablesContain(name string, texts ...string) Condition {
 	return func() (bool, string) {
-		out4, _ := Output("nft", "list", "table", "ip", name) // which may not be there
-		out6, _ := Output("nft", "list", "table", "ip6", name)
-		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
-		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+		out4, _ := CombinedOutput("nft", "list", "table", "ip", name) // fails if there is no such table
+		out6, _ := CombinedOutput("nft", "list", "table", "ip6", name)
+		return containsAll(out4+out6, texts)
 	}
 }
 
-// iptablesHave says whether the rules of iptables have all of the texts. kube-proxy runs the same program.
-func IptablesHave(t testing.TB, texts ...string) func() (bool, string) {
+// IptablesContain returns the condition that the iptables rules of both families contain all of the texts. iptables-save is
+// the program that kube-proxy runs as well.
+func IptablesContain(t testing.TB, texts ...string) Condition {
+	t.Helper()
 	if _, err := exec.LookPath("iptables-save"); err != nil {
 		t.Fatalf("iptables is not installed: run `make tools` (%v)", err)
 	}
 	return func() (bool, string) {
-		out4, _ := Output("iptables-save")
-		out6, _ := Output("ip6tables-save")
-		missing := slices.DeleteFunc(slices.Clone(texts), func(s string) bool { return strings.Contains(out4+out6, s) })
-		return len(missing) == 0, strings.Join(missing, ", ") + " is not in\n" + out4 + out6
+		out4, _ := CombinedOutput("iptables-save")
+		out6, _ := CombinedOutput("ip6tables-save")
+		return containsAll(out4+out6, texts)
 	}
 }
 
-// hasTables fails the test unless these are the node's tables, but for guards of nfproxy's.
-func HasTables(t testing.TB, tables ...string) {
+// CheckTables fails the test unless the node has exactly these nftables tables, apart from the guard tables of nfproxy.
+func CheckTables(t testing.TB, tables ...string) {
 	t.Helper()
-	out, err := Output("nft", "list", "tables")
+	out, err := CombinedOutput("nft", "list", "tables")
 	if err != nil {
 		t.Fatal(err, out)
 	}
@@ -124,7 +131,7 @@ func HasTables(t testing.TB, tables ...string) {
 	}
 }
 
-// publicDir is a new directory that every user may enter.
+// PublicDir returns a new directory that every user may enter.
 func PublicDir(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -134,8 +141,8 @@ func PublicDir(t testing.TB) string {
 	return dir
 }
 
-// directory is a new directory with these files, which every user may read.
-func Directory(t testing.TB, files map[string]string) string {
+// DirWithFiles returns a new directory with these files, by name, which every user may read.
+func DirWithFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := PublicDir(t)
 	for name, content := range files {

@@ -14,9 +14,9 @@ import (
 	"nfproxy/sandbox"
 )
 
-// Main runs the tests of a package that lies two folders below the module's root, with the root as their working
-// directory, in a network namespace of their own. The test binary also serves as the program nfproxy, which Command runs,
-// and as the programs of more.
+// Main runs the tests of a package two directories below the module's root, in a network namespace of their own and with
+// the module's root as the working directory. The test binary also serves as the program nfproxy, which Command runs, and as
+// the programs in more, by name.
 func Main(m *testing.M, more map[string]func()) {
 	programs := map[string]func(){"nfproxy": nfproxy}
 	maps.Copy(programs, more)
@@ -36,7 +36,7 @@ func (m inRoot) Run() int {
 	return m.M.Run()
 }
 
-// nfproxy is the main function of nfproxy, whose version is unknown.
+// nfproxy is the main function of nfproxy, with the version "unknown".
 func nfproxy() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -19,7 +19,7 @@ import (
 	"k8s.io/client-go/restmapper"
 )
 
-// readManifest returns the objects in a file.
+// ReadManifest returns the objects in a YAML file.
 func ReadManifest(t testing.TB, path string) []*unstructured.Unstructured {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -29,7 +29,7 @@ func ReadManifest(t testing.TB, path string) []*unstructured.Unstructured {
 	return DecodeManifest(t, path, data)
 }
 
-// decodeManifest returns the objects in data, which is path's.
+// DecodeManifest returns the objects in data; path names it in error messages.
 func DecodeManifest(t testing.TB, path string, data []byte) []*unstructured.Unstructured {
 	t.Helper()
 	var all []*unstructured.Unstructured
@@ -46,8 +46,8 @@ func DecodeManifest(t testing.TB, path string, data []byte) []*unstructured.Unst
 	}
 }
 
-// fromManifest makes into what the object of that kind in a file says.
-func FromManifest(t testing.TB, path, kind string, into any) {
+// ReadObject decodes the first object of a kind in a YAML file into a typed object and fails the test on unknown fields.
+func ReadObject(t testing.TB, path, kind string, into any) {
 	t.Helper()
 	objects := ReadManifest(t, path)
 	i := slices.IndexFunc(objects, func(o *unstructured.Unstructured) bool { return o.GetKind() == kind })
@@ -59,7 +59,7 @@ func FromManifest(t testing.TB, path, kind string, into any) {
 	}
 }
 
-// applyAll is apply for several; the test fails if the API server has something against one of them.
+// ApplyAll applies several objects and fails the test if the API server rejects one of them.
 func (c *Cluster) ApplyAll(all []*unstructured.Unstructured, dryRun ...string) {
 	c.T.Helper()
 	for _, o := range all {
@@ -69,8 +69,8 @@ func (c *Cluster) ApplyAll(all []*unstructured.Unstructured, dryRun ...string) {
 	}
 }
 
-// apply gives an object to the API server, which refuses fields that it does not know. With metav1.DryRunAll nothing is
-// stored.
+// Apply applies an object on the server side; the API server rejects unknown fields. With metav1.DryRunAll the API server
+// stores nothing.
 func (c *Cluster) Apply(o *unstructured.Unstructured, dryRun ...string) error {
 	c.T.Helper()
 	groups, err := restmapper.GetAPIGroupResources(c.Discovery())
@@ -91,7 +91,7 @@ func (c *Cluster) Apply(o *unstructured.Unstructured, dryRun ...string) error {
 		return err
 	}
 	force := true
-	// Rights have no namespace, which is then empty.
+	// Cluster-scoped objects, such as ClusterRoles, have an empty namespace.
 	_, err = objects.Resource(mapping.Resource).Namespace(o.GetNamespace()).Patch(c.T.Context(), o.GetName(), types.ApplyPatchType,
 		text, metav1.PatchOptions{DryRun: dryRun, FieldManager: "test", Force: &force, FieldValidation: metav1.FieldValidationStrict})
 	if err != nil {

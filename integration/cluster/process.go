@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"fmt"
-	"nfproxy/logtest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,17 +9,19 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"nfproxy/logtest"
 )
 
-// process is nfproxy as a process, with the rights it is shipped with.
+// Process is a program that a test has started: nfproxy or kube-proxy.
 type Process struct {
 	t    testing.TB
 	Cmd  *exec.Cmd
-	Log  *logtest.Buffer
-	Done chan error
+	Log  *logtest.Buffer // standard output and standard error
+	Done chan error      // holds the error of Cmd.Wait once the process has ended; a receiver puts it back
 }
 
-// startAgent starts nfproxy run on the cluster's node.
+// startAgent starts nfproxy run on the cluster's node, with the service account of deploy/rbac.yaml.
 func (c *Cluster) startAgent(flags ...string) *Process {
 	c.T.Helper()
 	kubeconfig := c.Kubeconfig(c.ServiceAccountConfig("kube-system", "nfproxy"))
@@ -29,6 +30,7 @@ func (c *Cluster) startAgent(flags ...string) *Process {
 	return StartDaemon(c.T, args...)
 }
 
+// StartDaemon starts nfproxy with these arguments, as StartProcess does.
 func StartDaemon(t testing.TB, args ...string) *Process {
 	t.Helper()
 	cmd := Command(t, args...)
@@ -36,7 +38,8 @@ func StartDaemon(t testing.TB, args ...string) *Process {
 	return StartProcess(t, cmd)
 }
 
-// startProcess starts a process that ends with the test at the latest.
+// StartProcess starts a command, whose SysProcAttr must be set, in the tests' namespace. The process is killed when the test
+// ends, at the latest.
 func StartProcess(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, Cmd: cmd, Log: &logtest.Buffer{}, Done: make(chan error, 1)}
@@ -45,7 +48,7 @@ func StartProcess(t testing.TB, cmd *exec.Cmd) *Process {
 	p.Cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	started := make(chan error)
 	go func() {
-		runtime.LockOSThread() // the death signal is sent when the thread ends that started the process
+		runtime.LockOSThread() // the kernel sends the death signal when the thread that started the process ends
 		err := p.Cmd.Start()
 		started <- err
 		if err == nil {
@@ -58,47 +61,48 @@ func StartProcess(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Cleanup(func() {
 		p.End(syscall.SIGKILL)
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", filepath.Base(p.Cmd.Args[0]), p.Log)
+			t.Logf("log of %s:\n%s", filepath.Base(p.Cmd.Args[0]), p.Log)
 		}
 	})
 	return p
 }
 
-// end ends the process by a signal and waits until it has. Ending it twice is no error.
+// End sends a signal that ends the process and waits until it has ended. Calling End twice is not an error.
 func (p *Process) End(s syscall.Signal) {
-	_ = p.Cmd.Process.Signal(s) // an error says that it has ended
+	_ = p.Cmd.Process.Signal(s) // an error means that the process has ended
 	err := <-p.Done
 	p.Done <- err
 }
 
-// stop ends the process as a kubelet does, and fails the test if that is not to its liking.
+// Stop ends the process with SIGTERM, as a kubelet does, and fails the test unless the process exits with status 0.
 func (p *Process) Stop() {
 	p.t.Helper()
 	p.End(syscall.SIGTERM)
 	if err := <-p.Done; err != nil {
-		p.t.Errorf("nfproxy ended with %v", err)
+		p.t.Errorf("%s after SIGTERM: %v", filepath.Base(p.Cmd.Args[0]), err)
 	}
 	p.Done <- nil
 }
 
-// says waits until the log has a text.
-func (p *Process) Says(text string) {
+// AwaitLog waits until the log contains a text.
+func (p *Process) AwaitLog(text string) {
 	p.t.Helper()
-	EventuallyTrue(p.t, fmt.Sprintf("the log says %q", text), func() (bool, string) {
+	EventuallyTrue(p.t, fmt.Sprintf("the log contains %q", text), func() (bool, string) {
 		return strings.Contains(p.Log.String(), text), p.Log.String()
 	})
 }
 
-// command runs a program in the tests' namespace.
-func Output(name string, args ...string) (string, error) {
+// CombinedOutput runs a program in the tests' namespace and returns its standard output and standard error.
+func CombinedOutput(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	return string(out), err
 }
 
-// outsideEnv is how a child of the sandbox knows that it is in it.
+// OutsideEnv is the environment variable by which a child process recognises that it runs in the sandbox (package sandbox).
 const OutsideEnv = "NFPROXY_SANDBOX_OUTSIDE"
 
-// nfproxy is the test binary as nfproxy; testscript.Main puts it in the path.
+// Command returns a command that runs nfproxy with these arguments. The program is the test binary itself, which
+// testscript.Main puts into the path under that name.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := exec.LookPath("nfproxy")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// memory is what the kernel says of a process, in MB.
+// memory returns a field of /proc/PID/status of a process in MB.
 func memory(b *testing.B, p *Process, field string) float64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Cmd.Process.Pid))
@@ -22,7 +22,7 @@ func memory(b *testing.B, p *Process, field string) float64 {
 	return n
 }
 
-// statusField reads a field of /proc/PID/status in MB. A process that has ended has none.
+// StatusField returns a field of the content of /proc/PID/status in MB. A process that has ended lacks the field.
 func StatusField(status []byte, field string) (MB float64, ok bool) {
 	for line := range strings.Lines(string(status)) {
 		if text, ok := strings.CutPrefix(line, field+":"); ok {

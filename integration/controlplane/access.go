@@ -20,12 +20,13 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// AdminConfig is Config for a user who may do everything.
+// AdminConfig returns the configuration of a client that may do everything.
 func (c *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(c.admin) }
 
-// Config returns how a user, with a client certificate, reaches the API server
-// over the loopback link of its namespace, from wherever the caller is. Clients
-// of it are not throttled.
+// Config returns the configuration of a client that authenticates as a user
+// with a client certificate. The client connects from the control plane's
+// namespace, over its loopback link, whatever the namespace of the caller. It
+// is not throttled.
 func (c *ControlPlane) Config(user string, groups ...string) *rest.Config {
 	c.t.Helper()
 	client, err := c.authority.client(user, groups...)
@@ -38,7 +39,7 @@ func (c *ControlPlane) Config(user string, groups ...string) *rest.Config {
 }
 
 // ServiceAccountConfig is Config for a service account, with a token that is
-// valid for an hour. It makes the service account if it is not there.
+// valid for an hour. It creates the service account if it does not exist.
 func (c *ControlPlane) ServiceAccountConfig(namespace, name string) *rest.Config {
 	c.t.Helper()
 	token, err := c.token(c.t.Context(), namespace, name)
@@ -50,6 +51,7 @@ func (c *ControlPlane) ServiceAccountConfig(namespace, name string) *rest.Config
 	return config
 }
 
+// token returns a new token of a service account.
 func (c *ControlPlane) token(ctx context.Context, namespace, name string) (string, error) {
 	clients, err := kubernetes.NewForConfig(c.admin)
 	if err != nil {
@@ -68,7 +70,7 @@ func (c *ControlPlane) token(ctx context.Context, namespace, name string) (strin
 	return request.Status.Token, nil
 }
 
-// anonymous returns how to reach the API server without saying who one is.
+// anonymous returns the configuration of a client without credentials.
 func (c *ControlPlane) anonymous() *rest.Config {
 	return &rest.Config{
 		Host:            URL(loopback()),
@@ -84,10 +86,10 @@ func (c *ControlPlane) dial(ctx context.Context, network, addr string) (net.Conn
 	return c.ns.Dial(ctx, network, "", addr)
 }
 
-// Kubeconfig writes a kubeconfig file that says what config does, for a process
-// in the control plane's namespace, and returns its path. A process in another
-// one reaches the API server at an address given to Start: for it, set Host to
-// that address's URL before.
+// Kubeconfig writes config to a kubeconfig file, for a process in the control
+// plane's namespace, and returns its path. A process in another namespace
+// reaches the API server at an address given to Start: set config.Host to the
+// URL of that address first.
 func (c *ControlPlane) Kubeconfig(config *rest.Config) string {
 	c.t.Helper()
 	const name = "test"
@@ -107,7 +109,7 @@ func (c *ControlPlane) Kubeconfig(config *rest.Config) string {
 	return path
 }
 
-// writeKubeconfig writes a new file each time.
+// writeKubeconfig writes a new file and returns its path.
 func (c *ControlPlane) writeKubeconfig(content *api.Config) (string, error) {
 	file, err := os.CreateTemp(c.dir, "*.kubeconfig")
 	if err != nil {

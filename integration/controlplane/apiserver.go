@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Files of the API server.
+// Names of the API server's files.
 const (
 	authorityFile  = "authority.crt"
 	serverFile     = "apiserver.crt"
@@ -36,12 +36,12 @@ func (c *ControlPlane) StartAPIServer() {
 		if err := get(ctx, client, c.admin.Host+"/readyz"); err != nil {
 			return err
 		}
-		return get(ctx, client, c.admin.Host+"/api/v1/namespaces/default/services/kubernetes") // it comes last
+		return get(ctx, client, c.admin.Host+"/api/v1/namespaces/default/services/kubernetes") // the API server creates it last
 	})
 }
 
-// StopAPIServer ends the API server; what it has stored stays. It is no error
-// if it is stopped.
+// StopAPIServer stops the API server; its objects stay in etcd. Stopping it
+// twice is not an error.
 func (c *ControlPlane) StopAPIServer() {
 	c.t.Helper()
 	c.apiserver.stop(c.t)
@@ -55,7 +55,7 @@ func (c *ControlPlane) RestartAPIServer() {
 	c.StartAPIServer()
 }
 
-// apiserverFlags leaves out what takes time or looks after clusters of many.
+// apiserverFlags returns flags that disable what is slow or serves only large clusters.
 func (c *ControlPlane) apiserverFlags() []string {
 	bind, advertise, endpoints := loopback(), loopback(), "none"
 	if len(c.addrs) > 0 {
@@ -64,7 +64,7 @@ func (c *ControlPlane) apiserverFlags() []string {
 	return []string{
 		"--etcd-servers=" + etcdClients,
 		fmt.Sprintf("--secure-port=%d", Port),
-		"--bind-address=" + bind.String(), // unspecified, it is of both families
+		"--bind-address=" + bind.String(), // 0.0.0.0 stands for both families
 		"--advertise-address=" + advertise.String(),
 		"--endpoint-reconciler-type=" + endpoints,
 		"--service-cluster-ip-range=" + ServiceCIDR4 + "," + ServiceCIDR6,
@@ -75,14 +75,14 @@ func (c *ControlPlane) apiserverFlags() []string {
 		"--service-account-key-file=" + c.path(accountKeyFile),
 		"--service-account-signing-key-file=" + c.path(accountKeyFile),
 		"--authorization-mode=RBAC",
-		"--allow-privileged=true", // as kubeadm's
+		"--allow-privileged=true", // as kubeadm sets it
 		"--disable-admission-plugins=ServiceAccount",
 		"--enable-priority-and-fairness=false",
 		"--profiling=false",
 	}
 }
 
-// writeServerFiles makes the API server's certificate and the key that signs
+// writeServerFiles writes the API server's certificate and the key that signs
 // the tokens of service accounts.
 func (c *ControlPlane) writeServerFiles() {
 	c.t.Helper()
@@ -109,7 +109,7 @@ func (c *ControlPlane) writeServerFiles() {
 	c.write(accountKeyFile, content)
 }
 
-// get returns no error if the answer is 200.
+// get returns an error unless the response to a GET request has status 200.
 func get(ctx context.Context, client *http.Client, url string) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// authority issues the certificates of one control plane. Its key is nowhere
-// but here.
+// authority issues the certificates of one control plane. Its key exists only
+// in memory.
 type authority struct {
 	certificate *x509.Certificate
 	key         *ecdsa.PrivateKey
@@ -44,7 +44,7 @@ func newAuthority() (*authority, error) {
 	return &authority{certificate, key}, nil
 }
 
-// client issues a certificate that says who a user is, to the API server.
+// client issues a certificate by which the API server authenticates a user.
 func (a *authority) client(user string, groups ...string) (pair, error) {
 	return a.issue(&x509.Certificate{
 		Subject:     pkix.Name{CommonName: user, Organization: groups},
@@ -67,6 +67,7 @@ func (a *authority) server(names []string, addrs []netip.Addr) (pair, error) {
 	return a.issue(template)
 }
 
+// issue completes and signs the certificate of a new key.
 func (a *authority) issue(template *x509.Certificate) (pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -80,7 +81,8 @@ func (a *authority) issue(template *x509.Certificate) (pair, error) {
 	return pair{certificatePEM(certificate), private}, err
 }
 
-// sign completes the template and signs it, valid for a day around now.
+// sign completes the template and signs it. The certificate is valid for 12
+// hours before and after now.
 func sign(template, parent *x509.Certificate, key, parentKey *ecdsa.PrivateKey) (*x509.Certificate, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 )
 
-// binaries is where `make controlplane` puts them, in the module's root.
+// binaries is the directory below the module's root into which `make controlplane` builds the programs.
 const binaries = ".bin"
 
-// binary returns the path of one of the programs.
+// binary returns the path of a program that `make controlplane` builds.
 func binary(name string) (string, error) {
 	root, err := moduleRoot()
 	if err != nil {
@@ -25,8 +25,8 @@ func binary(name string) (string, error) {
 	return path, nil
 }
 
-// moduleRoot returns the directory above this one that has the go.mod; tests
-// run in the directory of their package.
+// moduleRoot returns the closest directory that has a go.mod, the working
+// directory or one above it. Tests run in the directory of their package.
 func moduleRoot() (string, error) {
 	here, err := os.Getwd()
 	if err != nil {

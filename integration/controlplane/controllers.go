@@ -8,13 +8,13 @@ import (
 	"net/http"
 )
 
-// controllersHealth is where kube-controller-manager says that it runs.
+// controllersHealth is the URL of kube-controller-manager's health check.
 const controllersHealth = "https://127.0.0.1:10257/healthz"
 
-// StartControllerManager starts, in the control plane's namespace, the
-// controllers that make EndpointSlices, from Services with a selector and the
-// Pods it matches, and from Endpoints objects, and the one that makes the Pods of
-// DaemonSets, which nobody schedules or runs.
+// StartControllerManager starts, in the control plane's namespace, the two
+// controllers that create EndpointSlices, from Services with a selector and
+// from Endpoints objects, and the controller that creates the Pods of
+// DaemonSets. There is no scheduler and no kubelet for these Pods.
 func (c *ControlPlane) StartControllerManager() {
 	c.t.Helper()
 	manager := start(c.t, c.ns, c.dir, "kube-controller-manager",
@@ -26,7 +26,7 @@ func (c *ControlPlane) StartControllerManager() {
 	)
 	transport := &http.Transport{
 		DialContext:     c.dial,
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // it signs its own certificate
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, // its certificate is self-signed
 	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport}

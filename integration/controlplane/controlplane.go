@@ -14,44 +14,45 @@ import (
 	"nfproxy/sandbox"
 )
 
-// What cluster IPs are given from, and the first of each: the Service
-// default/kubernetes has the first one.
+// The CIDRs of cluster IPs. The first address of ServiceCIDR4 is the cluster IP
+// of Service default/kubernetes.
 const (
 	ServiceCIDR4 = "10.96.0.0/16"
 	ServiceCIDR6 = "fd00:10:96::/112"
 )
 
-// Port is where the API server listens.
+// Port is the TCP port of the API server.
 const Port = 6443
 
-// ControlPlane is an API server with its store, and with what was started of
-// the rest. Its methods fail the test if something goes wrong, and are called
-// from the test's own goroutine.
+// ControlPlane is an API server with etcd and, once they are started, the
+// controllers and CoreDNS. Its methods fail the test on errors and must be
+// called from the test's own goroutine.
 type ControlPlane struct {
 	t         testing.TB
 	ns        *sandbox.Namespace
-	dir       string // files of everything that runs
-	addrs     []netip.Addr
+	dir       string       // the files of all programs
+	addrs     []netip.Addr // the arguments of Start
 	authority *authority
 	admin     *rest.Config
 	apiserver *process
 }
 
-// Start runs etcd and kube-apiserver in ns, at most once in a namespace, and
-// returns when the API server is ready.
+// Start starts etcd and kube-apiserver in ns and returns when the API server is
+// ready. A namespace can hold one control plane.
 //
-// It listens on the loopback addresses and, if there are addrs, on every other
-// address of ns. Its certificate is good for addrs, which pods may use, and for
-// the addresses and names of the Service default/kubernetes; addrs[0] is that
-// Service's endpoint. Without addrs it has none.
+// The API server listens on the loopback addresses and, if there are addrs, on
+// every other address of ns. Its certificate is valid for addrs, which pods may
+// use, and for the addresses and names of Service default/kubernetes, whose
+// endpoint is addrs[0]. Without addrs the Service has no endpoint.
 //
-// Pods may be created without service accounts, whose controller does not run.
+// Pods need no service account, because the controller that creates them does
+// not run.
 //
-// It takes seconds, so that with go test -short the test is skipped.
+// Start takes seconds; with go test -short it skips the test.
 func Start(t testing.TB, ns *sandbox.Namespace, addrs ...netip.Addr) *ControlPlane {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("it needs a control plane")
+		t.Skip("the test needs a control plane, which takes seconds to start")
 	}
 	c := &ControlPlane{t: t, ns: ns, dir: t.TempDir(), addrs: addrs}
 	var err error
@@ -75,13 +76,14 @@ func (c *ControlPlane) write(name string, content []byte) string {
 	return path
 }
 
+// path returns the path of a file of the control plane.
 func (c *ControlPlane) path(name string) string { return filepath.Join(c.dir, name) }
 
-// URL returns the API server's address for those who reach it at addr.
+// URL returns the URL of the API server at an address.
 func URL(addr netip.Addr) string {
 	return fmt.Sprintf("https://%s", netip.AddrPortFrom(addr, Port))
 }
 
-// loopback is where the processes in the control plane's namespace, and the
-// test, find everything.
+// loopback returns the address at which the programs in the control plane's
+// namespace, and the test, reach each other.
 func loopback() netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, 1}) }

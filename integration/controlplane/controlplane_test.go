@@ -18,11 +18,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/controlplane"
-
 	"nfproxy/sandbox"
 )
 
-// cluster is a node with a pod, and a control plane on the node.
+// cluster is a control plane on a node that has one pod.
 type cluster struct {
 	*controlplane.ControlPlane
 	node *sandbox.Namespace
@@ -53,7 +52,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	begin := time.Now()
 	c := controlplane.Start(t, node, nodeAddrs...)
-	took(t, "etcd and kube-apiserver are ready", begin)
+	logDuration(t, "etcd and kube-apiserver are ready", begin)
 	return &cluster{c, node, pod, clientset(t, c.AdminConfig())}
 }
 
@@ -66,12 +65,14 @@ func clientset(t *testing.T, config *rest.Config) *kubernetes.Clientset {
 	return clients
 }
 
-func took(t *testing.T, what string, begin time.Time) {
+// logDuration logs how long something took since begin.
+func logDuration(t *testing.T, what string, begin time.Time) {
 	t.Helper()
 	t.Logf("%s after %v", what, time.Since(begin).Round(time.Millisecond))
 }
 
-// TestControlPlane is one story, because a start takes seconds.
+// TestControlPlane: the control plane has cluster IPs, permissions, EndpointSlices and DNS, and survives a restart of the API
+// server. It is one test, because a start takes seconds.
 func TestControlPlane(t *testing.T) {
 	c := newCluster(t)
 	web := c.createService(t, "web")
@@ -102,13 +103,14 @@ func (c *cluster) createService(t *testing.T, name string) *core.Service {
 	return service
 }
 
-// checkServiceAccount: a service account may do what its role says. The role is one that no controller has to complete.
+// checkServiceAccount: a service account has the permissions of its role. The role is not aggregated, because no controller runs
+// that would complete it.
 func (c *cluster) checkServiceAccount(t *testing.T) {
 	t.Helper()
 	account := clientset(t, c.ServiceAccountConfig("default", "reader"))
 	_, err := account.CoreV1().Services("default").List(t.Context(), meta.ListOptions{})
 	if !apierrors.IsForbidden(err) {
-		t.Errorf("a service account without a role lists Services: %v", err)
+		t.Errorf("a service account without a role lists Services: got error %v, want Forbidden", err)
 	}
 	_, err = c.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbac.ClusterRoleBinding{
 		ObjectMeta: meta.ObjectMeta{Name: "reader"},
@@ -124,34 +126,34 @@ func (c *cluster) checkServiceAccount(t *testing.T) {
 	})
 }
 
-// checkRestart: without the API server nobody answers; afterwards all is as it was.
+// checkRestart: a stopped API server does not answer; after its restart the objects are unchanged.
 func (c *cluster) checkRestart(t *testing.T, want *core.Service) {
 	t.Helper()
 	begin := time.Now()
 	c.StopAPIServer()
-	took(t, "kube-apiserver has stopped", begin)
+	logDuration(t, "kube-apiserver has stopped", begin)
 	if _, err := c.CoreV1().Services("default").Get(t.Context(), want.Name, meta.GetOptions{}); err == nil {
-		t.Error("the API server answers after its stop")
+		t.Error("the API server answers although it is stopped")
 	}
 	begin = time.Now()
 	c.StartAPIServer()
-	took(t, "kube-apiserver is ready again", begin)
+	logDuration(t, "kube-apiserver is ready again", begin)
 	got, err := c.CoreV1().Services("default").Get(t.Context(), want.Name, meta.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got.UID != want.UID || !slices.Equal(got.Spec.ClusterIPs, want.Spec.ClusterIPs) {
-		t.Errorf("after a restart Service %s is %s with %v, before %s with %v",
+		t.Errorf("after a restart Service %s has UID %s and cluster IPs %v, want %s and %v",
 			want.Name, got.UID, got.Spec.ClusterIPs, want.UID, want.Spec.ClusterIPs)
 	}
 }
 
-// checkEndpointSlices: a Pod that a Service selects becomes an endpoint, in both families.
+// checkEndpointSlices: a Pod that a Service selects becomes an endpoint in both families.
 func (c *cluster) checkEndpointSlices(t *testing.T) {
 	t.Helper()
 	begin := time.Now()
 	c.StartControllerManager()
-	took(t, "kube-controller-manager is ready", begin)
+	logDuration(t, "kube-controller-manager is ready", begin)
 	_, err := c.CoreV1().Nodes().Create(t.Context(), &core.Node{ObjectMeta: meta.ObjectMeta{Name: "node-a"}}, meta.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -174,7 +176,7 @@ func (c *cluster) checkEndpointSlices(t *testing.T) {
 	})
 }
 
-// createPod creates a Pod app=NAME on node-a and says what its kubelet would: it is ready, at these addresses.
+// createPod creates a Pod app=NAME on node-a and reports it ready at these addresses, as a kubelet does.
 func (c *cluster) createPod(t *testing.T, name string, addrs ...netip.Addr) {
 	t.Helper()
 	pods := c.CoreV1().Pods("default")
@@ -198,12 +200,12 @@ func (c *cluster) createPod(t *testing.T, name string, addrs ...netip.Addr) {
 	}
 }
 
-// checkDNS: CoreDNS, in the pod, answers the node and itself, in both families, over UDP and TCP.
+// checkDNS: CoreDNS in the pod answers the node and the pod itself, in both families, over UDP and TCP.
 func (c *cluster) checkDNS(t *testing.T, service *core.Service) {
 	t.Helper()
 	begin := time.Now()
 	c.StartCoreDNS(c.pod.Namespace, podAddrs...)
-	took(t, "CoreDNS answers", begin)
+	logDuration(t, "CoreDNS answers", begin)
 	for _, from := range []*sandbox.Namespace{c.node, c.pod.Namespace} {
 		for _, server := range podAddrs {
 			for _, network := range []string{"udp", "tcp"} {
@@ -211,28 +213,28 @@ func (c *cluster) checkDNS(t *testing.T, service *core.Service) {
 				got, err := resolver.LookupHost(t.Context(), "web.default.svc.cluster.local.")
 				slices.Sort(got)
 				if want := slices.Sorted(slices.Values(service.Spec.ClusterIPs)); err != nil || !slices.Equal(got, want) {
-					t.Errorf("%s at %s says %v, %v, want %v", network, server, got, err, want)
+					t.Errorf("DNS over %s at %s returned %v, %v, want %v", network, server, got, err, want)
 				}
 			}
 		}
 	}
 }
 
-// eventually asks until the answer is yes.
-func eventually(t *testing.T, what string, ask func(context.Context) (bool, error)) {
+// eventually calls a function until it returns true, and fails the test if it does not within 30 seconds.
+func eventually(t *testing.T, what string, holds func(context.Context) (bool, error)) {
 	t.Helper()
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	for {
-		yes, err := ask(ctx)
-		if yes {
-			took(t, what, begin)
+		ok, err := holds(ctx)
+		if ok {
+			logDuration(t, what, begin)
 			return
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("not within %v: %s: %v", time.Since(begin), what, err)
+			t.Fatalf("timed out after %v waiting until %s: %v", time.Since(begin), what, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

@@ -12,13 +12,13 @@ import (
 	"nfproxy/sandbox"
 )
 
-// dnsPort is where DNS servers listen.
+// dnsPort is the port of DNS servers.
 const dnsPort = 53
 
-// StartCoreDNS starts a DNS server for cluster.local in ns, at its addresses
-// addrs, UDP and TCP, and returns when it answers at each of them. If ns is not
-// the control plane's namespace, CoreDNS reaches the API server at the first
-// address given to Start.
+// StartCoreDNS starts a DNS server for cluster.local in ns, over UDP and TCP at
+// the addresses addrs of ns, and returns when it answers at each of them. If ns
+// is not the control plane's namespace, CoreDNS reaches the API server at the
+// first address given to Start.
 func (c *ControlPlane) StartCoreDNS(ns *sandbox.Namespace, addrs ...netip.Addr) {
 	c.t.Helper()
 	config := c.AdminConfig()
@@ -39,7 +39,7 @@ func (c *ControlPlane) StartCoreDNS(ns *sandbox.Namespace, addrs ...netip.Addr) 
 	}
 }
 
-// corefile is CoreDNS's configuration. Nothing is cached: a test sees what is.
+// corefile returns CoreDNS's configuration. It disables caches, so that a test sees the current state.
 func corefile(kubeconfig string, addrs []netip.Addr) []byte {
 	var bind []string
 	for _, addr := range addrs {
@@ -57,8 +57,8 @@ func corefile(kubeconfig string, addrs []netip.Addr) []byte {
 `, dnsPort, strings.Join(bind, " "), kubeconfig)
 }
 
-// Resolver returns a resolver that asks server and no other, over network, udp
-// or tcp, from a namespace. The names must be absolute, with a dot at the end.
+// Resolver returns a resolver that queries only server, from a namespace, over
+// network "udp" or "tcp". Names must be absolute, with a dot at the end.
 func Resolver(from *sandbox.Namespace, network string, server netip.AddrPort) *net.Resolver {
 	return &net.Resolver{
 		PreferGo: true,

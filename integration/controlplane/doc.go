@@ -5,12 +5,12 @@
 // asks for them, kube-controller-manager with its EndpointSlice controllers and
 // CoreDNS.
 //
-// The programs are those that `make controlplane` builds. A test without them
-// fails. They listen in the namespaces they are given and nowhere else, keep
-// their files in the test's temporary directory and end with the test, or with
-// the process if that dies. What they logged is printed if the test fails.
+// `make controlplane` builds the programs; a test fails if one is missing. They
+// listen only in the namespaces that the test gives them, keep their files in
+// the test's temporary directory and end with the test or with its process. If
+// the test fails, the ends of their logs are printed.
 //
-// There are no kubelets: a Node or Pod is what the test writes to the API.
-// Only tests import this package, and their TestMain runs them under
+// There is no kubelet: the test creates Nodes and Pods and sets their status.
+// Only tests may import this package; their TestMain must run them under
 // sandbox.Main.
 package controlplane

@@ -7,8 +7,8 @@ const (
 	etcdPeers   = "http://127.0.0.1:2380"
 )
 
-// startEtcd starts the store: a cluster of one that need not survive a power
-// cut. Nobody waits for it but the API server.
+// startEtcd starts an etcd cluster of one member, without durability. Only the
+// API server waits until it is ready.
 func (c *ControlPlane) startEtcd() {
 	c.t.Helper()
 	start(c.t, c.ns, c.dir, "etcd",
@@ -20,7 +20,7 @@ func (c *ControlPlane) startEtcd() {
 		"--initial-advertise-peer-urls="+etcdPeers,
 		"--initial-cluster=etcd="+etcdPeers,
 		"--unsafe-no-fsync",
-		"--heartbeat-interval=50", // with nobody to wait for, it is elected sooner
+		"--heartbeat-interval=50", // a single member needs no longer timeouts, and shorter ones elect it sooner
 		"--election-timeout=500",
 		"--log-level=warn",
 	)

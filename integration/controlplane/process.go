@@ -19,27 +19,27 @@ import (
 const (
 	// patience is how long a program may take until it is ready.
 	patience = 90 * time.Second
-	// grace is how long it may take to end after SIGTERM.
+	// grace is how long a program may take to end after SIGTERM.
 	grace = 10 * time.Second
-	// interval lies between two questions whether it is ready.
+	// interval is the time between two readiness checks.
 	interval = 50 * time.Millisecond
-	// logTail is how much of a log a failed test prints, in bytes.
+	// logTail is the number of bytes at the end of a log that a failed test prints.
 	logTail = 8 << 10
 )
 
-// process is one of the programs, running in a network namespace.
+// process is a program that runs in a network namespace.
 type process struct {
 	name string
 	cmd  *exec.Cmd
 	log  string // path
 
-	exited  chan struct{} // closed when it has ended
-	err     error         // how it ended, after that
-	stopped bool          // or found to have ended
+	exited  chan struct{} // closed when the program has ended
+	err     error         // of Cmd.Wait; valid once exited is closed
+	stopped bool          // stop was called, or the early end was reported
 }
 
-// start runs a program in ns, with files and its log in dir, until stop or the
-// end of the test.
+// start runs a program in ns until stop or the end of the test. Its working
+// directory is dir, which also holds its log.
 func start(t testing.TB, ns *sandbox.Namespace, dir, name string, args ...string) *process {
 	t.Helper()
 	path, err := binary(name)
@@ -53,7 +53,7 @@ func start(t testing.TB, ns *sandbox.Namespace, dir, name string, args ...string
 	defer log.Close()
 	cmd := exec.Command(path, args...)
 	cmd.Dir = dir
-	cmd.Env = []string{"HOME=" + dir} // no proxies, no kubeconfig of somebody's
+	cmd.Env = []string{"HOME=" + dir} // without the user's proxies and kubeconfig
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p := &process{name: name, cmd: cmd, log: log.Name(), exited: make(chan struct{})}
@@ -63,15 +63,15 @@ func start(t testing.TB, ns *sandbox.Namespace, dir, name string, args ...string
 	t.Cleanup(func() {
 		p.stop(t)
 		if t.Failed() {
-			t.Logf("the log of %s ends with:\n%s", name, p.tail())
+			t.Logf("end of the log of %s:\n%s", name, p.tail())
 		}
 	})
 	return p
 }
 
-// run starts the program. A child is born in its parent thread's namespace,
-// and its parent death signal is sent when that thread ends: the thread stays
-// in ns for as long as the program runs.
+// run starts the program. A child inherits the namespace of the thread that
+// starts it, and its parent death signal is sent when that thread ends. The
+// thread therefore stays in ns for as long as the program runs.
 func (p *process) run(ns *sandbox.Namespace) error {
 	started := make(chan struct{})
 	go func() {
@@ -91,14 +91,14 @@ func (p *process) run(ns *sandbox.Namespace) error {
 	}
 	select {
 	case <-started:
-		return nil // it has run, and await says how it ended
+		return nil // the program has ended already, which await reports
 	default:
 		return p.err
 	}
 }
 
-// stop ends the program, and fails the test if it had ended by itself. Stopping
-// twice is no error.
+// stop ends the program, and fails the test if the program had ended before.
+// Stopping it twice is not an error.
 func (p *process) stop(t testing.TB) {
 	t.Helper()
 	if p.stopped {
@@ -107,22 +107,22 @@ func (p *process) stop(t testing.TB) {
 	p.stopped = true
 	select {
 	case <-p.exited:
-		t.Errorf("%s has ended: %v", p.name, p.err)
+		t.Errorf("%s has ended early: %v", p.name, p.err)
 		return
 	default:
 	}
-	p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended since
+	p.cmd.Process.Signal(syscall.SIGTERM) // fails if the program has ended since
 	select {
 	case <-p.exited:
 	case <-time.After(grace):
-		t.Logf("%s does not end within %v of SIGTERM: killed", p.name, grace)
+		t.Logf("%s did not end within %v of SIGTERM and is killed", p.name, grace)
 		p.cmd.Process.Kill()
 		<-p.exited
 	}
 }
 
-// await asks ready until it returns no error. The test fails if the program
-// ends meanwhile, or takes too long.
+// await calls ready until it returns no error. The test fails if the program
+// ends meanwhile or does not become ready in time.
 func (p *process) await(t testing.TB, ready func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -135,7 +135,7 @@ func (p *process) await(t testing.TB, ready func(context.Context) error) {
 		select {
 		case <-p.exited:
 			p.stopped = true
-			t.Fatalf("%s has ended before it was ready: %v", p.name, p.err)
+			t.Fatalf("%s ended before it was ready: %v", p.name, p.err)
 		case <-ctx.Done():
 			t.Fatalf("%s is not ready after %v: %v", p.name, patience, err)
 		case <-time.After(interval):
@@ -143,7 +143,7 @@ func (p *process) await(t testing.TB, ready func(context.Context) error) {
 	}
 }
 
-// try asks once. An answer that takes seconds is as good as none.
+// try calls ready once and gives it five seconds.
 func (p *process) try(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -16,8 +16,9 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-// TestChartApplies: an API server with the CRDs of the Prometheus operator takes what the chart makes, without a field that
-// it does not know, and the DaemonSet's Pods; and nfproxy can read its part.
+// TestChartApplies: an API server with the CRDs of the Prometheus operator accepts the objects that the chart renders for
+// several values, without unknown fields, and the DaemonSet's Pods; and nfproxy can read its configuration. Helm installs,
+// upgrades and uninstalls the chart (checkInstall).
 func TestChartApplies(t *testing.T) {
 	c := newDeployment(t)
 	c.applyCRDs()
@@ -25,18 +26,18 @@ func TestChartApplies(t *testing.T) {
 	if _, err := c.CoreV1().Namespaces().Create(t.Context(), monitoring, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	var every []string // value but those that leave something out
-	for _, v := range changes {
+	var every []string // all values that add or change something, none that leaves an object out
+	for _, v := range valueChanges {
 		if v.shows != "" && v.path != "existingConfigMap" {
 			every = append(every, v.path+"="+v.value)
 		}
 	}
 	for name, objects := range map[string][]*unstructured.Unstructured{
-		"default":        rendered(t, manifestValues),
-		"monitored":      rendered(t, monitored),
-		"kubeadm's":      rendered(t, "existingConfigMap: kube-proxy\npodLabels: {k8s-app: kube-proxy}"),
-		"others' rights": rendered(t, manifestValues, "serviceAccount.create=false", "rbac.create=false"),
-		"every":          rendered(t, monitored, every...),
+		"default":              rendered(t, manifestValues),
+		"monitored":            rendered(t, monitored),
+		"kubeadm's ConfigMap":  rendered(t, "existingConfigMap: kube-proxy\npodLabels: {k8s-app: kube-proxy}"),
+		"existing permissions": rendered(t, manifestValues, "serviceAccount.create=false", "rbac.create=false"),
+		"every value":          rendered(t, monitored, every...),
 		"a bridge": rendered(t, manifestValues, `detectLocalMode="BridgeInterface"`,
 			`config.detectLocal={"bridgeInterface":"cni0"}`),
 	} {
@@ -44,13 +45,13 @@ func TestChartApplies(t *testing.T) {
 			if err := c.Apply(o, metav1.DryRunAll); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
-			c.reads(name, o)
+			c.checkReadable(name, o)
 		}
 	}
-	c.installs()
+	c.checkInstall()
 }
 
-// applyCRDs gives the API server the kinds of the Prometheus operator that the chart makes, and waits until it takes them.
+// applyCRDs applies the CRDs of the Prometheus operator that the chart uses and waits until the API server serves them.
 func (c *deployment) applyCRDs() {
 	c.T.Helper()
 	for _, name := range []string{"podmonitors", "prometheusrules"} {
@@ -62,7 +63,7 @@ func (c *deployment) applyCRDs() {
 	}
 	for _, o := range rendered(c.T, monitored) {
 		if o.GroupVersionKind().Group == "monitoring.coreos.com" {
-			cluster.EventuallyTrue(c.T, "the API server takes a "+o.GetKind(), func() (bool, string) {
+			cluster.EventuallyTrue(c.T, "the API server accepts a "+o.GetKind(), func() (bool, string) {
 				err := c.Apply(o, metav1.DryRunAll)
 				return err == nil, fmt.Sprint(err)
 			})
@@ -70,9 +71,9 @@ func (c *deployment) applyCRDs() {
 	}
 }
 
-// reads fails the test unless Pods can be made of an object that is a DaemonSet, and nfproxy can read one that has its
-// configuration.
-func (c *deployment) reads(what string, o *unstructured.Unstructured) {
+// checkReadable fails the test unless the API server accepts the Pods of the chart's DaemonSet and nfproxy can read the chart's
+// ConfigMap. It ignores other objects.
+func (c *deployment) checkReadable(what string, o *unstructured.Unstructured) {
 	c.T.Helper()
 	switch o.GetKind() + " " + o.GetName() {
 	case "DaemonSet nfproxy":

@@ -8,9 +8,9 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-// installs fails the test unless helm makes a release of what kubectl apply made of the manifest, new Pods for another
-// address of the API server and none for another configuration, and in the end leaves nothing.
-func (c *deployment) installs() {
+// checkInstall fails the test unless helm takes over the objects that kubectl apply created from the manifest, replaces the
+// Pods when the address of the API server changes but not when another setting does, and removes everything in the end.
+func (c *deployment) checkInstall() {
 	c.T.Helper()
 	for _, o := range cluster.ReadManifest(c.T, manifest) {
 		if err := c.Apply(o); err != nil {
@@ -29,20 +29,20 @@ func (c *deployment) installs() {
 	pods, configuration := c.installed()
 	release("upgrade", "nfproxy", chart, "--set", server, "--set", "config.logging.format=json")
 	if p, conf := c.installed(); p != pods || conf == configuration {
-		c.T.Errorf("another configuration: the DaemonSet has generation %d after %d, and\n%s", p, pods, conf)
+		c.T.Errorf("upgrade to another configuration: generation of the DaemonSet %d, want %d; configuration\n%s", p, pods, conf)
 	}
 	release("upgrade", "nfproxy", chart, "--set", other)
 	if p, _ := c.installed(); p != pods+1 {
-		c.T.Errorf("another API server: the DaemonSet has generation %d after %d", p, pods)
+		c.T.Errorf("upgrade to another API server: generation of the DaemonSet %d, want %d", p, pods+1)
 	}
 	release("uninstall", "nfproxy")
 	left, err := c.AppsV1().DaemonSets("").List(c.T.Context(), metav1.ListOptions{})
 	if err != nil || len(left.Items) > 0 {
-		c.T.Errorf("%d DaemonSets are left: %v", len(left.Items), err)
+		c.T.Errorf("helm uninstall leaves %d DaemonSets (%v)", len(left.Items), err)
 	}
 }
 
-// installed returns how often the DaemonSet was changed, and the configuration.
+// installed returns the generation of the DaemonSet, which counts changes of its spec, and the configuration.
 func (c *deployment) installed() (generation int64, configuration string) {
 	c.T.Helper()
 	set, err := c.AppsV1().DaemonSets("kube-system").Get(c.T.Context(), "nfproxy", metav1.GetOptions{})

@@ -17,16 +17,16 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 )
 
-// TestChartSchema: the definitions in the chart's schema are the types of Kubernetes, so that no field of them is misspelt;
-// -update rewrites them.
+// TestChartSchema: the definitions in the chart's schema follow the Go types of Kubernetes, so that a misspelt field is
+// rejected. -update rewrites them.
 func TestChartSchema(t *testing.T) {
 	const file = chart + "/values.schema.json"
-	is, err := os.ReadFile(file)
+	have, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var schema map[string]any
-	if err := json.Unmarshal(is, &schema); err != nil {
+	if err := json.Unmarshal(have, &schema); err != nil {
 		t.Fatal(err)
 	}
 	d := definitions{}
@@ -35,37 +35,38 @@ func TestChartSchema(t *testing.T) {
 		reflect.TypeFor[appsv1.DaemonSetUpdateStrategy](), reflect.TypeFor[v1alpha1.KubeProxyConfiguration]()} {
 		d.schema(typ)
 	}
-	// What has a value of its own, or is not for anybody to change.
+	// Settings that the chart has values of its own for, or that must not change.
 	config := d["KubeProxyConfiguration"].(map[string]any)["properties"].(map[string]any)
 	for _, name := range []string{"apiVersion", "kind", "mode", "clusterCIDR", "detectLocalMode", "healthzBindAddress",
 		"metricsBindAddress", "clientConnection", "hostnameOverride"} {
 		if config[name] == nil {
-			t.Errorf("KubeProxyConfiguration has no %s any more", name)
+			t.Errorf("KubeProxyConfiguration no longer has a field %s", name)
 		}
 		delete(config, name)
 	}
 	delete(d, "ClientConnectionConfiguration")
 	schema["definitions"] = d
-	var should bytes.Buffer
-	e := json.NewEncoder(&should)
+	var want bytes.Buffer
+	e := json.NewEncoder(&want)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
 	if err := e.Encode(schema); err != nil {
 		t.Fatal(err)
 	}
 	if *update {
-		if err := os.WriteFile(file, should.Bytes(), 0o644); err != nil {
+		if err := os.WriteFile(file, want.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	} else if diff := cmp.Diff(string(is), should.String()); diff != "" {
-		t.Errorf("%s is not what the types say, go test -run TestChartSchema -update . rewrites it (-is +should be):\n%s", file, diff)
+	} else if diff := cmp.Diff(want.String(), string(have)); diff != "" {
+		t.Errorf("%s differs from the Go types; go test ./integration/deploy -run TestChartSchema -update rewrites it (-want +have):\n%s",
+			file, diff)
 	}
 }
 
-// definitions are JSON schemas by the names of types.
+// definitions are JSON schemas by the name of the Go type.
 type definitions map[string]any
 
-// schema returns what the JSON of a type looks like. Structs are defined, and have no fields but their own.
+// schema returns the JSON schema of a type. It adds structs to the definitions; they allow no other fields.
 func (d definitions) schema(typ reflect.Type) map[string]any {
 	switch typ {
 	case reflect.TypeFor[metav1.Duration]():
@@ -87,11 +88,11 @@ func (d definitions) schema(typ reflect.Type) map[string]any {
 	case reflect.Map:
 		return map[string]any{"type": "object", "additionalProperties": d.schema(typ.Elem())}
 	case reflect.Struct:
-	default: // the numbers
+	default: // numbers
 		return map[string]any{"type": "integer"}
 	}
 	if reflect.PointerTo(typ).Implements(reflect.TypeFor[json.Unmarshaler]()) {
-		return map[string]any{} // what only its own reader knows
+		return map[string]any{} // the type has an encoding of its own
 	}
 	if d[typ.Name()] == nil {
 		properties := map[string]any{}
@@ -101,7 +102,7 @@ func (d definitions) schema(typ reflect.Type) map[string]any {
 	return map[string]any{"$ref": "#/definitions/" + typ.Name()}
 }
 
-// fields adds a struct's.
+// fields adds the fields of a struct to properties.
 func (d definitions) fields(typ reflect.Type, properties map[string]any) {
 	for f := range typ.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")

@@ -21,28 +21,28 @@ import (
 
 const chart = "deploy/helm/nfproxy"
 
-// manifestValues are the chart's values that say what the manifest does.
+// manifestValues are the values with which the chart renders the manifest.
 const manifestValues = "apiServer: https://kube-apiserver:6443"
 
-// helm runs it, with nothing of the user's, and returns what it prints. The error has what it complains of.
+// helm runs helm without the user's configuration and returns its standard output. An error contains what helm prints.
 func helm(t testing.TB, args ...string) ([]byte, error) {
 	t.Helper()
 	home := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), ".bin/helm", args...)
 	cmd.Env = []string{"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	err := cmd.Run()
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Fatalf("helm is not built: run `make helm` (%v)", err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("helm %s: %w: %s%s", strings.Join(args, " "), err, &out, &complaints)
+		return nil, fmt.Errorf("helm %s: %w: %s%s", strings.Join(args, " "), err, &out, &stderr)
 	}
 	return out.Bytes(), nil
 }
 
-// chartText returns what the chart, a directory or a package, makes of values: YAML, and what --set-json takes.
+// chartText renders a chart, a directory or a package, with values in YAML and more in the syntax of --set-json.
 func chartText(t testing.TB, chart, values string, set ...string) ([]byte, error) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
@@ -56,7 +56,7 @@ func chartText(t testing.TB, chart, values string, set ...string) ([]byte, error
 	return helm(t, args...)
 }
 
-// rendered returns the objects in that.
+// rendered returns the objects that the chart renders.
 func rendered(t testing.TB, values string, set ...string) []*unstructured.Unstructured {
 	t.Helper()
 	text, err := chartText(t, chart, values, set...)
@@ -66,8 +66,8 @@ func rendered(t testing.TB, values string, set ...string) []*unstructured.Unstru
 	return cluster.DecodeManifest(t, chart, text)
 }
 
-// TestChartLints: helm finds nothing to warn of, and makes a package that renders the same: with the alerts and the
-// dashboard, which are links here.
+// TestChartLints: helm lint reports no warning, and the package of the chart renders the same objects as the directory,
+// including the alerts and the dashboard, which are symbolic links in the directory.
 func TestChartLints(t *testing.T) {
 	if out, err := helm(t, "lint", "--strict", chart, "--set", "apiServer=https://kube-apiserver:6443"); err != nil {
 		t.Error(err)
@@ -87,18 +87,18 @@ func TestChartLints(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		is, err := chartText(t, packages[0], values)
+		have, err := chartText(t, packages[0], values)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := cmp.Diff(string(want), string(is)); diff != "" {
-			t.Errorf("the package renders something else (-directory +package):\n%s", diff)
+		if diff := cmp.Diff(string(want), string(have)); diff != "" {
+			t.Errorf("the package renders other objects than the directory (-directory +package):\n%s", diff)
 		}
 	}
 }
 
-// TestChartIsTheManifest: the chart makes the objects of deploy/nfproxy.yaml, and the rights in deploy/rbac.yaml, but for
-// the labels that helm wants and the annotation that an API server's address makes new Pods by.
+// TestChartIsTheManifest: the chart renders the objects of deploy/nfproxy.yaml and the permissions of deploy/rbac.yaml, apart
+// from the labels that helm requires and the annotation that replaces the Pods when the address of the API server changes.
 func TestChartIsTheManifest(t *testing.T) {
 	have := make(map[string]map[string]any)
 	for _, o := range rendered(t, manifestValues) {
@@ -113,12 +113,12 @@ func TestChartIsTheManifest(t *testing.T) {
 			maps.DeleteFunc(have, func(object string, _ map[string]any) bool { return want[object] == nil })
 		}
 		if diff := cmp.Diff(want, have); diff != "" {
-			t.Errorf("the chart has something else than %s (-manifest +chart):\n%s", file, diff)
+			t.Errorf("the chart differs from %s (-manifest +chart):\n%s", file, diff)
 		}
 	}
 }
 
-// withoutHelm takes what helm wants from an object, which has to have it.
+// withoutHelm removes the labels and the annotation of TestChartIsTheManifest, which the object must have.
 func withoutHelm(t *testing.T, o *unstructured.Unstructured) *unstructured.Unstructured {
 	t.Helper()
 	labels := o.GetLabels()
@@ -134,14 +134,14 @@ func withoutHelm(t *testing.T, o *unstructured.Unstructured) *unstructured.Unstr
 		at := []string{"spec", "template", "metadata", "annotations"}
 		annotations, _, err := unstructured.NestedStringMap(o.Object, at...)
 		if err != nil || !maps.Equal(annotations, map[string]string{"nfproxy/api-server": "https://kube-apiserver:6443"}) {
-			t.Errorf("the Pods have the annotations %v (%v)", annotations, err)
+			t.Errorf("the annotations of the Pods are %v (%v)", annotations, err)
 		}
 		unstructured.RemoveNestedField(o.Object, at...)
 	}
 	return o
 }
 
-// fieldsIn returns the fields of an object. Of a ConfigMap's YAML it is what that says.
+// fieldsIn returns the fields of an object. The YAML files in a ConfigMap are decoded.
 func fieldsIn(t *testing.T, o *unstructured.Unstructured) map[string]any {
 	t.Helper()
 	if o.GetKind() == "ConfigMap" {

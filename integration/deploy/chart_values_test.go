@@ -11,11 +11,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// chartValue is a value that values.yaml has, with its default as JSON and its comment.
+// chartValue is a value of values.yaml: its path, its default as JSON and its comment.
 type chartValue struct{ path, value, meaning string }
 
-// documentedValues are the values that have a comment, in the order of values.yaml. A map without one is a group, whose
-// values have to have one.
+// documentedValues returns the values that have a comment, in the order of values.yaml. A map without a comment is a group,
+// whose values must have comments.
 func documentedValues(t testing.TB) []chartValue {
 	t.Helper()
 	text, err := os.ReadFile(chart + "/values.yaml")
@@ -46,7 +46,7 @@ func documentedValues(t testing.TB) []chartValue {
 	return all
 }
 
-// meaning is what a comment says, on one line.
+// meaning returns the text of a comment on one line.
 func meaning(comment string) string {
 	var lines []string
 	for line := range strings.Lines(comment) {
@@ -55,15 +55,16 @@ func meaning(comment string) string {
 	return strings.Join(lines, " ")
 }
 
-// monitored are values with which every group of values has something to say.
+// monitored are values that enable every optional object of the chart.
 const monitored = manifestValues + `
 podMonitor: {enabled: true}
 prometheusRule: {enabled: true}
 grafanaDashboard: {enabled: true}
 `
 
-// changes are other values for each that there is, in words of --set-json, and what is then rendered and was not before.
-var changes = []struct{ path, value, shows string }{
+// valueChanges has another setting for each value, in the syntax of --set-json, and a text that the chart then renders and
+// does not render by default.
+var valueChanges = []struct{ path, value, shows string }{
 	{"image.repository", `"registry.example/network/nfproxy"`, "image: registry.example/network/nfproxy:v"},
 	{"image.tag", `"v9.9.9"`, "image: nfproxy:v9.9.9\n"},
 	{"image.digest", `"sha256:` + strings.Repeat("0a", 32) + `"`, "@sha256:0a0a"},
@@ -108,7 +109,7 @@ var changes = []struct{ path, value, shows string }{
 	{"grafanaDashboard.annotations", `{"grafana_folder":"Network"}`, "grafana_folder: Network"},
 }
 
-// TestChartValues: every value changes what is rendered, and what is no value or makes no sense is refused, with its name.
+// TestChartValues: every value changes what the chart renders; unknown, mistyped and contradictory values are rejected by name.
 func TestChartValues(t *testing.T) {
 	t.Run("changes", func(t *testing.T) {
 		var want, have []string
@@ -119,7 +120,7 @@ func TestChartValues(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range changes {
+		for _, c := range valueChanges {
 			have = append(have, c.path)
 			after, err := chartText(t, chart, monitored, c.path+"="+c.value)
 			switch {
@@ -128,14 +129,14 @@ func TestChartValues(t *testing.T) {
 			case string(before) == string(after):
 				t.Errorf("%s=%s changes nothing", c.path, c.value)
 			case c.shows != "" && (strings.Contains(string(before), c.shows) || !strings.Contains(string(after), c.shows)):
-				t.Errorf("%s=%s: %q before, or not afterwards:\n%s", c.path, c.value, c.shows, after)
+				t.Errorf("%s=%s: %q must appear with this setting only:\n%s", c.path, c.value, c.shows, after)
 			}
 		}
 		if diff := cmp.Diff(want, have); diff != "" {
-			t.Errorf("the test changes other values than there are (-values.yaml +test):\n%s", diff)
+			t.Errorf("valueChanges does not list the values of values.yaml (-values.yaml +valueChanges):\n%s", diff)
 		}
 	})
-	t.Run("wrong types", func(t *testing.T) { // a number is none of them
+	t.Run("wrong types", func(t *testing.T) { // no value is a number
 		var set []string
 		for _, v := range documentedValues(t) {
 			set = append(set, v.path+"=1")
@@ -143,7 +144,7 @@ func TestChartValues(t *testing.T) {
 		_, err := chartText(t, chart, manifestValues, set...)
 		for _, v := range documentedValues(t) {
 			if at := "at '/" + strings.ReplaceAll(v.path, ".", "/") + "': got number, want "; !strings.Contains(fmt.Sprint(err), at) {
-				t.Errorf("%s=1 is not refused: %v", v.path, err)
+				t.Errorf("%s=1 is not rejected: %v", v.path, err)
 			}
 		}
 	})
@@ -159,16 +160,16 @@ func TestChartValues(t *testing.T) {
 			_, err := chartText(t, chart, manifestValues, path+"={}")
 			want := fmt.Sprintf("at '%s': additional properties '%s' not allowed", group, name)
 			if !strings.Contains(fmt.Sprint(err), want) {
-				t.Errorf("%s: not %q: %v", path, want, err)
+				t.Errorf("%s: got error %v, want %q", path, err, want)
 			}
 		}
 	})
-	t.Run("senseless", testChartSenseless)
+	t.Run("contradictory", testContradictoryValues)
 }
 
-// testChartSenseless: what is refused is said in a way that helps.
-func testChartSenseless(t *testing.T) {
-	for _, c := range []struct{ values, says string }{
+// testContradictoryValues: the error for values that cannot work says what to set instead.
+func testContradictoryValues(t *testing.T) {
+	for _, c := range []struct{ values, want string }{
 		{"", "Set apiServer to the API server's address as a node reaches it without nfproxy, such as https://10.0.0.10:6443: " +
 			"the cluster IP that a Pod is told works only once nfproxy has programmed it."},
 		{"existingConfigMap: kube-proxy\napiServer: https://a:6443", "apiServer would be ignored: existingConfigMap is set"},
@@ -195,20 +196,20 @@ func testChartSenseless(t *testing.T) {
 		{manifestValues + "\nresources: {requests: {cpu: 20 m}}", "at '/resources/requests/cpu': '20 m' does not match pattern"},
 		{manifestValues + "\nconfig: {conntrack: {tcpCloseWaitTimeout: 1 hour}}", "at '/config/conntrack/tcpCloseWaitTimeout'"},
 	} {
-		if _, err := chartText(t, chart, c.values); !strings.Contains(fmt.Sprint(err), c.says) {
-			t.Errorf("%s: not %q: %v", c.values, c.says, err)
+		if _, err := chartText(t, chart, c.values); !strings.Contains(fmt.Sprint(err), c.want) {
+			t.Errorf("%s: got error %v, want %q", c.values, err, c.want)
 		}
 	}
 }
 
-// TestChartREADME: the chart's README has the values as values.yaml says them; -update rewrites it.
+// TestChartREADME: the table of values in the chart's README agrees with values.yaml. -update rewrites it.
 func TestChartREADME(t *testing.T) {
 	const file, begin = chart + "/README.md", "| value | default | meaning |\n|---|---|---|\n"
-	is, err := os.ReadFile(file)
+	have, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, _, ok := strings.Cut(string(is), begin)
+	text, _, ok := strings.Cut(string(have), begin)
 	if !ok {
 		t.Fatalf("%s has no table of values", file)
 	}
@@ -221,13 +222,13 @@ func TestChartREADME(t *testing.T) {
 		if err := os.WriteFile(file, []byte(b.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
-	} else if diff := cmp.Diff(string(is), b.String()); diff != "" {
-		t.Errorf("%s is not what values.yaml says, go test -run TestChartREADME -update . rewrites it (-is +should be):\n%s",
+	} else if diff := cmp.Diff(b.String(), string(have)); diff != "" {
+		t.Errorf("%s differs from values.yaml; go test ./integration/deploy -run TestChartREADME -update rewrites it (-want +have):\n%s",
 			file, diff)
 	}
 }
 
-// asJSON is a node as --set-json takes it.
+// asJSON returns a YAML node in the syntax of --set-json.
 func asJSON(t testing.TB, node *yaml.Node) string {
 	t.Helper()
 	var value any

@@ -18,27 +18,29 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-// container is what a container runtime, or systemd, leaves of the machine to a process: a root, a few mounts, a user,
-// capabilities, system calls. Its network is the tests'. Command confine makes it, as a runtime would, and becomes the
-// process.
+// container describes the environment that a container runtime, or systemd, gives a process: a root file system, a few mounts,
+// a user, capabilities and allowed system calls. Its network namespace is that of the tests. The command confine sets the
+// environment up, as a runtime does, and then executes the process.
 type container struct {
-	Root         string            // its files; proc and sys are added, read-only as usual
-	Mounts       map[string]string // paths inside, each with what is seen there, read-only
+	Root         string            // host directory of the root; /proc is added, /sys and /proc/sys read-only
+	Mounts       map[string]string // host directories mounted read-only, by the path inside
 	ReadOnlyRoot bool
 	UID          int
 	Capabilities []int // the bounding set
-	Ambient      bool  // a user that is not root has the capabilities as well
-	Kept         bool  // it has them until exec takes them, to which a file's are then not new: containerd's way, not docker's
-	NoNewPrivs   bool
-	Seccomp      bool // no system calls but those of systemCalls
-	OOMScoreAdj  int  // if root on this machine makes it, who alone may lower it
-	Args, Env    []string
+	Ambient      bool  // a user other than root has the capabilities as well
+	// KeepCapabilities keeps the capabilities of a user other than root until execve, so that those of a file are no escalation
+	// of privileges. containerd does so, docker does not.
+	KeepCapabilities bool
+	NoNewPrivs       bool
+	Seccomp          bool // only the calls in systemCalls are allowed
+	OOMScoreAdj      int  // set if the tests may set it: lowering it takes CAP_SYS_RESOURCE
+	Args, Env        []string
 }
 
-// someUser is nobody on this machine.
-const someUser = 65532
+// unprivilegedUID is the user of containers that do not run as root. No user of the machine has this number.
+const unprivilegedUID = 65532
 
-// newContainer returns a container with the shipped binary at a path.
+// newContainer returns a container whose root holds the release binary at a path and nothing else.
 func newContainer(t testing.TB, path string) *container {
 	t.Helper()
 	c := &container{Root: cluster.PublicDir(t), Mounts: map[string]string{}}
@@ -64,16 +66,16 @@ func (c *container) put(t testing.TB, path string, content []byte, mode os.FileM
 	}
 }
 
-// mount shows files in the container at a directory.
+// mount mounts a directory with these files in the container.
 func (c *container) mount(t testing.TB, at string, files map[string]string) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Join(c.Root, at), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c.Mounts[at] = cluster.Directory(t, files)
+	c.Mounts[at] = cluster.DirWithFiles(t, files)
 }
 
-// shipped is nfproxy as it is shipped, without what tests need.
+// shipped returns nfproxy built with the flags of a release, without test code.
 func shipped(t testing.TB) []byte {
 	t.Helper()
 	binary, err := buildShipped()
@@ -83,21 +85,20 @@ func shipped(t testing.TB) []byte {
 	return binary
 }
 
+// buildShipped builds nfproxy once and returns the binary.
 var buildShipped = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "nfproxy")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/nfproxy", ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, out)
+	if err := cluster.Build(dir); err != nil {
+		return nil, err
 	}
 	return os.ReadFile(dir + "/nfproxy")
 })
 
-// start starts what is to run in the container.
+// start starts the process of the container.
 func (c *container) start(t testing.TB) *cluster.Process {
 	t.Helper()
 	text, err := json.Marshal(c)
@@ -113,9 +114,9 @@ func (c *container) start(t testing.TB) *cluster.Process {
 	return cluster.StartProcess(t, cmd)
 }
 
-// confine is the command that becomes a container's process.
+// confine is the main function of the command confine: it sets a container up and executes the container's process.
 func confine() {
-	runtime.LockOSThread() // privileges are a thread's; the one that calls exec is the one that stays
+	runtime.LockOSThread() // privileges belong to a thread, and the thread that calls execve survives it
 	var c container
 	err := json.Unmarshal([]byte(os.Args[1]), &c)
 	if err == nil {
@@ -135,7 +136,7 @@ func confine() {
 	os.Exit(1)
 }
 
-// enter makes the container's mounts, in a mount namespace of its own, and its root this process's.
+// enter mounts the container's file systems, in a mount namespace of its own, and changes the root of the process.
 func (c *container) enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
@@ -147,7 +148,7 @@ func (c *container) enter() error {
 	for at, from := range c.Mounts {
 		mounts[at] = from
 	}
-	if err := bind("/proc", c.Root+"/proc", false); err != nil { // before what is in it
+	if err := bind("/proc", c.Root+"/proc", false); err != nil { // before /proc/sys
 		return err
 	}
 	for at, from := range mounts {
@@ -166,7 +167,7 @@ func (c *container) enter() error {
 	return unix.Chdir("/")
 }
 
-// bind shows a directory at another place.
+// bind mounts a directory at another path, read-only on request.
 func bind(from, at string, ro bool) error {
 	if err := unix.Mount(from, at, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind %s at %s: %w", from, at, err)
@@ -177,7 +178,7 @@ func bind(from, at string, ro bool) error {
 	return readOnly(at)
 }
 
-// readOnly keeps the flags that a user namespace must not take away.
+// readOnly makes a mount read-only. It keeps the mount's flags, because a user namespace must not clear them.
 func readOnly(at string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(at, &fs); err != nil {
@@ -185,7 +186,7 @@ func readOnly(at string) error {
 	}
 	const kept = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_NOATIME | unix.MS_NODIRATIME
 	flags := uintptr(fs.Flags)&kept | unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY
-	if fs.Flags&unix.ST_RELATIME != 0 { // the one that has another number here
+	if fs.Flags&unix.ST_RELATIME != 0 { // the mount flag has another number than the statfs flag
 		flags |= unix.MS_RELATIME
 	}
 	if err := unix.Mount("", at, "", flags, ""); err != nil {
@@ -194,8 +195,8 @@ func readOnly(at string) error {
 	return nil
 }
 
-// canBe says whether this user namespace has that user.
-func canBe(t testing.TB, uid int) bool {
+// userExists reports whether the user namespace of the tests maps a user.
+func userExists(t testing.TB, uid int) bool {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/uid_map")
 	if err != nil {

@@ -11,20 +11,19 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 
-	"nfproxy/integration/controlplane"
-
 	"nfproxy/integration/cluster"
+	"nfproxy/integration/controlplane"
 )
 
-// kubelet makes the container that a kubelet makes of the manifest, whose volume has these files, on the cluster's node:
-// all that it asks for, and an error for what this does not know.
-func (c *deployment) kubelet(files map[string]string) *container {
+// daemonSetContainer returns the container that a kubelet on the cluster's node creates for the manifest's DaemonSet, with
+// these files in the volume of its ConfigMap. It fails the test if the manifest asks for something it does not implement.
+func (c *deployment) daemonSetContainer(files map[string]string) *container {
 	c.T.Helper()
 	var set appsv1.DaemonSet
-	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
+	cluster.ReadObject(c.T, manifest, "DaemonSet", &set)
 	pod, spec := set.Spec.Template.Spec, set.Spec.Template.Spec.Containers[0]
 	if !pod.HostNetwork || len(pod.Containers) != 1 || len(pod.InitContainers) != 0 || len(spec.Command) != 0 || len(pod.Volumes) != 1 {
-		c.T.Fatalf("%s: this is not what the test knows: %+v", manifest, pod)
+		c.T.Fatalf("%s: the test does not implement this Pod: %+v", manifest, pod)
 	}
 	made := newContainer(c.T, "/nfproxy") // the image, and its entry point
 	security := spec.SecurityContext
@@ -51,21 +50,21 @@ func (c *deployment) kubelet(files map[string]string) *container {
 	account := c.ServiceAccountConfig(set.Namespace, pod.ServiceAccountName)
 	made.mount(c.T, "/var/run/secrets/kubernetes.io/serviceaccount", cluster.AccountFiles(set.Namespace, account))
 	if pod.Volumes[0].Name != spec.VolumeMounts[0].Name {
-		c.T.Fatalf("%s: nobody mounts volume %s", manifest, pod.Volumes[0].Name)
+		c.T.Fatalf("%s: no container mounts volume %s", manifest, pod.Volumes[0].Name)
 	}
 	made.mount(c.T, spec.VolumeMounts[0].MountPath, files)
 	return made
 }
 
-// edited is the manifest's ConfigMap with what it leaves to be set: the API server's address and the pods' range.
-func (c *deployment) edited() map[string]string {
+// editedConfigMap returns the files of the manifest's ConfigMap with the API server's address and the pod CIDRs filled in.
+func (c *deployment) editedConfigMap() map[string]string {
 	c.T.Helper()
 	var set appsv1.DaemonSet
 	var config corev1.ConfigMap
-	cluster.FromManifest(c.T, manifest, "DaemonSet", &set)
-	cluster.FromManifest(c.T, manifest, "ConfigMap", &config)
+	cluster.ReadObject(c.T, manifest, "DaemonSet", &set)
+	cluster.ReadObject(c.T, manifest, "ConfigMap", &config)
 	if mounted := set.Spec.Template.Spec.Volumes[0].ConfigMap.Name; mounted != config.Name {
-		c.T.Fatalf("%s: ConfigMap %s is mounted, not %s", manifest, mounted, config.Name)
+		c.T.Fatalf("%s: the DaemonSet mounts ConfigMap %s, not %s", manifest, mounted, config.Name)
 	}
 	files := config.Data
 	server := net.JoinHostPort(cluster.NodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
@@ -76,33 +75,33 @@ func (c *deployment) edited() map[string]string {
 		before := files[edit[0]]
 		files[edit[0]] = strings.Replace(before, edit[1], edit[2], 1)
 		if files[edit[0]] == before {
-			c.T.Fatalf("%s: %s has no %s", manifest, edit[0], edit[1])
+			c.T.Fatalf("%s: %s does not contain %q", manifest, edit[0], edit[1])
 		}
 	}
 	return files
 }
 
-// TestDaemonSet: what the manifest asks for suffices, and nothing is left to warn of.
+// TestDaemonSet: nfproxy works in the container of the DaemonSet, with its privileges, and logs no warning.
 func TestDaemonSet(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
-	made := c.kubelet(c.edited())
-	made.OOMScoreAdj = -997 // the kubelet's for system-node-critical
+	made := c.daemonSetContainer(c.editedConfigMap())
+	made.OOMScoreAdj = -997 // as a kubelet sets it for system-node-critical
 	agent := made.start(t)
-	c.works(b)
+	c.checkWorks(b)
 	score, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", agent.Cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(agent.Log.String()) {
-		beyond := string(score) != "-997\n" && strings.Contains(line, "oom_score_adj") // even the test may not, here
+		beyond := string(score) != "-997\n" && strings.Contains(line, "oom_score_adj") // the tests may lack the privilege, too
 		if strings.Contains(line, "level=") && !strings.Contains(line, "level=INFO") && !beyond {
-			t.Error(line)
+			t.Errorf("nfproxy logs a warning: %s", line)
 		}
 	}
 	for _, path := range []string{"/livez", "/readyz"} {
 		if status, body := cluster.Fetch(10256, path); status != 200 {
-			t.Errorf("%s: %d %s", path, status, body)
+			t.Errorf("%s: status %d, want 200: %s", path, status, body)
 		}
 	}
 	agent.Stop()

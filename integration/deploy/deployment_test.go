@@ -2,9 +2,10 @@ package deploy
 
 import (
 	"flag"
-	"nfproxy/integration/cluster"
 	"os"
 	"testing"
+
+	"nfproxy/integration/cluster"
 )
 
 // deployment is a cluster onto which the tests of this package deploy nfproxy.
@@ -18,8 +19,8 @@ func newDeployment(t testing.TB) *deployment {
 
 var update = flag.Bool("update", false, "rewrite the generated parts of the chart; review the difference before you commit it")
 
-// readDocument returns the content of a file, whose path is relative to the module's root.
-func readDocument(t *testing.T, file string) string {
+// readFile returns the content of a file, whose path is relative to the module's root.
+func readFile(t testing.TB, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {

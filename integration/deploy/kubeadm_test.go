@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"fmt"
-	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -21,97 +20,90 @@ import (
 
 const migrationDocument = "docs/migrating-from-kube-proxy.md"
 
-// TestKubeadmConfigMap: kubeadm's ConfigMap does for the shipped DaemonSet as it is, in either mode. Two warnings are about
-// numbers that a container cannot set, one about a mode that is none here, and no other comes.
+// TestKubeadmConfigMap: the DaemonSet of deploy/nfproxy.yaml works with kubeadm's ConfigMap unchanged, in either mode. nfproxy
+// logs only warnings that the migration document shows: two about sysctls that a container cannot set and one about a mode
+// that nfproxy does not have.
 func TestKubeadmConfigMap(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
-	for _, mode := range []string{cluster.NftablesMode, cluster.NoMode} {
-		made := c.kubelet(cluster.KubeadmFiles(t, mode))
+	for _, mode := range []string{cluster.NftablesMode, cluster.DefaultMode} {
+		made := c.daemonSetContainer(cluster.KubeadmConfigFiles(t, mode))
 		made.OOMScoreAdj = -997
 		agent := made.start(t)
 		if b != nil {
-			c.works(b)
+			c.checkWorks(b)
 			b = nil
 		}
-		cluster.Answers(t, 10256, "/readyz", 200, "ok")
+		cluster.AwaitAnswer(t, 10256, "/readyz", 200, "ok")
 		agent.Stop()
-		onlyDocumentedWarnings(t, mode, agent.Log.String())
+		checkWarningsDocumented(t, mode, agent.Log.String())
 	}
 }
 
-// onlyDocumentedWarnings fails the test if the log has a warning that the document does not show.
-func onlyDocumentedWarnings(t *testing.T, when, log string) {
+// checkWarningsDocumented fails the test if the log has a warning that the migration document does not show.
+func checkWarningsDocumented(t *testing.T, mode, log string) {
 	t.Helper()
-	document := readText(t, migrationDocument)
+	document := readFile(t, migrationDocument)
 	field := regexp.MustCompile(`(file|setting)=\S+`)
 	for line := range strings.Lines(log) {
 		if !strings.Contains(line, "level=WARN") && !strings.Contains(line, "level=ERROR") {
 			continue
 		}
-		for _, said := range append(field.FindAllString(line, -1), "could not set a number of the kernel; it stays as it is") {
-			if !strings.Contains(line, "could not set a number") || !strings.Contains(document, said) {
-				t.Errorf("%s: %s does not show %q of %s", when, migrationDocument, said, line)
+		for _, shown := range append(field.FindAllString(line, -1), "could not set a number of the kernel; it stays as it is") {
+			if !strings.Contains(line, "could not set a number") || !strings.Contains(document, shown) {
+				t.Errorf("mode %s: %s does not show %q of the warning %s", mode, migrationDocument, shown, line)
 			}
 		}
 	}
 }
 
-// TestNodeByNode: the commands of the document move one node from kubeadm's DaemonSet to nfproxy's, and no other node.
+// TestNodeByNode: the commands of the migration document move one node from kubeadm's DaemonSet to nfproxy's and back, and
+// no other node.
 func TestNodeByNode(t *testing.T) {
 	c := newDeployment(t)
 	c.StartControllerManager()
 	c.AddNode("node-b")
 	c.ApplyAll(cluster.ReadManifest(t, cluster.KubeadmManifest))
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 
-	patch := fromDocument(t, `kubectl -n kube-system patch daemonset kube-proxy -p '(.*)'\n`)
+	patch := findInDocument(t, `kubectl -n kube-system patch daemonset kube-proxy -p '(.*)'\n`)
 	_, err := c.AppsV1().DaemonSets("kube-system").Patch(t.Context(), "kube-proxy", types.StrategicMergePatchType, []byte(patch),
 		metav1.PatchOptions{FieldValidation: metav1.FieldValidationStrict})
 	if err != nil {
 		t.Fatal(err)
 	}
-	edits, err := yaml.ToJSON([]byte(fromDocument(t, "(?s)```yaml\n(# the DaemonSet of deploy/nfproxy.yaml\n.*?)```")))
+	edits, err := yaml.ToJSON([]byte(findInDocument(t, "(?s)```yaml\n(# the DaemonSet of deploy/nfproxy.yaml\n.*?)```")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.ApplyAll(patched(t, cluster.ReadManifest(t, manifest), string(edits)))
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
-	c.proxies("nfproxy")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("nfproxy")
 
-	c.label(cluster.NodeName, fromDocument(t, `kubectl label node NODE service-proxy=(\w+)\n`))
-	c.proxies("nfproxy", cluster.NodeName)
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
-	c.label(cluster.NodeName, fromDocument(t, `kubectl label node NODE --overwrite service-proxy=(\w+)\n`))
-	c.proxies("nfproxy", cluster.NodeName)
-	c.proxies("kube-proxy", "node-b")
-	c.label(cluster.NodeName, "both") // the way back
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.label(cluster.NodeName, findInDocument(t, `kubectl label node NODE service-proxy=(\w+)\n`))
+	c.awaitPods("nfproxy", cluster.NodeName)
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
+	c.label(cluster.NodeName, findInDocument(t, `kubectl label node NODE --overwrite service-proxy=(\w+)\n`))
+	c.awaitPods("nfproxy", cluster.NodeName)
+	c.awaitPods("kube-proxy", "node-b")
+	c.label(cluster.NodeName, "both") // back to kube-proxy
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 	c.label(cluster.NodeName, "")
-	c.proxies("nfproxy")
-	c.proxies("kube-proxy", cluster.NodeName, "node-b")
+	c.awaitPods("nfproxy")
+	c.awaitPods("kube-proxy", cluster.NodeName, "node-b")
 }
 
-// fromDocument is what the document says at a pattern's only group.
-func fromDocument(t testing.TB, pattern string) string {
+// findInDocument returns what the only group of a pattern matches in the migration document.
+func findInDocument(t testing.TB, pattern string) string {
 	t.Helper()
-	found := regexp.MustCompile(pattern).FindStringSubmatch(readText(t, migrationDocument))
+	found := regexp.MustCompile(pattern).FindStringSubmatch(readFile(t, migrationDocument))
 	if found == nil {
-		t.Fatalf("%s has no %s", migrationDocument, pattern)
+		t.Fatalf("%s does not match %s", migrationDocument, pattern)
 	}
 	return found[1]
 }
 
-func readText(t testing.TB, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
-}
-
-// patched are the objects with a patch made to the DaemonSet among them.
+// patched applies a strategic merge patch to the DaemonSet among the objects and returns the objects.
 func patched(t testing.TB, objects []*unstructured.Unstructured, patch string) []*unstructured.Unstructured {
 	t.Helper()
 	for _, o := range objects {
@@ -133,7 +125,7 @@ func patched(t testing.TB, objects []*unstructured.Unstructured, patch string) [
 	return objects
 }
 
-// label gives a node the label, or with no value takes it.
+// label sets the label service-proxy of a node, or removes it if the value is empty.
 func (c *deployment) label(node, value string) {
 	c.T.Helper()
 	patch := `{"metadata":{"labels":{"service-proxy":"` + value + `"}}}`
@@ -145,10 +137,10 @@ func (c *deployment) label(node, value string) {
 	}
 }
 
-// proxies waits until a DaemonSet has Pods on these nodes and no others.
-func (c *deployment) proxies(set string, nodes ...string) {
+// awaitPods waits until a DaemonSet has Pods on exactly these nodes.
+func (c *deployment) awaitPods(set string, nodes ...string) {
 	c.T.Helper()
-	cluster.EventuallyTrue(c.T, fmt.Sprintf("%s is on %q", set, nodes), func() (bool, string) {
+	cluster.EventuallyTrue(c.T, fmt.Sprintf("DaemonSet %s has Pods on %q", set, nodes), func() (bool, string) {
 		pods, err := c.CoreV1().Pods("kube-system").List(c.T.Context(), metav1.ListOptions{})
 		if err != nil {
 			return false, err.Error()
@@ -161,16 +153,16 @@ func (c *deployment) proxies(set string, nodes ...string) {
 			}
 		}
 		slices.Sort(on)
-		return slices.Equal(on, nodes), fmt.Sprint("it is on ", on)
+		return slices.Equal(on, nodes), fmt.Sprintf("it has Pods on %q", on)
 	})
 }
 
-// placeOrEnd plays the scheduler for a Pod that is new, and the kubelet for one that is to end.
+// placeOrEnd binds a new Pod to its node, as the scheduler does, and deletes a terminating one, as the kubelet does.
 func (c *deployment) placeOrEnd(p *corev1.Pod) {
 	pods := c.CoreV1().Pods(p.Namespace)
 	switch now := int64(0); {
 	case p.DeletionTimestamp != nil:
-		_ = pods.Delete(c.T.Context(), p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}) // it may have gone
+		_ = pods.Delete(c.T.Context(), p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}) // fails if it is deleted already
 	case p.Spec.NodeName == "":
 		required := p.Spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution
 		node := corev1.ObjectReference{Kind: "Node", Name: required.NodeSelectorTerms[0].MatchFields[0].Values[0]}

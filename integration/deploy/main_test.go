@@ -1,3 +1,5 @@
+// Package deploy tests what deploy/ ships: the manifests, the chart, the systemd unit and the monitoring, the privileges that
+// they give nfproxy, and the migration of a node from kube-proxy.
 package deploy
 
 import (

@@ -14,7 +14,7 @@ import (
 
 const manifest = "deploy/nfproxy.yaml"
 
-// TestManifestRights: the manifest has the rights that the tests run with, and no others.
+// TestManifestRights: the manifest grants exactly the permissions of deploy/rbac.yaml, with which the tests run.
 func TestManifestRights(t *testing.T) {
 	rights := cluster.ReadManifest(t, "deploy/rbac.yaml")
 	var have []*unstructured.Unstructured
@@ -24,16 +24,16 @@ func TestManifestRights(t *testing.T) {
 		}
 	}
 	if !reflect.DeepEqual(have, rights) {
-		t.Errorf("%s has the rights %v, deploy/rbac.yaml %v", manifest, have, rights)
+		t.Errorf("%s grants %v, deploy/rbac.yaml grants %v", manifest, have, rights)
 	}
 }
 
-// TestManifestApplies: an API server takes every object, without a field that it does not know, and the DaemonSet's Pods.
+// TestManifestApplies: the API server accepts every object of the manifest, without unknown fields, and the DaemonSet's Pods.
 func TestManifestApplies(t *testing.T) {
 	c := newDeployment(t)
 	c.ApplyAll(cluster.ReadManifest(t, manifest), metav1.DryRunAll)
 	var set appsv1.DaemonSet
-	cluster.FromManifest(t, manifest, "DaemonSet", &set)
+	cluster.ReadObject(t, manifest, "DaemonSet", &set)
 	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 	pod.GenerateName = "nfproxy-"
 	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})

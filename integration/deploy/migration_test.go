@@ -20,36 +20,36 @@ import (
 	"nfproxy/sandbox"
 )
 
-// migration is a node that goes from kube-proxy to nfproxy and back, while clients connect all the time.
+// migration is a node that moves from kube-proxy to nfproxy and back while clients connect all the time.
 type migration struct {
-	*ways
-	files map[string]string // kubeadm's ConfigMap, for both
-	node  *container        // nfproxy's
-	open  []*conversation   // since kube-proxy was alone
-	load  map[string]*cluster.Callers
+	*testServices
+	files   map[string]string           // kubeadm's ConfigMap, which both proxies use
+	nfproxy *container                  // the container of nfproxy
+	open    []*connection               // connections opened while only kube-proxy was running
+	clients map[string]*cluster.Clients // by what they connect to
 }
 
-// newMigration starts kube-proxy alone, and what connects.
+// newMigration creates the Services, starts kube-proxy and waits until it has programmed them.
 func newMigration(t *testing.T, mode string) (*migration, *cluster.Process) {
 	c := newDeployment(t)
 	c.ApplyAll(cluster.ReadManifest(t, cluster.KubeadmManifest))
-	m := &migration{ways: newWays(c), files: cluster.KubeadmFiles(t, mode), load: map[string]*cluster.Callers{}}
-	m.node = c.kubelet(m.files)
-	peer := c.KubeProxy(m.files)
+	m := &migration{testServices: newTestServices(c), files: cluster.KubeadmConfigFiles(t, mode), clients: map[string]*cluster.Clients{}}
+	m.nfproxy = c.daemonSetContainer(m.files)
+	kubeProxy := c.StartKubeProxy(m.files)
 	texts := []string{m.ip["empty"], backendAddr(0), rangeIP, "fd00:10:244:7::1"}
-	programmed := cluster.KubeProxyHas(texts...)
+	programmed := cluster.KubeProxyTablesContain(texts...)
 	if mode != cluster.NftablesMode {
-		programmed = cluster.IptablesHave(t, texts...)
+		programmed = cluster.IptablesContain(t, texts...)
 	}
-	cluster.EventuallyTrue(t, "kube-proxy has programmed", programmed)
-	return m, peer
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the Services", programmed)
+	return m, kubeProxy
 }
 
-// begin opens connections that stay, and starts those that come and go.
-func (m *migration) begin() {
+// startClients opens the connections that must survive and starts the clients that make new ones.
+func (m *migration) startClients() {
 	m.T.Helper()
-	for _, way := range m.all() {
-		c, err := talk(m.T, way)
+	for _, way := range m.accesses() {
+		c, err := connect(m.T, way)
 		if err == nil {
 			_, err = c.ask()
 		}
@@ -63,11 +63,11 @@ func (m *migration) begin() {
 			c.Close()
 		}
 	})
-	m.load["cluster IP"] = cluster.Call(m.T, 2, m.client.Namespace, m.ip["web"]+":80")
-	m.load["node port"] = cluster.Call(m.T, 2, m.outside.Namespace, nodePortGreeting)
-	udp := way{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", "10.244.1.99"}
-	m.load["UDP"] = cluster.CallBy(m.T, 1, func(context.Context) (string, error) {
-		c, err := talk(m.T, udp)
+	m.clients["cluster IP"] = cluster.StartClients(m.T, 2, m.client.Namespace, m.ip["web"]+":80")
+	m.clients["node port"] = cluster.StartClients(m.T, 2, m.outside.Namespace, nodePortGreeting)
+	udp := access{"UDP", "udp", m.client.Namespace, m.ip["dns"] + ":53", "10.244.1.99"}
+	m.clients["UDP"] = cluster.StartClientsFunc(m.T, 1, func(context.Context) (string, error) {
+		c, err := connect(m.T, udp)
 		if err != nil {
 			return "", err
 		}
@@ -76,24 +76,24 @@ func (m *migration) begin() {
 	})
 }
 
-// well fails the test unless connections begin and go on as they should, now.
-func (m *migration) well(when string) {
+// check fails the test unless new connections succeed and the open ones continue.
+func (m *migration) check(when string) {
 	m.T.Helper()
-	m.look(when)
+	m.checkAll(when)
 	for _, c := range m.open {
 		if _, err := c.ask(); err != nil {
-			m.T.Errorf("%s: open since kube-proxy was alone: %s: %v", when, c.name, err)
+			m.T.Errorf("%s: connection opened while only kube-proxy was running: %s: %v", when, c.name, err)
 		}
 	}
-	for _, l := range m.load {
-		l.More(m.T, 20)
+	for _, l := range m.clients {
+		l.AwaitMore(m.T, 20)
 	}
 }
 
-// nobodyNoticed ends the load, none of which has failed or has had to send its first packet twice.
-func (m *migration) nobodyNoticed() {
+// stopClients ends the clients and fails the test if a connection failed or retransmitted its first packet.
+func (m *migration) stopClients() {
 	m.T.Helper()
-	for name, l := range m.load {
+	for name, l := range m.clients {
 		failed := l.Stop()
 		m.T.Logf("%s: %d connections, %d failed", name, l.Total, len(failed))
 		if len(failed) > 0 {
@@ -101,14 +101,14 @@ func (m *migration) nobodyNoticed() {
 		}
 	}
 	for _, pod := range []*sandbox.Pod{m.client, m.outside} {
-		if n := repeatedSYNs(m.T, pod); n != "0" {
-			m.T.Errorf("%s: %s first packets were sent again", pod.Name, n)
+		if n := synRetransmissions(m.T, pod); n != "0" {
+			m.T.Errorf("%s: %s first packets were retransmitted", pod.Name, n)
 		}
 	}
 }
 
-// repeatedSYNs is how many first packets of TCP connections a namespace has had to send again.
-func repeatedSYNs(t testing.TB, pod *sandbox.Pod) (n string) {
+// synRetransmissions returns the number of SYN packets that a namespace has retransmitted.
+func synRetransmissions(t testing.TB, pod *sandbox.Pod) (n string) {
 	t.Helper()
 	err := pod.Do(func() error {
 		text, err := os.ReadFile("/proc/thread-self/net/netstat")
@@ -131,10 +131,10 @@ func repeatedSYNs(t testing.TB, pod *sandbox.Pod) (n string) {
 	return n
 }
 
-// nfproxyDoes runs another command in nfproxy's container, as kubectl exec does, and returns what it prints.
-func (m *migration) nfproxyDoes(args ...string) string {
+// runNfproxy runs another command of nfproxy in its container, as kubectl exec does, and returns what it prints.
+func (m *migration) runNfproxy(args ...string) string {
 	m.T.Helper()
-	exec := *m.node
+	exec := *m.nfproxy
 	exec.Args = append([]string{"/nfproxy"}, args...)
 	p := exec.start(m.T)
 	err := <-p.Done
@@ -144,200 +144,201 @@ func (m *migration) nfproxyDoes(args ...string) string {
 	return p.Log.String()
 }
 
-// ours are nfproxy's tables, without counters.
-func (m *migration) ours() string {
+// nfproxyTables returns nfproxy's tables as nft lists them, without counters.
+func (m *migration) nfproxyTables() string {
 	m.T.Helper()
-	out4, err4 := cluster.Output("nft", "-s", "list", "table", "ip", "nfproxy")
-	out6, err6 := cluster.Output("nft", "-s", "list", "table", "ip6", "nfproxy")
+	out4, err4 := cluster.CombinedOutput("nft", "-s", "list", "table", "ip", "nfproxy")
+	out6, err6 := cluster.CombinedOutput("nft", "-s", "list", "table", "ip6", "nfproxy")
 	if err := errors.Join(err4, err6); err != nil {
 		m.T.Fatal(err, out4, out6)
 	}
 	return out4 + out6
 }
 
-// follow waits until nfproxy has these endpoints of a Service and no others.
-func (m *migration) follow(service string, backends ...int) {
+// awaitEndpoints waits until nfproxy has programmed exactly these pods, by their indexes, for a Service.
+func (m *migration) awaitEndpoints(service string, backends ...int) {
 	m.T.Helper()
 	var want []string
 	for _, i := range backends {
 		want = append(want, backendAddr(i)+":8081")
 	}
-	m.ProgrammedAt(m.ip[service]+":81", want...)
+	m.AwaitFrontend(m.ip[service]+":81", want...)
 }
 
-// TestBesideKubeProxy: from the real kube-proxy to nfproxy and back, twice, both told by one file, kubeadm's: nobody who
-// connects ever notices, and what is open goes on.
+// TestBesideKubeProxy: a node moves from the real kube-proxy in nftables mode to nfproxy and back, and to nfproxy again, both
+// with kubeadm's configuration file. No connection fails, and open connections continue.
 func TestBesideKubeProxy(t *testing.T) {
-	m, peer := newMigration(t, cluster.NftablesMode)
-	m.begin()
-	m.well("kube-proxy alone")
+	m, kubeProxy := newMigration(t, cluster.NftablesMode)
+	m.startClients()
+	m.check("kube-proxy alone")
 
-	agent := m.node.start(t)
-	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
-	for _, server := range []string{"healthz", "metrics"} { // kube-proxy has their ports
-		agent.Says(`msg="server is not listening" server=` + server)
+	agent := m.nfproxy.start(t)
+	cluster.EventuallyTrue(t, "nfproxy has programmed the Services", m.DumpContains(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
+	for _, server := range []string{"healthz", "metrics"} { // kube-proxy occupies their ports
+		agent.AwaitLog(`msg="server is not listening" server=` + server)
 	}
-	m.well("both")
+	m.check("both")
 	m.serve("web", 1, 2)
-	m.follow("web", 1, 2)
-	cluster.EventuallyTrue(t, "kube-proxy follows", cluster.KubeProxyHas(backendAddr(2)+" . 8080")) // web alone has this port
-	cluster.EventuallyTrue(t, "kube-proxy follows", cluster.Not(cluster.KubeProxyHas(backendAddr(0)+" . 8080")))
-	m.reaches(m.all()[0], backendAddr(1), backendAddr(2))
-	m.well("both, after a change")
+	m.awaitEndpoints("web", 1, 2)
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the change", cluster.KubeProxyTablesContain(backendAddr(2)+" . 8080")) // only Service web has this port
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the change", cluster.Not(cluster.KubeProxyTablesContain(backendAddr(0)+" . 8080")))
+	m.checkAnswers(m.accesses()[0], backendAddr(1), backendAddr(2))
+	m.check("both, after a change")
 
-	peer.End(syscall.SIGTERM)
-	cluster.Answers(t, 10256, "/readyz", 200, "ok") // the ports come to nfproxy
-	cluster.Answers(t, 10249, "/metrics", 200, "nfproxy_event_to_commit_seconds_count")
-	cluster.EventuallyTrue(t, "the health check node port comes to nfproxy", func() (bool, string) {
+	kubeProxy.End(syscall.SIGTERM)
+	cluster.AwaitAnswer(t, 10256, "/readyz", 200, "ok") // nfproxy takes the ports over
+	cluster.AwaitAnswer(t, 10249, "/metrics", 200, "nfproxy_event_to_commit_seconds_count")
+	cluster.EventuallyTrue(t, "nfproxy serves the health check node port", func() (bool, string) {
 		status, body := cluster.FetchAt(nodeAddr, localHealth, "/")
 		return status == 200 && strings.Contains(body, `"localEndpoints": 2`), fmt.Sprint(status, body)
 	})
-	m.well("kube-proxy has ended")
+	m.check("after the end of kube-proxy")
 	m.serve("web", 2, 3)
-	m.follow("web", 2, 3)
-	m.reaches(m.all()[0], backendAddr(2), backendAddr(3))
-	m.well("a change since kube-proxy has ended")
-	if out := m.nfproxyDoes("cleanup", "--kube-proxy"); out != "removed table ip kube-proxy\nremoved table ip6 kube-proxy\n" {
+	m.awaitEndpoints("web", 2, 3)
+	m.checkAnswers(m.accesses()[0], backendAddr(2), backendAddr(3))
+	m.check("after a change without kube-proxy")
+	if out := m.runNfproxy("cleanup", "--kube-proxy"); out != "removed table ip kube-proxy\nremoved table ip6 kube-proxy\n" {
 		t.Errorf("nfproxy cleanup --kube-proxy: %q", out)
 	}
-	cluster.HasTables(t, "ip nfproxy", "ip6 nfproxy")
-	m.well("nfproxy alone")
-	if out := m.nfproxyDoes("dump", "--diff", "--config=/var/lib/kube-proxy/config.conf", "--hostname-override="+cluster.NodeName); out != "" {
-		t.Errorf("nfproxy dump --diff: %s", out)
+	cluster.CheckTables(t, "ip nfproxy", "ip6 nfproxy")
+	m.check("nfproxy alone")
+	if out := m.runNfproxy("dump", "--diff", "--config=/var/lib/kube-proxy/config.conf", "--hostname-override="+cluster.NodeName); out != "" {
+		t.Errorf("nfproxy dump --diff reports a difference: %s", out)
 	}
 
-	peer = m.KubeProxy(m.files) // the way back
-	cluster.EventuallyTrue(t, "kube-proxy has programmed", cluster.KubeProxyHas(rangeIP, backendAddr(3)+" . 8080"))
-	m.well("both, on the way back")
+	kubeProxy = m.StartKubeProxy(m.files) // back to kube-proxy
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the Services", cluster.KubeProxyTablesContain(rangeIP, backendAddr(3)+" . 8080"))
+	m.check("both, before the return to kube-proxy")
 	agent.Stop()
-	cluster.Answers(t, 10256, "/healthz", 200, "lastUpdated")
-	m.well("nfproxy has ended")
-	if out := m.nfproxyDoes("cleanup"); out != "removed table ip nfproxy\nremoved table ip6 nfproxy\n" {
+	cluster.AwaitAnswer(t, 10256, "/healthz", 200, "lastUpdated")
+	m.check("after the end of nfproxy")
+	if out := m.runNfproxy("cleanup"); out != "removed table ip nfproxy\nremoved table ip6 nfproxy\n" {
 		t.Errorf("nfproxy cleanup: %q", out)
 	}
-	cluster.HasTables(t, "ip kube-proxy", "ip6 kube-proxy")
-	m.well("kube-proxy alone again")
+	cluster.CheckTables(t, "ip kube-proxy", "ip6 kube-proxy")
+	m.check("kube-proxy alone again")
 
-	agent = m.node.start(t) // and once more, and kube-proxy cleans up after itself
-	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(3)+":8081"))
-	peer.End(syscall.SIGTERM)
-	before := m.ours()
-	m.cleansUp()
-	cluster.HasTables(t, "ip nfproxy", "ip6 nfproxy")
-	if after := m.ours(); after != before {
+	agent = m.nfproxy.start(t) // to nfproxy again; kube-proxy --cleanup removes the rules of kube-proxy
+	cluster.EventuallyTrue(t, "nfproxy has programmed the Services", m.DumpContains(rangeIP, backendAddr(3)+":8081"))
+	kubeProxy.End(syscall.SIGTERM)
+	before := m.nfproxyTables()
+	m.cleanUpKubeProxy()
+	cluster.CheckTables(t, "ip nfproxy", "ip6 nfproxy")
+	if after := m.nfproxyTables(); after != before {
 		t.Errorf("kube-proxy --cleanup changed nfproxy's tables from\n%sto\n%s", before, after)
 	}
-	m.well("nfproxy alone, after kube-proxy --cleanup")
-	m.nobodyNoticed()
+	m.check("nfproxy alone, after kube-proxy --cleanup")
+	m.stopClients()
 	agent.Stop()
 }
 
-// TestBesideIptables: the same from kube-proxy in iptables mode, which kubeadm's ConfigMap means if nobody says another.
+// TestBesideIptables: the same for kube-proxy in iptables mode, which is the default of kubeadm's ConfigMap.
 func TestBesideIptables(t *testing.T) {
-	m, peer := newMigration(t, cluster.NoMode)
-	m.begin()
-	m.well("kube-proxy alone")
-	agent := m.node.start(t)
-	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
-	m.well("both")
-	peer.End(syscall.SIGTERM)
+	m, kubeProxy := newMigration(t, cluster.DefaultMode)
+	m.startClients()
+	m.check("kube-proxy alone")
+	agent := m.nfproxy.start(t)
+	cluster.EventuallyTrue(t, "nfproxy has programmed the Services", m.DumpContains(rangeIP, backendAddr(0)+":8081", "fd00:10:244:7::1"))
+	m.check("both")
+	kubeProxy.End(syscall.SIGTERM)
 	m.serve("web", 2, 3)
-	m.follow("web", 2, 3)
-	m.reaches(m.all()[0], backendAddr(2), backendAddr(3))
-	m.well("a change since kube-proxy has ended")
-	if out := m.nfproxyDoes("cleanup", "--kube-proxy"); !strings.HasPrefix(out, "still present: ") || !strings.Contains(out, "kube-proxy --cleanup") {
+	m.awaitEndpoints("web", 2, 3)
+	m.checkAnswers(m.accesses()[0], backendAddr(2), backendAddr(3))
+	m.check("after a change without kube-proxy")
+	if out := m.runNfproxy("cleanup", "--kube-proxy"); !strings.HasPrefix(out, "not removed: ") || !strings.Contains(out, "kube-proxy --cleanup") {
 		t.Errorf("nfproxy cleanup --kube-proxy: %q", out)
 	}
-	before := m.ours()
-	m.cleansUp()
-	if ok, rules := cluster.IptablesHave(t, "KUBE-SVC-")(); ok {
-		t.Errorf("kube-proxy --cleanup leaves\n%s", rules)
+	before := m.nfproxyTables()
+	m.cleanUpKubeProxy()
+	if ok, rules := cluster.IptablesContain(t, "KUBE-SVC-")(); ok {
+		t.Errorf("kube-proxy --cleanup leaves rules: %s", rules)
 	}
-	if after := m.ours(); after != before {
+	if after := m.nfproxyTables(); after != before {
 		t.Errorf("kube-proxy --cleanup changed nfproxy's tables from\n%sto\n%s", before, after)
 	}
-	m.well("nfproxy alone, after kube-proxy --cleanup")
-	m.nobodyNoticed()
+	m.check("nfproxy alone, after kube-proxy --cleanup")
+	m.stopClients()
 	agent.Stop()
 }
 
-// cleansUp lets kube-proxy remove what it left.
-func (m *migration) cleansUp() {
+// cleanUpKubeProxy runs kube-proxy --cleanup.
+func (m *migration) cleanUpKubeProxy() {
 	m.T.Helper()
-	cleaner := m.KubeProxy(m.files, "--cleanup")
+	cleaner := m.StartKubeProxy(m.files, "--cleanup")
 	err := <-cleaner.Done
 	if cleaner.Done <- err; err != nil {
 		m.T.Errorf("kube-proxy --cleanup: %v\n%s", err, cleaner.Log)
 	}
 }
 
-// TestStaleRules: of two that translate, whose chains were made last decides, and of one that has ended the rules decide by
-// what it knew: what that breaks, that check says it, and that the removal of the rules is the cure.
+// TestStaleRules: if two proxies translate, the one whose chains were created last decides. The rules of a proxy that has
+// ended still decide, by its last state: the test shows what that breaks, that nfproxy check reports it, and that removing
+// the rules repairs it.
 func TestStaleRules(t *testing.T) {
-	m, peer := newMigration(t, cluster.NftablesMode)
-	agent := m.node.start(t)
-	cluster.EventuallyTrue(t, "nfproxy has programmed", m.Tables(rangeIP, backendAddr(0)+":8081"))
-	peer.End(syscall.SIGTERM)
-	web := way{"cluster IP", "tcp", m.client.Namespace, m.ip["web"] + ":81", "10.244.1.99"}
-	atNode := way{"node port", "tcp", m.outside.Namespace, nodePort, nodeAddr}
-	late := way{"let in late", "tcp", m.client.Namespace, rangeIP + ":81", nodeAddr}
-	first := way{"a first endpoint", "tcp", m.client.Namespace, m.ip["empty"] + ":81", "10.244.1.99"}
+	m, kubeProxy := newMigration(t, cluster.NftablesMode)
+	agent := m.nfproxy.start(t)
+	cluster.EventuallyTrue(t, "nfproxy has programmed the Services", m.DumpContains(rangeIP, backendAddr(0)+":8081"))
+	kubeProxy.End(syscall.SIGTERM)
+	web := access{"cluster IP", "tcp", m.client.Namespace, m.ip["web"] + ":81", "10.244.1.99"}
+	atNode := access{"node port", "tcp", m.outside.Namespace, nodePort, nodeAddr}
+	admittedLater := access{"source admitted later", "tcp", m.client.Namespace, rangeIP + ":81", nodeAddr}
+	firstEndpoint := access{"first endpoint of a Service", "tcp", m.client.Namespace, m.ip["empty"] + ":81", "10.244.1.99"}
 
-	// nfproxy's chains were made last: it decides wherever it knows the destination.
+	// nfproxy's chains were created last: nfproxy decides wherever it knows the destination.
 	m.serve("web", 2)
 	m.serve("empty", 3)
-	m.letIn("198.51.100.0/24", "10.244.0.0/16")
-	m.follow("web", 2)
-	m.follow("empty", 3)
-	cluster.EventuallyTrue(t, "nfproxy follows", cluster.Listed("nfproxy", rangeIP+" . tcp . 81 . 10.244.0.0/16"))
-	m.reaches(web, backendAddr(2))
-	m.reaches(atNode, backendAddr(2))
-	m.reaches(first, backendAddr(3)) // which kube-proxy would refuse
-	m.unanswered(late)               // kube-proxy's source ranges are asked before anybody translates
+	m.setSourceRanges("198.51.100.0/24", "10.244.0.0/16")
+	m.awaitEndpoints("web", 2)
+	m.awaitEndpoints("empty", 3)
+	cluster.EventuallyTrue(t, "nfproxy has programmed the change", cluster.TablesContain("nfproxy", rangeIP+" . tcp . 81 . 10.244.0.0/16"))
+	m.checkAnswers(web, backendAddr(2))
+	m.checkAnswers(atNode, backendAddr(2))
+	m.checkAnswers(firstEndpoint, backendAddr(3)) // kube-proxy would refuse it
+	m.checkUnanswered(admittedLater)              // kube-proxy checks its source ranges before any translation
 	if err := m.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	cluster.EventuallyTrue(t, "nfproxy follows", cluster.Not(m.Tables(m.ip["web"])))
-	m.unanswered(web)                                 // an address of the service CIDR that no Service has
-	m.reaches(atNode, backendAddr(0), backendAddr(1)) // the Service that there is not any more, for kube-proxy's rules
-	if out := m.nfproxyDoes("check"); !strings.Contains(out, "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; their rules still apply") {
-		t.Errorf("nfproxy check says nothing of kube-proxy's tables:\n%s", out)
+	cluster.EventuallyTrue(t, "nfproxy has programmed the change", cluster.Not(m.DumpContains(m.ip["web"])))
+	m.checkUnanswered(web)                                 // an address of the service CIDR without a Service
+	m.checkAnswers(atNode, backendAddr(0), backendAddr(1)) // kube-proxy's rules still have the deleted Service
+	if out := m.runNfproxy("check"); !strings.Contains(out, "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; their rules still apply") {
+		t.Errorf("nfproxy check does not report kube-proxy's tables:\n%s", out)
 	}
-	m.nfproxyDoes("cleanup", "--kube-proxy")
-	m.reaches(late, backendAddr(0), backendAddr(1))
-	if _, err := talk(t, atNode); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("the node port of a Service that is gone: %v", err)
+	m.runNfproxy("cleanup", "--kube-proxy")
+	m.checkAnswers(admittedLater, backendAddr(0), backendAddr(1))
+	if _, err := connect(t, atNode); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("node port of a deleted Service: %v, want %v", err, syscall.ECONNREFUSED)
 	}
 
-	// kube-proxy's chains were made last, and it ends: it decides, by what it knew.
-	peer = m.KubeProxy(m.files)
-	cluster.EventuallyTrue(t, "kube-proxy has programmed", cluster.KubeProxyHas("-default/empty/tcp/talk"))
-	peer.End(syscall.SIGTERM)
+	// kube-proxy's chains were created last and it has ended: its rules decide, by its last state.
+	kubeProxy = m.StartKubeProxy(m.files)
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the Services", cluster.KubeProxyTablesContain("-default/empty/tcp/talk"))
+	kubeProxy.End(syscall.SIGTERM)
 	m.serve("empty", 2)
-	m.follow("empty", 2)
-	m.reaches(first, backendAddr(3))
-	m.nfproxyDoes("cleanup", "--kube-proxy")
-	m.reaches(first, backendAddr(2))
+	m.awaitEndpoints("empty", 2)
+	m.checkAnswers(firstEndpoint, backendAddr(3))
+	m.runNfproxy("cleanup", "--kube-proxy")
+	m.checkAnswers(firstEndpoint, backendAddr(2))
 
-	// nfproxy's chains were made last, and it ends: so does it.
+	// nfproxy's chains were created last and it has ended: its rules decide, by its last state.
 	agent.Stop()
-	m.nfproxyDoes("cleanup")
-	m.KubeProxy(m.files)
-	cluster.EventuallyTrue(t, "kube-proxy has programmed", cluster.KubeProxyHas("-default/empty/tcp/talk"))
-	agent = m.node.start(t)
-	m.follow("empty", 2)
+	m.runNfproxy("cleanup")
+	m.StartKubeProxy(m.files)
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the Services", cluster.KubeProxyTablesContain("-default/empty/tcp/talk"))
+	agent = m.nfproxy.start(t)
+	m.awaitEndpoints("empty", 2)
 	agent.Stop()
 	m.service("new", "", corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "talk", Port: 81}}})
 	m.serve("new", 1)
-	cluster.EventuallyTrue(t, "kube-proxy follows", cluster.KubeProxyHas("-default/new/tcp/talk"))
-	fresh := way{"a new Service", "tcp", m.client.Namespace, m.ip["new"] + ":81", "10.244.1.99"}
-	m.unanswered(fresh)
-	m.nfproxyDoes("cleanup")
-	m.reaches(fresh, backendAddr(1))
+	cluster.EventuallyTrue(t, "kube-proxy has programmed the change", cluster.KubeProxyTablesContain("-default/new/tcp/talk"))
+	newService := access{"new Service", "tcp", m.client.Namespace, m.ip["new"] + ":81", "10.244.1.99"}
+	m.checkUnanswered(newService)
+	m.runNfproxy("cleanup")
+	m.checkAnswers(newService, backendAddr(1))
 }
 
-// letIn sets the source ranges of Service ranges.
-func (m *migration) letIn(ranges ...string) {
+// setSourceRanges sets loadBalancerSourceRanges of Service ranges.
+func (m *migration) setSourceRanges(ranges ...string) {
 	m.T.Helper()
 	s, err := m.CoreV1().Services("default").Get(m.T.Context(), "ranges", metav1.GetOptions{})
 	if err == nil {
@@ -349,17 +350,18 @@ func (m *migration) letIn(ranges ...string) {
 	}
 }
 
-// reaches fails the test unless twenty connections are answered by these endpoints and no others.
-func (m *migration) reaches(w way, endpoints ...string) {
+// checkAnswers fails the test unless exactly these endpoints answer twenty connections.
+func (m *migration) checkAnswers(w access, endpoints ...string) {
 	m.T.Helper()
-	got := m.reached(w, 20)
+	got := m.answers(w, 20)
 	if have := slices.Sorted(maps.Keys(got)); !slices.Equal(have, endpoints) {
-		m.T.Errorf("%s: answered by %v, not by %v", w.name, got, endpoints)
+		m.T.Errorf("%s: endpoints %v answered, want %v", w.name, got, endpoints)
 	}
 }
 
-// unanswered fails the test if a connection is accepted, or refused, within a second: the first packet is sent once.
-func (m *migration) unanswered(w way) {
+// checkUnanswered fails the test unless a connection gets no answer, neither an acceptance nor a refusal, before the first
+// packet is retransmitted after a second.
+func (m *migration) checkUnanswered(w access) {
 	m.T.Helper()
 	ctx, cancel := context.WithTimeout(m.T.Context(), 900*time.Millisecond)
 	defer cancel()
@@ -368,6 +370,6 @@ func (m *migration) unanswered(w way) {
 		conn.Close()
 	}
 	if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() {
-		m.T.Errorf("%s: %v, and is to have no answer", w.name, err)
+		m.T.Errorf("%s: got %v, want a timeout", w.name, err)
 	}
 }

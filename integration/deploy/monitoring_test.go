@@ -18,18 +18,19 @@ const (
 )
 
 var (
-	// metricRow is a row of docs/metrics.md: name, type, and what there is to say.
-	metricRow = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([a-z]+) \\|(.*)$")
-	aMetric   = regexp.MustCompile(`\b(?:kubeproxy|nfproxy|rest_client|go|process)_[a-z0-9_]+`)
+	// metricRow matches a row of docs/metrics.md: name, type, and the rest.
+	metricRow  = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)` \\| ([a-z]+) \\|(.*)$")
+	metricName = regexp.MustCompile(`\b(?:kubeproxy|nfproxy|rest_client|go|process)_[a-z0-9_]+`)
 )
 
-// TestRulesLoad: Prometheus takes the alerts, and they fire when they should.
+// TestRulesLoad: promtool accepts the alerting rules, and the alerts fire as deploy/prometheus-rules-test.yaml expects.
 func TestRulesLoad(t *testing.T) {
 	promtool(t, "check", "rules", rulesFile)
 	promtool(t, "test", "rules", "deploy/prometheus-rules-test.yaml")
 }
 
-// TestRulesAreRecommended: an alert for each metric that docs/metrics.md says to alert on, and for nothing else.
+// TestRulesAreRecommended: there is an alert for each metric that docs/metrics.md marks for alerting, and for documented
+// metrics only.
 func TestRulesAreRecommended(t *testing.T) {
 	documented := documentedMetrics(t)
 	alerted := make(map[string]bool)
@@ -42,12 +43,12 @@ func TestRulesAreRecommended(t *testing.T) {
 	}
 	for name, row := range documented {
 		if strings.Contains(row, "**alert**") && !alerted[name] {
-			t.Errorf("%s: there is no alert on %s", rulesFile, name)
+			t.Errorf("%s has no alert on %s", rulesFile, name)
 		}
 	}
 }
 
-// TestDashboard: what it asks for is there, and asked in words that Prometheus knows.
+// TestDashboard: the dashboard queries only documented metrics, and its expressions are valid PromQL.
 func TestDashboard(t *testing.T) {
 	documented := documentedMetrics(t)
 	var rules []map[string]string
@@ -59,13 +60,13 @@ func TestDashboard(t *testing.T) {
 			}
 		}
 		if len(names) == 0 {
-			t.Errorf("%s: there is no metric in %s", dashboardFile, expr)
+			t.Errorf("%s: the expression %s names no metric", dashboardFile, expr)
 		}
 		expr = strings.NewReplacer("$__rate_interval", "5m", "$node", ".*").Replace(expr)
 		rules = append(rules, map[string]string{"record": "panel", "expr": expr})
 	}
 	if len(rules) < 20 {
-		t.Errorf("%d expressions: this is not how a dashboard is read", len(rules))
+		t.Errorf("%s: found %d expressions, want at least 20: the test does not parse it correctly", dashboardFile, len(rules))
 	}
 	text, err := yaml.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": rules}}})
 	if err != nil {
@@ -85,23 +86,24 @@ func promtool(t *testing.T, args ...string) {
 	}
 }
 
-// documentedMetrics are the metrics of docs/metrics.md, with their rows. TestMetricsDocument keeps it true.
+// documentedMetrics returns the metrics of docs/metrics.md with the rest of their rows. TestMetricsDocument checks the document
+// against the program.
 func documentedMetrics(t *testing.T) map[string]string {
-	has, _, _ := strings.Cut(readDocument(t, "docs/metrics.md"), "\n## What kube-proxy has")
+	ours, _, _ := strings.Cut(readFile(t, "docs/metrics.md"), "\n## What kube-proxy has")
 	all := make(map[string]string)
-	for _, row := range metricRow.FindAllStringSubmatch(has, -1) {
+	for _, row := range metricRow.FindAllStringSubmatch(ours, -1) {
 		all[row[1]] = row[2] + row[3]
 	}
 	if len(all) < 20 {
-		t.Fatalf("docs/metrics.md has %d metrics: this is not how it is read", len(all))
+		t.Fatalf("docs/metrics.md: found %d metrics, want at least 20: the test does not parse it correctly", len(all))
 	}
 	return all
 }
 
-// metricsIn are the metrics that an expression names, a histogram's by its own name.
+// metricsIn returns the metrics that an expression names, a histogram without its suffix.
 func metricsIn(expr string, documented map[string]string) []string {
 	var names []string
-	for _, name := range aMetric.FindAllString(expr, -1) {
+	for _, name := range metricName.FindAllString(expr, -1) {
 		for _, suffix := range []string{"_bucket", "_sum", "_count"} {
 			if base, ok := strings.CutSuffix(name, suffix); ok && strings.HasPrefix(documented[base], "histogram") {
 				name = base
@@ -116,7 +118,7 @@ func ruleExpressions(t *testing.T) []string {
 	var file struct {
 		Groups []struct{ Rules []struct{ Expr string } }
 	}
-	if err := yaml.Unmarshal([]byte(readDocument(t, rulesFile)), &file); err != nil {
+	if err := yaml.Unmarshal([]byte(readFile(t, rulesFile)), &file); err != nil {
 		t.Fatal(err)
 	}
 	var all []string
@@ -135,7 +137,7 @@ func dashboardExpressions(t *testing.T) []string {
 			Targets []struct{ Expr string }
 		}
 	}
-	if err := json.Unmarshal([]byte(readDocument(t, dashboardFile)), &dashboard); err != nil {
+	if err := json.Unmarshal([]byte(readFile(t, dashboardFile)), &dashboard); err != nil {
 		t.Fatalf("%s: %v", dashboardFile, err)
 	}
 	var all []string

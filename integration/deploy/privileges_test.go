@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dropPrivileges leaves the thread what the container may have. Who execs after it has no more.
+// dropPrivileges reduces the privileges of the thread, and of what it executes, to those of the container.
 func (c *container) dropPrivileges() error {
 	for cap := range unix.CAP_LAST_CAP + 1 {
 		if slices.Contains(c.Capabilities, cap) {
@@ -31,7 +31,7 @@ func (c *container) dropPrivileges() error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// becomeUser becomes the user with nothing but its own group. The capabilities stay for now.
+// becomeUser changes to the container's user and group and drops supplementary groups. It keeps the capabilities.
 func (c *container) becomeUser() error {
 	if err := unix.Prctl(unix.PR_SET_KEEPCAPS, 1, 0, 0, 0); err != nil {
 		return err
@@ -46,11 +46,11 @@ func (c *container) becomeUser() error {
 	return nil
 }
 
-// setCapabilities leaves the thread the container's, to be inherited if they are ambient.
+// setCapabilities sets the capabilities of the thread to the container's and makes them ambient on request.
 func (c *container) setCapabilities() error {
 	var data [2]unix.CapUserData
 	for _, cap := range c.Capabilities {
-		if c.UID != 0 && !c.Ambient && !c.Kept {
+		if c.UID != 0 && !c.Ambient && !c.KeepCapabilities {
 			break
 		}
 		word, bit := &data[cap/32], uint32(1)<<(cap%32)

@@ -17,48 +17,49 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestRights: who may program nftables, and who may not. Kubernetes gives capabilities to root alone; a file's are lost
-// where allowPrivilegeEscalation is false. So the container's user is root, who may nothing else: docs/design/0008.
+// TestRights: which users may program nftables in a container. Kubernetes gives capabilities to root alone, and those of a file
+// are lost where allowPrivilegeEscalation is false. The container therefore runs as root with CAP_NET_ADMIN and no other
+// capability: docs/design/0008-root.md.
 func TestRights(t *testing.T) {
 	netAdmin := []int{unix.CAP_NET_ADMIN}
 	for _, r := range []struct {
 		name string
 		container
-		file, may bool // file: the binary has the capability
+		file, may bool // file: the file of the binary has the capability; may: nftables can be programmed
 	}{
 		{"root", container{Capabilities: netAdmin, NoNewPrivs: true}, false, true},
 		{"root without capabilities", container{NoNewPrivs: true}, false, false},
-		{"user", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, false, false},
-		{"user with ambient", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
-		{"user and file", container{UID: someUser, Capabilities: netAdmin}, true, true},
-		{"user and file, no new privileges", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
-		{"the same, kept", container{UID: someUser, Capabilities: netAdmin, NoNewPrivs: true, Kept: true}, true, true},
+		{"user", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true}, false, false},
+		{"user with ambient", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, Ambient: true}, false, true},
+		{"user and file", container{UID: unprivilegedUID, Capabilities: netAdmin}, true, true},
+		{"user and file, no new privileges", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true}, true, false},
+		{"user and file, no new privileges, capabilities kept", container{UID: unprivilegedUID, Capabilities: netAdmin, NoNewPrivs: true, KeepCapabilities: true}, true, true},
 	} {
 		t.Run(r.name, func(t *testing.T) {
-			if !canBe(t, r.UID) {
-				t.Logf("there is no user %d: run the tests as root to see this", r.UID)
+			if !userExists(t, r.UID) {
+				t.Logf("user %d is not mapped here: run the tests as root to test this case", r.UID)
 				return
 			}
 			c := newContainer(t, "/nfproxy")
-			c.UID, c.Capabilities, c.NoNewPrivs, c.Ambient, c.Kept = r.UID, r.Capabilities, r.NoNewPrivs, r.Ambient, r.Kept
+			c.UID, c.Capabilities, c.NoNewPrivs, c.Ambient, c.KeepCapabilities = r.UID, r.Capabilities, r.NoNewPrivs, r.Ambient, r.KeepCapabilities
 			c.Seccomp = r.NoNewPrivs
 			c.Args = []string{"/nfproxy", "cleanup"}
 			if r.file {
-				c.giveFile(t, "/nfproxy", unix.CAP_NET_ADMIN)
+				c.setFileCapability(t, "/nfproxy", unix.CAP_NET_ADMIN)
 			}
 			p := c.start(t)
 			err := <-p.Done
 			p.Done <- err
 			const refused = "nfproxy: nftables can be read and changed only with CAP_NET_ADMIN: run as root, or grant that capability\n"
 			if (err == nil) != r.may || (p.Log.String() == refused) == r.may {
-				t.Errorf("%v: %s", err, p.Log)
+				t.Errorf("nfproxy cleanup: %v, may program nftables: %v; it prints %s", err, r.may, p.Log)
 			}
 		})
 	}
 }
 
-// giveFile gives a file a capability, permitted and effective (struct vfs_cap_data, version 2, little endian).
-func (c *container) giveFile(t *testing.T, path string, capability int) {
+// setFileCapability gives a file a permitted and effective capability (struct vfs_cap_data, version 2, little endian).
+func (c *container) setFileCapability(t *testing.T, path string, capability int) {
 	t.Helper()
 	data := make([]byte, 20)
 	data[0], data[3] = 1, 2 // effective, version
@@ -68,14 +69,14 @@ func (c *container) giveFile(t *testing.T, path string, capability int) {
 	}
 }
 
-// TestStandalone: what the systemd unit leaves to a user of its own suffices, and numbers of the kernel
-// that it cannot set are warnings.
+// TestStandalone: nfproxy works with the user and the privileges of the systemd unit. Sysctls that it cannot set are
+// warnings.
 func TestStandalone(t *testing.T) {
 	c := newDeployment(t)
 	b := c.AddBackends("web", 2)
 	made := newContainer(t, "/usr/local/bin/nfproxy")
-	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = someUser, []int{unix.CAP_NET_ADMIN}, true, true, true
-	if !canBe(t, someUser) {
+	made.UID, made.Capabilities, made.Ambient, made.NoNewPrivs, made.Seccomp = unprivilegedUID, []int{unix.CAP_NET_ADMIN}, true, true, true
+	if !userExists(t, unprivilegedUID) {
 		made.UID = 0
 	}
 	made.ReadOnlyRoot = true
@@ -88,14 +89,14 @@ func TestStandalone(t *testing.T) {
 	made.Env = []string{"NFPROXY_KUBECONFIG=/run/credentials/nfproxy.service/kubeconfig", "NFPROXY_HOSTNAME_OVERRIDE=" + cluster.NodeName,
 		"NFPROXY_CLUSTER_CIDR=10.244.0.0/16,fd00:10:244::/48", "NFPROXY_CONNTRACK_TCP_TIMEOUT_ESTABLISHED=12345s"}
 	agent := made.start(t)
-	c.works(b)
+	c.checkWorks(b)
 	for _, file := range []string{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "/proc/self/oom_score_adj"} {
-		agent.Says(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
+		agent.AwaitLog(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
 	}
 	agent.Stop()
 }
 
-// unitSetting returns what deploy/nfproxy.service says.
+// unitSetting returns the value of a setting in deploy/nfproxy.service.
 func unitSetting(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile("deploy/nfproxy.service")
@@ -110,18 +111,18 @@ func unitSetting(t *testing.T, name string) string {
 	return value
 }
 
-// works fails the test unless nfproxy does what takes rights: rules, the deletion of flows, a port for load balancers,
-// metrics.
-func (c *deployment) works(b *cluster.Backends) {
+// checkWorks fails the test unless nfproxy does everything that needs privileges: it programs rules, deletes conntrack
+// entries, listens at a health check node port and serves metrics.
+func (c *deployment) checkWorks(b *cluster.Backends) {
 	c.T.Helper()
 	b.Serve(b.Addrs...)
-	b.Programmed(b.Addrs...)
+	b.AwaitEndpoints(b.Addrs...)
 	client := c.AddPod("default", "client", nil, "10.244.1.99")
-	answer, err := cluster.Greeting(c.T.Context(), client.Namespace, b.Frontend)
+	answer, err := cluster.ReadGreeting(c.T.Context(), client.Namespace, b.Frontend)
 	if err != nil || !strings.HasPrefix(answer, "10.244.7.") {
-		c.T.Fatalf("%q, %v", answer, err)
+		c.T.Fatalf("the Service answers %q, %v", answer, err)
 	}
-	c.flowsGo(b, client.Namespace)
+	c.checkStaleFlowDeletion(b, client.Namespace)
 	local, err := c.CoreV1().Services("default").Create(c.T.Context(), &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Name: "local"},
 		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: corev1.ServiceExternalTrafficPolicyLocal,
@@ -136,8 +137,8 @@ func (c *deployment) works(b *cluster.Backends) {
 	})
 }
 
-// flowsGo makes a UDP flow to an endpoint that then goes, and waits until it is deleted.
-func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
+// checkStaleFlowDeletion opens a UDP flow to an endpoint, removes the endpoint and waits until the flow is deleted.
+func (c *deployment) checkStaleFlowDeletion(b *cluster.Backends, from *sandbox.Namespace) {
 	c.T.Helper()
 	s, err := c.CoreV1().Services("default").Get(c.T.Context(), "web", metav1.GetOptions{})
 	if err != nil {
@@ -152,7 +153,7 @@ func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
 	port, dnsPort := int32(8080), int32(5353)
 	b.Slice.Ports = []discoveryv1.EndpointPort{{Name: &http, Port: &port, Protocol: &tcp}, {Name: &dns, Port: &dnsPort, Protocol: &udp}}
 	b.Serve(b.Addrs[0])
-	cluster.EventuallyTrue(c.T, "the UDP port is served", c.Tables(b.Addrs[0]+":5353"))
+	cluster.EventuallyTrue(c.T, "the UDP port is programmed", c.DumpContains(b.Addrs[0]+":5353"))
 	conn, err := from.Dial(c.T.Context(), "udp", "", net.JoinHostPort(s.Spec.ClusterIP, "53"))
 	if err != nil {
 		c.T.Fatal(err)
@@ -162,5 +163,5 @@ func (c *deployment) flowsGo(b *cluster.Backends, from *sandbox.Namespace) {
 		c.T.Fatal(err)
 	}
 	b.Serve(b.Addrs[1])
-	cluster.Answers(c.T, 10249, "/metrics", 200, `kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 1`+"\n")
+	cluster.AwaitAnswer(c.T, 10249, "/metrics", 200, `kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"} 1`+"\n")
 }

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemCalls are what nfproxy, and Go's runtime, may call: fewer than the default profile of a container runtime has.
+// systemCalls are the system calls that nfproxy and Go's runtime make, fewer than a container runtime's default profile allows.
 var systemCalls = map[string]uintptr{
 	"accept4": unix.SYS_ACCEPT4, "bind": unix.SYS_BIND, "brk": unix.SYS_BRK, "clock_gettime": unix.SYS_CLOCK_GETTIME,
 	"clone": unix.SYS_CLONE, "close": unix.SYS_CLOSE, "connect": unix.SYS_CONNECT, "epoll_create1": unix.SYS_EPOLL_CREATE1,
@@ -35,12 +35,12 @@ var systemCalls = map[string]uintptr{
 	"timer_delete": unix.SYS_TIMER_DELETE, "timer_settime": unix.SYS_TIMER_SETTIME, "uname": unix.SYS_UNAME, "write": unix.SYS_WRITE,
 }
 
-// newNamespaces are the flags of clone that no default profile allows.
+// newNamespaces are the flags of clone(2) that the default profiles forbid.
 const newNamespaces = unix.CLONE_NEWNS | unix.CLONE_NEWCGROUP | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWUSER |
 	unix.CLONE_NEWPID | unix.CLONE_NEWNET
 
-// filterSystemCalls refuses the thread all others with EPERM, as the default profiles do (seccomp(2)). The offsets are
-// those of struct seccomp_data: number, architecture, two words of instruction pointer, arguments.
+// filterSystemCalls makes all calls but systemCalls fail with EPERM in this thread, as the default profiles do (seccomp(2)).
+// The offsets are those of struct seccomp_data: number, architecture, two words of instruction pointer, arguments.
 func filterSystemCalls() error {
 	const load, equal, set, ret = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K,
 		unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K, unix.BPF_RET | unix.BPF_K
@@ -59,7 +59,7 @@ func filterSystemCalls() error {
 	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&filter)), 0, 0)
 }
 
-// archPrctl is a call that amd64 alone has. On arm64 there is none of that number.
+// archPrctl is the number of arch_prctl(2), which only amd64 has. On arm64 no call has this number.
 const archPrctl = 158
 
 func architecture() uint32 {
@@ -69,8 +69,8 @@ func architecture() uint32 {
 	return unix.AUDIT_ARCH_X86_64
 }
 
-// TestSystemCalls: a container runtime's default profile allows every call of systemCalls, whoever makes it. The profile
-// is the one of podman and CRI-O, which comes with buildah.
+// TestSystemCalls: a container runtime's default profile allows every call of systemCalls without conditions. The profile is
+// that of podman and CRI-O, which comes with buildah.
 func TestSystemCalls(t *testing.T) {
 	text, err := os.ReadFile("/usr/share/containers/seccomp.json")
 	if err != nil {
@@ -87,7 +87,7 @@ func TestSystemCalls(t *testing.T) {
 	if err := json.Unmarshal(text, &profile); err != nil {
 		t.Fatal(err)
 	}
-	allowed := map[string]bool{"socket": true} // all but AF_NETLINK's NETLINK_AUDIT, which nobody here opens
+	allowed := map[string]bool{"socket": true} // allowed except for NETLINK_AUDIT, which nfproxy does not open
 	for _, rule := range profile.Syscalls {
 		if rule.Action == "SCMP_ACT_ALLOW" && len(rule.Args)+len(rule.Includes.Caps)+len(rule.Includes.Arches)+len(rule.Excludes.Caps) == 0 {
 			for _, name := range rule.Names {

@@ -21,13 +21,14 @@ import (
 	"nfproxy/sandbox"
 )
 
-// ways are Services of several kinds, the Pods behind them, and who connects to them.
-type ways struct {
+// testServices are Services of several kinds, the pods that serve them, and the clients that connect to them.
+type testServices struct {
 	*deployment
-	backends        []*sandbox.Pod
-	client, outside *sandbox.Pod
-	ip              map[string]string // cluster IPs by Service
-	ip6             string            // web's second
+	backends []*sandbox.Pod
+	client   *sandbox.Pod      // inside the pod CIDRs
+	outside  *sandbox.Pod      // outside the pod CIDRs
+	ip       map[string]string // cluster IPs by Service
+	ip6      string            // the IPv6 cluster IP of Service web
 }
 
 const (
@@ -37,18 +38,18 @@ const (
 	outsideAddr, nodeAddr                   = "198.51.100.9", "192.0.2.10"
 )
 
-// newWays creates them. Service web has the first two Pods as endpoints; there are two more.
-func newWays(c *deployment) *ways {
+// newTestServices creates the Services, four pods that serve them and the clients. Service web has the first two pods as endpoints.
+func newTestServices(c *deployment) *testServices {
 	c.T.Helper()
-	w := &ways{deployment: c, ip: map[string]string{}}
+	w := &testServices{deployment: c, ip: map[string]string{}}
 	for i := range 4 {
 		addr4, addr6 := backendAddr(i), fmt.Sprintf("fd00:10:244:7::%d", i+1)
 		pod := c.AddPod("default", fmt.Sprint("backend-", i), nil, addr4, addr6)
-		cluster.Greet(c.T, pod, addr4+":8080", addr4)
+		cluster.ServeGreeting(c.T, pod, addr4+":8080", addr4)
 		for _, addr := range []string{addr4, addr6} {
-			talkTCP(c.T, pod, net.JoinHostPort(addr, "8081"))
+			serveTCP(c.T, pod, net.JoinHostPort(addr, "8081"))
 		}
-		talkUDP(c.T, pod, addr4+":5353")
+		serveUDP(c.T, pod, addr4+":5353")
 		w.backends = append(w.backends, pod)
 	}
 	w.client = c.AddPod("default", "client", nil, "10.244.1.99", "fd00:10:244:1::99")
@@ -81,8 +82,8 @@ func newWays(c *deployment) *ways {
 
 func backendAddr(i int) string { return fmt.Sprintf("10.244.7.%d", i+1) }
 
-// service creates a Service, with a load balancer's address if there is one.
-func (w *ways) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Service {
+// service creates a Service and, if ingress is not empty, sets the address of its load balancer.
+func (w *testServices) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Service {
 	w.T.Helper()
 	services := w.CoreV1().Services("default")
 	s, err := services.Create(w.T.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}, metav1.CreateOptions{})
@@ -97,8 +98,8 @@ func (w *ways) service(name, ingress string, spec corev1.ServiceSpec) *corev1.Se
 	return s
 }
 
-// serve makes some of the Pods a Service's endpoints, of both families.
-func (w *ways) serve(service string, backends ...int) {
+// serve makes the pods with these indexes the endpoints of a Service, in both families.
+func (w *testServices) serve(service string, backends ...int) {
 	w.T.Helper()
 	slices := w.DiscoveryV1().EndpointSlices("default")
 	for family, kind := range []discoveryv1.AddressType{discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6} {
@@ -126,37 +127,39 @@ func (w *ways) serve(service string, backends ...int) {
 	}
 }
 
-// way is a connection to a Service, and whom its endpoint has to see, if that matters.
-type way struct {
+// access describes how a client reaches a Service and the source address that the endpoint must see, unless it is empty.
+type access struct {
 	name, network string
 	from          *sandbox.Namespace
 	to, source    string
 }
 
-func (w *ways) all() []way {
+// accesses returns an access for each kind of frontend and of client.
+func (w *testServices) accesses() []access {
 	at := func(service, port string) string { return net.JoinHostPort(w.ip[service], port) }
 	client, outside, node := w.client.Namespace, w.outside.Namespace, w.Network.Node()
-	return []way{
+	return []access{
 		{"cluster IP, from a pod", "tcp", client, at("web", "81"), "10.244.1.99"},
 		{"cluster IP, IPv6", "tcp", client, net.JoinHostPort(w.ip6, "81"), "fd00:10:244:1::99"},
 		{"cluster IP, from the node", "tcp", node, at("web", "81"), nodeAddr},
 		{"cluster IP, from outside", "tcp", outside, at("web", "81"), nodeAddr},
-		{"cluster IP, an endpoint to itself", "tcp", w.backends[0].Namespace, at("self", "81"), nodeAddr},
+		{"cluster IP, an endpoint connects to itself", "tcp", w.backends[0].Namespace, at("self", "81"), nodeAddr},
 		{"cluster IP, UDP", "udp", client, at("dns", "53"), "10.244.1.99"},
 		{"node port", "tcp", outside, nodePort, nodeAddr},
 		{"node port, UDP", "udp", outside, nodePortUDP, nodeAddr},
 		{"load balancer", "tcp", outside, webBalancer + ":81", nodeAddr},
 		{"load balancer, policy Local", "tcp", outside, localBalancer + ":81", outsideAddr},
-		{"load balancer, let in by its range", "tcp", outside, rangeIP + ":81", nodeAddr},
+		{"load balancer, source inside the source ranges", "tcp", outside, rangeIP + ":81", nodeAddr},
 		{"session affinity", "tcp", client, at("sticky", "81"), "10.244.1.99"},
 	}
 }
 
-// look connects in every way, and fails the test where something is not as it should be.
-func (w *ways) look(when string) {
+// checkAll makes every access and fails the test if one fails, if session affinity does not hold or if a Service without
+// endpoints does not refuse connections.
+func (w *testServices) checkAll(when string) {
 	w.T.Helper()
-	for _, way := range w.all() {
-		c, err := talk(w.T, way)
+	for _, way := range w.accesses() {
+		c, err := connect(w.T, way)
 		if err == nil {
 			_, err = c.ask()
 			c.Close()
@@ -165,22 +168,22 @@ func (w *ways) look(when string) {
 			w.T.Errorf("%s: %s: %v", when, way.name, err)
 		}
 	}
-	sticky := way{"session affinity", "tcp", w.client.Namespace, w.ip["sticky"] + ":81", "10.244.1.99"}
-	if answered := w.reached(sticky, 5); len(answered) != 1 {
-		w.T.Errorf("%s: with session affinity one client gets to %v", when, answered)
+	sticky := access{"session affinity", "tcp", w.client.Namespace, w.ip["sticky"] + ":81", "10.244.1.99"}
+	if answered := w.answers(sticky, 5); len(answered) != 1 {
+		w.T.Errorf("%s: with session affinity one client reaches %v, want one endpoint", when, answered)
 	}
-	refused := way{"no endpoint", "tcp", w.client.Namespace, w.ip["empty"] + ":81", ""}
-	if _, err := talk(w.T, refused); !errors.Is(err, syscall.ECONNREFUSED) {
-		w.T.Errorf("%s: a Service without endpoints: %v", when, err)
+	refused := access{"no endpoint", "tcp", w.client.Namespace, w.ip["empty"] + ":81", ""}
+	if _, err := connect(w.T, refused); !errors.Is(err, syscall.ECONNREFUSED) {
+		w.T.Errorf("%s: connection to a Service without endpoints: %v, want %v", when, err, syscall.ECONNREFUSED)
 	}
 }
 
-// reached are who answers in a way, of n connections.
-func (w *ways) reached(way way, n int) map[string]int {
+// answers makes n connections and returns their number by the endpoint that answered.
+func (w *testServices) answers(way access, n int) map[string]int {
 	w.T.Helper()
 	answered := map[string]int{}
 	for range n {
-		c, err := talk(w.T, way)
+		c, err := connect(w.T, way)
 		if err != nil {
 			w.T.Fatalf("%s: %v", way.name, err)
 		}
@@ -194,28 +197,29 @@ func (w *ways) reached(way way, n int) map[string]int {
 	return answered
 }
 
-// conversation is an open connection.
-type conversation struct {
+// connection is an open connection to a Service.
+type connection struct {
 	net.Conn
-	way
+	access
 	in     *bufio.Reader
-	answer string // the endpoint's, which stays
+	answer string // the endpoint that answered first; all later answers must come from it
 }
 
-// talk opens one.
-func talk(t testing.TB, w way) (*conversation, error) {
-	ctx, cancel := context.WithTimeout(t.Context(), cluster.Patience)
+// connect opens the connection of an access.
+func connect(t testing.TB, w access) (*connection, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), cluster.Timeout)
 	defer cancel()
 	conn, err := w.from.Dial(ctx, w.network, "", w.to)
 	if err != nil {
 		return nil, err
 	}
-	return &conversation{Conn: conn, way: w, in: bufio.NewReader(conn)}, nil
+	return &connection{Conn: conn, access: w, in: bufio.NewReader(conn)}, nil
 }
 
-// ask returns the endpoint that answers, and an error unless it is the one that answered before, and sees whom it should.
-func (c *conversation) ask() (string, error) {
-	_ = c.SetDeadline(time.Now().Add(cluster.Patience))
+// ask sends a question and returns the endpoint that answers. It returns an error if another endpoint answered before, or if
+// the endpoint sees another source than it must.
+func (c *connection) ask() (string, error) {
+	_ = c.SetDeadline(time.Now().Add(cluster.Timeout))
 	if _, err := c.Write([]byte("who?\n")); err != nil {
 		return "", err
 	}
@@ -225,34 +229,34 @@ func (c *conversation) ask() (string, error) {
 	}
 	answer, source, _ := strings.Cut(strings.TrimSpace(line), " sees ")
 	if c.source != "" && source != c.source {
-		return answer, fmt.Errorf("%s sees %s, not %s", answer, source, c.source)
+		return answer, fmt.Errorf("endpoint %s sees source %s, want %s", answer, source, c.source)
 	}
 	if c.answer != "" && answer != c.answer {
-		return answer, fmt.Errorf("%s answers, not %s", answer, c.answer)
+		return answer, fmt.Errorf("endpoint %s answers, want %s", answer, c.answer)
 	}
 	c.answer = answer
 	return answer, nil
 }
 
-// answerOf is what an endpoint says: who it is and whom it sees.
-func answerOf(local, remote net.Addr) []byte {
+// answerText returns the answer of an endpoint: its own address and the source address that it sees.
+func answerText(local, remote net.Addr) []byte {
 	return fmt.Appendf(nil, "%s sees %s\n", addrOf(local), addrOf(remote))
 }
 
 func addrOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).Addr().Unmap() }
 
-// talkTCP answers every line, as long as the connection is open.
-func talkTCP(t testing.TB, pod *sandbox.Pod, at string) {
+// serveTCP makes a pod answer every line of every TCP connection at an address.
+func serveTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
-	cluster.Accept(t, pod, at, func(conn net.Conn) {
+	cluster.ServeTCP(t, pod, at, func(conn net.Conn) {
 		for in := bufio.NewScanner(conn); in.Scan(); {
-			_, _ = conn.Write(answerOf(conn.LocalAddr(), conn.RemoteAddr()))
+			_, _ = conn.Write(answerText(conn.LocalAddr(), conn.RemoteAddr()))
 		}
 	})
 }
 
-// talkUDP answers every datagram.
-func talkUDP(t testing.TB, pod *sandbox.Pod, at string) {
+// serveUDP makes a pod answer every datagram at an address.
+func serveUDP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
 	conn, err := pod.ListenPacket("udp", at)
 	if err != nil {
@@ -265,7 +269,7 @@ func talkUDP(t testing.TB, pod *sandbox.Pod, at string) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.WriteTo(answerOf(conn.LocalAddr(), from), from)
+			_, _ = conn.WriteTo(answerText(conn.LocalAddr(), from), from)
 		}
 	}()
 }

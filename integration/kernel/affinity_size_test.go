@@ -7,14 +7,14 @@ import (
 	"nfproxy/render"
 )
 
-// TestAffinityFull: a map takes as many clients as it is allowed to; further ones are served like any other, and counted.
-// Another size replaces the map and what refers to it, not the table.
+// TestAffinityFull: a map holds at most Node.AffinityClients clients; the connections of further clients are balanced and
+// counted. Another size replaces the map and the rules that use it, not the table.
 func TestAffinityFull(t *testing.T) {
-	const room = 4
-	s := newSticky(t, nft.IPv4, nft.TCP)
+	const size = 4
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	cluster := s.frontends()[0]
-	s.homes(t, cluster)
-	s.facts.AffinityClients = room
+	s.connectAll(t, cluster)
+	s.facts.AffinityClients = size
 	s.ruleset = render.NewRuleset(s.facts)
 	s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{s.service}})
 	for _, c := range s.reconcile() {
@@ -28,16 +28,16 @@ func TestAffinityFull(t *testing.T) {
 		}
 	}
 	for round := 1; round <= 2; round++ {
-		s.homes(t, cluster)
-		remembered, beyond := clients(s.tables()[0])
-		if want := uint64(round * (stickyClients - room)); remembered != room || beyond != want {
-			t.Errorf("round %d: %d clients remembered, %d connections of others; want %d and %d", round, remembered, beyond, room, want)
+		s.connectAll(t, cluster)
+		remembered, beyond := countClients(s.tables()[0])
+		if want := uint64(round * (affinityClientCount - size)); remembered != size || beyond != want {
+			t.Errorf("round %d: %d clients in the map, %d connections of further clients; want %d and %d", round, remembered, beyond, size, want)
 		}
 	}
 }
 
-// clients counts the clients a table remembers and the connections of those it had no room for.
-func clients(table *nft.Table) (remembered int, beyond uint64) {
+// countClients returns the number of clients in the affinity maps of a table and the number of connections of further clients.
+func countClients(table *nft.Table) (remembered int, beyond uint64) {
 	for _, set := range table.Sets {
 		if set.Dynamic {
 			remembered += len(set.Elements)

@@ -10,12 +10,11 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 
-// sticky is a lab with a Service of six endpoints that remembers its clients, and a pod with the addresses of all of them.
-type sticky struct {
+// affinityNode is a node with a Service that has session affinity and six endpoints, and a pod with the addresses of all clients.
+type affinityNode struct {
 	*testNode
 	family   nft.Family
 	protocol nft.Protocol
@@ -24,16 +23,16 @@ type sticky struct {
 	service  render.Service
 }
 
-const stickyClients = 60
+const affinityClientCount = 60
 
-func newSticky(t *testing.T, f nft.Family, p nft.Protocol) *sticky {
+func newAffinityNode(t *testing.T, f nft.Family, p nft.Protocol) *affinityNode {
 	t.Helper()
-	return newStickyOf(t, f, p, stickyClients)
+	return newAffinityNodeFor(t, f, p, affinityClientCount)
 }
 
-func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *sticky {
+func newAffinityNodeFor(t *testing.T, f nft.Family, p nft.Protocol, clients int) *affinityNode {
 	t.Helper()
-	s := &sticky{testNode: newTestNode(t).addNetwork(), family: f, protocol: p}
+	s := &affinityNode{testNode: newTestNode(t).addNetwork(), family: f, protocol: p}
 	format, vip := "10.244.%d.%d", "10.96.0.1:80"
 	if f == nft.IPv6 {
 		format, vip = "fd00:10:244:%d::%d", "[fd00:10:96::1]:80"
@@ -58,27 +57,27 @@ func newStickyOf(t *testing.T, f nft.Family, p nft.Protocol, clients int) *stick
 	return s
 }
 
-// restart is a new process, which knows nothing but the Service and what the kernel has.
-func (s *sticky) restart(svc render.Service) []nft.Change {
+// restart acts as a new process, which knows only the Service and the kernel's tables, and returns the changes it applies.
+func (s *affinityNode) restart(svc render.Service) []nft.Change {
 	s.t.Helper()
 	s.ruleset = render.NewRuleset(s.facts)
 	s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{svc}})
 	return s.reconcile()
 }
 
-// connect opens a connection as one of the clients and returns who answered.
-func (s *sticky) connect(t *testing.T, client int, frontend string) string {
+// connect opens a connection as one of the clients and returns the endpoint that answers.
+func (s *affinityNode) connect(t *testing.T, client int, frontend string) string {
 	t.Helper()
 	from := netip.AddrPortFrom(s.clients[client], 0).String()
-	got, err := connect(s.pod.Namespace, s.protocol, from, frontend, patience)
+	got, err := connect(s.pod.Namespace, s.protocol, from, frontend, connectTimeout)
 	if err != nil {
-		t.Errorf("client %d at %s: %v", client, from, err)
+		t.Errorf("connection of client %d from %s: %v", client, from, err)
 	}
 	return got.endpoint.String()
 }
 
-// frontends are the Service's addresses: cluster IP, external IP, node port.
-func (s *sticky) frontends() []string {
+// frontends returns the Service's frontends: cluster IP, external IP, node port.
+func (s *affinityNode) frontends() []string {
 	node := s.facts.Addresses[0]
 	if s.family == nft.IPv6 {
 		node = s.facts.Addresses[1]
@@ -90,16 +89,16 @@ func (s *sticky) frontends() []string {
 	}
 }
 
-// homes lets every client connect once, some at a time, and returns who answered each.
-func (s *sticky) homes(t *testing.T, frontend string) []string {
+// connectAll makes every client connect once, eight at a time, and returns the endpoint of each client.
+func (s *affinityNode) connectAll(t *testing.T, frontend string) []string {
 	t.Helper()
-	const atATime = 8
-	homes := make([]string, len(s.clients))
+	const concurrent = 8
+	endpoints := make([]string, len(s.clients))
 	var all sync.WaitGroup
-	for first := range atATime {
+	for first := range concurrent {
 		all.Go(func() {
-			for i := first; i < len(homes) && !t.Failed(); i += atATime {
-				homes[i] = s.connect(t, i, frontend)
+			for i := first; i < len(endpoints) && !t.Failed(); i += concurrent {
+				endpoints[i] = s.connect(t, i, frontend)
 			}
 		})
 	}
@@ -107,22 +106,22 @@ func (s *sticky) homes(t *testing.T, frontend string) []string {
 	if t.Failed() {
 		t.FailNow()
 	}
-	return homes
+	return endpoints
 }
 
-// moved lists the clients whose home is another, save those that had to move, and those that had to and did not.
+// moved lists the clients that moved to another endpoint, and those that did not although their endpoint is gone.
 func moved(before, after []string, gone string) []string {
 	var all []string
-	for i, home := range before {
-		if (home == gone) == (home == after[i]) || after[i] == gone {
-			all = append(all, fmt.Sprintf("client %d from %s to %s", i, home, after[i]))
+	for i, endpoint := range before {
+		if (endpoint == gone) == (endpoint == after[i]) || after[i] == gone {
+			all = append(all, fmt.Sprintf("client %d from %s to %s", i, endpoint, after[i]))
 		}
 	}
 	return all
 }
 
-// without is the Service without one endpoint.
-func (s *sticky) without(endpoint string) render.Service {
+// without returns the Service without one endpoint.
+func (s *affinityNode) without(endpoint string) render.Service {
 	svc := s.service
 	svc.Ports = []render.Port{svc.Ports[0]}
 	svc.Ports[0].Endpoints = nil
@@ -134,80 +133,80 @@ func (s *sticky) without(endpoint string) render.Service {
 	return svc
 }
 
-// TestAffinity: a client stays where it is: over connections, frontends, changes that do not concern it and a restart.
-// When its endpoint goes it moves with its next connection, and the others do not.
+// TestAffinity: a client keeps its endpoint over connections, frontends, changes of other endpoints and a restart. When its
+// endpoint is removed, its next connection moves it to another; the other clients stay.
 func TestAffinity(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 			t.Run(f.String()+"/"+p.String(), func(t *testing.T) {
-				s := newSticky(t, f, p)
-				homes := s.homes(t, s.frontends()[0])
-				if distinct := slices.Compact(slices.Sorted(slices.Values(homes))); len(distinct) < 3 {
-					t.Errorf("60 clients found %v alone", distinct) // once in ten million million runs
+				s := newAffinityNode(t, f, p)
+				endpoints := s.connectAll(t, s.frontends()[0])
+				if distinct := slices.Compact(slices.Sorted(slices.Values(endpoints))); len(distinct) < 3 {
+					t.Errorf("60 clients reach only %v", distinct) // happens by chance once in 10^13 runs
 				}
-				s.staying(t, homes, "at once")
-				s.restless(func(int) {})
-				s.staying(t, homes, "after 100 changes")
+				s.checkUnmoved(t, endpoints, "at once")
+				s.changeUnrelatedEndpoint(func(int) {})
+				s.checkUnmoved(t, endpoints, "after 100 changes")
 				if changes := s.restart(s.service); !onlyUnusedChains(changes) {
-					t.Errorf("a restart sends %v", changes)
+					t.Errorf("a restart applies %v, want no change", changes)
 				}
-				s.staying(t, homes, "after a restart")
-				s.staying(t, s.bereave(t, homes), "after the endpoint went")
+				s.checkUnmoved(t, endpoints, "after a restart")
+				s.checkUnmoved(t, s.removeEndpoint(t, endpoints), "after the removal of an endpoint")
 			})
 		}
 	}
 }
 
-// TestAffinityThousandClients: the same with a thousand clients, of whom some connect after each of the changes.
+// TestAffinityThousandClients: the same with a thousand clients, some of which connect after each change.
 func TestAffinityThousandClients(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			s := newStickyOf(t, f, nft.TCP, 1000)
+			s := newAffinityNodeFor(t, f, nft.TCP, 1000)
 			cluster := s.frontends()[0]
-			homes := s.homes(t, cluster)
+			endpoints := s.connectAll(t, cluster)
 			table := map[nft.Family]int{nft.IPv4: 0, nft.IPv6: 1}[f]
 			if n := len(s.tables()[table].Set("affinity/test/sticky/tcp/main").Elements); n != 1000 {
-				t.Errorf("%d clients are remembered", n)
+				t.Errorf("%d clients in the map, want 1000", n)
 			}
-			s.restless(func(change int) {
-				for i := change; i < len(homes); i += 100 {
-					if got := s.connect(t, i, cluster); got != homes[i] {
-						t.Fatalf("after %d changes client %d moved from %s to %s", change+1, i, homes[i], got)
+			s.changeUnrelatedEndpoint(func(change int) {
+				for i := change; i < len(endpoints); i += 100 {
+					if got := s.connect(t, i, cluster); got != endpoints[i] {
+						t.Fatalf("after %d changes client %d moved from %s to %s", change+1, i, endpoints[i], got)
 					}
 				}
 			})
 			s.restart(s.service)
-			if all := moved(homes, s.homes(t, cluster), ""); len(all) > 0 {
-				t.Errorf("after a restart %d clients have moved: %v", len(all), all)
+			if all := moved(endpoints, s.connectAll(t, cluster), ""); len(all) > 0 {
+				t.Errorf("after a restart %d clients moved: %v", len(all), all)
 			}
-			after := s.bereave(t, homes)
-			if all := moved(after, s.homes(t, cluster), ""); len(all) > 0 {
-				t.Errorf("after the endpoint went %d clients have moved again: %v", len(all), all)
+			after := s.removeEndpoint(t, endpoints)
+			if all := moved(after, s.connectAll(t, cluster), ""); len(all) > 0 {
+				t.Errorf("after the removal of an endpoint %d clients moved twice: %v", len(all), all)
 			}
 		})
 	}
 }
 
-// staying fails unless every client is still at home, at every frontend.
-func (s *sticky) staying(t *testing.T, homes []string, when string) {
+// checkUnmoved fails the test unless every client reaches its endpoint at every frontend.
+func (s *affinityNode) checkUnmoved(t *testing.T, endpoints []string, when string) {
 	t.Helper()
 	for _, frontend := range s.frontends() {
-		if all := moved(homes, s.homes(t, frontend), ""); len(all) > 0 {
+		if all := moved(endpoints, s.connectAll(t, frontend), ""); len(all) > 0 {
 			t.Fatalf("%s, %s: %v", when, frontend, all)
 		}
 	}
 }
 
-// restless makes 100 changes that concern no client: an endpoint that nobody has been sent to comes, is not ready,
-// terminates and goes. It ends as it began.
-func (s *sticky) restless(each func(change int)) {
+// changeUnrelatedEndpoint makes 100 changes that concern no client, calling each after every one: an endpoint without clients
+// is added, becomes unready, terminates and is removed. The Service ends as it began.
+func (s *affinityNode) changeUnrelatedEndpoint(each func(change int)) {
 	s.t.Helper()
 	for i := range 100 {
 		more := s.service
 		more.Ports = slices.Clone(more.Ports)
 		if i%4 != 3 {
 			extra := more.Ports[0].Endpoints[0]
-			extra.AddrPort = netip.AddrPortFrom(extra.Addr(), 9) // the first in order: it would have slot 0
+			extra.AddrPort = netip.AddrPortFrom(extra.Addr(), 9) // the lowest address and port: a new table would have it in slot 0
 			extra.Ready, extra.Terminating = i%4 == 0, i%4 == 2
 			more.Ports[0].Endpoints = slices.Concat([]render.Endpoint{extra}, more.Ports[0].Endpoints)
 		}
@@ -216,32 +215,32 @@ func (s *sticky) restless(each func(change int)) {
 	}
 }
 
-// bereave takes an endpoint away: its clients move with one connection, nobody else does. It returns where they live now.
-func (s *sticky) bereave(t *testing.T, homes []string) []string {
+// removeEndpoint removes an endpoint, fails the test unless exactly its clients move, and returns the endpoint of each client.
+func (s *affinityNode) removeEndpoint(t *testing.T, endpoints []string) []string {
 	t.Helper()
-	gone := homes[0]
+	gone := endpoints[0]
 	s.apply(render.Update{Services: []render.Service{s.without(gone)}})
-	after := s.homes(t, s.frontends()[0])
-	if all := moved(homes, after, gone); len(all) > 0 {
-		t.Errorf("%s is gone: %v", gone, all)
+	after := s.connectAll(t, s.frontends()[0])
+	if all := moved(endpoints, after, gone); len(all) > 0 {
+		t.Errorf("after the removal of %s: %v", gone, all)
 	}
 	return after
 }
 
-// TestAffinityAcrossRestart: endpoints that went while nobody was watching are forgotten at the start.
+// TestAffinityAcrossRestart: a restart moves the clients of endpoints that were removed meanwhile, and no others.
 func TestAffinityAcrossRestart(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
-	homes := s.homes(t, s.frontends()[0])
-	gone := homes[0]
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
+	endpoints := s.connectAll(t, s.frontends()[0])
+	gone := endpoints[0]
 	s.restart(s.without(gone))
-	if all := moved(homes, s.homes(t, s.frontends()[0]), gone); len(all) > 0 {
-		t.Errorf("%s is gone: %v", gone, all)
+	if all := moved(endpoints, s.connectAll(t, s.frontends()[0]), gone); len(all) > 0 {
+		t.Errorf("after the removal of %s: %v", gone, all)
 	}
 }
 
-// TestAffinityForgetsLatecomers: a client that learns an endpoint while the endpoint goes, after the map was read for the
-// clients to forget and before the commit, is forgotten all the same. Here the commit itself brings it; the map's own
-// timeout makes it one that packets could have learnt.
+// TestAffinityForgetsLatecomers: a client whose packet adds it to the map after the map was read for stale elements and before
+// the commit that removes its endpoint is deleted as well. Here the commit itself adds the client; the map's own timeout makes
+// the element look like one that a packet added.
 func TestAffinityForgetsLatecomers(t *testing.T) {
 	l := newTestNode(t)
 	l.nft("add table ip nfproxy\n"+
@@ -267,40 +266,40 @@ func TestAffinityForgetsLatecomers(t *testing.T) {
 		left = append(left, e.Key.Addr().String())
 	}
 	if slices.Sort(left); !slices.Equal(left, []string{"10.244.9.2", "10.244.9.4"}) {
-		t.Errorf("remembered are %v", left)
+		t.Errorf("clients in the map: %v, want 10.244.9.2 and 10.244.9.4", left)
 	}
 }
 
-// TestAffinityForgetsDying: clients whose entries are about to expire leave an endpoint that goes like all others.
-func TestAffinityForgetsDying(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+// TestAffinityForgetsExpiring: clients whose elements are about to expire leave a removed endpoint like all others.
+func TestAffinityForgetsExpiring(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	s.service.Affinity = time.Second
 	s.apply(render.Update{Services: []render.Service{s.service}})
 	cluster := s.frontends()[0]
-	homes := s.homes(t, cluster)
-	s.apply(render.Update{Services: []render.Service{s.without(homes[0])}})
-	for i, home := range s.homes(t, cluster) {
-		if home == homes[0] {
-			t.Errorf("client %d is sent to %s, which is gone", i, home)
+	endpoints := s.connectAll(t, cluster)
+	s.apply(render.Update{Services: []render.Service{s.without(endpoints[0])}})
+	for i, endpoint := range s.connectAll(t, cluster) {
+		if endpoint == endpoints[0] {
+			t.Errorf("client %d reaches %s, which was removed", i, endpoint)
 		}
 	}
 }
 
-// TestAffinityEnds: without connections a client is forgotten after the timeout; with affinity switched off nothing is
-// left of it; switched on again it works.
-func TestAffinityEnds(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+// TestAffinityExpires: the map forgets a client without connections after the timeout. When affinity is switched off, its
+// objects are deleted; when it is switched on again, it works.
+func TestAffinityExpires(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	s.service.Affinity = time.Second
 	s.apply(render.Update{Services: []render.Service{s.service}})
 	const clients = "affinity/test/sticky/tcp/main"
-	s.homes(t, s.frontends()[0])
-	if n := len(s.tables()[0].Set(clients).Elements); n != stickyClients {
-		t.Errorf("%d clients are remembered", n)
+	s.connectAll(t, s.frontends()[0])
+	if n := len(s.tables()[0].Set(clients).Elements); n != affinityClientCount {
+		t.Errorf("%d clients in the map, want %d", n, affinityClientCount)
 	}
 	deadline := time.Now().Add(10 * time.Second)
 	for len(s.tables()[0].Set(clients).Elements) > 0 {
 		if time.Now().After(deadline) {
-			t.Fatal("clients are not forgotten")
+			t.Fatal("the clients do not expire")
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
@@ -309,21 +308,21 @@ func TestAffinityEnds(t *testing.T) {
 	s.apply(render.Update{Services: []render.Service{plain}})
 	table := s.tables()[0]
 	if table.Set(clients) != nil || table.Chain(clients) != nil {
-		t.Errorf("affinity is off, and there is\n%s", table)
+		t.Errorf("affinity is off, but the table has its objects:\n%s", table)
 	}
-	s.homes(t, s.frontends()[1])
+	s.connectAll(t, s.frontends()[1])
 	s.apply(render.Update{Services: []render.Service{s.service}})
-	s.homes(t, s.frontends()[2])
+	s.connectAll(t, s.frontends()[2])
 	s.apply(render.Update{Removed: []render.ServiceName{s.service.ServiceName}})
 	if rest := nft.Diff(s.tables(), s.ruleset.Tables()); !onlyUnusedChains(rest) {
-		t.Errorf("left behind: %v", rest)
+		t.Errorf("after the removal of the Service the kernel differs by %v", rest)
 	}
 }
 
-// TestAffinityLocal: with the policies Local a client is remembered apart for the ways that lead to this node's
-// endpoints alone, and is never sent elsewhere on them.
+// TestAffinityLocal: with a Local policy the frontends that lead only to this node's endpoints have a map of their own, and
+// never send a client to another node.
 func TestAffinityLocal(t *testing.T) {
-	s := newSticky(t, nft.IPv4, nft.TCP)
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
 	for i := range s.service.Ports[0].Endpoints {
 		if i >= 2 {
 			s.service.Ports[0].Endpoints[i].Node = "node-b"
@@ -333,20 +332,20 @@ func TestAffinityLocal(t *testing.T) {
 	for _, e := range s.service.Ports[0].Endpoints[:2] {
 		local[e.AddrPort.String()] = true
 	}
-	s.facts.ClusterCIDRs = prefixes("10.244.1.0/24") // the clients are outsiders
+	s.facts.ClusterCIDRs = prefixes("10.244.1.0/24") // the clients are outside the cluster
 	for _, internal := range []bool{false, true} {
 		s.service.InternalLocal, s.service.ExternalLocal = internal, !internal
 		s.restart(s.service)
-		wide, near := s.frontends()[0], s.frontends()[1]
+		wide, localOnly := s.frontends()[0], s.frontends()[1]
 		if internal {
-			wide, near = near, wide
+			wide, localOnly = localOnly, wide
 		}
-		everywhere, here := s.homes(t, wide), s.homes(t, near)
+		everywhere, here := s.connectAll(t, wide), s.connectAll(t, localOnly)
 		for i := range here {
 			if !local[here[i]] {
-				t.Errorf("internal %v: client %d was sent to %s", internal, i, here[i])
+				t.Errorf("internal %v: client %d reaches %s, which is not local", internal, i, here[i])
 			}
-			if got := s.connect(t, i, near); got != here[i] {
+			if got := s.connect(t, i, localOnly); got != here[i] {
 				t.Errorf("internal %v: client %d moved from %s to %s", internal, i, here[i], got)
 			}
 			if got := s.connect(t, i, wide); got != everywhere[i] {
@@ -356,22 +355,22 @@ func TestAffinityLocal(t *testing.T) {
 	}
 }
 
-// TestAffinityLists: nft 1.0.6 lists affinity in both families; it loads that of IPv4 (TestOracleText), and aborts when
-// it loads that of IPv6, as a ruleset of its own would make it do.
-func TestAffinityLists(t *testing.T) {
-	s := newSticky(t, nft.IPv6, nft.TCP)
-	s.homes(t, s.frontends()[0])
+// TestAffinityListing: nft 1.0.6 lists the affinity rules of both families. It loads those of IPv4 (TestOracleText) and aborts
+// when it loads those of IPv6, even if it generated them itself.
+func TestAffinityListing(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv6, nft.TCP)
+	s.connectAll(t, s.frontends()[0])
 	s.nft("", "list", "ruleset")
 	s.nft("", "--json", "list", "ruleset")
 }
 
-// TestAffinityTimeout: another timeout counts at once for clients that are remembered, whether it is given by an update or
-// at a start: as if it had been this one since their last connection.
+// TestAffinityTimeout: a new timeout takes effect at once for the clients in the map, after an update and after a restart, as if
+// it had applied since their last connection.
 func TestAffinityTimeout(t *testing.T) {
 	const clients = "affinity/test/sticky/tcp/main"
 	for _, restart := range []bool{false, true} {
-		s := newSticky(t, nft.IPv4, nft.TCP)
-		homes := s.homes(t, s.frontends()[0])
+		s := newAffinityNode(t, nft.IPv4, nft.TCP)
+		endpoints := s.connectAll(t, s.frontends()[0])
 		change := func(timeout time.Duration) {
 			s.service.Affinity = timeout
 			if !restart {
@@ -381,12 +380,12 @@ func TestAffinityTimeout(t *testing.T) {
 			s.restart(s.service)
 		}
 		change(24 * time.Hour)
-		if got := s.homes(t, s.frontends()[0]); !slices.Equal(got, homes) {
-			t.Errorf("restart %v: a longer timeout moved clients", restart)
+		if got := s.connectAll(t, s.frontends()[0]); !slices.Equal(got, endpoints) {
+			t.Errorf("restart %v: a longer timeout moves clients", restart)
 		}
 		change(2 * time.Second)
-		if n := len(s.tables()[0].Set(clients).Elements); n != stickyClients {
-			t.Errorf("restart %v: a shorter timeout has left %d clients", restart, n)
+		if n := len(s.tables()[0].Set(clients).Elements); n != affinityClientCount {
+			t.Errorf("restart %v: after a shorter timeout %d clients in the map, want %d", restart, n, affinityClientCount)
 		}
 		deadline := time.Now().Add(20 * time.Second)
 		for len(s.tables()[0].Set(clients).Elements) > 0 {

@@ -18,13 +18,13 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-	"nfproxy/watcher"
-
 	"nfproxy/sandbox"
+	"nfproxy/watcher"
 )
 
-// manifested is a lab that follows a directory of manifests. Pods a and b answer at 8080; client is a pod, outside none.
-type manifested struct {
+// manifestNode is a node that follows a directory of manifests. Pods a and b serve at port 8080, client is a pod without a
+// server, and outside is a host outside the cluster.
+type manifestNode struct {
 	*testNode
 	dir       string
 	source    *watcher.Dir
@@ -34,16 +34,16 @@ type manifested struct {
 	known     bool
 }
 
-// newManifested makes one with the node's addresses and ranges of these families alone.
-func newManifested(t *testing.T, families ...nft.Family) *manifested {
+// newManifestNode returns a node that has addresses and CIDRs of these families only.
+func newManifestNode(t *testing.T, families ...nft.Family) *manifestNode {
 	t.Helper()
 	only := func(addr netip.Addr) bool { return slices.Contains(families, render.Family(addr)) }
-	m := &manifested{testNode: newTestNode(t), dir: t.TempDir()}
+	m := &manifestNode{testNode: newTestNode(t), dir: t.TempDir()}
 	addrs := slices.DeleteFunc(m.facts.Addresses, func(a netip.Addr) bool { return !only(a) })
 	for _, cidrs := range []*[]netip.Prefix{&m.facts.ClusterCIDRs, &m.facts.ServiceCIDRs} {
 		*cidrs = slices.DeleteFunc(*cidrs, func(p netip.Prefix) bool { return !only(p.Addr()) })
 	}
-	m.facts.Addresses = nil // the manifest of the Node says them
+	m.facts.Addresses = nil // the manifest of the Node sets them
 	m.ruleset = render.NewRuleset(m.facts)
 	var err error
 	if m.network, err = sandbox.NewNetwork(m.node, addrs...); err != nil {
@@ -70,8 +70,8 @@ func newManifested(t *testing.T, families ...nft.Family) *manifested {
 	return m
 }
 
-// write gives a file another content; the file is there as a whole or not at all.
-func (m *manifested) write(name, text string) {
+// write replaces a manifest atomically.
+func (m *manifestNode) write(name, text string) {
 	m.t.Helper()
 	hidden := filepath.Join(m.dir, "."+name)
 	if err := os.WriteFile(hidden, []byte(text), 0o644); err != nil {
@@ -82,8 +82,8 @@ func (m *manifested) write(name, text string) {
 	}
 }
 
-// follow waits for the next update and programs it.
-func (m *manifested) follow() {
+// applyNext waits for the next update and applies it.
+func (m *manifestNode) applyNext() {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -106,9 +106,9 @@ func (m *manifested) follow() {
 	m.ruleset.Accept()
 }
 
-// served are the manifests of a Service: its spec and status, and a slice per family with one endpoint at port 8080. All its
-// ports are named p.
-func served(name, created, spec, status, pod string) string {
+// serviceManifest returns the manifests of a Service with this spec and status, and of an EndpointSlice per family with pod a
+// or b as the endpoint at port 8080, named p.
+func serviceManifest(name, created, spec, status, pod string) string {
 	const format = `
 apiVersion: v1
 kind: Service
@@ -134,7 +134,7 @@ endpoints: [{addresses: ["fd00:10:244:1::%[5]s"], nodeName: node-a}]
 	return fmt.Sprintf(format, name, created, spec, status, map[string]string{"a": "2", "b": "3"}[pod])
 }
 
-// nodeManifest is the lab's Node with these addresses.
+// nodeManifest returns the manifest of the Node with these addresses.
 func nodeManifest(addresses ...string) string {
 	text := "apiVersion: v1\nkind: Node\nmetadata: {name: node-a}\nstatus: {addresses: ["
 	for _, a := range addresses {
@@ -143,13 +143,13 @@ func nodeManifest(addresses ...string) string {
 	return text + "]}\n"
 }
 
-// expect opens a connection for each line "SOURCE DESTINATION OUTCOME": the outcome is the endpoint, refused or dropped,
-// and, if it is of interest, the address that the endpoint saw.
-func (m *manifested) expect(t *testing.T, lines ...string) {
+// expect opens a connection for each line "SOURCE DESTINATION OUTCOME [SEEN]". The outcome is the endpoint, refused or dropped;
+// SEEN is the source address that the endpoint must see.
+func (m *manifestNode) expect(t *testing.T, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
 		f := append(strings.Fields(line), "")
-		timeout := patience
+		timeout := connectTimeout
 		if f[2] == "dropped" {
 			timeout = 200 * time.Millisecond
 		}
@@ -164,34 +164,35 @@ func (m *manifested) expect(t *testing.T, lines ...string) {
 			outcome = err.Error()
 		}
 		if outcome != f[2] {
-			t.Errorf("%s: %s", line, outcome)
+			t.Errorf("%s: got %s", line, outcome)
 		}
 		if seen := got.source.Addr().String(); err == nil && f[3] != "" && seen != f[3] {
-			t.Errorf("%s: it saw %s", line, seen)
+			t.Errorf("%s: the endpoint saw %s", line, seen)
 		}
 	}
 }
 
-var logged = regexp.MustCompile(`level=(?:WARN|ERROR) .*object="(?:Service|EndpointSlice) test/([^"]*)" field=(\S+)`)
+// loggedProblem matches a problem in the log: the name of the object and the field.
+var loggedProblem = regexp.MustCompile(`level=(?:WARN|ERROR) .*object="(?:Service|EndpointSlice) test/([^"]*)" field=(\S+)`)
 
-// manifestCase are manifests: what is reported of them, and what packets meet.
+// manifestCase is a set of manifests with the problems and conflicts to be reported and the expected fate of packets.
 type manifestCase struct {
 	name      string
-	settings  func(*render.Node) // what flags say besides, nil for nothing
+	settings  func(*render.Node) // changes settings, unless it is nil
 	services  []string
-	problems  []string // Service and field
+	problems  []string // name of the object and field, sorted
 	conflicts []string
-	tables    []string // what the tables say
-	packets   []string
+	tables    []string // texts in the IPv4 table
+	packets   []string // lines for expect
 }
 
-// badInput are manifests that say what makes no sense, or less than it seems.
+// badInput are manifests with invalid, duplicate or conflicting fields.
 var badInput = []manifestCase{
 	{
 		name: "affinity timeouts out of bounds",
 		services: []string{
-			served("below", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -5}}", "", "a"),
-			served("above", "1", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2147483647}}", "", "b"),
+			serviceManifest("below", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: -5}}", "", "a"),
+			serviceManifest("above", "1", "clusterIP: 10.96.0.2, ports: [{name: p, port: 80}], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 2147483647}}", "", "b"),
 		},
 		problems: []string{"above spec.sessionAffinityConfig.clientIP.timeoutSeconds", "below spec.sessionAffinityConfig.clientIP.timeoutSeconds"},
 		tables:   []string{"update @affinity/test/below/tcp/p { ip saddr timeout 1s ", "update @affinity/test/above/tcp/p { ip saddr timeout 86400s "},
@@ -199,7 +200,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "source ranges with host bits and spaces",
-		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [" 198.51.100.200/24", "2001:db8:51::77/64	"]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		packets: []string{
@@ -208,19 +209,19 @@ var badInput = []manifestCase{
 		},
 	},
 	{
-		name: "source ranges of one family all invalid: its addresses alone are not served",
-		services: []string{served("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		name: "source ranges of one family all invalid: only load balancer addresses of that family are not served",
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [198.51.100.0/42, "2001:db8:51::/64"], externalIPs: [203.0.113.1, "2001:db8:cb::1", 203.0.113.2]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		problems: []string{"ranged spec.loadBalancerSourceRanges", "ranged spec.loadBalancerSourceRanges[0]"},
-		packets: []string{ // the first two external IPs are the load balancer's, and do not get around its ranges
+		packets: []string{ // the first two external IPs are load balancer addresses and do not bypass the source ranges
 			"outside 203.0.113.1:80 dropped", "outside [2001:db8:cb::1]:80 [fd00:10:244:1::2]:8080", "client [2001:db8:cb::1]:80 dropped",
 			"outside 203.0.113.2:80 10.244.1.2:8080", "client 10.96.0.1:80 10.244.1.2:8080",
 		},
 	},
 	{
-		name: "duplicate ports: the first counts",
-		services: []string{served("twice", "1", `type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001},
+		name: "duplicate ports: the first one is served",
+		services: []string{serviceManifest("twice", "1", `type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001},
   {name: none, port: 80, nodePort: 30002}, {name: p, port: 81, nodePort: 30003}, {name: q, port: 82, nodePort: 30001}]`, "", "a")},
 		problems: []string{"twice spec.ports[1].port", "twice spec.ports[2].name", "twice spec.ports[3].nodePort"},
 		packets: []string{
@@ -230,10 +231,10 @@ var badInput = []manifestCase{
 		},
 	},
 	{
-		name: "an external IP of the node: its other ports are left alone",
+		name: "external IP that is a node address: other ports of the node stay reachable",
 		services: []string{
-			served("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
-			served("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
+			serviceManifest("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
+			serviceManifest("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
 		packets: []string{
@@ -244,11 +245,11 @@ var badInput = []manifestCase{
 		},
 	},
 	{
-		name: "an external IP that is another Service's cluster IP",
+		name: "external IP that is another Service's cluster IP",
 		services: []string{
-			served("old", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}]", "", "a"),
-			served("new", "2", "clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{name: p, port: 80}, {name: p2, port: 443}]", "", "b"),
-			served("other", "3", "clusterIP: 10.96.0.3, externalIPs: [10.96.0.1], ports: [{name: p, port: 8443}]", "", "b"),
+			serviceManifest("old", "1", "clusterIP: 10.96.0.1, ports: [{name: p, port: 80}]", "", "a"),
+			serviceManifest("new", "2", "clusterIP: 10.96.0.2, externalIPs: [10.96.0.1], ports: [{name: p, port: 80}, {name: p2, port: 443}]", "", "b"),
+			serviceManifest("other", "3", "clusterIP: 10.96.0.3, externalIPs: [10.96.0.1], ports: [{name: p, port: 8443}]", "", "b"),
 		},
 		conflicts: []string{"10.96.0.1:80/tcp: old, not new"},
 		packets: []string{
@@ -258,16 +259,17 @@ var badInput = []manifestCase{
 	},
 }
 
-// TestBadInput gives each of them to a node and sends packets.
+// TestBadInput: objects with invalid fields are served as far as they make sense, and the problems are logged.
 func TestBadInput(t *testing.T) {
 	for _, c := range badInput {
 		t.Run(c.name, c.run)
 	}
 }
 
-// run gives the manifests to a node that listens at ports 22 and 8000. Somebody outside listens at port 6443.
+// run programs the manifests on a node that listens at ports 22 and 8000, while a host outside listens at port 6443, and
+// compares problems, conflicts and the fate of packets with those expected.
 func (c manifestCase) run(t *testing.T) {
-	m := newManifested(t, nft.IPv4, nft.IPv6)
+	m := newManifestNode(t, nft.IPv4, nft.IPv6)
 	if c.settings != nil {
 		m.configure(c.settings)
 	}
@@ -279,27 +281,27 @@ func (c manifestCase) run(t *testing.T) {
 		m.serve(outside, netip.MustParseAddrPort(at))
 	}
 	m.write("all.yaml", strings.Join(c.services, "")+nodeManifest("192.0.2.10", "2001:db8::10"))
-	m.follow()
+	m.applyNext()
 	var problems []string
-	for _, match := range logged.FindAllStringSubmatch(m.log.String(), -1) {
+	for _, match := range loggedProblem.FindAllStringSubmatch(m.log.String(), -1) {
 		problems = append(problems, match[1]+" "+match[2])
 	}
 	if slices.Sort(problems); !slices.Equal(problems, c.problems) || strings.Count(m.log.String(), "\n") != len(problems) {
-		t.Errorf("problems %q; log:\n%s", problems, m.log.String())
+		t.Errorf("problems %q, want %q; log:\n%s", problems, c.problems, m.log.String())
 	}
 	if !slices.Equal(m.conflicts, c.conflicts) {
-		t.Errorf("conflicts %q", m.conflicts)
+		t.Errorf("conflicts %q, want %q", m.conflicts, c.conflicts)
 	}
 	for _, text := range c.tables {
 		if table := m.tables()[0].String(); !strings.Contains(table, text) {
-			t.Errorf("%q is not in\n%s", text, table)
+			t.Errorf("the table does not contain %q:\n%s", text, table)
 		}
 	}
 	m.expect(t, c.packets...)
 }
 
-// configure makes it follow the directory anew, by other settings.
-func (m *manifested) configure(settings func(*render.Node)) {
+// configure opens the directory again with other settings.
+func (m *manifestNode) configure(settings func(*render.Node)) {
 	m.t.Helper()
 	settings(&m.facts)
 	m.ruleset = render.NewRuleset(m.facts)
@@ -310,17 +312,17 @@ func (m *manifested) configure(settings func(*render.Node)) {
 	}
 }
 
-// TestNodeWithoutAddresses: its node ports are not served, everything else is. When an address appears they are, and no
-// more when it goes.
+// TestNodeWithoutAddresses: on a node without addresses everything but node ports is served. Node ports are served as long as
+// the node has an address.
 func TestNodeWithoutAddresses(t *testing.T) {
-	m := newManifested(t, nft.IPv4, nft.IPv6)
-	m.write("web.yaml", served("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
+	m := newManifestNode(t, nft.IPv4, nft.IPv6)
+	m.write("web.yaml", serviceManifest("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
   externalIPs: [203.0.113.1], ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"))
 	rest := []string{"client 10.96.0.1:80 10.244.1.2:8080", "node 10.96.0.1:80 10.244.1.2:8080", "outside 203.0.113.1:80 10.244.1.2:8080",
 		"client [fd00:10:96::1]:80 [fd00:10:244:1::2]:8080"}
 	for _, step := range []struct {
 		addresses []string
-		packets   []string
+		packets   []string // lines for expect
 	}{
 		{nil, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 refused"}},
 		{[]string{"2001:db8::10"}, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080"}},
@@ -328,14 +330,14 @@ func TestNodeWithoutAddresses(t *testing.T) {
 		{nil, []string{"outside 192.0.2.10:30001 refused"}},
 	} {
 		m.write("node.yaml", nodeManifest(step.addresses...))
-		m.follow()
+		m.applyNext()
 		t.Logf("addresses %v", step.addresses)
 		m.expect(t, slices.Concat(step.packets, rest)...)
 	}
 }
 
-// TestSingleStack: lists of both families on a node that has one, whichever: that one works, and nothing of the other
-// stands in its way. Its frontends are there without an endpoint: refused, for who gets as far.
+// TestSingleStack: a dual-stack Service on a node with one family is served in that family. Its frontends of the other family
+// have no endpoint: connections that reach the node are refused.
 func TestSingleStack(t *testing.T) {
 	const (
 		spec = `type: LoadBalancer, clusterIP: %s, clusterIPs: [%s, %s], externalIPs: [203.0.113.1, "2001:db8:cb::1"],
@@ -361,14 +363,14 @@ func TestSingleStack(t *testing.T) {
 		}},
 	} {
 		t.Run(c.family.String(), func(t *testing.T) {
-			m := newManifested(t, c.family)
+			m := newManifestNode(t, c.family)
 			slice := map[nft.Family]string{nft.IPv4: "addressType: IPv6", nft.IPv6: "addressType: IPv4"}[c.family]
-			parts := strings.Split(served("web", "1", c.spec, status, "a"), "---\n")
+			parts := strings.Split(serviceManifest("web", "1", c.spec, status, "a"), "---\n")
 			parts = slices.DeleteFunc(parts, func(p string) bool { return strings.Contains(p, slice) }) // no pod has such an address
 			m.write("all.yaml", strings.Join(parts, "---\n")+nodeManifest(c.node))
-			m.follow()
+			m.applyNext()
 			if m.log.Len() > 0 {
-				t.Errorf("log:\n%s", m.log.String())
+				t.Errorf("the log is not empty:\n%s", m.log.String())
 			}
 			m.expect(t, c.packets...)
 		})

@@ -12,10 +12,10 @@ import (
 	"nfproxy/render"
 )
 
-// sizes are the numbers of Services, with three endpoints each, that are measured.
+// sizes are the numbers of Services that the benchmarks measure.
 var sizes = []int{1_000, 10_000, 100_000}
 
-// cluster makes Services of one port with three endpoints.
+// cluster returns n Services with one port and three endpoints.
 func cluster(n int) []render.Service {
 	services := make([]render.Service, n)
 	for i := range services {
@@ -24,7 +24,7 @@ func cluster(n int) []render.Service {
 	return services
 }
 
-// clusterService is Service number i with so many endpoints; variant changes the first one's address.
+// clusterService returns Service number i with a number of endpoints. The variant determines the address of the first one.
 func clusterService(i, endpoints, variant int) render.Service {
 	a := func(base byte, n int) netip.Addr {
 		return netip.AddrFrom4([4]byte{base, byte(n >> 16), byte(n >> 8), byte(n)})
@@ -49,7 +49,7 @@ func clusterService(i, endpoints, variant int) render.Service {
 	return s
 }
 
-// BenchmarkLoad is a first start: from Services in memory to all of them in an empty kernel.
+// BenchmarkLoad measures a first start: from Services in memory to all of them in an empty kernel.
 func BenchmarkLoad(b *testing.B) {
 	for _, n := range sizes {
 		services := cluster(n)
@@ -68,50 +68,52 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkRestart is a start over the tables of an earlier run: everything is read and compared, nothing is sent.
+// BenchmarkRestart measures a start over the tables of an earlier run: they are read and compared, and nothing is changed.
 func BenchmarkRestart(b *testing.B) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			l, services := loaded(b, n)
+			l, services := newLoadedNode(b, n)
 			for b.Loop() {
 				l.ruleset = render.NewRuleset(l.facts)
 				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
 				if changes := l.reconcile(); len(changes) > 0 {
-					b.Fatalf("%d changes", len(changes))
+					b.Fatalf("a restart applies %d changes, want none", len(changes))
 				}
 			}
 		})
 	}
 }
 
-// BenchmarkReplaceEndpoint changes the address of one endpoint among so many Services, to the commit.
+// BenchmarkReplaceEndpoint measures the change of one endpoint's address, up to the commit.
 func BenchmarkReplaceEndpoint(b *testing.B) {
 	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3, i%2) }, 2)
 }
 
-// BenchmarkAddRemoveEndpoint gives one Service a fourth endpoint and takes it away again: the count changes, and with
-// it the frontend's verdict.
+// BenchmarkAddRemoveEndpoint measures adding a fourth endpoint to a Service and removing it again, up to the commit. The
+// number of endpoints changes, and with it the frontend's verdict.
 func BenchmarkAddRemoveEndpoint(b *testing.B) {
 	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3+i%2, 0) }, 3)
 }
 
+// benchmarkChange measures a change of one Service among many. Each change must take this number of element operations.
 func benchmarkChange(b *testing.B, variant func(i int) render.Service, operations int) {
 	for _, n := range sizes {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
-			l, _ := loaded(b, n)
+			l, _ := newLoadedNode(b, n)
 			i := 0
 			for b.Loop() {
 				i++
 				changes := l.apply(render.Update{Services: []render.Service{variant(i)}})
 				if got := nft.ElementOperations(changes); got != operations {
-					b.Fatalf("%d element operations: %v", got, changes)
+					b.Fatalf("%d element operations, want %d: %v", got, operations, changes)
 				}
 			}
 		})
 	}
 }
 
-func loaded(b *testing.B, n int) (*testNode, []render.Service) {
+// newLoadedNode returns a node with n Services programmed, and the Services.
+func newLoadedNode(b *testing.B, n int) (*testNode, []render.Service) {
 	l, services := newTestNode(b), cluster(n)
 	l.facts.ServiceCIDRs = prefixes("10.0.0.0/8")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: services})
@@ -119,7 +121,7 @@ func loaded(b *testing.B, n int) (*testNode, []render.Service) {
 	return l, services
 }
 
-// TestChangeIsSmall: what one changed endpoint costs does not grow with the number of Services.
+// TestChangeIsSmall: one changed endpoint takes at most four element operations among 10,000 Services.
 func TestChangeIsSmall(t *testing.T) {
 	const services = 10_000
 	l := newTestNode(t)
@@ -128,20 +130,20 @@ func TestChangeIsSmall(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		to   render.Service
-		want int // element operations: a replaced element is deleted and added
+		want int // element operations; replacing an element takes two
 	}{
-		{"an endpoint replaced", clusterService(7, 3, 1), 2},
-		{"a local endpoint replaced", clusterService(100, 3, 1), 4},
-		{"an endpoint more", clusterService(8, 4, 0), 3},
-		{"an endpoint less", clusterService(9, 2, 0), 3},
-		{"nothing", clusterService(10, 3, 0), 0},
+		{"replaced endpoint", clusterService(7, 3, 1), 2},
+		{"replaced local endpoint", clusterService(100, 3, 1), 4},
+		{"added endpoint", clusterService(8, 4, 0), 3},
+		{"removed endpoint", clusterService(9, 2, 0), 3},
+		{"no change", clusterService(10, 3, 0), 0},
 	} {
 		changes := l.apply(render.Update{Services: []render.Service{c.to}})
 		if got := nft.ElementOperations(changes); got != c.want || got > 4 {
-			t.Errorf("%s: %d element operations, not %d: %v", c.name, got, c.want, changes)
+			t.Errorf("%s: %d element operations, want %d: %v", c.name, got, c.want, changes)
 		}
 		if c.want == 0 && len(changes) > 0 {
-			t.Errorf("%s: %v", c.name, changes)
+			t.Errorf("%s: got changes %v", c.name, changes)
 		}
 	}
 	if rest := nft.Diff(l.tables(), l.ruleset.Tables()); !onlyUnusedChains(rest) {
@@ -149,9 +151,8 @@ func TestChangeIsSmall(t *testing.T) {
 	}
 }
 
-// BenchmarkAffinityConnect is what a connection through a Service with session affinity costs, by the number of its
-// endpoints: from connect to the refusal, since all endpoints are closed ports of one pod. The rules do the same work for
-// all.
+// BenchmarkAffinityConnect measures a connection through a Service with session affinity by the number of its endpoints, from
+// connect to the refusal: all endpoints are closed ports of one pod. The rules do the same work as for open ports.
 func BenchmarkAffinityConnect(b *testing.B) {
 	for _, n := range []int{10, 1_000, 5_000} {
 		b.Run(fmt.Sprintf("endpoints=%d", n), func(b *testing.B) {
@@ -166,12 +167,12 @@ func BenchmarkAffinityConnect(b *testing.B) {
 			l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
 			l.reconcile()
 			for b.Loop() {
-				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); !errors.Is(err, syscall.ECONNREFUSED) {
+				if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); !errors.Is(err, syscall.ECONNREFUSED) {
 					b.Fatal(err)
 				}
 			}
 			if got := l.tables()[0].Set("affinity/test/s/tcp/main"); len(got.Elements) != 1 {
-				b.Fatalf("remembered: %v", got.Elements)
+				b.Fatalf("clients in the map: %v, want one", got.Elements)
 			}
 		})
 	}

@@ -12,7 +12,7 @@ import (
 	"nfproxy/conntrack"
 )
 
-// addMany makes n flows, one in a hundred to each of a hundred frontends.
+// addMany adds n flows, evenly to a hundred frontends.
 func (e flowEntries) addMany(p nft.Protocol, n int) {
 	e.t.Helper()
 	for i := range n {
@@ -25,12 +25,12 @@ func benchFrontend(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, 0, byte(i)}), uint16(50+i%4))
 }
 
-// BenchmarkListFlows lists a table of 100,000 flows, 50,000 of UDP and as many of TCP, a hundredth of each to one
-// frontend: what a sweep costs beside what it deletes.
+// BenchmarkListFlows measures what a conntrack cleanup costs apart from deletions: it lists flows from a table of 100,000,
+// half of them UDP and half TCP, a hundredth of each to one frontend.
 func BenchmarkListFlows(b *testing.B) {
 	const each = 50_000
 	l := newTestNode(b)
-	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
+	flows, entries := openConntrack(b, l.node), newFlowEntries(b, l.node)
 	entries.addMany(nft.UDP, each)
 	entries.addMany(nft.TCP, each)
 	udp := conntrack.Filter{Family: nft.IPv4, Protocol: nft.UDP}
@@ -63,18 +63,18 @@ func BenchmarkListFlows(b *testing.B) {
 					}
 				}
 				if listed != c.listed {
-					b.Fatalf("%d listed, not %d", listed, c.listed)
+					b.Fatalf("listed %d flows, want %d", listed, c.listed)
 				}
 			}
 		})
 	}
 }
 
-// BenchmarkDeleteFlows deletes 10,000 flows of a Service without endpoints while they are listed.
+// BenchmarkDeleteFlows deletes 10,000 flows while it lists them.
 func BenchmarkDeleteFlows(b *testing.B) {
 	const n = 10_000
 	l := newTestNode(b)
-	flows, entries := openFlows(b, l.node), newFlowEntries(b, l.node)
+	flows, entries := openConntrack(b, l.node), newFlowEntries(b, l.node)
 	for b.Loop() {
 		b.StopTimer()
 		entries.addMany(nft.UDP, n)
@@ -93,8 +93,8 @@ func BenchmarkDeleteFlows(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*n), "us/flow")
 }
 
-// BenchmarkListFlowsUnfiltered lists the same table without any filter but the family, as kube-proxy does, with its
-// library: twice, since that deletes by listing again.
+// BenchmarkListFlowsUnfiltered lists the table of BenchmarkListFlows as kube-proxy does, with its library and without any
+// filter but the family. kube-proxy pays this twice, because its library lists the table again to delete from it.
 func BenchmarkListFlowsUnfiltered(b *testing.B) {
 	const each = 50_000
 	l := newTestNode(b)

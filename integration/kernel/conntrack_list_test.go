@@ -16,7 +16,7 @@ import (
 	"nfproxy/conntrack"
 )
 
-// flowEntries are entries of the connection tracking that no packet made.
+// flowEntries adds conntrack entries without packets.
 type flowEntries struct {
 	t      testing.TB
 	handle *netlink.Handle
@@ -36,7 +36,7 @@ func newFlowEntries(t testing.TB, ns *sandbox.Namespace) flowEntries {
 	return flowEntries{t, handle}
 }
 
-// add makes a translated flow that is tracked for ten minutes.
+// add adds the entry of a translated flow with a timeout of ten minutes.
 func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.AddrPort) {
 	e.t.Helper()
 	tuple := func(from, to netip.AddrPort) netlink.IPTuple {
@@ -54,10 +54,10 @@ func (e flowEntries) add(p nft.Protocol, source, destination, endpoint netip.Add
 	}
 }
 
-// TestListFilters: each filter gives the flows it asks for and no other, in both families and for both protocols.
+// TestListFilters: a filter lists exactly the flows that match it, in both families and for both protocols.
 func TestListFilters(t *testing.T) {
 	l := newTestNode(t)
-	flows, entries := openFlows(t, l.node), newFlowEntries(t, l.node)
+	flows, entries := openConntrack(t, l.node), newFlowEntries(t, l.node)
 	frontends := map[nft.Family][]string{nft.IPv4: {"10.96.0.1:53", "10.96.0.1:54", "10.96.0.2:53"},
 		nft.IPv6: {"[fd00:10:96::1]:53", "[fd00:10:96::1]:54", "[fd00:10:96::2]:53"}}
 	clients := map[nft.Family]netip.Addr{nft.IPv4: netip.MustParseAddr("10.244.9.9"), nft.IPv6: netip.MustParseAddr("fd00:10:244:9::9")}
@@ -75,7 +75,7 @@ func TestListFilters(t *testing.T) {
 		err := flows.List(f, func(fl conntrack.Flow) {
 			if fl.Family != f.Family || fl.Protocol != f.Protocol || fl.Original.Source.Addr() != clients[f.Family] ||
 				fl.Reply.Source.Addr() != clients[f.Family].Next() || fl.Reply.Destination != fl.Original.Source || fl.ID == 0 {
-				t.Errorf("%s: %+v", f, fl)
+				t.Errorf("filter %s lists %+v", f, fl)
 			}
 			to = append(to, fl.Original.Destination.String())
 		})
@@ -88,12 +88,12 @@ func TestListFilters(t *testing.T) {
 		for _, p := range protocols {
 			filter := conntrack.Filter{Family: family, Protocol: p}
 			if got := list(filter); len(got) != len(all) {
-				t.Errorf("%s: %v", filter, got)
+				t.Errorf("filter %s lists flows to %v, want %v", filter, got, all)
 			}
 			for _, to := range all {
 				filter.Destination = netip.MustParseAddrPort(to)
 				if got := list(filter); !slices.Equal(got, []string{to}) {
-					t.Errorf("%s: %v", filter, got)
+					t.Errorf("filter %s lists flows to %v, want %s", filter, got, to)
 				}
 			}
 		}

@@ -12,7 +12,7 @@ import (
 	"nfproxy/conntrack"
 )
 
-// flowAddrs are the addresses of these tests: of the client, three endpoints, and a frontend.
+// flowAddrs are the addresses of a client, three endpoints, a frontend and the node.
 var flowAddrs = map[nft.Family]struct{ client, a, b, c, frontend, node string }{
 	nft.IPv4: {"10.244.9.9", "10.244.1.2", "10.244.1.3", "10.244.1.4", "10.96.0.10:53", "192.0.2.10"},
 	nft.IPv6: {"fd00:10:244:9::9", "fd00:10:244:1::2", "fd00:10:244:1::3", "fd00:10:244:1::4", "[fd00:10:96::10]:53", "2001:db8::10"},
@@ -22,14 +22,15 @@ func at(addr string, port uint16) string {
 	return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
 }
 
-// tracking is a table of somebody else's, for whose sake connections are tracked before we have rules.
+// tracking is the format of a foreign table that makes the kernel track connections before nfproxy has rules.
 const tracking = "table %s tracking { chain c { type filter hook prerouting priority 0; ct state new accept; }; }"
 
-// TestFlows: a client that never changes its port follows its Service through everything that can happen to it.
+// TestFlows: a UDP client that never changes its port reaches the right endpoint after every change of its Service, because
+// the cleanup deletes the flow that has become stale.
 func TestFlows(t *testing.T) {
 	for family, addrs := range flowAddrs {
 		t.Run(family.String(), func(t *testing.T) {
-			l := newFlowLab(t)
+			l := newFlowNode(t)
 			for _, addr := range []string{addrs.a, addrs.b, addrs.c} {
 				l.pod(addr, 5353, addr)
 			}
@@ -38,16 +39,16 @@ func TestFlows(t *testing.T) {
 			dns := func(endpoints ...string) render.Update {
 				return render.Update{Services: []render.Service{service("dns", nft.UDP, addrs.frontend, endpoints...)}}
 			}
-			r := newResolver(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
+			r := newUDPClient(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
 
 			l.nft(fmt.Sprintf(tracking, family), "-f", "-")
 			r.expect(t, "")
 			if deleted := l.start(dns(a).Services...); len(deleted) != 1 {
-				t.Errorf("begun before the Service was there: %v", deleted)
+				t.Errorf("first cleanup: deleted %v, want the flow that is older than the Service", deleted)
 			}
 			r.expect(t, a)
 			if deleted := l.change(dns(a, c)); len(deleted) != 0 {
-				t.Errorf("an endpoint more: deleted %v", deleted)
+				t.Errorf("added an endpoint: deleted %v, want none", deleted)
 			}
 			r.expect(t, a)
 			l.change(dns(b))
@@ -57,16 +58,16 @@ func TestFlows(t *testing.T) {
 			terminating.Services[0].Ports[0].Endpoints[0].Ready = false
 			terminating.Services[0].Ports[0].Endpoints[0].Terminating = true
 			if deleted := l.change(terminating); len(deleted) != 0 {
-				t.Errorf("terminates and serves: deleted %v", deleted)
+				t.Errorf("endpoint terminates but serves: deleted %v, want none", deleted)
 			}
 			r.expect(t, b)
 			terminating.Services[0].Ports[0].Endpoints[0].Serving = false
 			if changes := l.apply(terminating); len(changes) != 0 {
-				t.Errorf("the rules change: %v", changes)
+				t.Errorf("endpoint terminates and no longer serves: the rules change by %v, want no change", changes)
 			}
 			l.index.Take(terminating, l.ruleset.Owner)
 			l.index.Programmed(nil)
-			l.sweep()
+			l.cleanUp()
 			r.expect(t, c)
 
 			l.change(dns())
@@ -76,49 +77,49 @@ func TestFlows(t *testing.T) {
 			l.change(render.Update{Removed: []render.ServiceName{dns().Services[0].ServiceName}})
 			r.expect(t, "")
 			if rest := l.list(nft.UDP); len(rest) != 0 {
-				t.Errorf("left over: %v", rest)
+				t.Errorf("after the removal of the Service: flows %v, want none", rest)
 			}
 		})
 	}
 }
 
-// TestFlowsRestart: a restart over the same tables deletes nothing that is right, and what went meanwhile is noticed.
+// TestFlowsRestart: the cleanup after a restart deletes the flows to frontends that were removed meanwhile, and no others.
 func TestFlowsRestart(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	l.pod("a", 5353, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	stays, goes := service("stays", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"), service("goes", nft.UDP, "10.96.0.11:53", "10.244.1.2:5353")
 	l.start(stays, goes)
 	for i, s := range []string{"10.96.0.10:53", "10.96.0.11:53"} {
-		newResolver(t, client.Namespace, fmt.Sprintf("10.244.9.9:%d", 40000+i), s).expect(t, "10.244.1.2:5353")
+		newUDPClient(t, client.Namespace, fmt.Sprintf("10.244.9.9:%d", 40000+i), s).expect(t, "10.244.1.2:5353")
 	}
 	restart := func(services ...render.Service) []conntrack.Flow {
 		l.index, l.ruleset = render.NewFlowIndex(), render.NewRuleset(l.facts)
 		return l.start(services...)
 	}
 	if deleted := restart(stays, goes); len(deleted) != 0 {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("restart without a change: deleted %v, want none", deleted)
 	}
 	if deleted := restart(stays); len(deleted) != 1 || deleted[0].Original.Destination.String() != "10.96.0.11:53" {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("restart without a Service: deleted %v, want its flow", deleted)
 	}
 }
 
-// TestFlowsOfOthers: all that is not ours survives a sweep of everything, with a Service that has lost all endpoints.
-func TestFlowsOfOthers(t *testing.T) {
+// TestForeignFlows: a cleanup of all flows, after a Service has lost its endpoints, deletes no flow that is not nfproxy's.
+func TestForeignFlows(t *testing.T) {
 	for family, addrs := range flowAddrs {
 		t.Run(family.String(), func(t *testing.T) {
-			testFlowsOfOthers(t, family, addrs.client, addrs.a, addrs.b, addrs.frontend, addrs.node)
+			testForeignFlows(t, family, addrs.client, addrs.a, addrs.b, addrs.frontend, addrs.node)
 		})
 	}
 }
 
-func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr, frontend, nodeAddr string) {
-	l := newFlowLab(t)
+func testForeignFlows(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr, frontend, nodeAddr string) {
+	l := newFlowNode(t)
 	a := l.pod("a", 5353, aAddr)
 	l.pod("b", 5353, bAddr)
 	client := l.pod("client", 0, clientAddr)
-	theirs := strings.Replace(frontend, "10", "99", 1) // another proxy's frontend
+	foreign := strings.Replace(frontend, "10", "99", 1) // a frontend of another proxy
 	l.nft(fmt.Sprintf(`table %[1]s other {
 		chain raw {
 			type filter hook prerouting priority -300;
@@ -127,46 +128,46 @@ func testFlowsOfOthers(t *testing.T, family nft.Family, clientAddr, aAddr, bAddr
 		}
 		chain before { type nat hook prerouting priority -110; %[1]s daddr %[2]s udp dport 53 dnat to %[3]s; }
 		chain after { type nat hook postrouting priority 110; udp sport 40002 masquerade; }
-	}`, family, netip.MustParseAddrPort(theirs).Addr(), at(aAddr, 5353)), "-f", "-")
+	}`, family, netip.MustParseAddrPort(foreign).Addr(), at(aAddr, 5353)), "-f", "-")
 	l.answerOnce(at(nodeAddr, 30053))
-	l.echo(a, at(aAddr, 5454))
+	l.serveEcho(a, at(aAddr, 5454))
 	ask := func(from uint16, to, want string) {
 		t.Helper()
-		newResolver(t, client.Namespace, at(clientAddr, from), to).expect(t, want)
+		newUDPClient(t, client.Namespace, at(clientAddr, from), to).expect(t, want)
 	}
 
-	ask(40007, frontend, "") // in a CNI's zone, untranslated
+	ask(40007, frontend, "") // in the conntrack zone of a CNI plugin, untranslated
 	dns, tcp := service("dns", nft.UDP, frontend, at(aAddr, 5353)), service("tcp", nft.TCP, frontend, at(aAddr, 5454))
 	if deleted := l.start(dns, tcp); len(deleted) != 0 {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("first cleanup: deleted %v, want none", deleted)
 	}
 	ask(40000, frontend, at(aAddr, 5353))
-	ask(40001, theirs, at(aAddr, 5353))
+	ask(40001, foreign, at(aAddr, 5353))
 	ask(40002, at(bAddr, 5353), at(bAddr, 5353)) // masqueraded
 	ask(40003, at(bAddr, 5353), at(bAddr, 5353)) // forwarded
 	ask(40004, at(nodeAddr, 30053), "node")
-	ask(40006, theirs, at(aAddr, 5353)) // in a zone
-	talk := l.converse(client, frontend)
+	ask(40006, foreign, at(aAddr, 5353)) // in the zone
+	checkTCP := l.openEcho(client, frontend)
 	if flows := l.list(nft.UDP); len(flows) != 7 {
-		t.Errorf("%d flows at first: %v", len(flows), flows)
+		t.Errorf("%d flows before the change, want 7: %v", len(flows), flows)
 	}
 
 	dns.Ports[0].Endpoints, dns.Ports[0].NodePort = nil, 30053
 	tcp.Ports[0].Endpoints = nil
 	deleted := l.change(render.Update{Services: []render.Service{dns, tcp}})
 	if len(deleted) != 1 || deleted[0].Original.Source.String() != at(clientAddr, 40000) {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("deleted %v, want the flow of port 40000", deleted)
 	}
 	if flows := l.list(nft.UDP); len(flows) != 6 {
-		t.Errorf("%d flows at last: %v", len(flows), flows)
+		t.Errorf("%d flows after the change, want 6: %v", len(flows), flows)
 	}
-	talk()
+	checkTCP()
 }
 
-// TestFlowsInZone: a flow of ours that is tracked in a zone is deleted there, and its twin in the default zone is not
-// touched.
+// TestFlowsInZone: a stale flow in a conntrack zone is deleted in that zone, and the flow with the same addresses in the
+// default zone stays.
 func TestFlowsInZone(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	for _, addr := range []string{"10.244.1.2", "10.244.1.3"} {
 		l.pod(addr, 5353, addr)
 	}
@@ -174,12 +175,12 @@ func TestFlowsInZone(t *testing.T) {
 	const frontend = "10.96.0.10:53"
 	both := []string{"10.244.1.2:5353", "10.244.1.3:5353"}
 	l.start(service("dns", nft.UDP, frontend, both[0]))
-	r := newResolver(t, client.Namespace, "10.244.9.9:40006", frontend)
+	r := newUDPClient(t, client.Namespace, "10.244.9.9:40006", frontend)
 	r.expect(t, both[0])
 	l.change(render.Update{Services: []render.Service{service("dns", nft.UDP, frontend, both...)}})
 	l.nft(`table ip other { chain raw { type filter hook prerouting priority -300; udp sport 40006 ct zone set 7; udp dport 40006 ct zone set 7; }; }`,
 		"-f", "-")
-	// Until the flow in the zone goes to the second endpoint it is begun anew.
+	// The flow in the zone is deleted and started again until it leads to the second endpoint.
 	inZone := func() conntrack.Flow {
 		for _, f := range l.list(nft.UDP) {
 			if f.Zone == 7 {
@@ -189,7 +190,7 @@ func TestFlowsInZone(t *testing.T) {
 		return conntrack.Flow{}
 	}
 	for {
-		if who, err := r.ask(patience); err != nil {
+		if who, err := r.ask(connectTimeout); err != nil {
 			t.Fatal(err)
 		} else if who == both[1] {
 			break
@@ -200,25 +201,25 @@ func TestFlowsInZone(t *testing.T) {
 	}
 	deleted := l.change(render.Update{Services: []render.Service{service("dns", nft.UDP, frontend, both[0])}})
 	if len(deleted) != 1 || deleted[0].Zone != 7 {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("deleted %v, want the flow in zone 7", deleted)
 	}
 	if rest := l.list(nft.UDP); len(rest) != 1 || rest[0].Zone != 0 {
-		t.Errorf("left: %v", rest)
+		t.Errorf("flows after the cleanup: %v, want the one in the default zone", rest)
 	}
 	r.expect(t, both[0])
 }
 
-// TestFlowDelete: what is deleted is that entry, and not one that began since with the same addresses.
+// TestFlowDelete: Delete deletes an entry once, and not a later entry with the same addresses.
 func TestFlowDelete(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	l.pod("a", 5353, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
 	l.nft(fmt.Sprintf(tracking, nft.IPv4), "-f", "-")
-	r := newResolver(t, client.Namespace, "10.244.9.9:40000", "10.244.1.2:5353")
+	r := newUDPClient(t, client.Namespace, "10.244.9.9:40000", "10.244.1.2:5353")
 	r.expect(t, "10.244.1.2:5353")
 	f, ok := l.flowTo(nft.UDP, "10.244.1.2:5353")
 	if !ok || !f.Answered() || f.Translated() {
-		t.Fatalf("%+v", f)
+		t.Fatalf("flow %+v, want one that is answered and not translated", f)
 	}
 	later := f
 	later.ID++
@@ -226,7 +227,7 @@ func TestFlowDelete(t *testing.T) {
 		t.Error(err)
 	}
 	if _, ok := l.flowTo(nft.UDP, "10.244.1.2:5353"); !ok {
-		t.Error("another entry was deleted")
+		t.Error("Delete of an entry with another ID deleted the entry")
 	}
 	for range 2 {
 		if err := l.flows.Delete(f); err != nil {
@@ -234,27 +235,27 @@ func TestFlowDelete(t *testing.T) {
 		}
 	}
 	if _, ok := l.flowTo(nft.UDP, "10.244.1.2:5353"); ok {
-		t.Error("it is still there")
+		t.Error("Delete did not delete the entry")
 	}
 	if err := l.flows.Delete(conntrack.Flow{Family: nft.IPv4, Protocol: nft.UDP}); err == nil {
-		t.Error("a flow without addresses was deleted: all of them")
+		t.Error("Delete of a flow without addresses returns no error: it deletes all flows")
 	}
 }
 
-// TestFlowsSCTP: an association's entry goes with its endpoint.
+// TestFlowsSCTP: the conntrack entry of an SCTP association is deleted when its endpoint is removed.
 func TestFlowsSCTP(t *testing.T) {
-	l := newFlowLab(t)
+	l := newFlowNode(t)
 	first := rawSCTP(t, l.pod("first", 0, "10.244.1.2"), "10.244.1.2")
 	second := rawSCTP(t, l.pod("second", 0, "10.244.1.3"), "10.244.1.3")
 	client := rawSCTP(t, l.pod("client", 0, "10.244.9.9"), "10.244.9.9")
 	const frontend = "10.96.0.1:38412"
 	l.start(service("sctp", nft.SCTP, frontend, "10.244.1.2:9999"))
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
-	receive(t, first)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	receiveSCTP(t, first)
 	deleted := l.change(render.Update{Services: []render.Service{service("sctp", nft.SCTP, frontend, "10.244.1.3:9999")}})
 	if len(deleted) != 1 || deleted[0].Protocol != nft.SCTP {
-		t.Errorf("deleted %v", deleted)
+		t.Errorf("deleted %v, want the SCTP flow", deleted)
 	}
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
-	receive(t, second)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	receiveSCTP(t, second)
 }

@@ -10,8 +10,8 @@ import (
 	"nfproxy/render"
 )
 
-// BenchmarkCounters is BenchmarkLoad with each choice of --connection-counters, and what it takes of the kernel's per-CPU
-// memory: for all CPUs of this machine, per Service of three endpoints.
+// BenchmarkCounters is BenchmarkLoad for each value of --connection-counters. It also reports the per-CPU memory that the
+// kernel allocates for a Service of three endpoints, summed over all CPUs.
 func BenchmarkCounters(b *testing.B) {
 	const n = 100_000
 	services := cluster(n)
@@ -35,7 +35,7 @@ func BenchmarkCounters(b *testing.B) {
 	}
 }
 
-// perCPU is the kernel's per-CPU memory in bytes, of all CPUs together (Percpu in proc_meminfo(5)).
+// perCPU returns the kernel's per-CPU memory in bytes, summed over all CPUs (Percpu in proc_meminfo(5)).
 func perCPU(b *testing.B) int {
 	b.Helper()
 	info, err := os.ReadFile("/proc/meminfo")

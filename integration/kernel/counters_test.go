@@ -8,11 +8,10 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// TestEndpointCounters: counters say exactly who served how often, whatever slots endpoints move to, and over a restart.
+// TestEndpointCounters: counters count the connections of each endpoint exactly, across changes of its slot and a restart.
 func TestEndpointCounters(t *testing.T) {
 	l := newTestNode(t).addNetwork()
 	l.facts.Counters = render.CountEndpoints
@@ -36,7 +35,7 @@ func TestEndpointCounters(t *testing.T) {
 		} else {
 			l.apply(u)
 		}
-		maps.DeleteFunc(served, func(e string, _ uint64) bool { // who has gone begins anew
+		maps.DeleteFunc(served, func(e string, _ uint64) bool { // the counter of a removed endpoint starts at zero again
 			for _, o := range of {
 				if e == o {
 					return false
@@ -45,14 +44,14 @@ func TestEndpointCounters(t *testing.T) {
 			return true
 		})
 		for range 25 {
-			got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience)
+			got, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout)
 			if err != nil {
 				t.Fatal(err)
 			}
 			served[got.endpoint.String()]++
 			total++
 		}
-		check(t, l, served, total)
+		checkCounters(t, l, served, total)
 	}
 	serve(endpoints[:3]...)
 	serve(endpoints[1], endpoints[2]) // the last moves into the first slot
@@ -62,28 +61,28 @@ func TestEndpointCounters(t *testing.T) {
 	l.ruleset = render.NewRuleset(l.facts)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", endpoints[0])}})
 	if changes := l.reconcile(); !onlyUnusedChains(changes) {
-		t.Errorf("a restart sends %v", changes)
+		t.Errorf("a restart applies %v, want no change", changes)
 	}
-	check(t, l, served, total)
+	checkCounters(t, l, served, total)
 	serve(endpoints[0], endpoints[1])
 }
 
-// check compares counters with what was served.
-func check(t *testing.T, l *testNode, served map[string]uint64, total uint64) {
+// checkCounters compares the counters of the only Service with the connections made.
+func checkCounters(t *testing.T, l *testNode, served map[string]uint64, total uint64) {
 	t.Helper()
 	f := report.Describe(l.tables()).Services[0].Frontends[0]
 	if f.Connections == nil || *f.Connections != total {
-		t.Errorf("the frontend counts %v of %d connections", f.Connections, total)
+		t.Errorf("the frontend counts %v connections, want %d", f.Connections, total)
 	}
 	for _, e := range f.Endpoints {
 		at := netip.AddrPortFrom(e.Address, e.Port).String()
 		if e.Connections == nil || *e.Connections != served[at] {
-			t.Errorf("%s served %d and counts %v", at, served[at], e.Connections)
+			t.Errorf("endpoint %s counts %v connections, want %d", at, e.Connections, served[at])
 		}
 	}
 }
 
-// TestCountNothing: without counters the tables have none, and what counted before does no longer.
+// TestCountNothing: without connection counters the tables have none, even if they had some before.
 func TestCountNothing(t *testing.T) {
 	l := newTestNode(t)
 	s := render.Update{Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:80")}}
@@ -96,12 +95,13 @@ func TestCountNothing(t *testing.T) {
 	l.ruleset.Update(s)
 	l.reconcile()
 	if e := l.tables()[0].Set("services").Elements[0]; e.Counter != nil {
-		t.Errorf("it counts %+v", e.Counter)
+		t.Errorf("an element has the counter %+v, want none", e.Counter)
 	}
 	l.apply(render.Update{Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:80", "10.244.1.3:80")}})
 }
 
-// TestCountersOfAction: a frontend counts what becomes of its connections now: served and refused are not added up.
+// TestCountersOfAction: a frontend's counter starts at zero when its action changes; connections that were balanced and
+// connections that were refused are not added up.
 func TestCountersOfAction(t *testing.T) {
 	l := newTestNode(t).addNetwork()
 	l.pod("a", 8080, "10.244.1.2")
@@ -115,7 +115,7 @@ func TestCountersOfAction(t *testing.T) {
 	}
 	dial := func(n int) {
 		for range n {
-			_, _ = connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience) // refused or not
+			_, _ = connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout) // refused or not
 		}
 	}
 	none, one := service("s", nft.TCP, "10.96.0.1:80"), service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080")

@@ -1,3 +1,3 @@
-// Package integration holds the tests that need a kernel: real nftables, real packets, and nft as an independent
-// judge, all in network namespaces that the tests make themselves (package sandbox).
+// Package kernel tests nfproxy on a real kernel: its nftables, its conntrack table and real packets, with nft as an
+// independent judge. The tests create the network namespaces that they use (package sandbox).
 package kernel

@@ -8,14 +8,12 @@ import (
 	"testing"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
 	"nfproxy/report"
 )
 
-// TestDumpWalk: what nfproxy dump -o json says of the kernel is what was applied, by whatever way, and the same whether it
-// reads the whole tables or what it needs of them.
+// TestDumpWalk: after random changes the description that nfproxy dump -o json prints agrees with the Services, and it is the
+// same whether the whole tables are read or only the parts that the description needs.
 func TestDumpWalk(t *testing.T) {
 	const seed, steps = 11, 40
 	l := newTestNode(t)
@@ -23,9 +21,9 @@ func TestDumpWalk(t *testing.T) {
 	l.reconcile()
 	for step := range steps {
 		l.apply(w.step())
-		whole, light := describedAsJSON(t, l.tables()), describedAsJSON(t, lightly(l))
+		whole, light := describedAsJSON(t, l.tables()), describedAsJSON(t, readForDump(l))
 		if whole != light {
-			t.Fatalf("step %d: of the whole tables it says\n%s\nof what it reads\n%s", step, whole, light)
+			t.Fatalf("step %d: the whole tables are described as\n%s\nthe needed parts as\n%s", step, whole, light)
 		}
 		seen := make(map[netip.AddrPort]bool)
 		for _, s := range report.Describe(l.tables()).Services {
@@ -38,7 +36,7 @@ func TestDumpWalk(t *testing.T) {
 			for _, p := range s.Ports {
 				for _, addr := range slices.Concat(s.ClusterIPs, s.ExternalIPs, s.LoadBalancerIPs) {
 					if at := netip.AddrPortFrom(addr, p.Port); !seen[at] {
-						t.Errorf("step %d: %s of %s is missing", step, at, s.ServiceName)
+						t.Errorf("step %d: the description lacks frontend %s of %s", step, at, s.ServiceName)
 					}
 				}
 			}
@@ -46,18 +44,10 @@ func TestDumpWalk(t *testing.T) {
 	}
 }
 
-// lightly reads what dump reads.
-func lightly(l *testNode) []*nft.Table {
+// readForDump reads the parts of the tables that nfproxy dump reads.
+func readForDump(l *testNode) []*nft.Table {
 	l.t.Helper()
-	var second *kernel.Conn
-	err := l.node.Do(func() (err error) {
-		second, err = kernel.Open()
-		return err
-	})
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	defer second.Close()
+	second := openKernel(l.t, l.node)
 	tables, err := l.kernel.ReadReferenced(second, report.DescribedSets(), report.Slots, render.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
@@ -74,40 +64,40 @@ func describedAsJSON(t *testing.T, tables []*nft.Table) string {
 	return string(text)
 }
 
-// checkDescribed compares a frontend with what the Service asks for: the action, the affinity and the endpoints.
+// checkDescribed compares a described frontend with the Service: the action, the affinity and the endpoints.
 func checkDescribed(t *testing.T, n render.Node, s render.Service, d report.ServicePort, f report.Frontend) {
 	t.Helper()
 	i := slices.IndexFunc(s.Ports, func(p render.Port) bool {
 		return p.Name == d.Port && (p.Port == f.Port || f.Kind == render.NodePort && p.NodePort == f.Port)
 	})
 	if i < 0 {
-		t.Errorf("%s:%d/%s is of no port of %s", f.Address, f.Port, d.Protocol, s.ServiceName)
+		t.Errorf("frontend %s:%d/%s belongs to no port of %s", f.Address, f.Port, d.Protocol, s.ServiceName)
 		return
 	}
 	selected := render.Select(n, s.Ports[i], render.Family(f.Address))
 	action, _ := render.RouteOf(f.Kind, s, selected)
-	want, words := selected.Cluster, "balance"
+	want, name := selected.Cluster, "balance"
 	switch action {
 	case render.Refuse:
-		want, words = nil, "refuse"
+		want, name = nil, "refuse"
 	case render.Drop:
-		want, words = nil, "drop"
+		want, name = nil, "drop"
 	case render.ToLocal:
 		want = selected.Local
 	}
-	if f.Action != words || !slices.Equal(addresses(f.Endpoints), addrPorts(want)) {
+	if f.Action != name || !slices.Equal(describedAddrPorts(f.Endpoints), addrPorts(want)) {
 		t.Errorf("%s at %s:%d, %s: %s to %v, want %s to %v", s.ServiceName, f.Address, f.Port, f.Kind, f.Action,
-			addresses(f.Endpoints), words, addrPorts(want))
+			describedAddrPorts(f.Endpoints), name, addrPorts(want))
 	}
-	if action == render.Split && (f.LocalEndpoints == nil || !slices.Equal(addresses(*f.LocalEndpoints), addrPorts(selected.Local))) {
-		t.Errorf("%s at %s:%d: from outside %v, want %v", s.ServiceName, f.Address, f.Port, f.LocalEndpoints, addrPorts(selected.Local))
+	if action == render.Split && (f.LocalEndpoints == nil || !slices.Equal(describedAddrPorts(*f.LocalEndpoints), addrPorts(selected.Local))) {
+		t.Errorf("%s at %s:%d: local endpoints %v, want %v", s.ServiceName, f.Address, f.Port, f.LocalEndpoints, addrPorts(selected.Local))
 	}
-	if seconds := int(s.Affinity.Seconds()); words == "balance" && f.AffinitySeconds != seconds {
-		t.Errorf("%s at %s:%d remembers for %d s, not %d", s.ServiceName, f.Address, f.Port, f.AffinitySeconds, seconds)
+	if seconds := int(s.Affinity.Seconds()); name == "balance" && f.AffinitySeconds != seconds {
+		t.Errorf("%s at %s:%d: affinity timeout %d s, want %d s", s.ServiceName, f.Address, f.Port, f.AffinitySeconds, seconds)
 	}
 }
 
-func addresses(described []report.Endpoint) []netip.AddrPort {
+func describedAddrPorts(described []report.Endpoint) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range described {
 		all = append(all, netip.AddrPortFrom(e.Address, e.Port))

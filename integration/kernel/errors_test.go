@@ -12,7 +12,7 @@ import (
 	"nfproxy/render"
 )
 
-// TestErrorsNameTheChange: what the kernel refuses is named down to the element, and nothing of the batch is applied.
+// TestErrorsNameTheChange: an error of the kernel names the change down to the element, and no change of the batch is applied.
 func TestErrorsNameTheChange(t *testing.T) {
 	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
@@ -23,7 +23,7 @@ func TestErrorsNameTheChange(t *testing.T) {
 	key := func(port uint16) nft.Value {
 		return nft.Addr(netip.MustParseAddr("10.96.9.9")) + nft.Proto(nft.TCP) + nft.Port(port)
 	}
-	var many []nft.Element // more than one message holds
+	var many []nft.Element // more than fit into one message
 	for port := range uint16(3000) {
 		many = append(many, nft.Element{Key: key(port), Data: nft.GotoChain("refuse").Value()})
 	}
@@ -35,18 +35,18 @@ func TestErrorsNameTheChange(t *testing.T) {
 		want   string
 		cause  error
 	}{
-		"a verdict to no chain, among many": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: many}},
+		"a verdict to a missing chain, among many elements": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: many}},
 			"add element ip nfproxy services { 10.96.9.9 . tcp . 2500 : goto nowhere }", syscall.ENOENT},
-		"an element that is there": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: services.Elements[1:2]}},
+		"an element that exists": {nft.Change{Op: nft.Add, Object: nft.Elements{Set: services, List: services.Elements[1:2]}},
 			"add element ip nfproxy services { 10.96.0.3 . tcp . 443", syscall.EEXIST},
-		"an element that is not there": {nft.Change{Op: nft.Delete, Object: nft.Elements{Set: services,
+		"an element that does not exist": {nft.Change{Op: nft.Delete, Object: nft.Elements{Set: services,
 			List: []nft.Element{services.Elements[0], {Key: key(1)}}}},
 			"delete element ip nfproxy services { 10.96.9.9 . tcp . 1 }", syscall.ENOENT},
 		"a chain in use": {nft.Change{Op: nft.Delete, Object: table.Chain("refuse")}, "delete chain ip nfproxy refuse", syscall.EBUSY},
-		"a rule on no set": {nft.Change{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: table.TableID, Name: "refuse",
+		"a rule with a missing set": {nft.Change{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: table.TableID, Name: "refuse",
 			Rules: []nft.Rule{{Do: nft.Reject{}}, {Match: []nft.Match{nft.In{Key: []nft.Field{{Kind: nft.SourceAddr}}, Set: "nosuch"}}, Do: nft.Reject{}}}}}},
 			"add rule ip nfproxy refuse ip saddr @nosuch reject", syscall.ENOENT},
-		"a table that is not there": {nft.Change{Op: nft.Delete, Object: &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "gone"}}},
+		"a table that does not exist": {nft.Change{Op: nft.Delete, Object: &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "gone"}}},
 			"delete table ip gone", syscall.ENOENT},
 	} {
 		err := l.kernel.Apply([]nft.Change{fine, c.change}, 0)
@@ -55,13 +55,13 @@ func TestErrorsNameTheChange(t *testing.T) {
 			t.Errorf("%s:\ngot  %v\nwant %s…: %v", name, err, c.want, c.cause)
 		}
 		if after := tablesText(l.tables()); after != before {
-			t.Fatalf("%s: something was applied:\n%s", name, after)
+			t.Fatalf("%s: the tables have changed to\n%s", name, after)
 		}
 	}
 }
 
-// TestMoved: a batch made for a ruleset that has changed since is refused as a whole.
-func TestMoved(t *testing.T) {
+// TestStaleBatch: the kernel rejects a batch as a whole if the ruleset has changed since it was read.
+func TestStaleBatch(t *testing.T) {
 	l := newTestNode(t)
 	_, generation, err := l.kernel.Read(render.TableIDs()...)
 	if err != nil {
@@ -72,17 +72,17 @@ func TestMoved(t *testing.T) {
 	changes := l.ruleset.Plan()
 	l.nft("", "add", "table", "ip", "other")
 	if err := l.kernel.Apply(changes, generation); !errors.Is(err, kernel.ErrStale) {
-		t.Fatalf("got %v", err)
+		t.Fatalf("got error %v, want %v", err, kernel.ErrStale)
 	}
 	if got := l.tables(); len(got) > 0 {
-		t.Errorf("something was applied: %v", got)
+		t.Errorf("the batch was applied: %v", got)
 	}
 	if err := l.kernel.Apply(changes, 0); err != nil {
 		t.Error(err)
 	}
 }
 
-// TestCountersStay: a replaced frontend counts on.
+// TestCountersStay: the counter of a frontend keeps its value when the frontend's element is replaced.
 func TestCountersStay(t *testing.T) {
 	l := newTestNode(t).addNetwork()
 	l.pod("a", 8080, "10.244.1.2")
@@ -94,7 +94,7 @@ func TestCountersStay(t *testing.T) {
 	l.reconcile()
 	for i := range 10 {
 		for range 5 {
-			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", patience); err != nil {
+			if _, err := connect(client.Namespace, nft.TCP, "", "10.96.0.1:80", connectTimeout); err != nil {
 				t.Fatal(err)
 			}
 		}

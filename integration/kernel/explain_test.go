@@ -5,12 +5,11 @@ import (
 	"testing"
 
 	"nfproxy/nft"
-
 	"nfproxy/report"
 )
 
-// checkExplained: Explain says of the tables, as the kernel has them, what connections are held to experience.
-func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
+// checkExplained compares the explanation of a behaviour, made from the kernel's tables, with what is expected.
+func (w *trafficNode) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 	t.Helper()
 	e := report.Explain(w.tables(), report.Query{Packet: w.packet(p, b)})
 	want, answer := report.Sent, ""
@@ -32,20 +31,20 @@ func (w *world) checkExplained(t *testing.T, p nft.Protocol, b behaviour) {
 	for _, name := range b.reach {
 		c, ok := candidates[w.at(name, 8080)]
 		if !ok || c.Masqueraded != b.masqueraded || c.Draws*len(b.reach) != c.Of || c.Local != (name != "c") || c.MasqueradeWhy == "" {
-			t.Errorf("%s is explained as %+v", name, c)
+			t.Errorf("endpoint %s is explained as %+v", name, c)
 		}
 	}
 	if len(candidates) != len(b.reach) || e.Service == nil && len(b.reach) > 0 {
-		t.Errorf("of %+v the endpoints are %+v", e.Service, e.Endpoints)
+		t.Errorf("explained endpoints of %+v: %+v, want %v", e.Service, e.Endpoints, b.reach)
 	}
 }
 
-// TestExplainAffinity: before the first connection a client is new, then it is remembered where it went, at every
-// frontend; where there is no room it is not.
+// TestExplainAffinity: a client is explained as new before its first connection and as remembered after it, at every frontend;
+// if the map is full, it is explained so.
 func TestExplainAffinity(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) {
-			s := newStickyOf(t, f, nft.TCP, 3)
+			s := newAffinityNodeFor(t, f, nft.TCP, 3)
 			s.facts.AffinityClients = 2
 			s.restart(s.service)
 			frontends := s.frontends()
@@ -53,37 +52,37 @@ func TestExplainAffinity(t *testing.T) {
 				if got := s.explain(i, frontends[0]); got.Affinity == nil || got.Affinity.State != "new" || len(got.Endpoints) != 6 {
 					t.Errorf("client %d before: %+v, %+v", i, got.Affinity, got.Endpoints)
 				}
-				home := s.connect(t, i, frontends[0])
+				endpoint := s.connect(t, i, frontends[0])
 				for _, at := range frontends {
-					s.checkRemembered(t, i, at, home)
+					s.checkRemembered(t, i, at, endpoint)
 				}
 			}
 			if got := s.explain(2, frontends[0]); got.Affinity == nil || got.Affinity.State != "full" || len(got.Endpoints) != 6 {
-				t.Errorf("without room: %+v, %+v", got.Affinity, got.Endpoints)
+				t.Errorf("client of a full map: %+v, %+v", got.Affinity, got.Endpoints)
 			}
 		})
 	}
 }
 
-// explain explains a client's connection to a frontend.
-func (s *sticky) explain(client int, frontend string) report.Explanation {
+// explain returns the explanation of a client's connection to a frontend.
+func (s *affinityNode) explain(client int, frontend string) report.Explanation {
 	s.t.Helper()
 	return report.Explain(s.tables(), report.Query{Packet: nft.Packet{Hook: nft.Prerouting, Protocol: s.protocol,
 		Source: netip.AddrPortFrom(s.clients[client], 50000), Destination: netip.MustParseAddrPort(frontend)}})
 }
 
-// checkRemembered fails unless the client is explained to go home, for a time that is not over.
-func (s *sticky) checkRemembered(t *testing.T, client int, frontend, home string) {
+// checkRemembered fails the test unless the client is explained as remembered at an endpoint, for a time that is not over.
+func (s *affinityNode) checkRemembered(t *testing.T, client int, frontend, endpoint string) {
 	t.Helper()
 	got := s.explain(client, frontend)
 	a := got.Affinity
-	if a == nil || a.State != "remembered" || a.Endpoint != home || a.LeftSeconds == nil {
-		t.Fatalf("client %d at %s went to %s and is explained as %+v", client, frontend, home, a)
+	if a == nil || a.State != "remembered" || a.Endpoint != endpoint || a.LeftSeconds == nil {
+		t.Fatalf("client %d at %s went to %s and is explained as %+v", client, frontend, endpoint, a)
 	}
 	if *a.LeftSeconds <= 0 || *a.LeftSeconds > a.Seconds || a.Seconds != int(s.service.Affinity.Seconds()) {
-		t.Errorf("%d of %d seconds are left", *a.LeftSeconds, a.Seconds)
+		t.Errorf("%d of %d seconds left, want up to %v", *a.LeftSeconds, a.Seconds, s.service.Affinity)
 	}
-	if len(got.Endpoints) != 1 || netip.AddrPortFrom(got.Endpoints[0].Address, got.Endpoints[0].Port).String() != home {
-		t.Errorf("client %d at %s is explained to go to %+v, not %s", client, frontend, got.Endpoints, home)
+	if len(got.Endpoints) != 1 || netip.AddrPortFrom(got.Endpoints[0].Address, got.Endpoints[0].Port).String() != endpoint {
+		t.Errorf("client %d at %s is explained to go to %+v, not %s", client, frontend, got.Endpoints, endpoint)
 	}
 }

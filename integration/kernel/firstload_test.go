@@ -9,12 +9,11 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 
-// TestFirstLoad: the first connections through tables that were not there a moment ago are what all later ones are. A pod
-// connects all the time while the tables are loaded; its endpoint sees the pod, not the node.
+// TestFirstLoad: the first connections through new tables are treated like all later ones. A pod connects all the time while the
+// tables are loaded, and the endpoint always sees the pod, not the node.
 func TestFirstLoad(t *testing.T) {
 	const services, rounds, clients = 20_000, 4, 4
 	l := newTestNode(t).addNetwork()
@@ -43,8 +42,8 @@ func TestFirstLoad(t *testing.T) {
 	}
 }
 
-// connectUntil connects until it has been served for a while, and wants the pod to be seen each time. Once the tables are
-// loaded it does not wait long.
+// connectUntil connects until twenty connections have been served and fails the test if the endpoint sees another source than
+// the pod. Once the tables are loaded, twenty failures are an error as well.
 func connectUntil(t *testing.T, pod *sandbox.Pod, loaded <-chan struct{}) {
 	const enough = 20
 	for served, failed := 0, 0; served < enough; {

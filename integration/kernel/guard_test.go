@@ -14,15 +14,15 @@ import (
 	"nfproxy/render"
 )
 
-// TestGuard: while others have flushed the ruleset, open connections go on in both directions, and when the guard ends
-// nothing is left of it. Without it the next answer ends the connection.
+// TestGuard: with the guard, open connections continue in both directions after another program has flushed the ruleset, and
+// the end of the guard removes its tables. Without the guard the next answer ends the connection.
 func TestGuard(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		t.Run(f.String(), func(t *testing.T) { guarded(t, f) })
+		t.Run(f.String(), func(t *testing.T) { testGuard(t, f) })
 	}
 }
 
-func guarded(t *testing.T, f nft.Family) {
+func testGuard(t *testing.T, f nft.Family) {
 	l := newTestNode(t).addNetwork()
 	addr, from, vip := "10.244.1.2", "10.244.9.9", "10.96.0.1:80"
 	if f == nft.IPv6 {
@@ -38,14 +38,13 @@ func guarded(t *testing.T, f nft.Family) {
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{service("s", nft.TCP, vip, net.JoinHostPort(addr, "8080"))}})
 	l.reconcile()
 
-	talk := func(guarded bool) error {
+	exchangeAcrossFlush := func(guarded bool) error {
 		conn, err := client.Dial(context.Background(), "tcp", "", vip)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		say := func() error { return exchange(conn) }
-		if err := say(); err != nil {
+		if err := exchange(conn); err != nil {
 			t.Fatal(err)
 		}
 		if guarded {
@@ -57,24 +56,24 @@ func guarded(t *testing.T, f nft.Family) {
 		}
 		l.nft("flush ruleset\n", "-f", "-")
 		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) != guarded {
-			t.Errorf("after a flush there is\n%s", listing)
+			t.Errorf("guarded %v: after a flush nft lists\n%s", guarded, listing)
 		}
-		err = say()
+		err = exchange(conn)
 		l.reconcile()
 		return err
 	}
-	if err := talk(true); err != nil {
-		t.Errorf("guarded, an open connection ends by %v", err)
+	if err := exchangeAcrossFlush(true); err != nil {
+		t.Errorf("with the guard an open connection ends: %v", err)
 	}
 	if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) {
-		t.Errorf("the guard is left behind:\n%s", listing)
+		t.Errorf("the guard left its table behind:\n%s", listing)
 	}
-	if err := talk(false); err == nil {
-		t.Error("nothing to guard: this test shows nothing")
+	if err := exchangeAcrossFlush(false); err == nil {
+		t.Error("without the guard the open connection continues: the test proves nothing")
 	}
 }
 
-// echo sends back every line.
+// echo sends back every line of the connections that it accepts.
 func echo(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -90,9 +89,9 @@ func echo(listener net.Listener) {
 	}
 }
 
-// exchange sends a line and waits for it to come back.
+// exchange sends a line to echo and waits until it comes back.
 func exchange(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(connectTimeout))
 	if _, err := fmt.Fprintln(conn, "hello"); err != nil {
 		return err
 	}

@@ -9,8 +9,8 @@ import (
 	"nfproxy/render"
 )
 
-// TestHugeService: a Service of a thousand ports and one of ten thousand endpoints are programmed whole, in one
-// transaction, and the one beside them works.
+// TestHugeService: a Service with 1,000 ports, one with 10,000 endpoints and an ordinary one are programmed completely, in one
+// transaction.
 func TestHugeService(t *testing.T) {
 	l := newTestNode(t)
 	service := func(name, clusterIP string) render.Service {
@@ -34,7 +34,7 @@ func TestHugeService(t *testing.T) {
 	table := l.tables()[0]
 	for set, want := range map[string]int{"services": 1000 + 1 + 1, "endpoints": 2*1000 + 10_000 + 1} {
 		if got := len(table.Set(set).Elements); got != want {
-			t.Errorf("%s has %d elements, not %d", set, got, want)
+			t.Errorf("set %s has %d elements, want %d", set, got, want)
 		}
 	}
 }

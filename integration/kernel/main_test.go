@@ -7,7 +7,7 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestMain runs the tests in a network namespace of their own, whoever starts them and how.
+// TestMain runs the tests in a network namespace of their own.
 func TestMain(m *testing.M) {
 	os.Exit(sandbox.Main(m.Run))
 }

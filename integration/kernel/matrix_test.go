@@ -11,13 +11,13 @@ import (
 	"nfproxy/render"
 )
 
-// The masquerade matrix: who answers and whom the endpoint sees, for every kind of Service, address and source. C are all
-// endpoints, L those of this node; n: the source stays, m: it is the node's. Columns: from a pod of this node, from another
-// node's pod, which comes in by the uplink, from the node itself, from outside of the cluster.
+// matrix says which endpoints answer and which source they see, for every kind of Service, address and source. C: all
+// endpoints answer, L: those of this node; n: the source stays, m: it becomes the node's. The four cells of a column are the
+// sources: a pod of this node, a pod of another node, which comes in by the uplink, the node itself, a host outside.
 //
-// The first, third and fourth are kube-proxy's (TestInternalExternalMasquerade in pkg/proxy/nftables, v1.36); the second
-// is what its detectors say (pkg/proxy/util/localdetector.go). With a cluster CIDR every pod is a local source, with
-// node-cidr, pod-interface and pod-prefix those of this node alone.
+// The first, third and fourth cells follow kube-proxy's test TestInternalExternalMasquerade (pkg/proxy/nftables, v1.36), the
+// second one follows its local detectors (pkg/proxy/util/localdetector.go). With a cluster CIDR every pod is a local source;
+// with node-cidr, pod-interface and pod-prefix only the pods of this node are.
 const matrix = `
 mode            service   to cluster IP    to node port     to external IP   to load balancer
 default         cluster   Cn Cn Cm Cm      Cm Cm Cm Cm      Cm Cm Cm Cm      Cm Cm Cm Cm
@@ -40,8 +40,8 @@ masquerade-all  external  Cm Cm Cm Cm      Cn Cn Cm Ln      Cn Cn Cm Ln      Cn 
 masquerade-all  internal  Lm Lm Lm Lm      Cm Cm Cm Cm      Cm Cm Cm Cm      Cm Cm Cm Cm
 `
 
-// matrixModes are the ways to tell pods, each with the protocol that its cells are walked with: what differs there is the
-// same for all protocols.
+// matrixModes are the ways to detect local sources, each with the protocol with which its cells are tested. Detection does not
+// depend on the protocol.
 var matrixModes = []struct {
 	name     string
 	protocol nft.Protocol
@@ -49,13 +49,13 @@ var matrixModes = []struct {
 	{"default", nft.TCP}, {"node-cidr", nft.TCP}, {"pod-interface", nft.TCP}, {"pod-prefix", nft.UDP}, {"no-pod-cidr", nft.UDP}, {"masquerade-all", nft.TCP},
 }
 
-// The matrix's columns.
+// The columns of the matrix: each kind of address has a cell for each source.
 var (
 	matrixSources = []string{"client", "far-pod", "node", "outside"}
 	matrixKinds   = []string{"cluster-ip", "node-port", "external-ip", "load-balancer"}
 )
 
-// matrixAddrs are the addresses of the Services of the matrix, and of those that have few endpoints or none.
+// matrixAddrs returns the addresses of the Services of the matrix and of those of TestFewEndpoints.
 func matrixAddrs(f nft.Family) map[string]string {
 	addrs := make(map[string]string)
 	for i, service := range []string{"cluster", "external", "internal", "remote", "remote-internal", "none", "self", "ranged", "for-node"} {
@@ -72,25 +72,25 @@ func matrixAddrs(f nft.Family) map[string]string {
 	return addrs
 }
 
-// nodePorts are those of the Services that have one.
+// nodePorts are the node ports of the Services that have one.
 var nodePorts = map[string]uint16{"cluster": 30001, "external": 30002, "internal": 30003, "remote": 30004, "none": 30006, "self": 30007, "ranged": 30008}
 
-// newMatrixWorld is a world with the Services of the matrix, for one protocol.
-func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *world {
+// newMatrixNode returns a node with the Services of the matrix, for one protocol.
+func newMatrixNode(t *testing.T, f nft.Family, p nft.Protocol, mode string) *trafficNode {
 	t.Helper()
-	w := newWorld(t, f)
+	w := newTrafficNode(t, f)
 	for name, addr := range matrixAddrs(f) {
 		w.extra[name] = addr
 	}
 	switch mode {
-	case "node-cidr": // what watcher makes of the Node's podCIDRs: a and b are inside, c and the far pod are not
+	case "node-cidr": // as watcher sets it from the Node's podCIDRs: a and b are inside, c and the far pod are not
 		w.facts.NodeCIDR, w.facts.ClusterCIDRs = true, prefixes("10.244.1.0/24", "fd00:10:244:1::/64")
 	case "no-pod-cidr":
 		w.facts.ClusterCIDRs = nil
 	case "pod-interface":
-		w.facts.PodInterface = worldClientLink
+		w.facts.PodInterface = clientLink
 	case "pod-prefix":
-		w.facts.PodInterface = worldClientLink + "*"
+		w.facts.PodInterface = clientLink + "*"
 	case "masquerade-all":
 		w.facts.MasqueradeAll = true
 	}
@@ -120,8 +120,8 @@ func newMatrixWorld(t *testing.T, f nft.Family, p nft.Protocol, mode string) *wo
 	return w
 }
 
-// service is a Service with an address of every kind.
-func (w *world) service(name string, p nft.Protocol, endpoints ...string) render.Service {
+// service returns a Service with an address of every kind.
+func (w *trafficNode) service(name string, p nft.Protocol, endpoints ...string) render.Service {
 	s := service("matrix-"+name, p, w.at(name+" cluster-ip", 80), endpoints...)
 	s.ExternalIPs = []netip.Addr{netip.MustParseAddr(w.addr(name + " external-ip"))}
 	s.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr(w.addr(name + " load-balancer"))}
@@ -129,7 +129,7 @@ func (w *world) service(name string, p nft.Protocol, endpoints ...string) render
 	return s
 }
 
-// cells reads the matrix as behaviours of one mode.
+// cells returns the cells of a mode in the matrix as behaviours.
 func cells(t *testing.T, mode string) []behaviour {
 	t.Helper()
 	var all []behaviour
@@ -152,11 +152,12 @@ func cells(t *testing.T, mode string) []behaviour {
 		}
 	}
 	if len(all) != 48 {
-		t.Fatalf("mode %s has %d cells", mode, len(all))
+		t.Fatalf("mode %s has %d cells, want 48", mode, len(all))
 	}
 	return all
 }
 
+// target returns the name and the port of a Service's address of a kind.
 func target(service, kind string) (to string, port uint16) {
 	if kind == "node-port" {
 		return "node", nodePorts[service]
@@ -164,21 +165,21 @@ func target(service, kind string) (to string, port uint16) {
 	return service + " " + kind, 80
 }
 
-// fewEndpoints are the behaviours of Services that cannot serve everybody.
+// fewEndpoints returns the behaviours of Services that do not serve all sources.
 func fewEndpoints() []behaviour {
 	rows := []behaviour{
 		{name: "internal policy Local, no local endpoint: dropped", from: "client", to: "remote-internal cluster-ip", port: 80, dropped: true},
-		{name: "source range: the node is outside of it", from: "node", to: "ranged load-balancer", port: 80, dropped: true},
-		{name: "source range: a pod is outside of it", from: "client", to: "ranged load-balancer", port: 80, dropped: true},
-		{name: "source range: who is in it gets through", from: "outside", to: "ranged load-balancer", port: 80,
+		{name: "source range: the node is outside it, dropped", from: "node", to: "ranged load-balancer", port: 80, dropped: true},
+		{name: "source range: a pod is outside it, dropped", from: "client", to: "ranged load-balancer", port: 80, dropped: true},
+		{name: "source range: a host inside it is admitted", from: "outside", to: "ranged load-balancer", port: 80,
 			reach: []string{"a", "b", "c"}, source: "node", masqueraded: true},
-		{name: "source range: external addresses do not have it", from: "client", to: "ranged external-ip", port: 80,
+		{name: "source range: does not apply to external IPs", from: "client", to: "ranged external-ip", port: 80,
 			reach: []string{"a", "b", "c"}, source: "node", masqueraded: true},
-		{name: "source range: node ports do not have it", from: "client", to: "node", port: nodePorts["ranged"],
+		{name: "source range: does not apply to node ports", from: "client", to: "node", port: nodePorts["ranged"],
 			reach: []string{"a", "b", "c"}, source: "node", masqueraded: true},
-		{name: "source range: the node is in it", from: "node", to: "for-node load-balancer", port: 80,
+		{name: "source range: the node is inside it, admitted", from: "node", to: "for-node load-balancer", port: 80,
 			reach: []string{"a", "b", "c"}, source: "node", masqueraded: true},
-		{name: "source range of the node: nobody else is in it", from: "outside", to: "for-node load-balancer", port: 80, dropped: true},
+		{name: "source range of the node: a host outside it is dropped", from: "outside", to: "for-node load-balancer", port: 80, dropped: true},
 	}
 	for _, kind := range []string{"node-port", "external-ip", "load-balancer"} {
 		for _, from := range matrixSources {
@@ -193,18 +194,18 @@ func fewEndpoints() []behaviour {
 			rows = append(rows, behaviour{name: "no endpoint: refused/" + kind + "/" + from, from: from, to: to, port: port})
 		}
 		to, port := target("self", kind)
-		rows = append(rows, behaviour{name: "an endpoint reaches itself/" + kind, from: "a", to: to, port: port,
+		rows = append(rows, behaviour{name: "an endpoint connects to itself/" + kind, from: "a", to: to, port: port,
 			reach: []string{"a"}, source: "node", masqueraded: true})
 	}
 	return rows
 }
 
-// TestMatrix sends real connections through every cell, both families, and holds Trace to what they experience.
+// TestMatrix makes real connections for every cell, in both families; Simulate and Explain must agree with them.
 func TestMatrix(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, mode := range matrixModes {
 			t.Run(fmt.Sprintf("%s/%s/%s", f, mode.name, mode.protocol), func(t *testing.T) {
-				w := newMatrixWorld(t, f, mode.protocol, mode.name)
+				w := newMatrixNode(t, f, mode.protocol, mode.name)
 				for _, b := range cells(t, mode.name) {
 					t.Run(b.name, func(t *testing.T) { w.check(t, mode.protocol, b) })
 				}
@@ -213,12 +214,12 @@ func TestMatrix(t *testing.T) {
 	}
 }
 
-// TestFewEndpoints: refused or dropped, and for whom.
+// TestFewEndpoints: which connections are refused and which are dropped if a Service has few endpoints or source ranges.
 func TestFewEndpoints(t *testing.T) {
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
 			t.Run(fmt.Sprintf("%s/%s", f, p), func(t *testing.T) {
-				w := newMatrixWorld(t, f, p, "default")
+				w := newMatrixNode(t, f, p, "default")
 				for _, b := range fewEndpoints() {
 					t.Run(b.name, func(t *testing.T) { w.check(t, p, b) })
 				}

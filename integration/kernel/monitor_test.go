@@ -12,50 +12,51 @@ import (
 	"nfproxy/render"
 )
 
-// watch starts to watch a lab's tables.
-func watch(l *testNode) (w *kernel.Monitor) {
+// startMonitor starts a monitor of the node's tables.
+func startMonitor(l *testNode) (m *kernel.Monitor) {
 	l.t.Helper()
 	err := l.node.Do(func() (err error) {
-		w, err = l.kernel.Monitor(render.TableIDs()...)
+		m, err = l.kernel.Monitor(render.TableIDs()...)
 		return err
 	})
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	l.t.Cleanup(func() { w.Close() })
-	return w
+	l.t.Cleanup(func() { m.Close() })
+	return m
 }
 
-// listen returns what is heard.
-func listen(t *testing.T, w *kernel.Monitor) <-chan kernel.ExternalChange {
+// receive returns a channel with the external changes that a monitor reports.
+func receive(t *testing.T, m *kernel.Monitor) <-chan kernel.ExternalChange {
 	c := make(chan kernel.ExternalChange)
 	go func() {
 		defer close(c)
 		for {
-			i, err := w.Next()
+			change, err := m.Next()
 			if err != nil {
 				if !errors.Is(err, os.ErrClosed) {
 					t.Error(err)
 				}
 				return
 			}
-			c <- i
+			c <- change
 		}
 	}()
 	t.Cleanup(func() {
-		w.Close()
+		m.Close()
 		for range c {
 		}
 	})
 	return c
 }
 
-// TestWatch: what others do to our tables is heard, with what and who; what we do, and what others do to theirs, is not.
-func TestWatch(t *testing.T) {
+// TestMonitor: the monitor reports changes of nfproxy's tables by other programs, with the object and the program. It reports
+// neither nfproxy's own changes nor those of other tables.
+func TestMonitor(t *testing.T) {
 	l := newTestNode(t)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
-	heard := listen(t, watch(l))
+	changes := receive(t, startMonitor(l))
 	for i, c := range []struct{ command, want string }{
 		{"delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }", "delete element ip nfproxy endpoints, by nft (pid "},
 		{"add rule ip6 nfproxy refuse drop", "add rule ip6 nfproxy refuse, by nft (pid "},
@@ -68,40 +69,36 @@ func TestWatch(t *testing.T) {
 		l.nft("table ip other { chain c { drop; }; }; delete table ip other\n", "-f", "-")
 		l.nft(c.command+"\n", "-f", "-")
 		select {
-		case got := <-heard:
+		case got := <-changes:
 			if !strings.HasPrefix(got.String(), c.want) {
-				t.Errorf("%s is heard as %q, not %q", c.command, got, c.want)
+				t.Errorf("%s is reported as %q, want %q", c.command, got, c.want)
 			}
-		case <-time.After(patience):
-			t.Fatalf("%s was not heard", c.command)
+		case <-time.After(connectTimeout):
+			t.Fatalf("%s is not reported within %v", c.command, connectTimeout)
 		}
 	}
 	select {
-	case got := <-heard:
-		t.Errorf("heard %q as well", got)
+	case got := <-changes:
+		t.Errorf("also received %q", got)
 	default:
 	}
 }
 
-// TestWatchTurnsAway: of a large batch of ours there is nothing to hear, nor of what others do to theirs meanwhile; what
-// they do to ours is missed, and that is said.
-func TestWatchTurnsAway(t *testing.T) {
+// TestMonitorPause: the monitor pauses during a large batch of nfproxy. It then reports nothing of the batch; if other programs
+// commit meanwhile, it reports that changes may have been missed.
+func TestMonitorPause(t *testing.T) {
 	l := newTestNode(t)
-	heard := listen(t, watch(l))
-	var stranger *kernel.Conn
-	if err := l.node.Do(func() (err error) { stranger, err = kernel.Open(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
+	changes := receive(t, startMonitor(l))
+	foreign := openKernel(t, l.node)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(2000)})
 	l.reconcile()
 	select {
-	case got := <-heard:
-		t.Errorf("after a load of ours: %s", got)
+	case got := <-changes:
+		t.Errorf("after a batch of nfproxy the monitor reports %s", got)
 	case <-time.After(100 * time.Millisecond):
 	}
 	stop, stopped := make(chan bool), make(chan bool)
-	go func() { // others commit all the time
+	go func() { // another program commits all the time
 		defer close(stopped)
 		other := &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "other"}}
 		for {
@@ -110,9 +107,9 @@ func TestWatchTurnsAway(t *testing.T) {
 				return
 			default:
 			}
-			err := stranger.Apply([]nft.Change{{Op: nft.Add, Object: other}}, 0)
+			err := foreign.Apply([]nft.Change{{Op: nft.Add, Object: other}}, 0)
 			if err == nil {
-				err = stranger.Apply([]nft.Change{{Op: nft.Delete, Object: other}}, 0)
+				err = foreign.Apply([]nft.Change{{Op: nft.Delete, Object: other}}, 0)
 			}
 			if err != nil {
 				t.Error(err)
@@ -121,23 +118,24 @@ func TestWatchTurnsAway(t *testing.T) {
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(connectTimeout); ; {
 		l.apply(render.Update{Removed: names(cluster(2000))})
 		l.apply(render.Update{Services: cluster(2000)})
 		select {
-		case got := <-heard:
+		case got := <-changes:
 			if !got.Missed {
-				t.Errorf("heard %s", got)
+				t.Errorf("received %s, want a report of missed changes", got)
 			}
 			return
 		default:
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("nothing was missed")
+			t.Fatal("the monitor does not report missed changes")
 		}
 	}
 }
 
+// names returns the names of Services.
 func names(services []render.Service) []render.ServiceName {
 	var all []render.ServiceName
 	for _, s := range services {
@@ -146,29 +144,26 @@ func names(services []render.Service) []render.ServiceName {
 	return all
 }
 
-// TestWatchMissed: when there is more than can be read, that is said; and a first load of ours is not more.
-func TestWatchMissed(t *testing.T) {
+// TestMonitorMissed: the monitor reports when it lost notifications because they overflowed its buffer; a first load by nfproxy
+// does not overflow it.
+func TestMonitorMissed(t *testing.T) {
 	l := newTestNode(t)
-	w := watch(l)
+	m := startMonitor(l)
 	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(20_000)})
-	l.reconcile() // nobody reads meanwhile
-	var stranger *kernel.Conn
-	if err := l.node.Do(func() (err error) { stranger, err = kernel.Open(); return err }); err != nil {
-		t.Fatal(err)
-	}
-	defer stranger.Close()
+	l.reconcile() // the test does not read notifications meanwhile
+	foreign := openKernel(t, l.node)
 	l.nft("add rule ip nfproxy refuse drop\n", "-f", "-")
-	if got, err := w.Next(); err != nil || got.Missed || !strings.HasPrefix(got.First, "add rule") {
-		t.Errorf("after a load of ours: %v, %v", got, err)
+	if got, err := m.Next(); err != nil || got.Missed || !strings.HasPrefix(got.First, "add rule") {
+		t.Errorf("after a load by nfproxy: %v, %v, want the added rule", got, err)
 	}
-	if err := stranger.Apply(nft.Diff(l.tables(), nil), 0); err != nil {
+	if err := foreign.Apply(nft.Diff(l.tables(), nil), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := stranger.Apply(nft.Diff(nil, l.ruleset.Tables()), 0); err != nil {
+	if err := foreign.Apply(nft.Diff(nil, l.ruleset.Tables()), 0); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
-		got, err := w.Next()
+		got, err := m.Next()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,5 +171,5 @@ func TestWatchMissed(t *testing.T) {
 			return
 		}
 	}
-	t.Error("nothing was missed")
+	t.Error("the monitor does not report missed changes")
 }

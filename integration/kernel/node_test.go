@@ -18,7 +18,7 @@ import (
 	"nfproxy/sandbox"
 )
 
-// lab is a node with pods, and the tables of a Ruleset in its kernel.
+// testNode is a node with pods whose kernel holds the tables of a Ruleset.
 type testNode struct {
 	t       testing.TB
 	node    *sandbox.Namespace
@@ -28,8 +28,8 @@ type testNode struct {
 	facts   render.Node
 }
 
-// labNode is the node of the labs: pods of the cluster CIDRs are local sources.
-func labNode() render.Node {
+// nodeFacts returns the facts of a test node: its pods are the addresses in the cluster CIDRs.
+func nodeFacts() render.Node {
 	return render.Node{
 		Name:         "node-a",
 		ClusterCIDRs: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
@@ -46,7 +46,7 @@ func prefixes(texts ...string) []netip.Prefix {
 	return all
 }
 
-// newLab returns a lab without a network: a kernel to program.
+// newTestNode returns a node without a network: a namespace to program.
 func newTestNode(t testing.TB) *testNode {
 	t.Helper()
 	ns, err := sandbox.NewNamespace()
@@ -54,21 +54,28 @@ func newTestNode(t testing.TB) *testNode {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	l := &testNode{t: t, node: ns, facts: labNode()}
+	l := &testNode{t: t, node: ns, facts: nodeFacts()}
 	l.ruleset = render.NewRuleset(l.facts)
-	err = ns.Do(func() (err error) {
-		l.kernel, err = kernel.Open()
+	l.kernel = openKernel(t, ns)
+	l.kernel.CounterKey = render.CounterKey
+	return l
+}
+
+// openKernel opens a connection to nftables in a namespace, until the end of the test.
+func openKernel(t testing.TB, ns *sandbox.Namespace) (c *kernel.Conn) {
+	t.Helper()
+	err := ns.Do(func() (err error) {
+		c, err = kernel.Open()
 		return err
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { l.kernel.Close() })
-	l.kernel.CounterKey = render.CounterKey
-	return l
+	t.Cleanup(func() { c.Close() })
+	return c
 }
 
-// addNetwork gives the lab's node its addresses and the means to route.
+// addNetwork gives the node its addresses and makes it a router.
 func (l *testNode) addNetwork() *testNode {
 	l.t.Helper()
 	var err error
@@ -80,7 +87,7 @@ func (l *testNode) addNetwork() *testNode {
 	return l
 }
 
-// apply hands an update to the ruleset, carries out what follows and returns it. The first call reconciles.
+// apply applies an update to the ruleset, and the changes that follow to the kernel, and returns the changes.
 func (l *testNode) apply(u render.Update) []nft.Change {
 	l.t.Helper()
 	u.Node = l.facts
@@ -93,7 +100,7 @@ func (l *testNode) apply(u render.Update) []nft.Change {
 	return changes
 }
 
-// reconcile compares the ruleset with what the kernel has and sends the difference.
+// reconcile compares the ruleset with the kernel's tables, applies the difference and returns it.
 func (l *testNode) reconcile() []nft.Change {
 	l.t.Helper()
 	have, generation, err := l.kernel.Read(render.TableIDs()...)
@@ -109,7 +116,7 @@ func (l *testNode) reconcile() []nft.Change {
 	return changes
 }
 
-// tables reads the kernel.
+// tables returns the tables in the kernel.
 func (l *testNode) tables() []*nft.Table {
 	l.t.Helper()
 	tables, _, err := l.kernel.Read(render.TableIDs()...)
@@ -119,8 +126,7 @@ func (l *testNode) tables() []*nft.Table {
 	return tables
 }
 
-// nft runs nft in the lab's namespace and returns what it prints. It is there, or the test fails: without its judgement
-// there is no result.
+// nft runs nft in the node's namespace and returns what it prints. The test fails if nft is not installed or fails.
 func (l *testNode) nft(stdin string, args ...string) string {
 	l.t.Helper()
 	out, err := runNFT(l.node, stdin, args...)
@@ -130,6 +136,7 @@ func (l *testNode) nft(stdin string, args ...string) string {
 	return out
 }
 
+// runNFT runs nft in a namespace and returns what it prints.
 func runNFT(ns *sandbox.Namespace, stdin string, args ...string) (string, error) {
 	var out []byte
 	err := ns.Do(func() (err error) { // a child is born in its parent thread's namespace
@@ -141,7 +148,7 @@ func runNFT(ns *sandbox.Namespace, stdin string, args ...string) (string, error)
 	return string(out), err
 }
 
-// service is a Service of one port, in terms of addresses. Endpoints are on the lab's node unless they say otherwise.
+// service returns a Service with one cluster IP and one port. Function endpoint reads the endpoints.
 func service(name string, p nft.Protocol, frontend string, endpoints ...string) render.Service {
 	at := netip.MustParseAddrPort(frontend)
 	port := render.Port{Name: "main", Protocol: p, Port: at.Port()}
@@ -155,7 +162,7 @@ func service(name string, p nft.Protocol, frontend string, endpoints ...string) 
 	}
 }
 
-// endpoint reads "ADDRESS:PORT", "ADDRESS:PORT remote" or "ADDRESS:PORT unready".
+// endpoint reads "ADDRESS:PORT", "ADDRESS:PORT remote" or "ADDRESS:PORT unready". It is on the test node unless it is remote.
 func endpoint(text string) render.Endpoint {
 	at, kind, _ := strings.Cut(text, " ")
 	e := render.Endpoint{AddrPort: netip.MustParseAddrPort(at), Node: "node-a", Ready: kind != "unready", Serving: kind != "unready"}
@@ -165,7 +172,7 @@ func endpoint(text string) render.Endpoint {
 	return e
 }
 
-// pod adds a pod that answers on the given port, TCP and UDP, who it is and whom it saw.
+// pod adds a pod that serves at a port of its addresses, or at none if the port is 0.
 func (l *testNode) pod(name string, port uint16, addrs ...string) *sandbox.Pod {
 	l.t.Helper()
 	var parsed []netip.Addr
@@ -185,6 +192,7 @@ func (l *testNode) pod(name string, port uint16, addrs ...string) *sandbox.Pod {
 	return p
 }
 
+// serve makes a pod answer TCP and UDP clients with its own address and port and with theirs.
 func (l *testNode) serve(p *sandbox.Pod, at netip.AddrPort) {
 	l.t.Helper()
 	stream, err := p.Listen("tcp", at.String())
@@ -218,13 +226,13 @@ func (l *testNode) serve(p *sandbox.Pod, at netip.AddrPort) {
 	}()
 }
 
-// answer is what a pod said: who it is, and from where it was reached.
+// answer is what serve sends: the endpoint and the source that the endpoint sees.
 type answer struct {
 	endpoint, source netip.AddrPort
 }
 
-// patience bounds every connection. What is refused or answered takes a small part of it; what is dropped takes it all.
-const patience = 2 * time.Second
+// connectTimeout limits every connection. One that is answered or refused takes a small part of it, one that is dropped all.
+const connectTimeout = 2 * time.Second
 
 // connect opens a connection from a namespace and returns the answer.
 func connect(ns *sandbox.Namespace, p nft.Protocol, laddr, frontend string, timeout time.Duration) (answer, error) {
@@ -242,7 +250,7 @@ func connect(ns *sandbox.Namespace, p nft.Protocol, laddr, frontend string, time
 		}
 	}
 	if c.RemoteAddr().String() != frontend {
-		return answer{}, fmt.Errorf("the peer is %s", c.RemoteAddr())
+		return answer{}, fmt.Errorf("connected to %s, want %s", c.RemoteAddr(), frontend)
 	}
 	return readAnswer(c)
 }

@@ -11,8 +11,8 @@ import (
 	"nfproxy/render"
 )
 
-// examples are the Services of the oracle tests: all protocols, both families, none, one and several endpoints, local
-// ones and others, the longest names there are.
+// examples returns Services for the comparison with nft: all protocols, both families, no, one and several endpoints, local and
+// remote ones, and the longest possible names.
 func examples() []render.Service {
 	long := service("x", nft.UDP, "10.96.0.9:65535", "10.244.1.9:1 remote")
 	long.Namespace, long.Name = strings.Repeat("n", 63), strings.Repeat("s", 63)
@@ -34,10 +34,10 @@ func examples() []render.Service {
 	sticky := service("sticky", nft.TCP, "10.96.0.8:80", "10.244.1.2:8080", "10.244.2.2:8080 remote")
 	sticky.Affinity, sticky.ExternalLocal, sticky.InternalLocal = 3*time.Hour, true, true
 	sticky.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.88")}
-	stickyToo := service("sticky-too", nft.UDP, "10.96.0.8:80", "10.244.1.2:8080")
-	stickyToo.Affinity, stickyToo.ExternalIPs, stickyToo.Ports[0].Name = time.Minute, sticky.ExternalIPs, ""
+	stickyUDP := service("sticky-too", nft.UDP, "10.96.0.8:80", "10.244.1.2:8080")
+	stickyUDP.Affinity, stickyUDP.ExternalIPs, stickyUDP.Ports[0].Name = time.Minute, sticky.ExternalIPs, ""
 	return []render.Service{
-		sticky, stickyToo, external, local,
+		sticky, stickyUDP, external, local,
 		service("web", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080 remote"),
 		service("dns", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"),
 		service("empty", nft.TCP, "10.96.0.3:443"),
@@ -47,11 +47,11 @@ func examples() []render.Service {
 	}
 }
 
-// TestOracleText: the text we print, loaded by nft, and the changes we send, over netlink, make the same ruleset, down
-// to the expressions.
+// TestOracleText: the text of the tables, loaded by nft, and the changes that nfproxy sends over netlink result in the same
+// ruleset, down to the expressions.
 func TestOracleText(t *testing.T) {
 	for _, pods := range []string{"", "cni0", "veth*"} {
-		t.Run("pods by "+pods, func(t *testing.T) { oracleText(t, pods) })
+		t.Run("pod interface "+pods, func(t *testing.T) { oracleText(t, pods) })
 	}
 }
 
@@ -62,22 +62,22 @@ func oracleText(t *testing.T, podInterface string) {
 	ours.reconcile()
 	theirs.nft(tablesText(ours.ruleset.Tables()), "-f", "-")
 
-	if a, b := ours.nft("", "list", "ruleset"), theirs.nft("", "list", "ruleset"); sorted(a) != sorted(b) {
-		t.Errorf("nft lists what we sent as\n%s\nand what it loaded as\n%s", a, b)
+	if a, b := ours.nft("", "list", "ruleset"), theirs.nft("", "list", "ruleset"); sortedListing(a) != sortedListing(b) {
+		t.Errorf("nft lists the tables that nfproxy sent as\n%s\nand those that it loaded as\n%s", a, b)
 	}
 	a, b := ours.nft("", "--debug=netlink", "list", "ruleset"), theirs.nft("", "--debug=netlink", "list", "ruleset")
 	if expressions(a) != expressions(b) {
-		t.Errorf("the expressions we sent are\n%s\nnft's are\n%s", expressions(a), expressions(b))
+		t.Errorf("the expressions of nfproxy are\n%s\nthose of nft are\n%s", expressions(a), expressions(b))
 	}
 	for i, got := range theirs.tables() {
 		if diff := nft.Diff([]*nft.Table{got}, ours.tables()[i:i+1]); len(diff) > 0 {
-			t.Errorf("what nft loaded, read by us, differs by %v", diff)
+			t.Errorf("the tables that nft loaded, read back, differ by %v", diff)
 		}
 	}
 }
 
-// TestOracleListing: our tables list, and the listing loads again and lists the same. Anything else would break every
-// other program that lists the ruleset.
+// TestOracleListing: nft can list nfproxy's tables, and the listing loads again and lists the same. Otherwise nfproxy would break
+// every program that lists the ruleset.
 func TestOracleListing(t *testing.T) {
 	ours, again := newTestNode(t), newTestNode(t)
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
@@ -85,12 +85,12 @@ func TestOracleListing(t *testing.T) {
 	listing := ours.nft("", "list", "ruleset")
 	again.nft(listing, "-f", "-")
 	if got := again.nft("", "list", "ruleset"); got != listing {
-		t.Errorf("the listing\n%s\nloaded and listed again is\n%s", listing, got)
+		t.Errorf("nft lists\n%s\nand, after loading that, lists\n%s", listing, got)
 	}
 	ours.nft("", "--json", "list", "ruleset")
 }
 
-// TestDumpLoads: what the kernel has, as text with its counters, loads and is the same again.
+// TestDumpLoads: the text of the kernel's tables, with their counters, loads into nft and yields the same text again.
 func TestDumpLoads(t *testing.T) {
 	ours, again := newTestNode(t), newTestNode(t)
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
@@ -98,10 +98,11 @@ func TestDumpLoads(t *testing.T) {
 	text := tablesText(ours.tables())
 	again.nft(text, "-f", "-")
 	if got := tablesText(again.tables()); got != text {
-		t.Errorf("dumped\n%s\nloaded and dumped again\n%s", text, got)
+		t.Errorf("the tables are\n%s\nand, loaded and read again, are\n%s", text, got)
 	}
 }
 
+// tablesText returns the text of tables.
 func tablesText(tables []*nft.Table) string {
 	var b strings.Builder
 	for _, t := range tables {

@@ -10,12 +10,12 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
-
 	"nfproxy/sandbox"
 )
 
-// TestSCTP: the kernel need not have SCTP sockets for us to send SCTP. An INIT to the frontend arrives at the endpoint,
-// port translated and checksum right, and the INIT ACK comes back from the frontend. Without endpoint it is refused.
+// TestSCTP: an INIT to the frontend arrives at the endpoint with a translated port and a correct checksum, and the INIT ACK
+// comes back from the frontend. SCTP to a TCP frontend is refused. The test uses raw sockets, because a kernel need not have
+// SCTP sockets.
 func TestSCTP(t *testing.T) {
 	l := newTestNode(t).addNetwork()
 	server := rawSCTP(t, l.pod("server", 0, "10.244.1.2"), "10.244.1.2")
@@ -25,30 +25,31 @@ func TestSCTP(t *testing.T) {
 		service("tcp", nft.TCP, "10.96.0.2:38412", "10.244.1.2:9999")}})
 	l.reconcile()
 
-	send(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 0x11111111))
-	from, init := receive(t, server)
+	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 0x11111111))
+	from, init := receiveSCTP(t, server)
 	if from.String() != "10.244.9.9" || init.source != 40000 || init.destination != 9999 || init.tag != 0x11111111 {
-		t.Fatalf("the endpoint got %+v from %s", init, from)
+		t.Fatalf("the endpoint received %+v from %s", init, from)
 	}
-	send(t, server, from.String(), initChunk(2, 9999, init.source, init.tag, 0x22222222))
-	from, ack := receive(t, client)
+	sendSCTP(t, server, from.String(), initChunk(2, 9999, init.source, init.tag, 0x22222222))
+	from, ack := receiveSCTP(t, client)
 	if from.String() != "10.96.0.1" || ack.source != 38412 || ack.destination != 40000 || ack.tag != 0x22222222 {
-		t.Fatalf("the client got %+v from %s", ack, from)
+		t.Fatalf("the client received %+v from %s", ack, from)
 	}
 
-	// The TCP Service's address with SCTP is a port no Service has.
-	send(t, client, "10.96.0.2", initChunk(1, 40001, 38412, 0, 3))
+	// For SCTP, no Service has the port of the TCP Service.
+	sendSCTP(t, client, "10.96.0.2", initChunk(1, 40001, 38412, 0, 3))
 	if path := nft.Simulate(l.tables()[0], nft.Packet{Hook: nft.Prerouting, Protocol: nft.SCTP,
 		Source:      netip.MustParseAddrPort("10.244.9.9:40001"),
 		Destination: netip.MustParseAddrPort("10.96.0.2:38412")}); path.Outcome != nft.Unreachable {
-		t.Errorf("Trace says %+v", path)
+		t.Errorf("Simulate returns %+v, want %s", path, nft.Unreachable)
 	}
 	server.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if _, from, err := server.ReadFrom(make([]byte, 100)); err == nil {
-		t.Errorf("a packet of %s got through", from)
+		t.Errorf("the server received a packet from %s", from)
 	}
 }
 
+// rawSCTP opens a raw socket for SCTP at an address of a pod.
 func rawSCTP(t *testing.T, p *sandbox.Pod, addr string) net.PacketConn {
 	t.Helper()
 	var c net.PacketConn
@@ -63,7 +64,7 @@ func rawSCTP(t *testing.T, p *sandbox.Pod, addr string) net.PacketConn {
 	return c
 }
 
-// initChunk is a packet with an INIT (kind 1) or INIT ACK (kind 2) chunk: RFC 9260 sections 3.1 and 3.3.2.
+// initChunk returns a packet with an INIT (kind 1) or INIT ACK (kind 2) chunk: RFC 9260 sections 3.1 and 3.3.2.
 func initChunk(kind byte, source, destination uint16, verification, tag uint32) []byte {
 	b := binary.BigEndian.AppendUint16(nil, source)
 	b = binary.BigEndian.AppendUint16(b, destination)
@@ -78,21 +79,23 @@ func initChunk(kind byte, source, destination uint16, verification, tag uint32) 
 	return b
 }
 
-func send(t *testing.T, c net.PacketConn, to string, b []byte) {
+func sendSCTP(t *testing.T, c net.PacketConn, to string, b []byte) {
 	t.Helper()
 	if _, err := c.WriteTo(b, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// sctpPacket has the fields of interest of a packet with an INIT or INIT ACK chunk.
 type sctpPacket struct {
-	source, destination uint16
-	tag                 uint32
+	source, destination uint16 // ports
+	tag                 uint32 // initiate tag
 }
 
-func receive(t *testing.T, c net.PacketConn) (net.Addr, sctpPacket) {
+// receiveSCTP waits for a packet, checks its checksum and returns the sender's address and the packet.
+func receiveSCTP(t *testing.T, c net.PacketConn) (net.Addr, sctpPacket) {
 	t.Helper()
-	c.SetReadDeadline(time.Now().Add(patience))
+	c.SetReadDeadline(time.Now().Add(connectTimeout))
 	b := make([]byte, 100)
 	n, from, err := c.ReadFrom(b)
 	if err != nil {
@@ -102,7 +105,7 @@ func receive(t *testing.T, c net.PacketConn) (net.Addr, sctpPacket) {
 	sum := binary.LittleEndian.Uint32(b[8:])
 	clear(b[8:12])
 	if got := crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)); got != sum {
-		t.Errorf("checksum %#x, not %#x", sum, got)
+		t.Errorf("checksum %#x, want %#x", sum, got)
 	}
 	return from, sctpPacket{binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]), binary.BigEndian.Uint32(b[16:])}
 }

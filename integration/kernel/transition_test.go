@@ -13,8 +13,8 @@ import (
 	"nfproxy/render"
 )
 
-// TestRandomWalk goes from state to state. Whatever the way, the kernel ends in the same tables as one that was given
-// the state alone, slots and unused chains aside.
+// TestRandomWalk: whatever changes led to a state, the kernel has the same tables as one that was given only that state, apart
+// from slots and unused chains.
 func TestRandomWalk(t *testing.T) {
 	const seed, steps = 7, 80
 	walker, fresh := newTestNode(t), newTestNode(t)
@@ -24,17 +24,17 @@ func TestRandomWalk(t *testing.T) {
 		how := "update"
 		u := w.step()
 		switch {
-		case step%10 == 5: // a restart: nothing is known but the kernel
+		case step%10 == 5: // restart: only the kernel's tables are known
 			how = "restart"
 			walker.ruleset = render.NewRuleset(walker.facts)
 			walker.ruleset.Update(render.Update{Node: walker.facts, Services: w.services()})
 			walker.reconcile()
-		case step%10 == 8: // somebody meddled
+		case step%10 == 8: // another program has changed the tables
 			how = "tampered"
 			w.tamper(walker, step)
 			walker.ruleset.Update(withNode(u, walker.facts))
 			walker.reconcile()
-		case step%10 == 3: // the node's facts change: a source tells all Services again
+		case step%10 == 3: // the node's facts change: a source sends all Services again
 			how = "node"
 			walker.facts.MasqueradeAll = !walker.facts.MasqueradeAll
 			walker.facts.Addresses = walker.facts.Addresses[:1+step%2]
@@ -46,22 +46,22 @@ func TestRandomWalk(t *testing.T) {
 			walker.apply(u)
 		}
 		if redo := nft.Diff(walker.tables(), walker.ruleset.Tables()); !onlyUnusedChains(redo) {
-			t.Fatalf("step %d (%s): the kernel is not where the ruleset thinks: %v", step, how, redo)
+			t.Fatalf("step %d (%s): the kernel differs from the ruleset by %v", step, how, redo)
 		}
 		fresh.kernel.Apply(nft.Diff(fresh.tables(), nil), 0)
 		fresh.ruleset = render.NewRuleset(fresh.facts)
 		fresh.ruleset.Update(render.Update{Node: fresh.facts, Services: w.services()})
 		fresh.reconcile()
-		if got, want := normal(t, walker.tables()), normal(t, fresh.tables()); got != want {
-			t.Fatalf("step %d (%s): the kernel has\n%s\nafresh it has\n%s", step, how, got, want)
+		if got, want := normalized(t, walker.tables()), normalized(t, fresh.tables()); got != want {
+			t.Fatalf("step %d (%s): the kernel has\n%s\na new kernel has\n%s", step, how, got, want)
 		}
 		if extra := walker.apply(render.Update{Services: w.services()}); len(extra) > 0 {
-			t.Fatalf("step %d (%s): nothing changed, yet this is sent: %v", step, how, extra)
+			t.Fatalf("step %d (%s): an update without a change applies %v", step, how, extra)
 		}
 	}
 }
 
-// TestDiffWalk goes between whole tables, with nothing but Diff and Apply.
+// TestDiffWalk: Diff and Apply lead from any tables to any others.
 func TestDiffWalk(t *testing.T) {
 	l := newTestNode(t)
 	w := walk{rand: rand.New(rand.NewPCG(3, 3)), now: make(map[render.ServiceName]render.Service)}
@@ -80,22 +80,22 @@ func TestDiffWalk(t *testing.T) {
 				t.Fatalf("from state %d to %d: %v", i/len(states), i%len(states), err)
 			}
 			if rest := nft.Diff(l.tables(), want); len(rest) > 0 {
-				t.Fatalf("from state %d to %d, left: %v", i/len(states), i%len(states), rest)
+				t.Fatalf("from state %d to %d: the kernel differs by %v", i/len(states), i%len(states), rest)
 			}
 		}
 	}
 }
 
-// TestForeignTables: what is not ours stays, through all we do.
+// TestForeignTables: a foreign table survives a first load and a cleanup unchanged.
 func TestForeignTables(t *testing.T) {
 	l := newTestNode(t)
-	const theirs = "table ip other {\n\tset s {\n\t\ttype ipv4_addr\n\t\telements = { 10.96.0.1 }\n\t}\n}\n"
-	l.nft(theirs, "-f", "-")
+	const foreign = "table ip other {\n\tset s {\n\t\ttype ipv4_addr\n\t\telements = { 10.96.0.1 }\n\t}\n}\n"
+	l.nft(foreign, "-f", "-")
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
 	l.kernel.Apply(nft.Diff(l.tables(), nil), 0)
-	if got := l.nft("", "list", "ruleset"); got != theirs {
-		t.Errorf("after a round and a cleanup there is\n%s", got)
+	if got := l.nft("", "list", "ruleset"); got != foreign {
+		t.Errorf("after a load and a cleanup nft lists\n%s", got)
 	}
 }
 
@@ -105,6 +105,7 @@ type walk struct {
 	now  map[render.ServiceName]render.Service
 }
 
+// services returns all Services of the cluster.
 func (w *walk) services() []render.Service {
 	var all []render.Service
 	for _, s := range w.now {
@@ -113,7 +114,8 @@ func (w *walk) services() []render.Service {
 	return all
 }
 
-// step changes one to four of a dozen Services. Numbers collide on purpose: Services claim each other's frontends.
+// step changes one to four of a dozen Services. Addresses and ports collide on purpose, so that Services claim each other's
+// frontends.
 func (w *walk) step() render.Update {
 	var u render.Update
 	for range 1 + w.rand.IntN(4) {
@@ -135,6 +137,7 @@ func (w *walk) step() render.Update {
 	return u
 }
 
+// service returns a random Service.
 func (w *walk) service(name render.ServiceName) render.Service {
 	s := render.Service{ServiceName: name, Created: time.Unix(int64(w.rand.IntN(3)), 0)}
 	n := byte(w.rand.IntN(9))
@@ -167,6 +170,7 @@ func (w *walk) service(name render.ServiceName) render.Service {
 	return s
 }
 
+// endpoint returns a random endpoint.
 func (w *walk) endpoint() render.Endpoint {
 	addr := netip.AddrFrom4([4]byte{10, 244, 1, byte(w.rand.IntN(20))})
 	if w.rand.IntN(2) == 0 {
@@ -176,7 +180,7 @@ func (w *walk) endpoint() render.Endpoint {
 		Serving: w.rand.IntN(2) > 0, Terminating: w.rand.IntN(2) > 0, Node: []string{"node-a", "node-b"}[w.rand.IntN(2)]}
 }
 
-// tamper does to our tables what others do.
+// tamper changes the tables as other programs might.
 func (w *walk) tamper(l *testNode, step int) {
 	switch (step / 10) % 5 {
 	case 0:
@@ -199,7 +203,8 @@ func withNode(u render.Update, n render.Node) render.Update {
 	return u
 }
 
-// onlyUnusedChains says whether all that is left to do is to delete chains of endpoint counts nobody has any more.
+// onlyUnusedChains reports whether the changes only flush or delete balancing chains, which the hot path leaves
+// behind unused.
 func onlyUnusedChains(changes []nft.Change) bool {
 	for _, c := range changes {
 		text := c.String()
@@ -211,9 +216,9 @@ func onlyUnusedChains(changes []nft.Change) bool {
 	return true
 }
 
-// normal is the tables as text, without what the way to a state may leave: which slot an endpoint has, and chains of
-// endpoint counts that nobody has any more.
-func normal(t *testing.T, tables []*nft.Table) string {
+// normalized returns the text of tables without what depends on their history: the slots of endpoints and unused balancing
+// chains.
+func normalized(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
 	var b strings.Builder
 	for _, table := range tables {
@@ -226,14 +231,14 @@ func normal(t *testing.T, tables []*nft.Table) string {
 	return b.String()
 }
 
-// inSlotOrder checks that a frontend's slots are 0 to N-1 and numbers all endpoints anew, in order of their addresses.
+// inSlotOrder checks that the slots of a frontend are 0 to N-1 and renumbers all endpoints in the order of their addresses.
 func inSlotOrder(t *testing.T, endpoints *nft.Set) {
 	t.Helper()
 	next := make(map[nft.Value]uint16)
 	for _, e := range endpoints.Elements {
 		frontend, slot := e.Key[:len(e.Key)-2], e.Key[len(e.Key)-2:].Uint16()
 		if slot != next[frontend] {
-			t.Errorf("slot %d of %x, where slot %d comes next", slot, frontend, next[frontend])
+			t.Errorf("frontend %x has slot %d, want slot %d next", frontend, slot, next[frontend])
 		}
 		next[frontend]++
 	}

@@ -1,10 +1,8 @@
 package kernel
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -21,21 +19,22 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 )
 
-// flowLab is a lab that sweeps: what run does beside its loop is done here after every change, in the same order.
-type flowLab struct {
+// flowNode is a node with a conntrack cleaner, which runs after every change as it does in the agent.
+type flowNode struct {
 	*testNode
 	flows *ctnetlink.Conn
 	index *render.FlowIndex
 }
 
-func newFlowLab(t testing.TB) *flowLab {
+func newFlowNode(t testing.TB) *flowNode {
 	t.Helper()
-	l := &flowLab{testNode: newTestNode(t).addNetwork(), index: render.NewFlowIndex()}
-	l.flows = openFlows(t, l.node)
+	l := &flowNode{testNode: newTestNode(t).addNetwork(), index: render.NewFlowIndex()}
+	l.flows = openConntrack(t, l.node)
 	return l
 }
 
-func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
+// openConntrack opens the conntrack table of a namespace.
+func openConntrack(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 	t.Helper()
 	var flows *ctnetlink.Conn
 	err := ns.Do(func() (err error) {
@@ -49,28 +48,28 @@ func openFlows(t testing.TB, ns *sandbox.Namespace) *ctnetlink.Conn {
 	return flows
 }
 
-// start is the first round.
-func (l *flowLab) start(services ...render.Service) []conntrack.Flow {
+// start programs Services for the first time and returns the flows that the cleanup after it deletes.
+func (l *flowNode) start(services ...render.Service) []conntrack.Flow {
 	l.t.Helper()
 	u := render.Update{Node: l.facts, Services: services}
 	l.ruleset.Update(u)
 	l.index.Take(u, l.ruleset.Owner)
 	l.index.Programmed(l.reconcile())
-	return l.sweep()
+	return l.cleanUp()
 }
 
-// change is a round after that.
-func (l *flowLab) change(u render.Update) []conntrack.Flow {
+// change applies an update and returns the flows that the cleanup after it deletes.
+func (l *flowNode) change(u render.Update) []conntrack.Flow {
 	l.t.Helper()
 	u.Node = l.facts
 	changes := l.apply(u)
 	l.index.Take(u, l.ruleset.Owner)
 	l.index.Programmed(changes)
-	return l.sweep()
+	return l.cleanUp()
 }
 
-// sweep deletes what is stale and returns it.
-func (l *flowLab) sweep() (deleted []conntrack.Flow) {
+// cleanUp deletes the stale flows and returns them.
+func (l *flowNode) cleanUp() (deleted []conntrack.Flow) {
 	l.t.Helper()
 	due, _ := l.index.Next()
 	for _, filter := range due.Filters {
@@ -91,8 +90,8 @@ func (l *flowLab) sweep() (deleted []conntrack.Flow) {
 	return deleted
 }
 
-// list returns the flows of the protocol in both families.
-func (l *flowLab) list(p nft.Protocol) (all []conntrack.Flow) {
+// list returns the flows of a protocol in both families.
+func (l *flowNode) list(p nft.Protocol) (all []conntrack.Flow) {
 	l.t.Helper()
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		err := l.flows.List(conntrack.Filter{Family: family, Protocol: p}, func(f conntrack.Flow) { all = append(all, f) })
@@ -103,8 +102,8 @@ func (l *flowLab) list(p nft.Protocol) (all []conntrack.Flow) {
 	return all
 }
 
-// flowTo returns the one flow whose first packet went to the address.
-func (l *flowLab) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
+// flowTo returns the flow whose original destination is an address and port.
+func (l *flowNode) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
 	l.t.Helper()
 	for _, f := range l.list(p) {
 		if f.Original.Destination.String() == at {
@@ -114,24 +113,24 @@ func (l *flowLab) flowTo(p nft.Protocol, at string) (conntrack.Flow, bool) {
 	return conntrack.Flow{}, false
 }
 
-// resolver asks and asks again from one port, as a DNS client does that never changes it.
-type resolver struct {
+// udpClient sends all its packets from one port, like a DNS client that never changes its port.
+type udpClient struct {
 	net.PacketConn
 	to net.Addr
 }
 
-func newResolver(t testing.TB, ns *sandbox.Namespace, from, to string) *resolver {
+func newUDPClient(t testing.TB, ns *sandbox.Namespace, from, to string) *udpClient {
 	t.Helper()
 	c, err := ns.ListenPacket("udp", from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &resolver{c, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))}
+	return &udpClient{c, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(to))}
 }
 
-// ask sends a question and returns who answered, an error after the timeout.
-func (r *resolver) ask(timeout time.Duration) (string, error) {
+// ask sends a packet and returns the endpoint that answers, or an error after the timeout.
+func (r *udpClient) ask(timeout time.Duration) (string, error) {
 	if _, err := r.WriteTo([]byte("?\n"), r.to); err != nil {
 		return "", err
 	}
@@ -142,29 +141,30 @@ func (r *resolver) ask(timeout time.Duration) (string, error) {
 		return "", err
 	}
 	if from.String() != r.to.String() {
-		return "", fmt.Errorf("%s answered", from)
+		return "", fmt.Errorf("%s answered, want %s", from, r.to)
 	}
 	who, _, _ := strings.Cut(string(b[:n]), " ")
 	return who, nil
 }
 
-// silence is how long what should not be answered is waited for.
+// silence is how long a test waits for an answer that must not come.
 const silence = 100 * time.Millisecond
 
-func (r *resolver) expect(t *testing.T, want string) {
+// expect fails the test unless an endpoint answers, or no endpoint if it is empty.
+func (r *udpClient) expect(t *testing.T, want string) {
 	t.Helper()
-	timeout := patience
+	timeout := connectTimeout
 	if want == "" {
 		timeout = silence
 	}
 	got, err := r.ask(timeout)
 	if got != want {
-		t.Errorf("answered by %q (%v), not %q", got, err, want)
+		t.Errorf("endpoint %q answered (%v), want %q", got, err, want)
 	}
 }
 
-// answerOnce lets a process of the node answer one packet.
-func (l *flowLab) answerOnce(at string) {
+// answerOnce makes a process of the node answer one packet.
+func (l *flowNode) answerOnce(at string) {
 	l.t.Helper()
 	packets, err := l.node.ListenPacket("udp", at)
 	if err != nil {
@@ -178,43 +178,33 @@ func (l *flowLab) answerOnce(at string) {
 	}()
 }
 
-// echo lets a pod send back what one connection brings.
-func (l *flowLab) echo(p *sandbox.Pod, at string) {
+// serveEcho makes a pod send back every line of its TCP connections.
+func (l *flowNode) serveEcho(p *sandbox.Pod, at string) {
 	l.t.Helper()
 	listener, err := p.Listen("tcp", at)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { listener.Close() })
-	go func() {
-		c, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		io.Copy(c, c)
-	}()
+	go echo(listener)
 }
 
-// converse opens a TCP connection to an echo and returns what uses it once more.
-func (l *flowLab) converse(client *sandbox.Pod, frontend string) (again func()) {
+// openEcho opens a TCP connection to serveEcho and returns a function that fails the test unless the connection still works.
+func (l *flowNode) openEcho(client *sandbox.Pod, frontend string) (check func()) {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
 	defer cancel()
 	c, err := client.Dial(ctx, "tcp", "", frontend)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { c.Close() })
-	lines := bufio.NewReader(c)
-	again = func() {
+	check = func() {
 		l.t.Helper()
-		c.SetDeadline(time.Now().Add(patience))
-		fmt.Fprintln(c, "?")
-		if _, err := lines.ReadString('\n'); err != nil {
-			l.t.Errorf("TCP: %v", err)
+		if err := exchange(c); err != nil {
+			l.t.Errorf("the TCP connection does not work: %v", err)
 		}
 	}
-	again()
-	return again
+	check()
+	return check
 }

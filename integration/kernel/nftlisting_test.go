@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// sorted puts the blocks of a listing, sets and chains, in order: nft lists them in the order of their creation, which
-// says nothing.
-func sorted(listing string) string {
+// sortedListing sorts the blocks of a listing, that is sets and chains. nft lists them in the order of their creation, which is
+// irrelevant.
+func sortedListing(listing string) string {
 	blocks := strings.Split(strings.ReplaceAll(listing, "\n}\ntable ", "\n}\n\ntable "), "\n\n")
 	for i := range blocks {
 		blocks[i] = strings.TrimSpace(strings.NewReplacer("table ip nfproxy {", "", "table ip6 nfproxy {", "",
@@ -18,15 +18,15 @@ func sorted(listing string) string {
 	return strings.Join(blocks, "\n")
 }
 
-// expressions are the lines of nft's netlink debugging that say what the kernel executes, in order of themselves: nft
-// prints the rules in the order of their chains.
+// expressions returns the expressions that the kernel executes, from nft's netlink debugging output, sorted by rule. nft prints
+// the rules in the order of their chains.
 func expressions(debug string) string {
 	var rules []string
 	var rule []string
 	for line := range strings.Lines(debug) {
 		switch {
 		case strings.HasPrefix(line, "  [ byteorder ") && strings.HasSuffix(line, ", 2, 1) ]\n"):
-			// It turns no number of two bytes around in one byte: nft writes it, we do not, nothing happens.
+			// nft emits a byte order conversion that has no effect; nfproxy does not.
 		case strings.HasPrefix(line, "  [ "):
 			rule = append(rule, strings.TrimSpace(line))
 		case rule != nil:
