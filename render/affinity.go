@@ -48,8 +48,8 @@ func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *aff
 		return &nft.Set{Table: sc.Table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
-	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
-	a.local = clientMap{set: clients("affinity-local"), endpoints: values(selected.Local)}
+	a.clients = clientMap{set: clients("affinity"), endpoints: endpointValues(selected.Cluster)}
+	a.local = clientMap{set: clients("affinity-local"), endpoints: endpointValues(selected.Local)}
 	return a
 }
 
@@ -64,40 +64,40 @@ func (a *affinity) chain(kind string, rules ...nft.Rule) nft.Verdict {
 }
 
 // choose is the verdict that sends known clients where they were sent before, and others on.
-func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
+func (a *affinity) lookup(balance nft.Verdict, local bool) nft.Verdict {
 	kind, m := "affinity", &a.clients
 	if local {
 		kind, m = "affinity-local", &a.local
 	}
 	m.used = true
-	return a.chain(kind, do(nft.DNAT{Key: source, Map: m.set.Name}, a.match), do(balance))
+	return a.chain(kind, rule(nft.DNAT{Key: source, Map: m.set.Name}, a.match), rule(balance))
 }
 
 // remember is the verdict that remembers a client and then masquerades by the class of the frontend.
-func (a *affinity) remember(class string, local bool) nft.Verdict {
+func (a *affinity) record(class string, local bool) nft.Verdict {
 	masquerade := nft.GotoChain(class)
 	switch {
 	case class == MasqueradeNodeChain:
 		// Policy Local: this node and its pods came by from-node, all others by from-outside.
-		node := a.chain("remember-node", a.learn(&a.clients, masquerade)...)
-		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FibSourceLocal{})}
-		return a.chain("remember-outside", append(outside, a.learn(&a.local, masquerade)...)...)
+		node := a.chain("remember-node", a.recordRules(&a.clients, masquerade)...)
+		outside := []nft.Rule{rule(node, a.fromPod), rule(node, nft.FibSourceLocal{})}
+		return a.chain("remember-outside", append(outside, a.recordRules(&a.local, masquerade)...)...)
 	case class == MasqueradeAllChain:
-		return a.chain("remember-external", a.learn(&a.clients, masquerade)...)
+		return a.chain("remember-external", a.recordRules(&a.clients, masquerade)...)
 	case local:
-		return a.chain("remember-local", a.learn(&a.local, masquerade)...)
+		return a.chain("remember-local", a.recordRules(&a.local, masquerade)...)
 	}
-	return a.chain("remember", a.learn(&a.clients, masquerade)...)
+	return a.chain("remember", a.recordRules(&a.clients, masquerade)...)
 }
 
 // learn remembers a client and goes on. Clients for whom the map has no room are counted, and go on as well: they are
 // balanced anew each time.
-func (a *affinity) learn(m *clientMap, next nft.Verdict) []nft.Rule {
+func (a *affinity) recordRules(m *clientMap, next nft.Verdict) []nft.Rule {
 	m.used = true
 	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
 	return []nft.Rule{
-		do(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
-		do(next, nft.CounterStatement{}),
+		rule(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
+		rule(next, nft.CounterStatement{}),
 	}
 }
 
@@ -108,7 +108,7 @@ type DedicatedObjects struct {
 	chains  []*nft.Chain
 }
 
-func own(affinities []*affinity) *DedicatedObjects {
+func dedicatedObjects(affinities []*affinity) *DedicatedObjects {
 	if len(affinities) == 0 {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (o *DedicatedObjects) table(id nft.TableID) *nft.Table {
 
 // forget lists the changes of what is remembered: endpoints that were in old and are no more are forgotten, and another
 // timeout counts for all clients at once.
-func (o *DedicatedObjects) forget(old *DedicatedObjects) []nft.Change {
+func (o *DedicatedObjects) dynamicChanges(old *DedicatedObjects) []nft.Change {
 	if o == nil || old == nil {
 		return nil
 	}
@@ -161,14 +161,14 @@ func (o *DedicatedObjects) forget(old *DedicatedObjects) []nft.Change {
 			if before.set.Table != m.set.Table || before.set.Name != m.set.Name {
 				continue
 			}
-			changes = append(changes, o.relearn(m, before.endpoints, old.timeout)...)
+			changes = append(changes, o.mapChanges(m, before.endpoints, old.timeout)...)
 		}
 	}
 	return changes
 }
 
 // relearn is what forget does for one map.
-func (o *DedicatedObjects) relearn(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
+func (o *DedicatedObjects) mapChanges(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
 	var changes []nft.Change
 	if gone := without(remembered, m.endpoints); len(gone) > 0 {
 		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m.set, Data: gone}})
@@ -196,14 +196,14 @@ func (o *DedicatedObjects) staleElements(tables []*nft.Table) []nft.Change {
 				remembered = append(remembered, e.Data)
 			}
 			slices.Sort(remembered)
-			changes = append(changes, o.relearn(m, slices.Compact(remembered), rememberedFor(t, m.set))...)
+			changes = append(changes, o.mapChanges(m, slices.Compact(remembered), recordTimeout(t, m.set))...)
 		}
 	}
 	return changes
 }
 
 // rememberedFor is the timeout of the rule that remembers clients in a map, 0 if there is none.
-func rememberedFor(t *nft.Table, m *nft.Set) time.Duration {
+func recordTimeout(t *nft.Table, m *nft.Set) time.Duration {
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
 			if remember, ok := r.Do.(nft.Update); ok && remember.Map == m.Name {

@@ -115,14 +115,14 @@ func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
 }
 
 // kindred is a frontend and what its address is to the Service.
-type kindred struct {
+type claimedFrontend struct {
 	key  nft.Value
 	kind Kind
 }
 
 // frontends lists the frontends of a fragment, in order.
-func frontends(f nft.Fragment) []kindred {
-	var all []kindred
+func claimedFrontends(f nft.Fragment) []claimedFrontend {
+	var all []claimedFrontend
 	comments := make(map[nft.Value]string) // of the connections map
 	for _, m := range f {
 		if isConnections(m.Set) {
@@ -131,7 +131,7 @@ func frontends(f nft.Fragment) []kindred {
 	}
 	for _, m := range f {
 		if isServices(m.Set) {
-			all = append(all, kindred{m.Key, KindOf(comments[m.Key])})
+			all = append(all, claimedFrontend{m.Key, KindOf(comments[m.Key])})
 		}
 	}
 	return all

@@ -69,18 +69,18 @@ func Select(n Node, p Port, f nft.Family) Selection {
 // node; else hints for zones, likewise; else none do.
 func hinted(n Node, ready []Endpoint) ([]Endpoint, Reason) {
 	byNode := func(e Endpoint) []string { return e.hints().Nodes }
-	if chosen := meantFor(n.Name, ready, byNode); len(chosen) > 0 {
+	if chosen := hintedFor(n.Name, ready, byNode); len(chosen) > 0 {
 		return chosen, NodeEndpoints
 	}
 	byZone := func(e Endpoint) []string { return e.hints().Zones }
-	if chosen := meantFor(n.Zone, ready, byZone); len(chosen) > 0 {
+	if chosen := hintedFor(n.Zone, ready, byZone); len(chosen) > 0 {
 		return chosen, ZoneEndpoints
 	}
 	return ready, ReadyEndpoints
 }
 
 // meantFor returns the endpoints whose hints have the name, none if an endpoint has no hints.
-func meantFor(name string, ready []Endpoint, hints func(Endpoint) []string) []Endpoint {
+func hintedFor(name string, ready []Endpoint, hints func(Endpoint) []string) []Endpoint {
 	silent := func(e Endpoint) bool { return len(hints(e)) == 0 }
 	if name == "" || slices.ContainsFunc(ready, silent) {
 		return nil

@@ -60,9 +60,9 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 	case local && !e.isLocal(n):
 		return NotOnThisNode
 	case e.Ready && !local && s.WhyCluster == NodeEndpoints:
-		return HintedOtherNodes + meant(e.hints().Nodes)
+		return HintedOtherNodes + hintText(e.hints().Nodes)
 	case e.Ready && !local && s.WhyCluster == ZoneEndpoints:
-		return HintedOtherZones + meant(e.hints().Zones)
+		return HintedOtherZones + hintText(e.hints().Zones)
 	case e.Ready:
 		return TooManyEndpoints
 	case e.Serving && e.Terminating && len(s.List(local)) >= MaxEndpoints:
@@ -76,6 +76,6 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 }
 
 // meant says for whom.
-func meant(names []string) Reason {
+func hintText(names []string) Reason {
 	return Reason(fmt.Sprintf(": %s", strings.Join(names, ", ")))
 }

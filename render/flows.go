@@ -55,9 +55,9 @@ type FlowIndex struct {
 	// sizes counts the frontends, present and gone.
 	sizes map[flowGroup]int
 
-	programmed bool // at least once
-	noted, due flowDuty
-	epoch      uint64 // the number of cleanups begun
+	programmed       bool // at least once
+	updated, pending flowScope
+	epoch            uint64 // the number of cleanups begun
 }
 
 // flowPort is one port of a Service with the properties that all its frontends share.
@@ -79,8 +79,8 @@ func NewFlowIndex() *FlowIndex {
 		frontends: make(map[Frontend]flowFrontend),
 		gone:      make(map[Frontend]uint64),
 		sizes:     make(map[flowGroup]int),
-		noted:     make(flowDuty),
-		due:       make(flowDuty),
+		updated:   make(flowScope),
+		pending:   make(flowScope),
 	}
 }
 
@@ -150,17 +150,17 @@ func (x *FlowIndex) assign(f Frontend, owner ServiceName) {
 	case exists && !existed:
 		x.frontends[f] = now
 		x.sizes[flowGroupOf(f)]++
-		x.forget(f)
-		x.noted.add(f)
+		x.unmarkGone(f)
+		x.updated.add(f)
 	case !exists && existed:
 		delete(x.frontends, f)
 		x.sizes[flowGroupOf(f)]--
-		x.remember(f)
-		x.noted.add(f)
+		x.markGone(f)
+		x.updated.add(f)
 	case exists:
 		x.frontends[f] = now
 		if !now.port.hasAll(f, had.port) {
-			x.noted.add(f)
+			x.updated.add(f)
 		}
 	}
 }
@@ -176,14 +176,14 @@ func (x *FlowIndex) frontendOf(f Frontend, name ServiceName) (flowFrontend, bool
 }
 
 // remember notes that a frontend is gone; forget notes that it exists again, or that its flows were cleaned up.
-func (x *FlowIndex) remember(f Frontend) {
+func (x *FlowIndex) markGone(f Frontend) {
 	if _, had := x.gone[f]; !had {
 		x.sizes[flowGroupOf(f)]++
 	}
 	x.gone[f] = x.epoch
 }
 
-func (x *FlowIndex) forget(f Frontend) {
+func (x *FlowIndex) unmarkGone(f Frontend) {
 	if _, had := x.gone[f]; had {
 		delete(x.gone, f)
 		x.sizes[flowGroupOf(f)]--

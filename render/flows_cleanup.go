@@ -16,7 +16,7 @@ import (
 // through its whole table, and on one processor does nothing else meanwhile (ctnetlink_dump_table in
 // net/netfilter/nf_conntrack_netlink.c); a list of the whole group does that once, but makes a message of every flow. To go
 // through 260,000 buckets takes as long as to list some 10,000 flows (BenchmarkListFlows).
-const fewFrontends = 2
+const maxListedFrontends = 2
 
 // flowGroup is what one list can be about at least.
 type flowGroup struct {
@@ -31,31 +31,31 @@ func (g flowGroup) compare(h flowGroup) int {
 }
 
 // flowDuty is which frontends' flows have to be looked at, per group.
-type flowDuty map[flowGroup]flowChore
+type flowScope map[flowGroup]groupScope
 
 // flowChore is some frontends, or all there are.
-type flowChore struct {
-	few []Frontend
-	all bool
+type groupScope struct {
+	frontends []Frontend
+	all       bool
 }
 
-func (d flowDuty) add(f Frontend) {
+func (d flowScope) add(f Frontend) {
 	g := flowGroupOf(f)
 	switch c := d[g]; {
-	case c.all || slices.Contains(c.few, f):
-	case len(c.few) == fewFrontends:
-		d[g] = flowChore{all: true}
+	case c.all || slices.Contains(c.frontends, f):
+	case len(c.frontends) == maxListedFrontends:
+		d[g] = groupScope{all: true}
 	default:
-		d[g] = flowChore{few: append(slices.Clip(c.few), f)}
+		d[g] = groupScope{frontends: append(slices.Clip(c.frontends), f)}
 	}
 }
 
-func (d flowDuty) merge(other flowDuty) {
+func (d flowScope) merge(other flowScope) {
 	for g, c := range other {
 		if c.all {
 			d[g] = c
 		}
-		for _, f := range c.few {
+		for _, f := range c.frontends {
 			d.add(f)
 		}
 	}
@@ -66,7 +66,7 @@ type FlowCleanup struct {
 	// Filters together say which flows. One can be of several filters.
 	Filters []conntrack.Filter
 
-	duty  flowDuty
+	scope flowScope
 	epoch uint64
 }
 
@@ -77,39 +77,39 @@ func (x *FlowIndex) Programmed(changes []nft.Change) {
 		x.programmed = true
 		for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 			for _, protocol := range []nft.Protocol{nft.UDP, nft.SCTP} {
-				x.due[flowGroup{family, protocol}] = flowChore{all: true}
+				x.pending[flowGroup{family, protocol}] = groupScope{all: true}
 			}
 		}
 	}
 	for f := range deletedFrontends(changes) {
 		if _, ok := x.frontends[f]; !ok {
-			x.remember(f)
+			x.markGone(f)
 		}
 	}
 	for f := range FlowFrontends(changes) {
-		x.due.add(f)
+		x.pending.add(f)
 	}
-	x.due.merge(x.noted)
-	clear(x.noted)
+	x.pending.merge(x.updated)
+	clear(x.updated)
 }
 
 // Next returns what has to be swept now; it says false for nothing. Either Swept or Failed follows.
 func (x *FlowIndex) Next() (FlowCleanup, bool) {
-	s := FlowCleanup{duty: x.due, epoch: x.epoch}
-	for _, g := range slices.SortedFunc(maps.Keys(x.due), flowGroup.compare) {
+	s := FlowCleanup{scope: x.pending, epoch: x.epoch}
+	for _, g := range slices.SortedFunc(maps.Keys(x.pending), flowGroup.compare) {
 		if x.sizes[g] == 0 {
 			continue
 		}
 		filter := conntrack.Filter{Family: g.family, Protocol: g.protocol}
-		if x.due[g].all {
+		if x.pending[g].all {
 			s.Filters = append(s.Filters, filter)
 		}
-		for _, f := range x.due[g].few {
+		for _, f := range x.pending[g].frontends {
 			filter.Destination = f.AddrPort
 			s.Filters = append(s.Filters, filter)
 		}
 	}
-	x.due = make(flowDuty)
+	x.pending = make(flowScope)
 	x.epoch++
 	return s, len(s.Filters) > 0
 }
@@ -117,15 +117,15 @@ func (x *FlowIndex) Next() (FlowCleanup, bool) {
 // Swept says that a sweep was complete: what was gone when it began is forgotten.
 func (x *FlowIndex) CleanedUp(s FlowCleanup) {
 	for f, since := range x.gone {
-		c := s.duty[flowGroupOf(f)]
-		if since <= s.epoch && (c.all || slices.Contains(c.few, f)) {
-			x.forget(f)
+		c := s.scope[flowGroupOf(f)]
+		if since <= s.epoch && (c.all || slices.Contains(c.frontends, f)) {
+			x.unmarkGone(f)
 		}
 	}
 }
 
 // Failed says that a sweep was not: it is due again.
-func (x *FlowIndex) Failed(s FlowCleanup) { x.due.merge(s.duty) }
+func (x *FlowIndex) Failed(s FlowCleanup) { x.pending.merge(s.scope) }
 
 // FlowFrontends are the UDP and SCTP frontends that changes are about: what they have in any set. A sweep is needed if
 // there are some. One can come several times.
@@ -152,7 +152,7 @@ func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 			}
 			for s, elements := range changedElements(c) {
 				for _, e := range elements {
-					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == ip.Services.Name && !yield(f) {
+					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == schemaIPv4.Services.Name && !yield(f) {
 						return
 					}
 				}

@@ -170,22 +170,22 @@ func TestSweepGroups(t *testing.T) {
 	x := newFlowTest(nil)
 	finish(t, x.FlowIndex)
 	var services []Service
-	for i := range fewFrontends + 1 {
+	for i := range maxListedFrontends + 1 {
 		s := flowService()
 		s.Name, s.Ports = fmt.Sprint(i), s.Ports[:1]
 		s.ClusterIPs, s.ExternalIPs, s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i)})}, nil, nil
 		s.Ports[0].NodePort = 0
 		services = append(services, s)
 	}
-	x.change(Update{Services: services[:fewFrontends]})
-	if got := finish(t, x.FlowIndex); len(got) != fewFrontends {
+	x.change(Update{Services: services[:maxListedFrontends]})
+	if got := finish(t, x.FlowIndex); len(got) != maxListedFrontends {
 		t.Errorf("swept %q", got)
 	}
 	var names []ServiceName
-	for _, s := range services[:fewFrontends] {
+	for _, s := range services[:maxListedFrontends] {
 		names = append(names, s.ServiceName)
 	}
-	x.change(Update{Removed: names, Services: services[fewFrontends:]})
+	x.change(Update{Removed: names, Services: services[maxListedFrontends:]})
 	if got := finish(t, x.FlowIndex); !slices.Equal(got, []string{"ip udp"}) {
 		t.Errorf("swept %q", got)
 	}

@@ -117,7 +117,7 @@ func (r *Ruleset) planDedicated(have, want *DedicatedObjects, p *plan) {
 		p.batch.before = append(p.batch.before, changes[:last]...)
 		p.batch.after = append(p.batch.after, changes[last:]...)
 	}
-	p.batch.after = append(p.batch.after, want.forget(have)...)
+	p.batch.after = append(p.batch.after, want.dynamicChanges(have)...)
 }
 
 // isChainDeletion reports whether a change is one of the deletions at the end of a Diff: elements must let go of a chain

@@ -43,16 +43,16 @@ func RouteOf(k Kind, s Service, selected Selection) (Action, Reason) {
 
 // Class is whose source address is replaced by the node's among the connections to a frontend. Endpoints of this node that
 // reach themselves are masqueraded in every class: the answer would not come back through the node otherwise.
-type Class uint8
+type MasqueradeClass uint8
 
 // The classes.
 const (
 	// MasqueradeStrangers replaces the sources that are no pods'.
-	MasqueradeStrangers Class = iota + 1
+	MasqueradeNonPods MasqueradeClass = iota + 1
 	// MasqueradeNode replaces those of the node itself.
-	MasqueradeNode
+	MasqueradeNodeSource
 	// MasqueradeEverybody replaces all.
-	MasqueradeEverybody
+	MasqueradeAll
 )
 
 // Why connections are masqueraded as they are.
@@ -63,22 +63,22 @@ const (
 )
 
 // MasqueradeOf says whose source is replaced among connections to a frontend of a kind, and why.
-func MasqueradeOf(k Kind, s Service) (Class, Reason) {
+func MasqueradeOf(k Kind, s Service) (MasqueradeClass, Reason) {
 	switch {
 	case k == ClusterIP:
-		return MasqueradeStrangers, ToClusterIP
+		return MasqueradeNonPods, ToClusterIP
 	case s.ExternalLocal:
-		return MasqueradeNode, KeepTheirSource
+		return MasqueradeNodeSource, KeepTheirSource
 	}
-	return MasqueradeEverybody, ToOtherNodes
+	return MasqueradeAll, ToOtherNodes
 }
 
 // chain is the class's chain of rules.
-func (c Class) chain() string {
+func (c MasqueradeClass) chain() string {
 	switch c {
-	case MasqueradeStrangers:
+	case MasqueradeNonPods:
 		return MasqueradeClusterChain
-	case MasqueradeNode:
+	case MasqueradeNodeSource:
 		return MasqueradeNodeChain
 	}
 	return MasqueradeAllChain

@@ -42,13 +42,13 @@ func TestMasqueradeOf(t *testing.T) {
 	for _, c := range []struct {
 		kinds   []Kind
 		service Service
-		class   Class
+		class   MasqueradeClass
 		why     Reason
 	}{
-		{[]Kind{ClusterIP}, Service{}, MasqueradeStrangers, ToClusterIP},
-		{[]Kind{ClusterIP}, Service{ExternalLocal: true, InternalLocal: true}, MasqueradeStrangers, ToClusterIP},
-		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{InternalLocal: true}, MasqueradeEverybody, ToOtherNodes},
-		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{ExternalLocal: true}, MasqueradeNode, KeepTheirSource},
+		{[]Kind{ClusterIP}, Service{}, MasqueradeNonPods, ToClusterIP},
+		{[]Kind{ClusterIP}, Service{ExternalLocal: true, InternalLocal: true}, MasqueradeNonPods, ToClusterIP},
+		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{InternalLocal: true}, MasqueradeAll, ToOtherNodes},
+		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{ExternalLocal: true}, MasqueradeNodeSource, KeepTheirSource},
 	} {
 		for _, k := range c.kinds {
 			if class, why := MasqueradeOf(k, c.service); class != c.class || why != c.why {

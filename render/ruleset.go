@@ -110,7 +110,7 @@ func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
 		s = &serviceState{}
 		r.services[c.name] = s
 	}
-	gained, lost := frontends(rules.Fragment), frontends(s.desired.fragment)
+	gained, lost := claimedFrontends(rules.Fragment), claimedFrontends(s.desired.fragment)
 	if s.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}

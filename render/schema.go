@@ -18,7 +18,7 @@ const tableName = "nfproxy"
 
 // Tables returns the names of our tables.
 func TableIDs() []nft.TableID {
-	return []nft.TableID{ip.Table, ip6.Table}
+	return []nft.TableID{schemaIPv4.Table, schemaIPv6.Table}
 }
 
 // schema is the declarations of one family's sets. Keys begin with the frontend but for those of clusterIPs,
@@ -46,7 +46,7 @@ type Schema struct {
 }
 
 // The declarations are data: nothing changes them.
-var ip, ip6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
+var schemaIPv4, schemaIPv6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
 
 func newSchema(f nft.Family) *Schema {
 	table := nft.TableID{Family: f, Name: tableName}
@@ -110,10 +110,12 @@ func (n Node) declared(set *nft.Set) *nft.Set {
 func hasSlots(s *nft.Set) bool { return s.Key[len(s.Key)-1] == nft.SlotNumber }
 
 // isServices says whether a set is a services map: a Service has a frontend if it has an element there.
-func isServices(s *nft.Set) bool { return s == ip.Services || s == ip6.Services }
+func isServices(s *nft.Set) bool { return s == schemaIPv4.Services || s == schemaIPv6.Services }
 
 // isConnections says whether a set is a connections map: its comments are the kinds of frontends.
-func isConnections(s *nft.Set) bool { return s == ip.Connections || s == ip6.Connections }
+func isConnections(s *nft.Set) bool {
+	return s == schemaIPv4.Connections || s == schemaIPv6.Connections
+}
 
 // frontendOf is the part of a member's key that names its frontend, "" for members of sets that Services share.
 func frontendOf(m nft.Member) nft.Value {
@@ -133,9 +135,9 @@ func Family(a netip.Addr) nft.Family {
 
 func SchemaOf(f nft.Family) *Schema {
 	if f == nft.IPv6 {
-		return ip6
+		return schemaIPv6
 	}
-	return ip
+	return schemaIPv4
 }
 
 // balancer is a load balancing chain: by where it looks the endpoints up and how many there are.

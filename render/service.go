@@ -34,17 +34,17 @@ type ServiceRules struct {
 // PartOf returns the part of the tables that belongs to one Service: the same node and Service give the same part,
 // whatever order they come in. Endpoints take the slots in order of their addresses.
 func RulesOf(n Node, s Service) ServiceRules {
-	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
+	b := serviceBuilder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range n.supported(s.ClusterIPs) {
 		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
-		b.served = make(map[nft.Family]*served)
+		b.families = make(map[nft.Family]*portFamily)
 		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
 	}
 	b.fragment.Sort()
 	// Held for as long as the Service lives: without the room that appending made.
-	return ServiceRules{slices.Clone(compact(b.fragment)), own(b.affinities)}
+	return ServiceRules{slices.Clone(compact(b.fragment)), dedicatedObjects(b.affinities)}
 }
 
 // frontends goes through where a port of the Service is reached on the node. One can come twice.
@@ -67,35 +67,35 @@ func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 }
 
 // builder gathers the fragment of a Service.
-type builder struct {
+type serviceBuilder struct {
 	node     Node
 	service  Service
 	fragment nft.Fragment
 	taken    map[nft.Value]bool // frontends there are already: the first port or address has them
 	// served is what the frontends of the port under way have in common, per family.
-	served     map[nft.Family]*served
+	families   map[nft.Family]*portFamily
 	affinities []*affinity
 }
 
 // served is what all frontends of a port in one family have in common.
-type served struct {
+type portFamily struct {
 	schema   *Schema
 	selected Selection
 	affinity *affinity // nil for none
 }
 
-func (b *builder) add(s *nft.Set, e nft.Element) {
+func (b *serviceBuilder) add(s *nft.Set, e nft.Element) {
 	b.fragment = append(b.fragment, nft.Member{Set: s, Element: e})
 }
 
 // frontend makes one port of the Service reachable at an address.
-func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
+func (b *serviceBuilder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 	key := nft.Addr(addr) + nft.Proto(p.Protocol) + nft.Port(port)
 	if b.taken[key] {
 		return
 	}
 	b.taken[key] = true
-	f := frontendBuilder{builder: b, served: b.serve(p, Family(addr)), key: key, kind: kind}
+	f := frontendBuilder{serviceBuilder: b, portFamily: b.family(p, Family(addr)), key: key, kind: kind}
 	action := f.verdict()
 	if kind == LoadBalancer {
 		action = b.restrict(f.schema, key, action)
@@ -104,22 +104,22 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 }
 
 // serve chooses the endpoints of a port for a family, when its first frontend asks.
-func (b *builder) serve(p Port, f nft.Family) *served {
-	if s := b.served[f]; s != nil {
+func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
+	if s := b.families[f]; s != nil {
 		return s
 	}
-	s := &served{schema: SchemaOf(f), selected: Select(b.node, p, f)}
-	b.served[f] = s
-	b.hairpins(s.schema, s.selected)
+	s := &portFamily{schema: SchemaOf(f), selected: Select(b.node, p, f)}
+	b.families[f] = s
+	b.addHairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
-		s.affinity = b.enter(newAffinity(s.schema, b.node, b.service, p, s.selected))
+		s.affinity = b.addAffinity(newAffinity(s.schema, b.node, b.service, p, s.selected))
 	}
 	return s
 }
 
 // enter returns the affinity of that name: of two ports with one name and protocol, which no source lets through, the
 // first has it. Two maps of one name would fail the batch.
-func (b *builder) enter(a *affinity) *affinity {
+func (b *serviceBuilder) addAffinity(a *affinity) *affinity {
 	for _, have := range b.affinities {
 		if have.schema == a.schema && have.id == a.id {
 			return have
@@ -131,8 +131,8 @@ func (b *builder) enter(a *affinity) *affinity {
 
 // frontendBuilder decides for one frontend.
 type frontendBuilder struct {
-	*builder
-	*served
+	*serviceBuilder
+	*portFamily
 	key  nft.Value
 	kind Kind
 }
@@ -164,11 +164,11 @@ func (f *frontendBuilder) verdict() nft.Verdict {
 
 // masquerade says by which class connections are masqueraded. A client is remembered on the way. Without affinity, being a
 // cluster IP says all there is to it.
-func (f *frontendBuilder) masquerade(class Class, local bool) {
+func (f *frontendBuilder) masquerade(class MasqueradeClass, local bool) {
 	v := nft.GotoChain(class.chain())
 	switch {
 	case f.affinity != nil:
-		v = f.affinity.remember(class.chain(), local)
+		v = f.affinity.record(class.chain(), local)
 	case f.kind == ClusterIP:
 		return
 	}
@@ -181,18 +181,18 @@ func (f *frontendBuilder) balance(local bool) nft.Verdict {
 	if local {
 		slots, endpoints = f.schema.LocalEndpoints, f.selected.Local
 	}
-	for i, to := range values(endpoints) {
+	for i, to := range endpointValues(endpoints) {
 		f.add(slots, nft.Element{Key: f.key + nft.Slot(uint16(i)), Data: to})
 	}
 	v := BalancingChain{f.schema.Table.Family, local, len(endpoints)}.Verdict()
 	if f.affinity != nil {
-		return f.affinity.choose(v, local)
+		return f.affinity.lookup(v, local)
 	}
 	return v
 }
 
 // values are endpoints as data of maps.
-func values(endpoints []Endpoint) []nft.Value {
+func endpointValues(endpoints []Endpoint) []nft.Value {
 	all := make([]nft.Value, len(endpoints))
 	for i, e := range endpoints {
 		all[i] = nft.Addr(e.Addr()) + nft.Port(e.Port())
@@ -203,12 +203,12 @@ func values(endpoints []Endpoint) []nft.Value {
 // restrict lets only the Service's source ranges through to the action, if it has any of the family. One that holds every
 // address lifts the restriction. Where the node itself is let in, so is the load balancer's address: it may be bound to
 // the node, and then be the source of the node's connections (kube-proxy does the same).
-func (b *builder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
+func (b *serviceBuilder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
 	ranges := outermost(b.service.SourceRanges, sc.Table.Family)
 	if len(ranges) == 0 || ranges[0].Bits() == 0 {
 		return action
 	}
-	for _, p := range outermost(append(ranges, b.ownAddresses(ranges)...), sc.Table.Family) {
+	for _, p := range outermost(append(ranges, b.sourcesOfNode(ranges)...), sc.Table.Family) {
 		i := nft.Interval(p)
 		b.add(sc.SourceRanges, nft.Element{Key: key + i[:len(i)/2] + key + i[len(i)/2:]})
 	}
@@ -217,7 +217,7 @@ func (b *builder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Ve
 }
 
 // ownAddresses are the load balancer's addresses, if the ranges let the node in.
-func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
+func (b *serviceBuilder) sourcesOfNode(ranges []netip.Prefix) []netip.Prefix {
 	var own []netip.Prefix
 	for _, r := range ranges {
 		for _, addr := range b.node.Addresses {
@@ -232,7 +232,7 @@ func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
 	return own
 }
 
-func (b *builder) hairpins(sc *Schema, s Selection) {
+func (b *serviceBuilder) addHairpins(sc *Schema, s Selection) {
 	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
 		for _, e := range endpoints {
 			if e.isLocal(b.node) {

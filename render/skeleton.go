@@ -10,12 +10,12 @@ import (
 
 // The keys that rules look up.
 var (
-	source      = []nft.Field{{Kind: nft.SourceAddr}}
-	destination = []nft.Field{{Kind: nft.DestinationAddr}}
-	original    = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
-	both        = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
-	frontend    = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
-	cameTo      = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
+	source               = []nft.Field{{Kind: nft.SourceAddr}}
+	destination          = []nft.Field{{Kind: nft.DestinationAddr}}
+	originalDestination  = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
+	sourceAndDestination = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
+	frontend             = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
+	originalFrontend     = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
 )
 
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
@@ -28,14 +28,14 @@ const (
 // Skeleton returns the tables without Services: what they have on every node, and what depends on the node alone.
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
-	for _, s := range []*Schema{ip, ip6} {
-		if n.IPv4Only && s == ip6 {
+	for _, s := range []*Schema{schemaIPv4, schemaIPv6} {
+		if n.IPv4Only && s == schemaIPv6 {
 			continue
 		}
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
-		t.Sets = append(t.Sets, s.declare(s.ServiceCIDRs, n.ServiceCIDRs), s.declare(s.LocalSources, n.sources()))
+		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()))
 		for _, set := range s.ofServices() {
-			t.Sets = append(t.Sets, s.declare(n.declared(set), nil))
+			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
 		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n))
 		tables = append(tables, t)
@@ -48,9 +48,9 @@ func (s *Schema) baseChains() []*nft.Chain {
 		return &nft.Chain{Table: s.Table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
 	}
 	return []*nft.Chain{
-		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(DispatchChain))),
-		base("output", nft.Output, natDestination, do(nft.GotoChain(DispatchChain))),
-		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
+		base("prerouting", nft.Prerouting, natDestination, rule(nft.GotoChain(DispatchChain))),
+		base("output", nft.Output, natDestination, rule(nft.GotoChain(DispatchChain))),
+		base("postrouting", nft.Postrouting, natSource, rule(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
 	}
 }
 
@@ -61,21 +61,21 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	admission := append(slices.Clone(frontend), source...)
 	return []*nft.Chain{
 		s.chain(DispatchChain,
-			do(lookup(s.Services)),
-			do(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
-			do(drop, in(destination, s.ServiceCIDRs))),
+			rule(lookup(s.Services)),
+			rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
+			rule(drop, in(destination, s.ServiceCIDRs))),
 		s.chain(SourceRangesChain,
-			do(lookup(s.Admitted), in(admission, s.SourceRanges)),
-			do(drop)),
+			rule(lookup(s.Admitted), in(admission, s.SourceRanges)),
+			rule(drop)),
 		s.chain(ExternalLocalChain,
-			do(lookup(s.FromNode), s.fromPod(n, false)),
-			do(lookup(s.FromNode), nft.FibSourceLocal{}),
-			do(lookup(s.FromOutside)),
-			do(drop)),
+			rule(lookup(s.FromNode), s.fromPod(n, false)),
+			rule(lookup(s.FromNode), nft.FibSourceLocal{}),
+			rule(lookup(s.FromOutside)),
+			rule(drop)),
 		s.chain(RefuseChain,
 			// ICMP errors are rate limited, resets are not: a refused client learns it at once.
-			do(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
-			do(nft.Reject{})),
+			rule(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
+			rule(nft.Reject{})),
 	}
 }
 
@@ -84,18 +84,18 @@ func (s *Schema) sourceChains(n Node) []*nft.Chain {
 	var connections []nft.Rule
 	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft wants to know whose ports they are
 		connections = append(connections,
-			do(nft.VerdictMap{Key: cameTo, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
+			rule(nft.VerdictMap{Key: originalFrontend, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
 	}
-	hairpin := do(nft.Masquerade{}, in(both, s.Hairpin))
+	hairpin := rule(nft.Masquerade{}, in(sourceAndDestination, s.Hairpin))
 	return []*nft.Chain{
 		s.chain(ConnectionsChain,
-			append(connections, do(nft.GotoChain(MasqueradeClusterChain), in(original, s.ClusterIPs)))...),
+			append(connections, rule(nft.GotoChain(MasqueradeClusterChain), in(originalDestination, s.ClusterIPs)))...),
 		s.chain(MasqueradeClusterChain, s.clusterRules(n, hairpin)...),
 		s.chain(MasqueradeNodeChain,
 			hairpin,
-			do(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
-			do(nft.Masquerade{}, nft.FibSourceLocal{})),
-		s.chain(MasqueradeAllChain, do(nft.Masquerade{})),
+			rule(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
+			rule(nft.Masquerade{}, nft.FibSourceLocal{})),
+		s.chain(MasqueradeAllChain, rule(nft.Masquerade{})),
 	}
 }
 
@@ -104,11 +104,11 @@ func (s *Schema) sourceChains(n Node) []*nft.Chain {
 // kube-proxy does.
 func (s *Schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 	if n.MasqueradeAll {
-		return []nft.Rule{do(nft.Masquerade{})}
+		return []nft.Rule{rule(nft.Masquerade{})}
 	}
 	rules := []nft.Rule{hairpin}
 	if n.PodInterface != "" || len(outermost(n.ClusterCIDRs, s.Table.Family)) > 0 {
-		rules = append(rules, do(nft.Masquerade{}, s.fromPod(n, true)))
+		rules = append(rules, rule(nft.Masquerade{}, s.fromPod(n, true)))
 	}
 	return rules
 }
@@ -143,17 +143,17 @@ func (s *Schema) loadBalancer(b BalancingChain) *nft.Chain {
 	}
 	draw := func(mod int) nft.Rule {
 		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-		return do(nft.DNAT{Key: key, Map: endpoints.Name})
+		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
 	}
 	rules := []nft.Rule{draw(b.Endpoints)}
 	if b.Endpoints > 1 {
 		rules = append(rules, draw(1))
 	}
-	return s.chain(b.Name(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
+	return s.chain(b.Name(), append(rules, rule(nft.Verdict{Kind: nft.Drop}))...)
 }
 
 // do is the rule that acts if all matches hold.
-func do(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
+func rule(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
 
 func in(key []nft.Field, set *nft.Set) nft.Match { return nft.In{Key: key, Set: set.Name} }
 
@@ -162,7 +162,7 @@ func (s *Schema) chain(name string, rules ...nft.Rule) *nft.Chain {
 }
 
 // declare returns a set with the prefixes that are of the family.
-func (s *Schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
+func (s *Schema) withPrefixes(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	declared := *set
 	for _, p := range outermost(prefixes, s.Table.Family) {
 		declared.Elements = append(declared.Elements, nft.Element{Key: nft.Interval(p)})
