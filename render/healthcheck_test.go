@@ -43,7 +43,7 @@ func TestHealthCheckOf(t *testing.T) {
 		}
 		var want HealthCheck
 		if c.want >= 0 {
-			want = HealthCheck{ServiceName{"ns1", "svc1"}, c.port, FamilyCheck{true, c.want}, FamilyCheck{true, c.six}}
+			want = HealthCheck{Service: ServiceName{"ns1", "svc1"}, Port: c.port, IPv4: FamilyCheck{true, c.want}, IPv6: FamilyCheck{true, c.six}}
 		}
 		if got, wanted := HealthCheckOf(Node{Name: c.node}, s); got != want || wanted != (c.want >= 0) {
 			t.Errorf("%s: %+v, %v", c.name, got, wanted)

@@ -8,7 +8,7 @@ import (
 	"nfproxy/nft"
 )
 
-// The keys that rules look up.
+// The keys of lookups in rules.
 var (
 	source               = []nft.Field{{Kind: nft.SourceAddr}}
 	destination          = []nft.Field{{Kind: nft.DestinationAddr}}
@@ -25,7 +25,7 @@ const (
 	natSource      = 100
 )
 
-// Skeleton returns the tables without Services: what they have on every node, and what depends on the node alone.
+// Skeleton returns the tables without Services: the constant part and the part that depends on the node alone.
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
 	for _, s := range []*Schema{schemaIPv4, schemaIPv6} {
@@ -54,7 +54,7 @@ func (s *Schema) baseChains() []*nft.Chain {
 	}
 }
 
-// destinationChains decide where a connection goes.
+// destinationChains returns the chains that decide where a connection goes.
 func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
 	drop := nft.Verdict{Kind: nft.Drop}
@@ -73,16 +73,16 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 			rule(lookup(s.FromOutside)),
 			rule(drop)),
 		s.chain(RefuseChain,
-			// ICMP errors are rate limited, resets are not: a refused client learns it at once.
+			// The kernel limits the rate of ICMP errors, but not of TCP resets.
 			rule(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
 			rule(nft.Reject{})),
 	}
 }
 
-// sourceChains decide whether a connection that went through destinationChains is masqueraded, by where it came to.
+// sourceChains returns the chains that decide whether a translated connection is masqueraded, by its original destination.
 func (s *Schema) sourceChains(n Node) []*nft.Chain {
 	var connections []nft.Rule
-	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft wants to know whose ports they are
+	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft needs the protocol to print ports
 		connections = append(connections,
 			rule(nft.VerdictMap{Key: originalFrontend, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
 	}
@@ -99,9 +99,8 @@ func (s *Schema) sourceChains(n Node) []*nft.Chain {
 	}
 }
 
-// clusterRules are what happens to connections to cluster IPs: their source is replaced when an endpoint reaches itself,
-// and when it is no pod's. Without a cluster CIDR nobody can tell which those are, and they are left alone, as
-// kube-proxy does.
+// clusterRules returns the rules that masquerade connections to cluster IPs: hairpin connections, and connections from sources
+// that are not Pods. Without a cluster CIDR the latter cannot be recognized and are not masqueraded, as in kube-proxy.
 func (s *Schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 	if n.MasqueradeAll {
 		return []nft.Rule{rule(nft.Masquerade{})}
@@ -113,7 +112,7 @@ func (s *Schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 	return rules
 }
 
-// fromPod holds for packets of this node's pods, as far as the node can tell, or with not for all others.
+// fromPod returns the match for packets of Pods, or with not for all others.
 func (s *Schema) fromPod(n Node, not bool) nft.Match {
 	if n.PodInterface == "" {
 		return nft.In{Key: source, Set: s.LocalSources.Name, Not: not}
@@ -122,7 +121,7 @@ func (s *Schema) fromPod(n Node, not bool) nft.Match {
 	return nft.InputInterface{Name: name, Prefix: prefix, Not: not}
 }
 
-// sources are the sources that are pods', where it is the source that tells.
+// sources returns the source addresses of Pods, none if the input interface identifies them.
 func (n Node) sources() []netip.Prefix {
 	if n.PodInterface != "" {
 		return nil
@@ -130,38 +129,17 @@ func (n Node) sources() []netip.Prefix {
 	return n.ClusterCIDRs
 }
 
-// loadBalancer returns the chain of a balancer: it chooses among its endpoints and serves all frontends with that many.
-//
-// A commit can fall between two lookups of one packet: it was sent here by a frontend that had n endpoints, and finds
-// the map of a frontend with fewer. The slot it drew may be gone, slot 0 is there as long as there is any. Were it let
-// through instead, connection tracking would remember the connection as untranslated, and it would never work; dropped,
-// it is new when it comes again. See docs/design/0002-fallback-slot.md.
-func (s *Schema) loadBalancer(b BalancingChain) *nft.Chain {
-	endpoints := s.Endpoints
-	if b.Local {
-		endpoints = s.LocalEndpoints
-	}
-	draw := func(mod int) nft.Rule {
-		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
-	}
-	rules := []nft.Rule{draw(b.Endpoints)}
-	if b.Endpoints > 1 {
-		rules = append(rules, draw(1))
-	}
-	return s.chain(b.Name(), append(rules, rule(nft.Verdict{Kind: nft.Drop}))...)
-}
-
-// do is the rule that acts if all matches hold.
+// rule returns a rule with an action and the matches that must hold.
 func rule(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
 
+// in returns the match for packets whose key is in a set.
 func in(key []nft.Field, set *nft.Set) nft.Match { return nft.In{Key: key, Set: set.Name} }
 
 func (s *Schema) chain(name string, rules ...nft.Rule) *nft.Chain {
 	return &nft.Chain{Table: s.Table, Name: name, Rules: rules}
 }
 
-// declare returns a set with the prefixes that are of the family.
+// withPrefixes returns an interval set with the prefixes of its family.
 func (s *Schema) withPrefixes(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	declared := *set
 	for _, p := range outermost(prefixes, s.Table.Family) {
@@ -171,7 +149,7 @@ func (s *Schema) withPrefixes(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	return &declared
 }
 
-// outermost returns the prefixes of a family that are in no other, each once: intervals of a set must not overlap.
+// outermost returns the prefixes of a family that no other prefix contains, each once: intervals of a set must not overlap.
 func outermost(prefixes []netip.Prefix, f nft.Family) []netip.Prefix {
 	var kept []netip.Prefix
 	for _, p := range prefixes {

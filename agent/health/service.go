@@ -145,7 +145,7 @@ func (h *ServicePorts) retry(ctx context.Context) {
 func (h *ServicePorts) own(checks []render.HealthCheck) {
 	h.checks = make(map[uint16]render.HealthCheck, len(checks))
 	for _, c := range checks {
-		if owner, taken := h.checks[c.Port]; !taken || c.Service.String() < owner.Service.String() {
+		if owner, taken := h.checks[c.Port]; !taken || c.Precedes(owner) {
 			h.checks[c.Port] = c
 		}
 	}
