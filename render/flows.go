@@ -204,7 +204,7 @@ func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	return true, FlowUntranslated
 }
 
-// judgePast judges a flow whose destination is no frontend. If it was one, an untranslated flow may belong to a program that
+// judgePast judges a flow whose destination is not a frontend. If it was one, an untranslated flow may belong to a program that
 // has taken the address and port since.
 func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, why Reason) {
 	if _, gone := x.gone[frontend]; !gone {

@@ -38,24 +38,24 @@ type groupScope struct {
 	all       bool
 }
 
-func (d flowScope) add(f Frontend) {
+func (s flowScope) add(f Frontend) {
 	g := flowGroupOf(f)
-	switch c := d[g]; {
+	switch c := s[g]; {
 	case c.all || slices.Contains(c.frontends, f):
 	case len(c.frontends) == maxListedFrontends:
-		d[g] = groupScope{all: true}
+		s[g] = groupScope{all: true}
 	default:
-		d[g] = groupScope{frontends: append(slices.Clip(c.frontends), f)}
+		s[g] = groupScope{frontends: append(slices.Clip(c.frontends), f)}
 	}
 }
 
-func (d flowScope) merge(other flowScope) {
+func (s flowScope) merge(other flowScope) {
 	for g, c := range other {
 		if c.all {
-			d[g] = c
+			s[g] = c
 		}
 		for _, f := range c.frontends {
-			d.add(f)
+			s.add(f)
 		}
 	}
 }

@@ -1,7 +1,7 @@
 package render
 
-// MasqueradeClass says which connections to a frontend are masqueraded: their source address becomes the node's. In every class,
-// hairpin connections are masqueraded: the reply of an endpoint to itself would not pass the node otherwise.
+// MasqueradeClass selects the connections to a frontend that are masqueraded: their source address becomes the node's. In every
+// class, hairpin connections are masqueraded: the reply of an endpoint to itself would not pass the node otherwise.
 type MasqueradeClass uint8
 
 const (

@@ -106,7 +106,7 @@ func (s *Schema) counts(set *nft.Set, by Counters) bool {
 	return false
 }
 
-// declared returns the declaration of a set on a node: with counters or without.
+// declared returns the declaration of a set as it is on a node.
 func (n Node) declared(set *nft.Set) *nft.Set {
 	if !SchemaOf(set.Table.Family).counts(set, n.Counters) {
 		return set
