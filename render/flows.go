@@ -4,9 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
 // Reasons why a flow is stale or not.

@@ -6,9 +6,8 @@ import (
 	"maps"
 	"slices"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
 // maxListedFrontends is the largest number of frontends of a group whose flows are listed one by one. For each list the kernel

@@ -5,9 +5,8 @@ import (
 	"slices"
 	"testing"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
 // flowService returns a Service with UDP, SCTP and TCP ports at all kinds of addresses of both families.

@@ -2,8 +2,9 @@ package render
 
 import (
 	"maps"
-	"nfproxy/nft"
 	"slices"
+
+	"nfproxy/nft"
 )
 
 // Owners returns the Services that have the objects of a change, sorted: its elements, or its dedicated map or chain. Objects

@@ -2,11 +2,12 @@ package render
 
 import (
 	"net/netip"
-	"nfproxy/nft"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"nfproxy/nft"
 )
 
 // changesText returns the text of changes, one per line.

@@ -4,9 +4,8 @@ import (
 	"net/netip"
 	"testing"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
 // TestUntranslatedFlows: which flows are untranslated flows to a frontend.
