@@ -2,34 +2,34 @@ package render
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 	"time"
 
 	"nfproxy/nft"
 )
 
-// DefaultAffinityClients is how many clients a Service port remembers per family where the Node says nothing else.
+// DefaultAffinityClients is the default number of clients that a Service port remembers per family.
 const DefaultAffinityClients = 1 << 16
 
-// affinity is what one port of a Service with session affinity has of its own in one family: a map that remembers which
-// endpoint a client was sent to, and the chains that look there first and that remember. With policy Local there is a
-// second map: who may reach this node's endpoints alone must not be sent where the same client went by another way.
+// affinity builds the dedicated objects of one port of a Service with session affinity, in one family: a map from clients to
+// the endpoints that they were sent to, a chain that looks clients up in it, and chains that record them. With policy Local there
+// is a second map: a client that may reach only the endpoints of this node must not be sent to an endpoint that it reached
+// another way.
 //
-// Clients are remembered in postrouting, where the packet already carries the endpoint: whichever chain chose it, one
-// rule learns it and lets it last, however many endpoints there are.
+// Clients are recorded in postrouting, where the packet already has the endpoint's address. One rule records a client and
+// extends its timeout, whichever chain chose the endpoint and however many endpoints there are.
 type affinity struct {
 	schema  *Schema
-	id      string // namespace/name/protocol/port
+	id      string // see affinityID
 	timeout time.Duration
-	match   nft.Match // the protocol: nft wants to know whose ports it prints
+	match   nft.Match // of the protocol, which nft needs to print ports
 	fromPod nft.Match
 	clients clientMap
 	local   clientMap
 	chains  []*nft.Chain
 }
 
-// clientMap is one of the maps and the endpoints that clients may be remembered for there.
+// clientMap is one of the maps, with the endpoints that its elements may name.
 type clientMap struct {
 	set       *nft.Set
 	endpoints []nft.Value
@@ -37,25 +37,21 @@ type clientMap struct {
 }
 
 func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *affinity {
-	port := p.Name
-	if port == "" {
-		port = fmt.Sprint(p.Port)
-	}
-	a := &affinity{schema: sc, id: fmt.Sprintf("%s/%s/%s", s.ServiceName, p.Protocol, port), timeout: s.Affinity,
+	a := &affinity{schema: sc, id: affinityID(s.ServiceName, p), timeout: s.Affinity,
 		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(n, false)}
-	clients := func(kind string) *nft.Set {
+	clients := func(object string) *nft.Set {
 		addr := sc.Table.Family.AddrType()
-		return &nft.Set{Table: sc.Table, Name: kind + "/" + a.id, Key: []nft.Type{addr},
+		return &nft.Set{Table: sc.Table, Name: dedicatedName(object, a.id), Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
-	a.clients = clientMap{set: clients("affinity"), endpoints: values(selected.Cluster)}
-	a.local = clientMap{set: clients("affinity-local"), endpoints: values(selected.Local)}
+	a.clients = clientMap{set: clients(affinityObject), endpoints: endpointValues(selected.Cluster)}
+	a.local = clientMap{set: clients(affinityLocalObject), endpoints: endpointValues(selected.Local)}
 	return a
 }
 
-// chain enters a chain of this port, once, and returns the verdict that goes there.
-func (a *affinity) chain(kind string, rules ...nft.Rule) nft.Verdict {
-	name := kind + "/" + a.id
+// chain adds a chain unless it exists, and returns the verdict that goes to it.
+func (a *affinity) chain(object string, rules ...nft.Rule) nft.Verdict {
+	name := dedicatedName(object, a.id)
 	same := func(c *nft.Chain) bool { return c.Name == name }
 	if !slices.ContainsFunc(a.chains, same) {
 		a.chains = append(a.chains, a.schema.chain(name, rules...))
@@ -63,52 +59,53 @@ func (a *affinity) chain(kind string, rules ...nft.Rule) nft.Verdict {
 	return nft.GotoChain(name)
 }
 
-// choose is the verdict that sends known clients where they were sent before, and others on.
-func (a *affinity) choose(balance nft.Verdict, local bool) nft.Verdict {
-	kind, m := "affinity", &a.clients
+// lookup returns the verdict that sends a recorded client to its endpoint, and any other client to the balancing chain.
+func (a *affinity) lookup(balance nft.Verdict, local bool) nft.Verdict {
+	object, m := affinityObject, &a.clients
 	if local {
-		kind, m = "affinity-local", &a.local
+		object, m = affinityLocalObject, &a.local
 	}
 	m.used = true
-	return a.chain(kind, do(nft.DNAT{Key: source, Map: m.set.Name}, a.match), do(balance))
+	return a.chain(object, rule(nft.DNAT{Key: source, Map: m.set.Name}, a.match), rule(balance))
 }
 
-// remember is the verdict that remembers a client and then masquerades by the class of the frontend.
-func (a *affinity) remember(class string, local bool) nft.Verdict {
-	masquerade := nft.GotoChain(class)
+// record returns the verdict that records a client and then goes to a masquerade chain.
+func (a *affinity) record(masqueradeChain string, local bool) nft.Verdict {
+	masquerade := nft.GotoChain(masqueradeChain)
 	switch {
-	case class == MasqueradeNodeChain:
-		// Policy Local: this node and its pods came by from-node, all others by from-outside.
-		node := a.chain("remember-node", a.learn(&a.clients, masquerade)...)
-		outside := []nft.Rule{do(node, a.fromPod), do(node, nft.FibSourceLocal{})}
-		return a.chain("remember-outside", append(outside, a.learn(&a.local, masquerade)...)...)
-	case class == MasqueradeAllChain:
-		return a.chain("remember-external", a.learn(&a.clients, masquerade)...)
+	case masqueradeChain == MasqueradeNodeChain:
+		// externalTrafficPolicy Local: connections from this node and its Pods used from-node, all others from-outside.
+		node := a.chain(rememberNodeChain, a.recordRules(&a.clients, masquerade)...)
+		outside := []nft.Rule{rule(node, a.fromPod), rule(node, nft.FibSourceLocal{})}
+		return a.chain(rememberOutsideChain, append(outside, a.recordRules(&a.local, masquerade)...)...)
+	case masqueradeChain == MasqueradeAllChain:
+		return a.chain(rememberExternalChain, a.recordRules(&a.clients, masquerade)...)
 	case local:
-		return a.chain("remember-local", a.learn(&a.local, masquerade)...)
+		return a.chain(rememberLocalChain, a.recordRules(&a.local, masquerade)...)
 	}
-	return a.chain("remember", a.learn(&a.clients, masquerade)...)
+	return a.chain(rememberChain, a.recordRules(&a.clients, masquerade)...)
 }
 
-// learn remembers a client and goes on. Clients for whom the map has no room are counted, and go on as well: they are
-// balanced anew each time.
-func (a *affinity) learn(m *clientMap, next nft.Verdict) []nft.Rule {
+// recordRules returns the rules that record a client in a map and continue with a verdict. If the map is full, the connection is
+// counted and continues as well: the client is balanced anew each time.
+func (a *affinity) recordRules(m *clientMap, next nft.Verdict) []nft.Rule {
 	m.used = true
 	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
 	return []nft.Rule{
-		do(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
-		do(next, nft.CounterStatement{}),
+		rule(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
+		rule(next, nft.CounterStatement{}),
 	}
 }
 
-// Own is what one Service alone has: maps of clients and the chains around them.
+// DedicatedObjects are the chains and maps of one Service with session affinity.
 type DedicatedObjects struct {
 	timeout time.Duration
 	maps    []clientMap
 	chains  []*nft.Chain
 }
 
-func own(affinities []*affinity) *DedicatedObjects {
+// dedicatedObjects returns the objects of all ports and families of a Service, nil if there are none.
+func dedicatedObjects(affinities []*affinity) *DedicatedObjects {
 	if len(affinities) == 0 {
 		return nil
 	}
@@ -130,7 +127,7 @@ func compareNames(a, b nft.TableID, nameA, nameB string) int {
 	return cmp.Or(cmp.Compare(a.Family, b.Family), cmp.Compare(nameA, nameB))
 }
 
-// table is what Own has in a table.
+// table returns the objects of one table.
 func (o *DedicatedObjects) table(id nft.TableID) *nft.Table {
 	t := &nft.Table{TableID: id}
 	if o == nil {
@@ -149,9 +146,9 @@ func (o *DedicatedObjects) table(id nft.TableID) *nft.Table {
 	return t
 }
 
-// forget lists the changes of what is remembered: endpoints that were in old and are no more are forgotten, and another
-// timeout counts for all clients at once.
-func (o *DedicatedObjects) forget(old *DedicatedObjects) []nft.Change {
+// dynamicChanges returns the changes of dynamic elements on the way from old to o: elements that name a removed endpoint are
+// deleted, and a new timeout applies to all clients at once.
+func (o *DedicatedObjects) dynamicChanges(old *DedicatedObjects) []nft.Change {
 	if o == nil || old == nil {
 		return nil
 	}
@@ -161,16 +158,16 @@ func (o *DedicatedObjects) forget(old *DedicatedObjects) []nft.Change {
 			if before.set.Table != m.set.Table || before.set.Name != m.set.Name {
 				continue
 			}
-			changes = append(changes, o.relearn(m, before.endpoints, old.timeout)...)
+			changes = append(changes, o.mapChanges(m, before.endpoints, old.timeout)...)
 		}
 	}
 	return changes
 }
 
-// relearn is what forget does for one map.
-func (o *DedicatedObjects) relearn(m clientMap, remembered []nft.Value, timeout time.Duration) []nft.Change {
+// mapChanges returns the changes for one map whose elements name the endpoints recorded and have the given timeout.
+func (o *DedicatedObjects) mapChanges(m clientMap, recorded []nft.Value, timeout time.Duration) []nft.Change {
 	var changes []nft.Change
-	if gone := without(remembered, m.endpoints); len(gone) > 0 {
+	if gone := without(recorded, m.endpoints); len(gone) > 0 {
 		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m.set, Data: gone}})
 	}
 	if timeout != o.timeout && timeout > 0 {
@@ -179,7 +176,7 @@ func (o *DedicatedObjects) relearn(m clientMap, remembered []nft.Value, timeout 
 	return changes
 }
 
-// staleElements does the same for the elements that tables have from an earlier run or another program.
+// staleElements returns the same changes for tables that were read from the kernel, whatever wrote their elements.
 func (o *DedicatedObjects) staleElements(tables []*nft.Table) []nft.Change {
 	if o == nil {
 		return nil
@@ -191,23 +188,23 @@ func (o *DedicatedObjects) staleElements(tables []*nft.Table) []nft.Change {
 			if t.TableID != m.set.Table || have == nil {
 				continue
 			}
-			var remembered []nft.Value
+			var recorded []nft.Value
 			for _, e := range have.Elements {
-				remembered = append(remembered, e.Data)
+				recorded = append(recorded, e.Data)
 			}
-			slices.Sort(remembered)
-			changes = append(changes, o.relearn(m, slices.Compact(remembered), rememberedFor(t, m.set))...)
+			slices.Sort(recorded)
+			changes = append(changes, o.mapChanges(m, slices.Compact(recorded), recordTimeout(t, m.set))...)
 		}
 	}
 	return changes
 }
 
-// rememberedFor is the timeout of the rule that remembers clients in a map, 0 if there is none.
-func rememberedFor(t *nft.Table, m *nft.Set) time.Duration {
+// recordTimeout returns the timeout of the rule that records clients in a map, 0 if there is no such rule.
+func recordTimeout(t *nft.Table, m *nft.Set) time.Duration {
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
-			if remember, ok := r.Do.(nft.Update); ok && remember.Map == m.Name {
-				return remember.Timeout
+			if update, ok := r.Do.(nft.Update); ok && update.Map == m.Name {
+				return update.Timeout
 			}
 		}
 	}

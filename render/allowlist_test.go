@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestAllowlist: what is refused is no frontend, and nothing else is lost.
+// TestAllowlist: disallowed addresses are not frontends, and all other addresses are.
 func TestAllowlist(t *testing.T) {
 	only := func(ranges ...string) Allowlist {
 		a := Allowlist{Only: true}
@@ -19,22 +19,22 @@ func TestAllowlist(t *testing.T) {
 	for _, tc := range []struct {
 		name                string
 		external, balancers Allowlist
-		served, refused     string
+		served, disallowed  string
 	}{
-		{"any", Allowlist{}, Allowlist{}, "203.0.113.1 203.0.113.2 2001:db8:1::2", ""},
+		{"all", Allowlist{}, Allowlist{}, "203.0.113.1 203.0.113.2 2001:db8:1::2", ""},
 		{"none", only(), only(), "", "spec.externalIPs [203.0.113.1] status.loadBalancer.ingress [203.0.113.2 2001:db8:1::2]"},
 		{"one range", only("203.0.113.0/31"), only("203.0.113.2/32"), "203.0.113.1 203.0.113.2", "status.loadBalancer.ingress [2001:db8:1::2]"},
-		{"several", only("192.0.2.0/24", "203.0.113.1/32"), only("::/0"), "203.0.113.1 2001:db8:1::2", "status.loadBalancer.ingress [203.0.113.2]"},
-		{"external IPs alone", only(), Allowlist{}, "203.0.113.2 2001:db8:1::2", "spec.externalIPs [203.0.113.1]"},
+		{"several ranges", only("192.0.2.0/24", "203.0.113.1/32"), only("::/0"), "203.0.113.1 2001:db8:1::2", "status.loadBalancer.ingress [203.0.113.2]"},
+		{"no external IPs", only(), Allowlist{}, "203.0.113.2 2001:db8:1::2", "spec.externalIPs [203.0.113.1]"},
 	} {
 		node := flowNode()
 		node.ExternalIPs, node.LoadBalancerIPs = tc.external, tc.balancers
-		var refused []string
+		var disallowed []string
 		for _, r := range DisallowedAddressesOf(node, flowService()) {
-			refused = append(refused, r.Field(), fmt.Sprint(r.Addresses))
+			disallowed = append(disallowed, r.Field(), fmt.Sprint(r.Addresses))
 		}
-		if got := strings.Join(refused, " "); got != tc.refused {
-			t.Errorf("%s: refused is %q", tc.name, got)
+		if got := strings.Join(disallowed, " "); got != tc.disallowed {
+			t.Errorf("%s: the disallowed addresses are %q, want %q", tc.name, got, tc.disallowed)
 		}
 		frontends := make(map[netip.Addr]bool)
 		for _, m := range RulesOf(node, flowService()).Fragment {
@@ -48,11 +48,11 @@ func TestAllowlist(t *testing.T) {
 		}
 		for _, addr := range want {
 			if !frontends[addr] {
-				t.Errorf("%s: %s is not served", tc.name, addr)
+				t.Errorf("%s: %s is not a frontend", tc.name, addr)
 			}
 		}
 		if len(frontends) != len(want) {
-			t.Errorf("%s: served is %v", tc.name, frontends)
+			t.Errorf("%s: the frontends are at %v, want %v", tc.name, frontends, want)
 		}
 	}
 }

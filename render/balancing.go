@@ -7,9 +7,30 @@ import (
 	"nfproxy/nft"
 )
 
-// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it. Chains that no frontend needs
-// any more stay until all Services are planned: deleting them would turn every change of an endpoint count into a change
-// of chains.
+// balancingChain returns a balancing chain with its rules.
+//
+// A commit can come between two lookups of one packet: services sent the packet here by the old number of endpoints, and now the
+// frontend has fewer. The slot that was drawn may be gone, but slot 0 exists as long as any does. If the packet passed
+// untranslated, conntrack would keep the connection untranslated for good. If it is dropped, its retransmission starts anew.
+// See docs/design/0002-fallback-slot.md.
+func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
+	endpoints := s.Endpoints
+	if b.Local {
+		endpoints = s.LocalEndpoints
+	}
+	draw := func(mod int) nft.Rule {
+		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
+		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
+	}
+	rules := []nft.Rule{draw(b.Endpoints)}
+	if b.Endpoints > 1 {
+		rules = append(rules, draw(1))
+	}
+	return s.chain(b.Name(), append(rules, rule(nft.Verdict{Kind: nft.Drop}))...)
+}
+
+// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it. Unused chains stay until all
+// Services are planned: otherwise most changes of an endpoint count would add and delete chains.
 func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 	b, ok := BalancingChainOf(f, v)
 	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
@@ -19,11 +40,11 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 		p.chains = make(map[BalancingChain]bool)
 	}
 	p.chains[b] = true
-	c := SchemaOf(b.Family).loadBalancer(b)
+	c := SchemaOf(b.Family).balancingChain(b)
 	p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 }
 
-// ensureChainsOf does the same for the rules in a Service's dedicated chains.
+// ensureChainsOf does the same for the verdicts in the dedicated chains of a Service.
 func (r *Ruleset) ensureChainsOf(o *DedicatedObjects, p *plan) {
 	if o == nil {
 		return
@@ -54,10 +75,10 @@ func (c common) balancingChains(f nft.Family) []BalancingChain {
 	return all
 }
 
-// WithoutSpares leaves out of the changes that Reconcile returns those that only remove load balancing chains which no
-// frontend needs at the moment: they do no harm, and are there to be needed again.
+// WithoutUnusedChains returns changes without those that only delete unused balancing chains: such chains do no harm and may be
+// needed again.
 func WithoutUnusedChains(changes []nft.Change) []nft.Change {
-	kept := make(map[string]bool) // chains that get rules again
+	kept := make(map[string]bool) // chains that get new rules
 	for _, c := range changes {
 		if rules, ok := c.Object.(nft.Rules); ok && c.Op == nft.Add {
 			kept[rules.Chain.Table.String()+rules.Chain.Name] = true

@@ -10,22 +10,22 @@ import (
 	"nfproxy/nft"
 )
 
-// claim is a Service's wish for a frontend.
+// claim is the claim of a Service to a frontend.
 type claim struct {
 	name    ServiceName
 	created time.Time
 	kind    Kind // what the address is to the Service
 }
 
-// before says whether c has the better right: by what the address is to the Services, then the older, then the one first by
-// name.
+// before reports whether c takes precedence over d: by the kind of the frontend, then by the age of the Services, oldest first,
+// then by their names.
 func (c claim) before(d claim) bool {
 	return cmp.Or(cmp.Compare(c.kind.rank(), d.kind.rank()), c.created.Compare(d.created), c.name.Compare(d.name)) < 0
 }
 
-// rank orders kinds by who says them. The API server gives cluster IPs and node ports to one Service alone, a controller
-// writes load balancers' addresses; external IPs are whatever somebody wrote into a Service (CVE-2020-8554), and take
-// nothing from the others.
+// rank orders kinds by the origin of the address. The API server allocates a cluster IP or node port to one Service only, and a
+// controller writes the addresses of load balancers. Users may write any external IP into a Service (CVE-2020-8554), so it
+// never takes precedence over the others.
 func (k Kind) rank() int {
 	return slices.Index([]Kind{ClusterIP, NodePort, LoadBalancer, ExternalIP}, k)
 }
@@ -35,11 +35,11 @@ type Conflict struct {
 	Address       netip.AddrPort
 	Protocol      nft.Protocol
 	Winner, Loser ServiceName
-	// WinnerKind and LoserKind are what the address is to them.
+	// WinnerKind and LoserKind are what the address is to these Services.
 	WinnerKind, LoserKind Kind
 }
 
-// String says it in words.
+// String describes the conflict in one sentence.
 func (c Conflict) String() string {
 	if c.WinnerKind.rank() != c.LoserKind.rank() {
 		return fmt.Sprintf("%s/%s belongs to Service %s as its %s; Service %s claims it as its %s",
@@ -53,21 +53,22 @@ func newConflict(key nft.Value, a, b claim) Conflict {
 	if b.before(a) {
 		a, b = b, a
 	}
-	n := len(key)
-	return Conflict{netip.AddrPortFrom(key[:n-3].Addr(), key[n-2:].Uint16()), key[n-3 : n-2].Proto(), a.name, b.name, a.kind, b.kind}
+	f := FrontendOf(key)
+	return Conflict{f.AddrPort, f.Protocol, a.name, b.name, a.kind, b.kind}
 }
 
-// claims says which Service owns each frontend. Who comes first is a matter of the claims, not of their order.
+// claims holds the owner of each frontend: the Service whose claim takes precedence, whatever the order in which the claims
+// came.
 type claims struct {
 	owners map[nft.Value]claim
-	rivals map[nft.Value][]claim // of contested frontends
+	rivals map[nft.Value][]claim // the other claims to contested frontends
 }
 
 func newClaims() claims {
 	return claims{make(map[nft.Value]claim), make(map[nft.Value][]claim)}
 }
 
-// Contested is how many frontends more than one Service claims.
+// Contested returns the number of frontends that more than one Service claims.
 func (r *Ruleset) Contested() int { return len(r.claims.rivals) }
 
 // Owner returns the Service that owns a frontend, the zero ServiceName if no Service claims it.
@@ -75,7 +76,7 @@ func (r *Ruleset) Owner(f Frontend) ServiceName { return r.claims.owner(f.Key())
 
 func (c claims) owner(frontend nft.Value) ServiceName { return c.owners[frontend].name }
 
-// assert enters a claim. When there are others it returns the best of them: the owner so far.
+// assert adds a claim. If the frontend has an owner already, assert returns its claim.
 func (c claims) assert(frontend nft.Value, by claim) (other claim, contested bool) {
 	other, contested = c.owners[frontend]
 	switch {
@@ -90,7 +91,7 @@ func (c claims) assert(frontend nft.Value, by claim) (other claim, contested boo
 	return other, contested
 }
 
-// release withdraws a claim and returns who inherits the frontend, if it was the owner's and others claim it.
+// release removes a claim. If it was the owner's and there are other claims, release returns the claim of the new owner.
 func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
 	rivals := slices.DeleteFunc(c.rivals[frontend], func(r claim) bool { return r.name == by.name })
 	if c.owners[frontend].name == by.name {
@@ -114,16 +115,16 @@ func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
 	return heir, ok
 }
 
-// kindred is a frontend and what its address is to the Service.
-type kindred struct {
+// claimedFrontend is a frontend that a Service claims.
+type claimedFrontend struct {
 	key  nft.Value
 	kind Kind
 }
 
-// frontends lists the frontends of a fragment, in order.
-func frontends(f nft.Fragment) []kindred {
-	var all []kindred
-	comments := make(map[nft.Value]string) // of the connections map
+// claimedFrontends returns the frontends of a fragment, in order.
+func claimedFrontends(f nft.Fragment) []claimedFrontend {
+	var all []claimedFrontend
+	comments := make(map[nft.Value]string) // comments of the elements of the connections map
 	for _, m := range f {
 		if isConnections(m.Set) {
 			comments[m.Key] = m.Comment
@@ -131,13 +132,13 @@ func frontends(f nft.Fragment) []kindred {
 	}
 	for _, m := range f {
 		if isServices(m.Set) {
-			all = append(all, kindred{m.Key, KindOf(comments[m.Key])})
+			all = append(all, claimedFrontend{m.Key, KindOf(comments[m.Key])})
 		}
 	}
 	return all
 }
 
-// without returns what of a is not in b.
+// without returns the elements of a that are not in b.
 func without[T comparable](a, b []T) []T {
 	in := make(map[T]bool, len(b))
 	for _, k := range b {

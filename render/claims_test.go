@@ -8,7 +8,7 @@ import (
 	"nfproxy/nft"
 )
 
-// claimant is a Service that has 192.0.2.1:80 as something, and nothing else: the address is the node's, too.
+// claimant returns a Service whose only frontend is 192.0.2.1:80, an address of the node too, as the given kind.
 func claimant(k Kind, name string, created int64) Service {
 	s := testService(name, created, "192.0.2.1:80", "10.0.0.1:1")
 	s.ClusterIPs = nil
@@ -26,8 +26,8 @@ func claimant(k Kind, name string, created int64) Service {
 	return s
 }
 
-// TestClaimsByKind: what the API server gives to one Service is not taken by one that names the same address, whoever is
-// older, first by name or first to come, nor with policies and affinity of whatever kind; and it comes back at once.
+// TestClaimsByKind: the kind of a frontend decides which of two Services owns it, whichever is older, first by name or first to
+// come, and whatever their policies and affinity are. When the owner is removed, the other Service takes over at once.
 func TestClaimsByKind(t *testing.T) {
 	node := Node{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
 	ranks := []Kind{ClusterIP, NodePort, LoadBalancer, ExternalIP}
@@ -58,12 +58,12 @@ func TestClaimsByKind(t *testing.T) {
 						t.Errorf("%s over %s, %s: %v", better, worse, policy, conflicts)
 					}
 					if got := ownerOf(r); got != "ns/victim:p" {
-						t.Errorf("%s over %s, %s: it belongs to %q", better, worse, policy, got)
+						t.Errorf("%s over %s, %s: the owner is %q", better, worse, policy, got)
 					}
 					r.Update(Update{Node: node, Removed: []ServiceName{victim.ServiceName}})
 					converge(r)
 					if got := ownerOf(r); got != "ns/a-thief:p" {
-						t.Errorf("%s over %s, %s: afterwards it belongs to %q", better, worse, policy, got)
+						t.Errorf("%s over %s, %s: without the owner the frontend belongs to %q", better, worse, policy, got)
 					}
 				}
 			}
@@ -71,6 +71,7 @@ func TestClaimsByKind(t *testing.T) {
 	}
 }
 
+// ownerOf returns the label of the frontend 192.0.2.1:80.
 func ownerOf(r *Ruleset) string {
 	for _, e := range r.Tables()[0].Set("services").Elements {
 		if strings.HasPrefix(string(e.Key), string(nft.Addr(netip.MustParseAddr("192.0.2.1"))+nft.Proto(nft.TCP)+nft.Port(80))) {
@@ -80,7 +81,7 @@ func ownerOf(r *Ruleset) string {
 	return ""
 }
 
-// TestClaimChangesKind: an address that becomes another kind of address of the same Service is claimed as that.
+// TestClaimChangesKind: when an address becomes another kind of address of its Service, the claim changes with it.
 func TestClaimChangesKind(t *testing.T) {
 	r := NewRuleset(Node{Name: "n"})
 	reconcile(r, nil)
@@ -92,31 +93,66 @@ func TestClaimChangesKind(t *testing.T) {
 		r.Update(Update{Node: r.node, Services: []Service{claimant(step.kind, "a", 1)}})
 		converge(r)
 		if got := ownerOf(r); got != step.want {
-			t.Errorf("as a's %s it belongs to %s, not %s", step.kind, got, step.want)
+			t.Errorf("as the %s of Service a: the owner is %s, want %s", step.kind, got, step.want)
 		}
 	}
 }
 
-// TestFlowsToClaimed: UDP flows that came to another Service's endpoints by an external IP are stale once the address is a
-// cluster IP, whatever that one's endpoints are.
-func TestFlowsToClaimed(t *testing.T) {
-	thief := Service{ServiceName: ServiceName{"test", "thief"}, ExternalIPs: addrs("10.96.0.10"), Ports: []Port{
-		{Name: "dns", Protocol: nft.UDP, Port: 53, Endpoints: flowEndpoints("10.244.1.66:5353")}}}
-	x, f := newOwnedIndex(), flow(nft.UDP, "10.96.0.10:53", "10.244.1.66:5353")
-	x.Take(Update{Node: flowNode(), Services: []Service{thief}})
-	if stale, why := x.Judge(f); stale {
-		t.Fatal(why)
+// TestConflicts: the oldest Service owns the frontend, whatever the order of updates, and the next oldest takes over.
+func TestConflicts(t *testing.T) {
+	const frontend = "10.96.0.1:80"
+	old := testService("old", 1, frontend, "10.0.0.1:1")
+	middle := testService("middle", 2, frontend, "10.0.0.2:1")
+	young := testService("a-young", 3, frontend, "10.0.0.3:1")
+	owner := func(r *Ruleset) string {
+		tables := r.Tables()
+		var owners []string
+		for _, e := range tables[0].Set("services").Elements {
+			owners = append(owners, e.Comment)
+		}
+		endpoints := tables[0].Set("endpoints").Elements
+		if len(owners) != len(endpoints) {
+			t.Fatalf("the frontends of %v have the endpoints %v", owners, endpoints)
+		}
+		return strings.Join(owners, " ")
 	}
-	for _, endpoints := range [][]Endpoint{nil, flowEndpoints("10.244.1.2:5353")} {
-		victim := flowService()
-		victim.Ports[0].Endpoints = endpoints
-		x.Take(Update{Node: flowNode(), Services: []Service{victim}})
-		if stale, why := x.Judge(f); !stale {
-			t.Errorf("with the endpoints %v: %s", endpoints, why)
+	for _, order := range [][]Service{{old, middle, young}, {young, middle, old}, {middle, old, young}} {
+		r := NewRuleset(Node{Name: "n"})
+		reconcile(r, nil)
+		conflicts := 0
+		for _, s := range order {
+			conflicts += len(r.Update(Update{Node: r.node, Services: []Service{s}}))
+		}
+		if conflicts != 2 {
+			t.Errorf("%d conflicts were reported, want 2", conflicts)
+		}
+		for _, step := range []struct {
+			removed string
+			want    string
+		}{{"", "ns/old:p"}, {"middle", "ns/old:p"}, {"old", "ns/a-young:p"}, {"a-young", ""}} {
+			r.Update(Update{Node: r.node, Removed: []ServiceName{{"ns", step.removed}}})
+			converge(r)
+			if got := owner(r); got != step.want {
+				t.Errorf("without %q the owner is %q, want %q", step.removed, got, step.want)
+			}
+		}
+		if len(r.claims.owners)+len(r.claims.rivals)+len(r.services)+len(r.applied.shared) > 0 {
+			t.Errorf("state is left over: %v %v %v %v", r.claims.owners, r.claims.rivals, r.services, r.applied.shared)
 		}
 	}
-	x.Take(Update{Node: flowNode(), Removed: []ServiceName{{"test", "dns"}}})
-	if stale, why := x.Judge(f); stale {
-		t.Error(why)
+}
+
+// TestConflictAcrossRecreation: a Service that was deleted and created again loses its precedence.
+func TestConflictAcrossRecreation(t *testing.T) {
+	r := NewRuleset(Node{})
+	reconcile(r, nil)
+	r.Update(Update{Services: []Service{testService("a", 1, "10.96.0.1:80"), testService("b", 2, "10.96.0.1:80")}})
+	conflicts := r.Update(Update{Services: []Service{testService("a", 3, "10.96.0.1:80")}})
+	if len(conflicts) != 1 || conflicts[0].Winner.Name != "b" || conflicts[0].Loser.Name != "a" {
+		t.Errorf("the conflicts are %v", conflicts)
+	}
+	converge(r)
+	if got := r.Tables()[0].Set("services").Elements[0].Comment; got != "ns/b:p" {
+		t.Errorf("the owner is %s, want ns/b:p", got)
 	}
 }

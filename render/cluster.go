@@ -9,39 +9,39 @@ import (
 	"nfproxy/nft"
 )
 
-// Node is this machine as the rules need it.
+// Node holds the facts about this node that the rules depend on.
 type Node struct {
-	// Name is the node's name in the API: an endpoint of that node is local.
+	// Name is the name of the Node object. Endpoints on this node are local.
 	Name string
-	// ClusterCIDRs hold the addresses of pods, one per family at most. Connections from elsewhere to a cluster
-	// IP are masqueraded. A family without one masquerades hairpin connections alone.
+	// ClusterCIDRs contain the addresses of Pods, at most one range per family. Connections from other addresses to a cluster IP
+	// are masqueraded. In a family without a range only hairpin connections are.
 	ClusterCIDRs []netip.Prefix
-	// NodeCIDR asks the source to put the Node object's podCIDRs into ClusterCIDRs.
+	// NodeCIDR requests that the source copies the podCIDRs of the Node object to ClusterCIDRs.
 	NodeCIDR bool
-	// PodInterface, if not empty, tells pods by the interface their packets come in by, of that name or, with a * at the
-	// end, of that prefix. ClusterCIDRs have no meaning then.
+	// PodInterface, if not empty, identifies packets of Pods by their input interface, and ClusterCIDRs are ignored. It is the
+	// name of the interface, or a prefix of names followed by *.
 	PodInterface string
 	// MasqueradeAll masquerades all connections to cluster IPs.
 	MasqueradeAll bool
 	// Zone is the node's topology.kubernetes.io/zone, empty if it has none.
 	Zone string
-	// Addresses are the node's own, at most one per family from its Node object, any number from its interfaces: NodePorts
-	// are served there.
+	// Addresses are the node's addresses at which node ports are served: at most one per family from the Node object, any
+	// number from interfaces.
 	Addresses []netip.Addr
-	// ServiceCIDRs are the ranges cluster IPs come from. What no Service has of them is dropped.
+	// ServiceCIDRs are the ranges of cluster IPs. Packets to an address in them that no Service has are dropped.
 	ServiceCIDRs []netip.Prefix
-	// ExternalIPs and LoadBalancerIPs say which addresses of these kinds are served.
+	// ExternalIPs and LoadBalancerIPs are the allowed addresses of these kinds.
 	ExternalIPs, LoadBalancerIPs Allowlist
-	// Counters says whose connections are counted.
+	// Counters selects the elements that count connections.
 	Counters Counters
-	// IPv4Only says that this machine has no IPv6: there are no rules for it then.
+	// IPv4Only: the machine does not support IPv6, and there is no IPv6 table.
 	IPv4Only bool
-	// AffinityClients is how many clients a Service port with session affinity remembers per family; 0 for
-	// DefaultAffinityClients. Further ones are balanced anew each time; nobody is refused.
+	// AffinityClients is the number of clients that a Service port with session affinity remembers per family; 0 means
+	// DefaultAffinityClients. The connections of further clients are balanced independently of each other.
 	AffinityClients uint32
 }
 
-// Equal says whether two nodes have the same facts.
+// Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
@@ -49,17 +49,16 @@ func (n Node) Equal(m Node) bool {
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 
-// Counters says whose connections elements count.
+// Counters selects the elements that count connections.
 type Counters uint8
 
-// Frontends count, or their endpoints as well, or nobody.
 const (
-	CountServices Counters = iota
-	CountEndpoints
+	CountServices  Counters = iota // the elements of frontends
+	CountEndpoints                 // those and the elements of endpoints
 	CountNothing
 )
 
-// spoken returns the addresses of families that the machine has.
+// supported returns the addresses of the families that the machine supports.
 func (n Node) supported(addrs []netip.Addr) []netip.Addr {
 	if !n.IPv4Only {
 		return addrs
@@ -80,25 +79,25 @@ func (n ServiceName) Compare(m ServiceName) int {
 	return cmp.Or(cmp.Compare(n.Namespace, m.Namespace), cmp.Compare(n.Name, m.Name))
 }
 
-// Service is one Service joined with its EndpointSlices: all that its rules depend on besides the Node.
-// The order of its slices means nothing.
+// Service is one Service joined with its EndpointSlices: everything its rules depend on besides the Node. The order of its Go
+// slices has no meaning.
 type Service struct {
 	ServiceName
-	// Created is the Service's creationTimestamp; of two Services that claim one frontend the older keeps it.
+	// Created is the creationTimestamp. Of two Services with equal claims to a frontend the older one owns it.
 	Created time.Time
 	// ClusterIPs has at most one address per family.
 	ClusterIPs []netip.Addr
-	// ExternalIPs and LoadBalancerIPs are other addresses its ports are served at.
+	// ExternalIPs and LoadBalancerIPs are the other addresses of its ports.
 	ExternalIPs, LoadBalancerIPs []netip.Addr
-	// SourceRanges, if there are any, are the sources that reach LoadBalancerIPs.
+	// SourceRanges, if not empty, are the only sources that reach LoadBalancerIPs.
 	SourceRanges []netip.Prefix
-	// Affinity is how long a client stays with the endpoint it was sent to, from its last connection on; 0: not at all.
+	// Affinity is how long a client keeps its endpoint after its last connection; 0 without session affinity.
 	Affinity time.Duration
-	// InternalLocal and ExternalLocal are the internal and external traffic policy Local: only endpoints of this node
-	// serve cluster IPs, or all other addresses and NodePorts.
+	// InternalLocal and ExternalLocal: the internal or external traffic policy is Local. The internal policy applies to cluster
+	// IPs, the external one to all other addresses and node ports.
 	InternalLocal, ExternalLocal bool
-	// HealthCheckNodePort is where load balancers ask a node for its endpoints, if the external policy is Local; 0 for
-	// nowhere.
+	// HealthCheckNodePort is the port at which load balancers check whether a node has endpoints, if the external policy is
+	// Local; 0 for none.
 	HealthCheckNodePort uint16
 	Ports               []Port
 }
@@ -108,7 +107,7 @@ type Port struct {
 	Name     string
 	Protocol nft.Protocol
 	Port     uint16
-	// NodePort is the port at the nodes' addresses, 0 for none.
+	// NodePort is the port at the addresses of nodes, 0 for none.
 	NodePort  uint16
 	Endpoints []Endpoint
 }
@@ -116,32 +115,32 @@ type Port struct {
 // Endpoint is one address and port that serves a Service port.
 type Endpoint struct {
 	netip.AddrPort
-	// Node is the name of the node it runs on, empty if unknown.
+	// Node is the name of the node that it runs on, empty if unknown.
 	Node string
-	// Ready, Serving and Terminating are the EndpointSlice's conditions.
+	// Ready, Serving and Terminating are the conditions in the EndpointSlice.
 	Ready, Serving, Terminating bool
-	// Hints say for whom the endpoint is meant; nil if they say nothing.
+	// Hints are the hints in the EndpointSlice, nil for none.
 	Hints *Hints
 }
 
-// Hints are the zones and the nodes an endpoint is meant for (KEP-2433, KEP-3015).
+// Hints are the zones and nodes that should use an endpoint (KEP-2433, KEP-3015).
 type Hints struct {
 	Zones, Nodes []string
 }
 
-// Update is what a source has seen change since its last Update.
+// Update holds what changed in a source since its last Update.
 type Update struct {
-	// Node is the node now. When it differs from the last Update's, Services holds every Service.
+	// Node is the current Node. If it differs from that of the last Update, Services holds all Services.
 	Node Node
-	// Services are those added or changed, whole.
+	// Services holds the complete Services that were added or changed.
 	Services []Service
-	// Removed are those gone.
+	// Removed holds the names of the Services that were removed.
 	Removed []ServiceName
-	// NotEligible says that load balancers should send this node nothing new: its Node object is to be deleted, or is
-	// not there where it must be (KEP-3836).
+	// NotEligible: load balancers should not send new connections to this node, because its Node object is being deleted or is
+	// missing although it is required (KEP-3836).
 	NotEligible bool
-	// Seen is when the first of the changes reached this machine, Triggered when what caused them happened in the
-	// cluster, as far as EndpointSlices say. Neither has to do with what is rendered.
+	// Seen is when the first of the changes reached this machine. Triggered are the times of the events that caused them, as
+	// annotated in EndpointSlices. Neither affects the tables.
 	Seen      time.Time
 	Triggered []time.Time
 }

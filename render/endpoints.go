@@ -6,35 +6,35 @@ import (
 	"nfproxy/nft"
 )
 
-// Reason says why a choice was made.
+// Reason is the reason for a choice, in words for users.
 type Reason string
 
-// Why endpoints were chosen, or none.
+// Reasons for the choice of endpoints.
 const (
 	ReadyEndpoints       Reason = "the ready endpoints"
 	NodeEndpoints        Reason = "the ready endpoints hinted for this node"
 	ZoneEndpoints        Reason = "the ready endpoints hinted for this zone"
-	TerminatingEndpoints Reason = "none is ready, these terminate and still serve"
-	NoEndpoint           Reason = "there is no endpoint"
+	TerminatingEndpoints Reason = "no endpoint is ready; these are terminating but still serving"
+	NoEndpoint           Reason = "the Service port has no endpoints"
 	NoEndpointFamily     Reason = "no endpoint has an address of this family"
 	NoEndpointReady      Reason = "no endpoint is ready"
-	NoEndpointLocal      Reason = "no usable endpoint is on this node"
+	NoEndpointLocal      Reason = "this node has no usable endpoint"
 )
 
-// maxEndpoints is how many endpoints a frontend can have: slots are numbered with 16 bits.
+// MaxEndpoints is the largest number of endpoints of a frontend: slots have 16 bits.
 const MaxEndpoints = 1 << 16
 
-// Selection is the endpoints of a port that serve frontends of one family, each list in order of their addresses.
+// Selection holds the endpoints of a port that serve its frontends of one family, sorted by address.
 type Selection struct {
-	// Cluster are those for everybody, Local those for who must be served by this node. The two fall back to
-	// terminating endpoints independently.
+	// Cluster are the endpoints for connections without restriction, Local those for connections that policy Local keeps on this
+	// node. The two fall back to terminating endpoints independently.
 	Cluster, Local []Endpoint
-	// WhyCluster and WhyLocal say why these, or why none.
+	// WhyCluster and WhyLocal are the reasons for these endpoints, or for none.
 	WhyCluster, WhyLocal Reason
 }
 
-// Select chooses the endpoints of a port that serve frontends of a family: the ready ones, narrowed by topology hints; if
-// none is ready, those that terminate and still serve. See KEP-1669 for the latter, KEP-2433 and KEP-3015 for hints.
+// Select selects the endpoints of a port for a family: the ready ones that topology hints allow (KEP-2433, KEP-3015); if none is
+// ready, those that are terminating but still serving (KEP-1669).
 func Select(n Node, p Port, f nft.Family) Selection {
 	family := filter(p.Endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f })
 	ready := filter(family, func(e Endpoint) bool { return e.Ready })
@@ -65,24 +65,24 @@ func Select(n Node, p Port, f nft.Family) Selection {
 	return s
 }
 
-// hinted narrows ready endpoints by their hints. Hints for nodes count if all endpoints have some and one names this
-// node; else hints for zones, likewise; else none do.
+// hinted returns the ready endpoints that their hints allow. Node hints apply if every endpoint has some and one names this node.
+// Otherwise zone hints apply under the same condition, otherwise no hints do.
 func hinted(n Node, ready []Endpoint) ([]Endpoint, Reason) {
 	byNode := func(e Endpoint) []string { return e.hints().Nodes }
-	if chosen := meantFor(n.Name, ready, byNode); len(chosen) > 0 {
+	if chosen := hintedFor(n.Name, ready, byNode); len(chosen) > 0 {
 		return chosen, NodeEndpoints
 	}
 	byZone := func(e Endpoint) []string { return e.hints().Zones }
-	if chosen := meantFor(n.Zone, ready, byZone); len(chosen) > 0 {
+	if chosen := hintedFor(n.Zone, ready, byZone); len(chosen) > 0 {
 		return chosen, ZoneEndpoints
 	}
 	return ready, ReadyEndpoints
 }
 
-// meantFor returns the endpoints whose hints have the name, none if an endpoint has no hints.
-func meantFor(name string, ready []Endpoint, hints func(Endpoint) []string) []Endpoint {
-	silent := func(e Endpoint) bool { return len(hints(e)) == 0 }
-	if name == "" || slices.ContainsFunc(ready, silent) {
+// hintedFor returns the endpoints whose hints contain a name, none if any endpoint has no hints.
+func hintedFor(name string, ready []Endpoint, hints func(Endpoint) []string) []Endpoint {
+	unhinted := func(e Endpoint) bool { return len(hints(e)) == 0 }
+	if name == "" || slices.ContainsFunc(ready, unhinted) {
 		return nil
 	}
 	return filter(ready, func(e Endpoint) bool { return slices.Contains(hints(e), name) })
@@ -107,7 +107,7 @@ func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
 	return kept
 }
 
-// inOrder sorts the endpoints by address, each once.
+// inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints.
 func inOrder(all []Endpoint) []Endpoint {
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })

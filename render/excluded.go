@@ -9,26 +9,26 @@ import (
 	"nfproxy/nft"
 )
 
-// Why an endpoint is not chosen. Those with hints are followed by for whom the endpoint is meant.
+// Reasons why an endpoint is not selected. The names in its hints are appended to the reasons about hints.
 const (
-	OtherFamily      Reason = "its address is of the other family"
-	NotOnThisNode    Reason = "it is not on this node"
-	NotReady         Reason = "it is not ready"
-	TerminatingAway  Reason = "it terminates, and others are ready"
-	TerminatingDone  Reason = "it terminates and does not serve any more"
-	HintedOtherNodes Reason = "it is hinted for other nodes"
-	HintedOtherZones Reason = "it is hinted for other zones"
-	TooManyEndpoints Reason = "there are more endpoints than a frontend can have"
+	OtherFamily      Reason = "address of the other family"
+	NotOnThisNode    Reason = "not on this node"
+	NotReady         Reason = "not ready"
+	TerminatingAway  Reason = "terminating, and other endpoints are ready"
+	TerminatingDone  Reason = "terminating and no longer serving"
+	HintedOtherNodes Reason = "hinted for other nodes"
+	HintedOtherZones Reason = "hinted for other zones"
+	TooManyEndpoints Reason = "the frontend has the maximum number of endpoints"
 )
 
-// ExcludedEndpoint is an endpoint that does not serve, and why.
+// ExcludedEndpoint is an endpoint that is not selected, and the reason.
 type ExcludedEndpoint struct {
 	Endpoint
 	Reason Reason
 }
 
-// Excluded lists the endpoints of a port that Select leaves out for a family, each with the first reason there is: of
-// Selection.Cluster, or with local of Selection.Local.
+// Excluded returns the endpoints of a port that Select excludes for a family from Selection.Cluster, or with local from
+// Selection.Local, each with the first reason that applies.
 func Excluded(n Node, p Port, f nft.Family, local bool) []ExcludedEndpoint {
 	s := Select(n, p, f)
 	chosen := make(map[netip.AddrPort]bool)
@@ -45,7 +45,7 @@ func Excluded(n Node, p Port, f nft.Family, local bool) []ExcludedEndpoint {
 	return excluded
 }
 
-// list is Local or Cluster.
+// List returns Local or Cluster.
 func (s Selection) List(local bool) []Endpoint {
 	if local {
 		return s.Local
@@ -60,9 +60,9 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 	case local && !e.isLocal(n):
 		return NotOnThisNode
 	case e.Ready && !local && s.WhyCluster == NodeEndpoints:
-		return HintedOtherNodes + meant(e.hints().Nodes)
+		return HintedOtherNodes + hintText(e.hints().Nodes)
 	case e.Ready && !local && s.WhyCluster == ZoneEndpoints:
-		return HintedOtherZones + meant(e.hints().Zones)
+		return HintedOtherZones + hintText(e.hints().Zones)
 	case e.Ready:
 		return TooManyEndpoints
 	case e.Serving && e.Terminating && len(s.List(local)) >= MaxEndpoints:
@@ -75,7 +75,7 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 	return NotReady
 }
 
-// meant says for whom.
-func meant(names []string) Reason {
+// hintText returns the names in hints, to be appended to a reason.
+func hintText(names []string) Reason {
 	return Reason(fmt.Sprintf(": %s", strings.Join(names, ", ")))
 }

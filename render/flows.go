@@ -4,69 +4,53 @@ import (
 	"net/netip"
 	"slices"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
-// Why a flow is stale, or why it is not.
+// Reasons why a flow is stale or not.
 const (
-	FlowForeign      Reason = "its destination is no frontend"
+	FlowForeign      Reason = "the destination is not a frontend"
 	FlowProtocol     Reason = "flows of this protocol are left alone"
-	FlowServed       Reason = "its endpoint serves the frontend"
-	FlowEndpointGone Reason = "its endpoint no longer serves the frontend"
+	FlowServed       Reason = "the endpoint serves the frontend"
+	FlowEndpointGone Reason = "the endpoint no longer serves the frontend"
 	FlowNoEndpoint   Reason = "no endpoint serves the frontend"
-	FlowFrontendGone Reason = "the frontend is gone"
-	FlowUntranslated Reason = "it began while the frontend did not exist, and is not translated"
-	FlowOfNode       Reason = "the node itself answers it"
-	FlowOtherZone    Reason = "it is tracked in another zone, where another program may translate it"
-	FlowPastFrontend Reason = "the frontend is gone, and the flow is not translated"
+	FlowFrontendGone Reason = "the frontend no longer exists"
+	FlowUntranslated Reason = "the flow began while the frontend did not exist, and is not translated"
+	FlowOfNode       Reason = "a process on this node answers the flow"
+	FlowOtherZone    Reason = "the flow is in another conntrack zone, where another program may translate it"
+	FlowPastFrontend Reason = "the frontend no longer exists, and the flow is not translated"
 )
 
-// Frontend is an address, port and protocol at which a Service is reached.
-type Frontend struct {
-	netip.AddrPort
-	Protocol nft.Protocol
-}
-
-// FrontendOf returns the frontend that a key of the services map names.
-func FrontendOf(key nft.Value) Frontend {
-	n := len(key) - 3
-	return Frontend{netip.AddrPortFrom(key[:n].Addr(), key[n+1:].Uint16()), key[n : n+1].Proto()}
-}
-
-// Key returns the frontend as a key of the services map.
-func (f Frontend) Key() nft.Value {
-	return nft.Addr(f.Addr()) + nft.Proto(f.Protocol) + nft.Port(f.Port())
-}
-
-// FlowIndex holds the endpoints that may answer at each UDP and SCTP frontend, and decides which conntrack entries are stale:
-// those that lead packets to where no new connection would go, for as long as packets keep coming. TCP is left alone: its
-// peers notice, and terminating endpoints finish the connections they have.
+// FlowIndex holds the endpoints that may answer at each UDP and SCTP frontend, and decides which conntrack entries are stale. A
+// stale entry sends packets where no new connection would go, for as long as packets keep coming. TCP is left alone: its peers
+// notice, and terminating endpoints finish their connections.
 //
 // The index also knows which entries have to be examined. Take applies an Update and Programmed notes that the kernel has it;
 // then Next returns the entries to list, Judge is called for each of them, and CleanedUp or Failed reports the result. The
-// index is level-based: a complete cleanup repairs whatever went wrong before.
+// index is level-based: a complete cleanup corrects any earlier failure.
 type FlowIndex struct {
 	services  map[ServiceName][]*flowPort // with UDP or SCTP ports
-	frontends map[Frontend]flowFrontend   // each with the port of the Service that owns it
-	// gone holds the frontends that went since their last cleanup, with the epoch in which they went.
+	frontends map[Frontend]flowFrontend   // with the port of the Service that owns each
+	// gone holds the frontends that disappeared since their last cleanup, with the epoch of their disappearance.
 	gone map[Frontend]uint64
-	// sizes counts the frontends, present and gone.
+	// sizes counts the frontends, existing and gone.
 	sizes map[flowGroup]int
 
-	programmed bool // at least once
-	noted, due flowDuty
-	epoch      uint64 // the number of cleanups begun
+	programmed bool // Programmed was called
+	// updated holds the frontends that Updates changed since the last call of Programmed, pending those that the next cleanup
+	// examines.
+	updated, pending flowScope
+	epoch            uint64 // the number of cleanups begun
 }
 
-// flowPort is one port of a Service with the properties that all its frontends share.
+// flowPort is one port of a Service.
 type flowPort struct {
-	endpoints []netip.AddrPort // that may answer, in order
+	endpoints []netip.AddrPort // endpoints that may answer, sorted
 	frontends map[Frontend]Kind
 }
 
-// flowFrontend is a frontend of a port, with what its address is to the Service.
+// flowFrontend is a frontend of a port.
 type flowFrontend struct {
 	port *flowPort
 	kind Kind
@@ -79,15 +63,15 @@ func NewFlowIndex() *FlowIndex {
 		frontends: make(map[Frontend]flowFrontend),
 		gone:      make(map[Frontend]uint64),
 		sizes:     make(map[flowGroup]int),
-		noted:     make(flowDuty),
-		due:       make(flowDuty),
+		updated:   make(flowScope),
+		pending:   make(flowScope),
 	}
 }
 
 // Take applies an Update. Its effects are examined after Programmed. owner returns the Service that owns a frontend after the
 // Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner).
 func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
-	touched := make(map[Frontend]bool) // whose owner, or whose endpoints, may be others than before
+	touched := make(map[Frontend]bool) // those whose owner or endpoints may have changed
 	for _, name := range u.Removed {
 		x.replace(name, nil, touched)
 	}
@@ -127,7 +111,7 @@ func flowPorts(n Node, s Service) []*flowPort {
 
 func hasFlows(p nft.Protocol) bool { return p == nft.UDP || p == nft.SCTP }
 
-// replace gives a Service other ports and adds the frontends of the old and the new ones to touched.
+// replace replaces the ports of a Service and adds the frontends of the old and the new ones to touched.
 func (x *FlowIndex) replace(name ServiceName, want []*flowPort, touched map[Frontend]bool) {
 	for _, port := range slices.Concat(x.services[name], want) {
 		for f := range port.frontends {
@@ -141,8 +125,8 @@ func (x *FlowIndex) replace(name ServiceName, want []*flowPort, touched map[Fron
 	}
 }
 
-// assign gives a frontend to the Service that owns it, the zero ServiceName for none, and notes the frontend if its flows may
-// have become stale.
+// assign assigns a frontend to its owner, the zero ServiceName for none. It adds the frontend to the updated ones if its flows
+// may have become stale.
 func (x *FlowIndex) assign(f Frontend, owner ServiceName) {
 	had, existed := x.frontends[f]
 	now, exists := x.frontendOf(f, owner)
@@ -150,22 +134,22 @@ func (x *FlowIndex) assign(f Frontend, owner ServiceName) {
 	case exists && !existed:
 		x.frontends[f] = now
 		x.sizes[flowGroupOf(f)]++
-		x.forget(f)
-		x.noted.add(f)
+		x.unmarkGone(f)
+		x.updated.add(f)
 	case !exists && existed:
 		delete(x.frontends, f)
 		x.sizes[flowGroupOf(f)]--
-		x.remember(f)
-		x.noted.add(f)
+		x.markGone(f)
+		x.updated.add(f)
 	case exists:
 		x.frontends[f] = now
 		if !now.port.hasAll(f, had.port) {
-			x.noted.add(f)
+			x.updated.add(f)
 		}
 	}
 }
 
-// frontendOf finds the port of a Service that has the frontend: the first, as in the tables.
+// frontendOf returns the first port of a Service that has the frontend, as the tables do.
 func (x *FlowIndex) frontendOf(f Frontend, name ServiceName) (flowFrontend, bool) {
 	for _, port := range x.services[name] {
 		if kind, ok := port.frontends[f]; ok {
@@ -175,15 +159,16 @@ func (x *FlowIndex) frontendOf(f Frontend, name ServiceName) (flowFrontend, bool
 	return flowFrontend{}, false
 }
 
-// remember notes that a frontend is gone; forget notes that it exists again, or that its flows were cleaned up.
-func (x *FlowIndex) remember(f Frontend) {
+// markGone notes that a frontend is gone.
+func (x *FlowIndex) markGone(f Frontend) {
 	if _, had := x.gone[f]; !had {
 		x.sizes[flowGroupOf(f)]++
 	}
 	x.gone[f] = x.epoch
 }
 
-func (x *FlowIndex) forget(f Frontend) {
+// unmarkGone notes that a frontend exists again, or that its flows were cleaned up.
+func (x *FlowIndex) unmarkGone(f Frontend) {
 	if _, had := x.gone[f]; had {
 		delete(x.gone, f)
 		x.sizes[flowGroupOf(f)]--
@@ -192,9 +177,9 @@ func (x *FlowIndex) forget(f Frontend) {
 
 // Judge reports whether a flow is stale, and why.
 //
-// An untranslated flow reaches no frontend. It is stale even if the frontend has no endpoint: a new connection would be
-// refused, and the client would be told. But an untranslated flow to a node port that was ever answered belongs to a process
-// of the node that listened there first; it may go on until it pauses.
+// An untranslated flow reaches no endpoint. It is stale even if the frontend has no endpoint: a new connection would be refused,
+// which tells the client. But an untranslated flow to a node port that was ever answered belongs to a process of this node that
+// used the port first; it may continue until its entry expires.
 func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	if !hasFlows(f.Protocol) {
 		return false, FlowProtocol
@@ -218,7 +203,7 @@ func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	return true, FlowUntranslated
 }
 
-// judgePast judges a flow whose destination is no frontend. If it was one, an untranslated flow may belong to a program that
+// judgePast judges a flow whose destination is not a frontend. If it was one, an untranslated flow may belong to a program that
 // has taken the address and port since.
 func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, why Reason) {
 	if _, gone := x.gone[frontend]; !gone {
@@ -236,7 +221,7 @@ func (p *flowPort) has(endpoint netip.AddrPort) bool {
 	return ok
 }
 
-// hasAll reports whether the port has all endpoints of another one that can serve a frontend.
+// hasAll reports whether the port has all endpoints of another port that can serve a frontend.
 func (p *flowPort) hasAll(f Frontend, other *flowPort) bool {
 	return !slices.ContainsFunc(other.endpoints, func(e netip.AddrPort) bool {
 		return Family(e.Addr()) == Family(f.Addr()) && !p.has(e)

@@ -4,21 +4,19 @@ import (
 	"cmp"
 	"iter"
 	"maps"
-	"net/netip"
 	"slices"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
-// fewFrontends is up to how many frontends of a family and protocol are listed one by one. For each list the kernel goes
-// through its whole table, and on one processor does nothing else meanwhile (ctnetlink_dump_table in
-// net/netfilter/nf_conntrack_netlink.c); a list of the whole group does that once, but makes a message of every flow. To go
-// through 260,000 buckets takes as long as to list some 10,000 flows (BenchmarkListFlows).
-const fewFrontends = 2
+// maxListedFrontends is the largest number of frontends of a group whose flows are listed one by one. For each list the kernel
+// walks its whole table and occupies a processor meanwhile (ctnetlink_dump_table in net/netfilter/nf_conntrack_netlink.c). A
+// list of the whole group walks it once, but makes a message of every flow. Walking 260,000 buckets takes as long as listing
+// some 10,000 flows (BenchmarkListFlows).
+const maxListedFrontends = 2
 
-// flowGroup is what one list can be about at least.
+// flowGroup is a family and protocol: the flows that one list covers without an address.
 type flowGroup struct {
 	family   nft.Family
 	protocol nft.Protocol
@@ -30,105 +28,105 @@ func (g flowGroup) compare(h flowGroup) int {
 	return cmp.Or(cmp.Compare(g.family, h.family), cmp.Compare(g.protocol, h.protocol))
 }
 
-// flowDuty is which frontends' flows have to be looked at, per group.
-type flowDuty map[flowGroup]flowChore
+// flowScope holds the frontends whose flows have to be examined, by group.
+type flowScope map[flowGroup]groupScope
 
-// flowChore is some frontends, or all there are.
-type flowChore struct {
-	few []Frontend
-	all bool
+// groupScope is a few frontends of a group, or all of them.
+type groupScope struct {
+	frontends []Frontend
+	all       bool
 }
 
-func (d flowDuty) add(f Frontend) {
+func (s flowScope) add(f Frontend) {
 	g := flowGroupOf(f)
-	switch c := d[g]; {
-	case c.all || slices.Contains(c.few, f):
-	case len(c.few) == fewFrontends:
-		d[g] = flowChore{all: true}
+	switch c := s[g]; {
+	case c.all || slices.Contains(c.frontends, f):
+	case len(c.frontends) == maxListedFrontends:
+		s[g] = groupScope{all: true}
 	default:
-		d[g] = flowChore{few: append(slices.Clip(c.few), f)}
+		s[g] = groupScope{frontends: append(slices.Clip(c.frontends), f)}
 	}
 }
 
-func (d flowDuty) merge(other flowDuty) {
+func (s flowScope) merge(other flowScope) {
 	for g, c := range other {
 		if c.all {
-			d[g] = c
+			s[g] = c
 		}
-		for _, f := range c.few {
-			d.add(f)
+		for _, f := range c.frontends {
+			s.add(f)
 		}
 	}
 }
 
-// FlowSweep is what has to be listed and judged.
+// FlowCleanup is one cleanup: the flows to list and judge.
 type FlowCleanup struct {
-	// Filters together say which flows. One can be of several filters.
+	// Filters select the flows. Several filters can select the same flow.
 	Filters []conntrack.Filter
 
-	duty  flowDuty
+	scope flowScope
 	epoch uint64
 }
 
-// Programmed says that the kernel has what was taken, by these changes, perhaps by none: an endpoint that serves while
-// it terminates can go without one. The frontends that changed are due then, and at the first time all.
+// Programmed notes that the kernel has what Take applied, and by which changes. There may be none: removing an endpoint that
+// served while it terminated may change no rule. The next cleanup examines the frontends that changed, the first cleanup all.
 func (x *FlowIndex) Programmed(changes []nft.Change) {
 	if !x.programmed {
 		x.programmed = true
 		for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 			for _, protocol := range []nft.Protocol{nft.UDP, nft.SCTP} {
-				x.due[flowGroup{family, protocol}] = flowChore{all: true}
+				x.pending[flowGroup{family, protocol}] = groupScope{all: true}
 			}
 		}
 	}
 	for f := range deletedFrontends(changes) {
 		if _, ok := x.frontends[f]; !ok {
-			x.remember(f)
+			x.markGone(f)
 		}
 	}
 	for f := range FlowFrontends(changes) {
-		x.due.add(f)
+		x.pending.add(f)
 	}
-	x.due.merge(x.noted)
-	clear(x.noted)
+	x.pending.merge(x.updated)
+	clear(x.updated)
 }
 
-// Next returns what has to be swept now; it says false for nothing. Either Swept or Failed follows.
+// Next begins a cleanup. It returns false if there is nothing to examine. The caller reports the result by CleanedUp or Failed.
 func (x *FlowIndex) Next() (FlowCleanup, bool) {
-	s := FlowCleanup{duty: x.due, epoch: x.epoch}
-	for _, g := range slices.SortedFunc(maps.Keys(x.due), flowGroup.compare) {
+	cleanup := FlowCleanup{scope: x.pending, epoch: x.epoch}
+	for _, g := range slices.SortedFunc(maps.Keys(x.pending), flowGroup.compare) {
 		if x.sizes[g] == 0 {
 			continue
 		}
 		filter := conntrack.Filter{Family: g.family, Protocol: g.protocol}
-		if x.due[g].all {
-			s.Filters = append(s.Filters, filter)
+		if x.pending[g].all {
+			cleanup.Filters = append(cleanup.Filters, filter)
 		}
-		for _, f := range x.due[g].few {
+		for _, f := range x.pending[g].frontends {
 			filter.Destination = f.AddrPort
-			s.Filters = append(s.Filters, filter)
+			cleanup.Filters = append(cleanup.Filters, filter)
 		}
 	}
-	x.due = make(flowDuty)
+	x.pending = make(flowScope)
 	x.epoch++
-	return s, len(s.Filters) > 0
+	return cleanup, len(cleanup.Filters) > 0
 }
 
-// Swept says that a sweep was complete: what was gone when it began is forgotten.
+// CleanedUp notes that a cleanup is complete. The index forgets the frontends that were gone when it began.
 func (x *FlowIndex) CleanedUp(s FlowCleanup) {
 	for f, since := range x.gone {
-		c := s.duty[flowGroupOf(f)]
-		if since <= s.epoch && (c.all || slices.Contains(c.few, f)) {
-			x.forget(f)
+		c := s.scope[flowGroupOf(f)]
+		if since <= s.epoch && (c.all || slices.Contains(c.frontends, f)) {
+			x.unmarkGone(f)
 		}
 	}
 }
 
-// Failed says that a sweep was not: it is due again.
-func (x *FlowIndex) Failed(s FlowCleanup) { x.due.merge(s.duty) }
+// Failed notes that a cleanup failed. The next one includes its flows.
+func (x *FlowIndex) Failed(s FlowCleanup) { x.pending.merge(s.scope) }
 
-// FlowFrontends are the UDP and SCTP frontends that changes are about: what they have in any set. A sweep is needed if
-// there are some. One can come several times.
+// FlowFrontends returns the UDP and SCTP frontends whose elements in any set change, some of them more than once. If there are
+// any, a cleanup is needed.
 func FlowFrontends(changes []nft.Change) iter.Seq[Frontend] {
 	return func(yield func(Frontend) bool) {
 		for _, c := range changes {
@@ -143,7 +141,7 @@ func FlowFrontends(changes []nft.Change) iter.Seq[Frontend] {
 	}
 }
 
-// deletedFrontends are the UDP and SCTP frontends that changes take out of the services maps.
+// deletedFrontends returns the UDP and SCTP frontends that changes delete from the services maps.
 func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 	return func(yield func(Frontend) bool) {
 		for _, c := range changes {
@@ -152,7 +150,7 @@ func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 			}
 			for s, elements := range changedElements(c) {
 				for _, e := range elements {
-					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == ip.Services.Name && !yield(f) {
+					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == schemaIPv4.Services.Name && !yield(f) {
 						return
 					}
 				}
@@ -161,7 +159,7 @@ func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 	}
 }
 
-// changedElements goes through the elements a change is about, by set: also those that go with their set or table.
+// changedElements returns the elements of a change by set, including those that are deleted with their set or table.
 func changedElements(c nft.Change) iter.Seq2[*nft.Set, []nft.Element] {
 	return func(yield func(*nft.Set, []nft.Element) bool) {
 		switch o := c.Object.(type) {
@@ -184,13 +182,8 @@ func changedElements(c nft.Change) iter.Seq2[*nft.Set, []nft.Element] {
 	}
 }
 
-// flowFrontendOf is the frontend that a key begins with, if it is one of UDP or SCTP. The set can be another schema's.
+// flowFrontendOf returns the frontend that a key begins with, false if it is not a UDP or SCTP frontend.
 func flowFrontendOf(s *nft.Set, key nft.Value) (Frontend, bool) {
-	n := s.Table.Family.AddrType().Width()
-	if len(s.Key) < 3 || s.Key[0] != s.Table.Family.AddrType() || s.Key[1] != nft.InetProto || s.Key[2] != nft.InetService ||
-		len(key) < n+3 || !hasFlows(nft.Protocol(key[n])) {
-		return Frontend{}, false
-	}
-	at := netip.AddrPortFrom(key[:n].Addr(), key[n+1:n+3].Uint16())
-	return Frontend{at, nft.Protocol(key[n])}, true
+	f, ok := frontendIn(s, key)
+	return f, ok && hasFlows(f.Protocol)
 }

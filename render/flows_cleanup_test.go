@@ -9,13 +9,13 @@ import (
 	"nfproxy/nft"
 )
 
-// flowTest is a Ruleset and the index beside it, as a proxy has them.
+// flowTest is a Ruleset with a FlowIndex, as in the agent.
 type flowTest struct {
 	*Ruleset
 	*FlowIndex
 }
 
-// newFlowTest begins with tables, nil for an empty kernel.
+// newFlowTest returns a flowTest that has reconciled tables, nil for an empty kernel.
 func newFlowTest(have []*nft.Table, services ...Service) *flowTest {
 	x := &flowTest{NewRuleset(flowNode()), NewFlowIndex()}
 	x.take(Update{Services: services})
@@ -29,7 +29,7 @@ func (x *flowTest) take(u Update) {
 	x.FlowIndex.Take(u, x.Ruleset.Owner)
 }
 
-// change is one round.
+// change applies an update and returns the changes of the tables.
 func (x *flowTest) change(u Update) []nft.Change {
 	x.take(u)
 	changes := converge(x.Ruleset)
@@ -37,53 +37,53 @@ func (x *flowTest) change(u Update) []nft.Change {
 	return changes
 }
 
-// TestSweepAtStart: everything is swept once, where there is anything; then nothing until something changes.
-func TestSweepAtStart(t *testing.T) {
+// TestCleanupAtStart: the first cleanup examines all groups that have frontends. The next one examines nothing unless something changes.
+func TestCleanupAtStart(t *testing.T) {
 	x := newFlowTest(nil, flowService())
 	want := []string{"ip sctp", "ip udp", "ip6 sctp", "ip6 udp"}
 	if got := finish(t, x.FlowIndex); !slices.Equal(got, want) {
-		t.Errorf("swept %q", got)
+		t.Errorf("examined %q", got)
 	}
 	if got := finish(t, x.FlowIndex); got != nil {
-		t.Errorf("swept %q again", got)
+		t.Errorf("examined %q again", got)
 	}
 	tcp := flowService()
 	tcp.Ports = tcp.Ports[2:]
 	if got := finish(t, newFlowTest(nil, tcp).FlowIndex); got != nil {
-		t.Errorf("TCP alone: swept %q", got)
+		t.Errorf("TCP only: examined %q", got)
 	}
 }
 
-// TestSweepRestart: of what an earlier run left, what is there no more is noticed, and what is there is right.
-func TestSweepRestart(t *testing.T) {
+// TestCleanupAfterRestart: after a restart, flows of frontends that no longer exist are stale, and flows of existing frontends are not.
+func TestCleanupAfterRestart(t *testing.T) {
 	have := newFlowTest(nil, flowService()).Tables()
 	served, past := flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"), flow(nft.UDP, "10.96.0.10:54", "10.244.1.2:5353")
 	same := newFlowTest(have, flowService())
 	if stale, why := same.Judge(served); stale {
-		t.Errorf("nothing changed: %s", why)
+		t.Errorf("nothing changed, but the flow is stale: %s", why)
 	}
 	moved := flowService()
 	moved.Ports[0].Port = 54
 	other := newFlowTest(have, moved)
 	if stale, why := other.Judge(served); !stale || why != FlowFrontendGone {
-		t.Errorf("the port changed meanwhile: %v, %s", stale, why)
+		t.Errorf("the port has changed: stale %v, %s", stale, why)
 	}
 	if stale, why := other.Judge(past); stale {
-		t.Errorf("the new port: %s", why)
+		t.Errorf("a flow to the new port is stale: %s", why)
 	}
 	have[0].Comment, have[1].Comment = "another schema", "another schema"
 	replaced := newFlowTest(have)
 	if stale, why := replaced.Judge(served); !stale || why != FlowFrontendGone {
-		t.Errorf("the tables are replaced: %v, %s", stale, why)
+		t.Errorf("the tables were replaced: stale %v, %s", stale, why)
 	}
 	if got := finish(t, replaced.FlowIndex); len(got) != 4 {
-		t.Errorf("swept %q", got)
+		t.Errorf("examined %q", got)
 	}
 }
 
-// TestSweepWhatChanged has for each change which flows have to be looked at.
-func TestSweepWhatChanged(t *testing.T) {
-	few := func(s *Service) { // frontends of a port and family
+// TestCleanupFilters lists which flows are examined after each change.
+func TestCleanupFilters(t *testing.T) {
+	few := func(s *Service) { // one frontend per port and family
 		s.ExternalIPs, s.LoadBalancerIPs, s.Ports[0].NodePort = nil, nil, 0
 	}
 	all := func(*Service) {}
@@ -93,7 +93,7 @@ func TestSweepWhatChanged(t *testing.T) {
 		want        []string
 	}{
 		{"nothing", all, all, nil},
-		{"TCP alone", all, func(s *Service) { s.Ports[2].Endpoints = flowEndpoints("10.244.1.3:5353") }, nil},
+		{"TCP only", all, func(s *Service) { s.Ports[2].Endpoints = flowEndpoints("10.244.1.3:5353") }, nil},
 		{"an endpoint of UDP", few, func(s *Service) { s.Ports[0].Endpoints[0].AddrPort = netip.MustParseAddrPort("10.244.1.3:5353") },
 			[]string{"ip udp to 10.96.0.10:53"}},
 		{"an endpoint of UDP, IPv6", few, func(s *Service) { s.Ports[0].Endpoints[1].AddrPort = netip.MustParseAddrPort("[fd00:244::3]:5353") },
@@ -115,14 +115,14 @@ func TestSweepWhatChanged(t *testing.T) {
 			c.then(&s)
 			x.change(Update{Services: []Service{s}})
 			if got := finish(t, x.FlowIndex); !slices.Equal(got, c.want) {
-				t.Errorf("swept %q, not %q", got, c.want)
+				t.Errorf("examined %q, want %q", got, c.want)
 			}
 		})
 	}
 }
 
-// TestSweepWithoutChange: an endpoint that only its old flows still used goes without a change of the rules.
-func TestSweepWithoutChange(t *testing.T) {
+// TestCleanupWithoutRuleChange: the removal of a terminating endpoint changes no rule, but its flows are examined.
+func TestCleanupWithoutRuleChange(t *testing.T) {
 	s := flowService()
 	s.Ports = s.Ports[1:2]
 	s.Ports[0].Endpoints = flowEndpoints("10.244.1.2:9999", "10.244.1.3:9999")
@@ -131,62 +131,62 @@ func TestSweepWithoutChange(t *testing.T) {
 	finish(t, x.FlowIndex)
 	s.Ports[0].Endpoints = s.Ports[0].Endpoints[:1]
 	if changes := x.change(Update{Services: []Service{s}}); len(changes) != 0 {
-		t.Fatalf("the rules change: %v", changes)
+		t.Fatalf("the rules changed: %v", changes)
 	}
 	if got := finish(t, x.FlowIndex); !slices.Equal(got, []string{"ip sctp"}) {
-		t.Errorf("swept %q", got)
+		t.Errorf("examined %q", got)
 	}
 }
 
-// TestSweepMemory: what is gone is remembered until a sweep that began later was complete.
-func TestSweepMemory(t *testing.T) {
+// TestCleanupForgetsGoneFrontends: a frontend that is gone is forgotten when a cleanup that began afterwards is complete.
+func TestCleanupForgetsGoneFrontends(t *testing.T) {
 	gone := flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:5353")
-	remembered := func(x *flowTest) bool { stale, _ := x.Judge(gone); return stale }
+	known := func(x *flowTest) bool { stale, _ := x.Judge(gone); return stale }
 	x := newFlowTest(nil, flowService())
 	during, _ := x.Next()
 	x.change(Update{Removed: []ServiceName{flowService().ServiceName}})
 	x.CleanedUp(during)
-	if !remembered(x) {
-		t.Error("forgotten by a sweep that began before")
+	if !known(x) {
+		t.Error("forgotten after a cleanup that began before")
 	}
 	failed, _ := x.Next()
 	x.Failed(failed)
-	if !remembered(x) {
-		t.Error("forgotten by a sweep that failed")
+	if !known(x) {
+		t.Error("forgotten after a failed cleanup")
 	}
 	if got := finish(t, x.FlowIndex); len(got) == 0 {
-		t.Error("not swept again")
+		t.Error("not examined again")
 	}
-	if remembered(x) {
-		t.Error("remembered after a sweep")
+	if known(x) {
+		t.Error("still known after a cleanup")
 	}
 	if len(x.gone) != 0 || x.sizes[flowGroup{nft.IPv4, nft.UDP}] != 0 {
-		t.Errorf("left over: %v, %v", x.gone, x.sizes)
+		t.Errorf("state is left over: %v, %v", x.gone, x.sizes)
 	}
 }
 
-// TestSweepGroups: of many frontends all are listed at once.
-func TestSweepGroups(t *testing.T) {
+// TestCleanupOfManyFrontends: the flows of many frontends are listed with one filter.
+func TestCleanupOfManyFrontends(t *testing.T) {
 	x := newFlowTest(nil)
 	finish(t, x.FlowIndex)
 	var services []Service
-	for i := range fewFrontends + 1 {
+	for i := range maxListedFrontends + 1 {
 		s := flowService()
 		s.Name, s.Ports = fmt.Sprint(i), s.Ports[:1]
 		s.ClusterIPs, s.ExternalIPs, s.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 1, byte(i)})}, nil, nil
 		s.Ports[0].NodePort = 0
 		services = append(services, s)
 	}
-	x.change(Update{Services: services[:fewFrontends]})
-	if got := finish(t, x.FlowIndex); len(got) != fewFrontends {
-		t.Errorf("swept %q", got)
+	x.change(Update{Services: services[:maxListedFrontends]})
+	if got := finish(t, x.FlowIndex); len(got) != maxListedFrontends {
+		t.Errorf("examined %q", got)
 	}
 	var names []ServiceName
-	for _, s := range services[:fewFrontends] {
+	for _, s := range services[:maxListedFrontends] {
 		names = append(names, s.ServiceName)
 	}
-	x.change(Update{Removed: names, Services: services[fewFrontends:]})
+	x.change(Update{Removed: names, Services: services[maxListedFrontends:]})
 	if got := finish(t, x.FlowIndex); !slices.Equal(got, []string{"ip udp"}) {
-		t.Errorf("swept %q", got)
+		t.Errorf("examined %q", got)
 	}
 }

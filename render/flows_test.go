@@ -5,12 +5,11 @@ import (
 	"slices"
 	"testing"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
-// The Service of the tests: a UDP and an SCTP port at every kind of address, of both families.
+// flowService returns a Service with UDP, SCTP and TCP ports at all kinds of addresses of both families.
 func flowService() Service {
 	return Service{
 		ServiceName:     ServiceName{"test", "dns"},
@@ -41,7 +40,7 @@ func flowEndpoints(texts ...string) (all []Endpoint) {
 
 func flowNode() Node { return Node{Name: "node-a", Addresses: addrs("192.0.2.10", "2001:db8::10")} }
 
-// flow is an answered flow: from a client to an address, answered by another.
+// flow returns an answered flow from a client to one address, answered by another.
 func flow(p nft.Protocol, to, by string) conntrack.Flow {
 	destination, source := netip.MustParseAddrPort(to), netip.MustParseAddrPort(by)
 	client := netip.MustParseAddrPort("10.244.9.9:40000")
@@ -52,7 +51,7 @@ func flow(p nft.Protocol, to, by string) conntrack.Flow {
 		Reply: conntrack.Tuple{Source: source, Destination: client}, Status: conntrack.SeenReply}
 }
 
-// TestJudge has for each case what happens to the Service, and what becomes of a flow that began before.
+// TestJudge: each case changes a Service and judges a flow that began before.
 func TestJudge(t *testing.T) {
 	unanswered := func(f conntrack.Flow) conntrack.Flow { f.Status = 0; return f }
 	inZone := func(f conntrack.Flow) conntrack.Flow { f.Zone = 7; return f }
@@ -73,7 +72,7 @@ func TestJudge(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		flow  conntrack.Flow
-		then  func(*Service) // nil: the Service goes
+		then  func(*Service) // nil: the Service is removed
 		stale bool
 		why   Reason
 	}{
@@ -97,27 +96,27 @@ func TestJudge(t *testing.T) {
 		{"deleted, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), nil, true, FlowFrontendGone},
 		{"deleted, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), nil, true, FlowFrontendGone},
 		{"deleted, not translated", flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053"), nil, false, FlowPastFrontend},
-		{"port changed, the old", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, true, FlowFrontendGone},
-		{"port changed, not the node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, false, FlowServed},
+		{"port changed, old port", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, true, FlowFrontendGone},
+		{"port changed, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), func(s *Service) { s.Ports[0].Port = 54 }, false, FlowServed},
 		{"protocol changed", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) { s.Ports[0].Protocol = nft.SCTP }, true, FlowFrontendGone},
 		{"external IP gone", flow(nft.UDP, "203.0.113.1:53", endpoint), func(s *Service) { s.ExternalIPs = nil }, true, FlowFrontendGone},
 		{"load balancer gone", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.LoadBalancerIPs = nil }, true, FlowFrontendGone},
 		{"terminates and serves", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, true, true), false, FlowServed},
 		{"terminates and does not serve", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, true), true, FlowEndpointGone},
 		{"not ready", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, false), true, FlowEndpointGone},
-		{"policy Local, no endpoint is", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.ExternalLocal, s.InternalLocal = true, true }, false, FlowServed},
+		{"policy Local, no local endpoint", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.ExternalLocal, s.InternalLocal = true, true }, false, FlowServed},
 		{"source ranges", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, false, FlowServed},
 		{"TCP", flow(nft.TCP, "10.96.0.10:53", endpoint), nil, false, FlowProtocol},
 		{"no frontend", flow(nft.UDP, "198.51.100.1:53", endpoint), nil, false, FlowForeign},
-		{"no frontend, a port of the address", flow(nft.UDP, "10.96.0.10:54", endpoint), nothing, false, FlowForeign},
-		{"no frontend, straight to an endpoint", flow(nft.UDP, endpoint, endpoint), replaced, false, FlowForeign},
+		{"no frontend, another port of the address", flow(nft.UDP, "10.96.0.10:54", endpoint), nothing, false, FlowForeign},
+		{"no frontend, direct to an endpoint", flow(nft.UDP, endpoint, endpoint), replaced, false, FlowForeign},
 		{"no frontend, masqueraded", masqueraded(flow(nft.UDP, "198.51.100.1:53", "198.51.100.1:53")), nil, false, FlowForeign},
 		{"not translated", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), nothing, true, FlowUntranslated},
 		{"not translated, masqueraded", masqueraded(flow(nft.UDP, "203.0.113.1:53", "203.0.113.1:53")), nothing, true, FlowUntranslated},
 		{"not translated, no endpoint", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), empty, true, FlowUntranslated},
 		{"not translated, other zone", inZone(flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53")), nothing, false, FlowOtherZone},
 		{"not translated, node port, a process answers", flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053"), nothing, false, FlowOfNode},
-		{"not translated, node port, nobody answers", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), nothing, true, FlowUntranslated},
+		{"not translated, node port, no answer", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), nothing, true, FlowUntranslated},
 		{"the node port is the endpoint", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), func(s *Service) { s.Ports[0].Endpoints = flowEndpoints("192.0.2.10:30053") }, false, FlowServed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -131,13 +130,13 @@ func TestJudge(t *testing.T) {
 				x.Take(Update{Node: flowNode(), Services: []Service{s}})
 			}
 			if stale, why := x.Judge(c.flow); stale != c.stale || why != c.why {
-				t.Errorf("%s: %v, %s; not %v, %s", c.flow, stale, why, c.stale, c.why)
+				t.Errorf("%s: stale %v, %s; want %v, %s", c.flow, stale, why, c.stale, c.why)
 			}
 		})
 	}
 }
 
-// ownedIndex is a FlowIndex with the Ruleset that decides who owns a frontend.
+// ownedIndex is a FlowIndex with the Ruleset that decides which Service owns a frontend.
 type ownedIndex struct {
 	*FlowIndex
 	rules *Ruleset
@@ -150,7 +149,7 @@ func (x *ownedIndex) Take(u Update) {
 	x.FlowIndex.Take(u, x.rules.Owner)
 }
 
-// TestFlowConflict: of two Services that claim a frontend, the endpoints of its owner may answer, and no others.
+// TestFlowConflict: of two Services that claim a frontend, only the endpoints of its owner may answer.
 func TestFlowConflict(t *testing.T) {
 	x := newOwnedIndex()
 	first, second := flowService(), flowService()
@@ -159,7 +158,7 @@ func TestFlowConflict(t *testing.T) {
 	check := func(when, by string, want bool) {
 		t.Helper()
 		if stale, why := x.Judge(flow(nft.UDP, "10.96.0.10:53", by)); stale != want {
-			t.Errorf("%s, answered by %s: %v, %s", when, by, stale, why)
+			t.Errorf("%s, answered by %s: stale %v, %s", when, by, stale, why)
 		}
 	}
 	check("both", "10.244.1.2:5353", false)
@@ -176,11 +175,35 @@ func TestFlowConflict(t *testing.T) {
 	}
 	check("neither", "10.244.1.3:5353", true)
 	if len(x.frontends) != 0 || len(x.FlowIndex.services) != 0 {
-		t.Errorf("left over: %v", x.frontends)
+		t.Errorf("state is left over: %v", x.frontends)
 	}
 }
 
-// TestFlowNodeAddress: an address the node has no more is a frontend that is gone.
+// TestFlowsOfClaimedFrontend: UDP flows to an external IP are stale once the address becomes the cluster IP of another Service,
+// whatever the endpoints of that Service are.
+func TestFlowsOfClaimedFrontend(t *testing.T) {
+	thief := Service{ServiceName: ServiceName{"test", "thief"}, ExternalIPs: addrs("10.96.0.10"), Ports: []Port{
+		{Name: "dns", Protocol: nft.UDP, Port: 53, Endpoints: flowEndpoints("10.244.1.66:5353")}}}
+	x, f := newOwnedIndex(), flow(nft.UDP, "10.96.0.10:53", "10.244.1.66:5353")
+	x.Take(Update{Node: flowNode(), Services: []Service{thief}})
+	if stale, why := x.Judge(f); stale {
+		t.Fatal(why)
+	}
+	for _, endpoints := range [][]Endpoint{nil, flowEndpoints("10.244.1.2:5353")} {
+		victim := flowService()
+		victim.Ports[0].Endpoints = endpoints
+		x.Take(Update{Node: flowNode(), Services: []Service{victim}})
+		if stale, why := x.Judge(f); !stale {
+			t.Errorf("with the endpoints %v the flow is not stale: %s", endpoints, why)
+		}
+	}
+	x.Take(Update{Node: flowNode(), Removed: []ServiceName{{"test", "dns"}}})
+	if stale, why := x.Judge(f); stale {
+		t.Error(why)
+	}
+}
+
+// TestFlowNodeAddress: when the node loses an address, the frontends at it are gone.
 func TestFlowNodeAddress(t *testing.T) {
 	x := newOwnedIndex()
 	x.Take(Update{Node: flowNode(), Services: []Service{flowService()}})
@@ -190,23 +213,23 @@ func TestFlowNodeAddress(t *testing.T) {
 	moved.Addresses = addrs("192.0.2.11")
 	x.Take(Update{Node: moved, Services: []Service{flowService()}})
 	if stale, why := x.Judge(flow(nft.UDP, "192.0.2.10:30053", "10.244.1.2:5353")); !stale || why != FlowFrontendGone {
-		t.Errorf("%v, %s", stale, why)
+		t.Errorf("stale %v, %s", stale, why)
 	}
 	x.Programmed(nil)
 	want := []string{"ip udp to 192.0.2.10:30053", "ip udp to 192.0.2.11:30053", "ip6 udp to [2001:db8::10]:30053"}
 	if got := finish(t, x.FlowIndex); !slices.Equal(got, want) {
-		t.Errorf("swept %q", got)
+		t.Errorf("examined %q, want %q", got, want)
 	}
 }
 
-// finish sweeps what is due and returns what was asked for, in order.
+// finish runs a cleanup and returns its filters, sorted.
 func finish(t *testing.T, x *FlowIndex) (filters []string) {
 	t.Helper()
-	s, _ := x.Next()
-	for _, f := range s.Filters {
+	cleanup, _ := x.Next()
+	for _, f := range cleanup.Filters {
 		filters = append(filters, f.String())
 	}
 	slices.Sort(filters)
-	x.CleanedUp(s)
+	x.CleanedUp(cleanup)
 	return filters
 }

@@ -2,24 +2,27 @@ package render
 
 import (
 	"net/netip"
+	"time"
 
 	"nfproxy/nft"
 )
 
-// HealthCheck is what a load balancer learns of this node when it asks at a Service's health check node port.
+// HealthCheck holds what this node answers to load balancers at the health check node port of a Service.
 type HealthCheck struct {
 	Service ServiceName
+	// Created is the creationTimestamp of the Service, in UTC so that equal HealthChecks are ==.
+	Created time.Time
 	Port    uint16
-	// IPv4 and IPv6 are answered at addresses of their family, as kube-proxy does, which has one proxy for each.
+	// IPv4 and IPv6 are the answers at addresses of these families. kube-proxy has one proxy per family, and answers alike.
 	IPv4, IPv6 FamilyCheck
 }
 
 // FamilyCheck is the part of a health check that belongs to one family.
 type FamilyCheck struct {
-	// Served says that the Service has an address of the family: else nobody listens at the node's.
+	// Served: the Service has an address of the family. Otherwise no server listens at the node's addresses of the family.
 	Served bool
-	// LocalEndpoints counts the addresses of this node's ready endpoints. Those that terminate do not count although
-	// they may still serve: a load balancer is to send new connections elsewhere.
+	// LocalEndpoints is the number of addresses of ready endpoints on this node. Terminating endpoints do not count although
+	// they may still serve: load balancers should send new connections elsewhere.
 	LocalEndpoints int
 }
 
@@ -31,13 +34,19 @@ func (c HealthCheck) Of(f nft.Family) FamilyCheck {
 	return c.IPv4
 }
 
-// HealthCheckOf returns a Service's health check. It says false if the Service has none: only with the external policy
-// Local does it matter to a load balancer which node it sends a connection to.
+// Precedes reports whether c takes precedence over d, the health check of another Service with the same port. The order is that
+// of claims to a frontend: the older Service first, then by name.
+func (c HealthCheck) Precedes(d HealthCheck) bool { return c.claim().before(d.claim()) }
+
+func (c HealthCheck) claim() claim { return claim{c.Service, c.Created, NodePort} }
+
+// HealthCheckOf returns the health check of a Service. It returns false if the Service has none: only with
+// externalTrafficPolicy Local does it matter to which node a load balancer sends a connection.
 func HealthCheckOf(n Node, s Service) (HealthCheck, bool) {
 	if s.HealthCheckNodePort == 0 || !s.ExternalLocal {
 		return HealthCheck{}, false
 	}
-	c := HealthCheck{Service: s.ServiceName, Port: s.HealthCheckNodePort}
+	c := HealthCheck{Service: s.ServiceName, Created: s.Created.UTC(), Port: s.HealthCheckNodePort}
 	counted := make(map[netip.Addr]bool)
 	for _, addr := range s.ClusterIPs {
 		c.of(addr).Served = true

@@ -8,7 +8,8 @@ import (
 	"nfproxy/nft"
 )
 
-// TestIPv4Only: on a machine without IPv6 nothing of it is sent, whatever Services and Nodes say, and IPv4 is as ever.
+// TestIPv4Only: on a machine without IPv6 no change concerns IPv6, whatever addresses Services and the Node have, and IPv4 works as
+// usual.
 func TestIPv4Only(t *testing.T) {
 	addr := netip.MustParseAddr
 	node := Node{Name: "n", IPv4Only: true, Addresses: []netip.Addr{addr("192.0.2.1"), addr("2001:db8::1")},
@@ -24,10 +25,10 @@ func TestIPv4Only(t *testing.T) {
 	r.Update(Update{Node: node, Services: []Service{s}})
 	sent += changesText(converge(r))
 	if strings.Contains(sent, "ip6 ") || !strings.Contains(sent, "10.96.0.1 . tcp . 80") || !strings.Contains(sent, "192.0.2.1 . tcp . 30080") {
-		t.Errorf("sent is\n%s", sent)
+		t.Errorf("the changes are\n%s", sent)
 	}
 	before := &nft.Table{TableID: nft.TableID{Family: nft.IPv6, Name: "nfproxy"}}
 	if got := changesText(reconcile(r, []*nft.Table{before})); !strings.HasPrefix(got, "delete table ip6 nfproxy\n") {
-		t.Errorf("over an IPv6 table sent is\n%s", got)
+		t.Errorf("with an existing IPv6 table the changes are\n%s", got)
 	}
 }

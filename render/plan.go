@@ -7,14 +7,14 @@ import (
 	"nfproxy/nft"
 )
 
-// plan is the way from the applied stage to the desired one.
+// plan is the difference between the applied stage and the desired one.
 type plan struct {
-	// full: the plan covers all Services, and common is the whole next common part. Otherwise common holds the differences:
-	// of shared, how many Services more or fewer have an element, and of chains, the new ones.
+	// full: the plan covers all Services, and common is the complete next common part. Otherwise common holds differences: in
+	// shared, by how much the number of Services with an element changes, and in chains, the new chains.
 	full bool
 	common
 	services []plannedService
-	// changed are the Services that the plan was made for.
+	// changed holds the Services that had changed when the plan was made.
 	changed map[ServiceName]bool
 	batch   batch
 }
@@ -25,18 +25,18 @@ type plannedService struct {
 	next  objects
 }
 
-// batch gathers changes in an order that one transaction accepts.
+// batch collects changes in an order that is valid within one transaction.
 type batch struct {
-	before []nft.Change // of the skeleton and of chains, before the elements that need them
+	before []nft.Change // to the skeleton and chains, before the elements that refer to them
 	edit   nft.Edit
-	after  []nft.Change // deletions, after the elements that needed their objects
+	after  []nft.Change // deletions, after the elements that referred to the objects
 }
 
-// Plan returns the changes that turn the applied stage into the desired one, nothing if they are equal or if the state of
-// the kernel is unknown. Endpoints keep the slots that they have. Plan has no effect on the other two stages.
+// Plan returns the changes from the applied stage to the desired one, nil if they are equal or the state of the kernel is
+// unknown. Endpoints keep their slots. Plan has no effect on the other two stages.
 func (r *Ruleset) Plan() []nft.Change {
 	changed := r.changed
-	if r.plan != nil { // it was not accepted
+	if r.plan != nil { // the last plan was not accepted
 		maps.Copy(changed, r.plan.changed)
 	}
 	r.plan, r.changed = nil, make(map[ServiceName]bool)
@@ -65,7 +65,7 @@ func (r *Ruleset) planChanged(p *plan) []nft.Change {
 	return slices.Concat(p.batch.before, p.batch.edit.Changes(), p.batch.after)
 }
 
-// planService plans the way from a Service's applied objects to the granted ones.
+// planService plans the changes from the applied objects of a Service to the granted ones.
 func (r *Ruleset) planService(s *serviceState, p *plan) {
 	next := r.granted(s)
 	next.fragment = keepSlots(s.applied.fragment, next.fragment)
@@ -91,7 +91,7 @@ func (r *Ruleset) planElement(op nft.Op, m nft.Member, p *plan) {
 	p.batch.edit.Record(op, r.declared(m.Set), m.Element)
 }
 
-// share counts one Service more or fewer that has a shared element.
+// share counts that one Service more or fewer has a shared element.
 func (p *plan) share(key sharedKey, op nft.Op) {
 	if p.shared == nil {
 		p.shared = make(map[sharedKey]int)
@@ -104,7 +104,7 @@ func (p *plan) share(key sharedKey, op nft.Op) {
 	}
 }
 
-// planDedicated plans the way from one state of a Service's dedicated objects to another.
+// planDedicated plans the changes between two states of the dedicated objects of a Service.
 func (r *Ruleset) planDedicated(have, want *DedicatedObjects, p *plan) {
 	if have == nil && want == nil {
 		return
@@ -119,19 +119,19 @@ func (r *Ruleset) planDedicated(have, want *DedicatedObjects, p *plan) {
 		p.batch.before = append(p.batch.before, changes[:last]...)
 		p.batch.after = append(p.batch.after, changes[last:]...)
 	}
-	p.batch.after = append(p.batch.after, want.forget(have)...)
+	p.batch.after = append(p.batch.after, want.dynamicChanges(have)...)
 }
 
-// isChainDeletion reports whether a change is one of the deletions at the end of a Diff: elements must let go of a chain
-// before it can be deleted.
+// isChainDeletion reports whether a change deletes a chain. A Diff ends with these: a chain can be deleted only when no element
+// refers to it.
 func isChainDeletion(c nft.Change) bool {
 	_, chain := c.Object.(*nft.Chain)
 	return chain && c.Op == nft.Delete
 }
 
-// planAll plans the way from the observed tables to the desired state of all Services.
+// planAll plans the changes from the observed tables to the desired state of all Services.
 func (r *Ruleset) planAll(p *plan) []nft.Change {
-	var stale []nft.Change // of dynamic elements
+	var stale []nft.Change // changes of dynamic elements
 	p.services = make([]plannedService, 0, len(r.services))
 	for _, s := range r.services {
 		next := r.granted(s)

@@ -3,47 +3,10 @@ package render
 import (
 	"strings"
 	"testing"
-	"time"
-
-	"nfproxy/nft"
 )
 
-// changesText prints changes, one to a line.
-func changesText(changes []nft.Change) string {
-	var lines []string
-	for _, c := range changes {
-		lines = append(lines, c.String())
-	}
-	return strings.Join(lines, "\n")
-}
-
-// TestChangesOfManyUpdates: what is sent is the difference between what is installed and what is wanted, whatever was
-// wanted in between.
-func TestChangesOfManyUpdates(t *testing.T) {
-	r := NewRuleset(Node{})
-	reconcile(r, nil)
-	sticky := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")
-	sticky.Affinity = time.Hour
-	other := testService("s", 1, "10.96.0.2:80", "10.0.0.1:80")
-	update := func(s Service) { r.Update(Update{Services: []Service{s}}) }
-	remove := func() { r.Update(Update{Removed: []ServiceName{sticky.ServiceName}}) }
-
-	update(sticky)
-	remove()
-	if got := converge(r); len(got) > 0 {
-		t.Errorf("come and gone is sent as\n%s", changesText(got))
-	}
-	update(sticky)
-	converge(r)
-	remove()
-	update(other)
-	update(sticky)
-	if got := converge(r); len(got) > 0 {
-		t.Errorf("gone and come back is sent as\n%s", changesText(got))
-	}
-}
-
-// TestQuarantine: a Service in quarantine keeps what it had, others go on, and its next change is tried.
+// TestQuarantine: a quarantined Service keeps its applied objects, others are programmed, and the next update of the Service ends the
+// quarantine.
 func TestQuarantine(t *testing.T) {
 	r := NewRuleset(Node{})
 	reconcile(r, nil)
@@ -51,7 +14,7 @@ func TestQuarantine(t *testing.T) {
 	r.Update(Update{Services: []Service{good}})
 	converge(r)
 	r.Update(Update{Services: []Service{bad, testService("t", 1, "10.96.0.2:80")}})
-	changes := r.Plan() // which the kernel refuses
+	changes := r.Plan() // the kernel rejects it
 	var owners []ServiceName
 	for _, c := range changes {
 		if strings.Contains(c.String(), "10.0.0.2") {
@@ -62,7 +25,7 @@ func TestQuarantine(t *testing.T) {
 		t.Fatalf("the change belongs to %v", owners)
 	}
 	if !r.Quarantine(bad.ServiceName) || r.Quarantine(bad.ServiceName) {
-		t.Error("a Service goes into quarantine once")
+		t.Error("Quarantine does not return true once, then false")
 	}
 	reconcile(r, nil)
 	text := r.Tables()[0].String()
@@ -70,20 +33,20 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("the tables are\n%s", text)
 	}
 	if !r.Quarantined(bad.ServiceName) || r.Quarantined(ServiceName{"ns", "t"}) {
-		t.Error("another Service than the one is in quarantine")
+		t.Error("the quarantined Service is not the expected one")
 	}
 	r.Release(bad.ServiceName)
 	if got := changesText(converge(r)); !strings.Contains(got, "10.0.0.2 . 80") {
-		t.Errorf("released, it gets\n%s", got)
+		t.Errorf("after the release the changes are\n%s", got)
 	}
 	r.Quarantine(bad.ServiceName)
 	r.Update(Update{Services: []Service{good}})
 	if r.Quarantined(bad.ServiceName) {
-		t.Error("changed, and still in quarantine")
+		t.Error("the Service is still quarantined after an update")
 	}
 }
 
-// TestQuarantineGivesWay: what a Service keeps in quarantine, it keeps only as long as nobody has a better right.
+// TestQuarantineGivesWay: a quarantined Service loses a frontend to a Service whose claim takes precedence.
 func TestQuarantineGivesWay(t *testing.T) {
 	r := NewRuleset(Node{})
 	reconcile(r, nil)
@@ -94,6 +57,6 @@ func TestQuarantineGivesWay(t *testing.T) {
 	converge(r)
 	services := r.Tables()[0].Set("services").Elements
 	if len(services) != 1 || services[0].Comment != "ns/old:p" {
-		t.Errorf("the frontends are %v", services)
+		t.Errorf("the frontends are %v, want that of ns/old", services)
 	}
 }

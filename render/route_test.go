@@ -2,7 +2,7 @@ package render
 
 import "testing"
 
-// TestRouteOf: what becomes of connections, and why, for every combination of policies and endpoints.
+// TestRouteOf: the action and its reason for every combination of policies and endpoints.
 func TestRouteOf(t *testing.T) {
 	one := []Endpoint{hintedEndpoint("1 ready")}
 	everywhere := Selection{Cluster: one, Local: one, WhyCluster: ReadyEndpoints, WhyLocal: ReadyEndpoints}
@@ -30,29 +30,8 @@ func TestRouteOf(t *testing.T) {
 	} {
 		for _, k := range c.kinds {
 			if action, why := RouteOf(k, c.service, c.selected); action != c.action || why != c.why {
-				t.Errorf("%s, internal Local %t, external Local %t, %d endpoints, %d local: %d, %s", k, c.service.InternalLocal,
-					c.service.ExternalLocal, len(c.selected.Cluster), len(c.selected.Local), action, why)
-			}
-		}
-	}
-}
-
-// TestMasqueradeOf: whose source is replaced, and why.
-func TestMasqueradeOf(t *testing.T) {
-	for _, c := range []struct {
-		kinds   []Kind
-		service Service
-		class   Class
-		why     Reason
-	}{
-		{[]Kind{ClusterIP}, Service{}, MasqueradeStrangers, ToClusterIP},
-		{[]Kind{ClusterIP}, Service{ExternalLocal: true, InternalLocal: true}, MasqueradeStrangers, ToClusterIP},
-		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{InternalLocal: true}, MasqueradeEverybody, ToOtherNodes},
-		{[]Kind{NodePort, ExternalIP, LoadBalancer}, Service{ExternalLocal: true}, MasqueradeNode, KeepTheirSource},
-	} {
-		for _, k := range c.kinds {
-			if class, why := MasqueradeOf(k, c.service); class != c.class || why != c.why {
-				t.Errorf("%s of %+v: %d, %s", k, c.service, class, why)
+				t.Errorf("%s, internal Local %t, external Local %t, %d endpoints, %d local: action %d, %s; want %d, %s", k, c.service.InternalLocal,
+					c.service.ExternalLocal, len(c.selected.Cluster), len(c.selected.Local), action, why, c.action, c.why)
 			}
 		}
 	}

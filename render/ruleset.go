@@ -11,14 +11,13 @@ import (
 //
 //   - desired: what the cluster asks for. Update changes it.
 //   - planned: what Plan returned, until Accept or the next Plan.
-//   - applied: what the kernel has. Observe takes it from tables that were read, Accept from the plan.
+//   - applied: what the kernel has. Observe sets it to tables that were read, Accept to the plan.
 //
-// A caller applies Updates, calls Plan, sends the changes to the kernel and calls Accept if the kernel took them. Plan may be
-// repeated: without an Accept it returns the difference between the same two stages again. If the result of sending is
-// unknown, the caller calls Forget, reads the tables and calls Observe.
+// A caller applies Updates, calls Plan, sends the changes to the kernel, and calls Accept if the kernel accepts them. Plan may be
+// repeated: without an Accept it returns the difference between the same two stages again. If the caller does not know whether
+// the kernel accepted the changes, it calls Forget, reads the tables and calls Observe.
 //
-// A Ruleset keeps the rules of each Service, not the Service, so that the cost of a plan depends on what changed and on
-// nothing else.
+// A Ruleset keeps the rules of each Service, not the Service. The cost of a plan depends only on what changed.
 type Ruleset struct {
 	node     Node
 	services map[ServiceName]*serviceState
@@ -28,33 +27,33 @@ type Ruleset struct {
 
 	applied   common
 	knowledge knowledge
-	observed  []*nft.Table // the tables of the last Observe, until Accept
+	observed  []*nft.Table // the tables of the last Observe, nil after Accept
 	plan      *plan        // nil if there is none
 
-	// declarations maps the sets of the schema to their declarations on the desired node.
+	// declarations maps the sets of the schemas to their declarations on the desired node.
 	declarations map[*nft.Set]*nft.Set
 }
 
-// knowledge says how well the applied stage is known.
+// knowledge is what is known about the tables in the kernel.
 type knowledge uint8
 
 const (
 	unknown  knowledge = iota // the tables must be read
 	observed                  // the tables were read; the next plan compares all of them
-	known                     // the kernel has what was accepted last
+	known                     // the kernel has what Accept noted last
 )
 
-// serviceState holds one Service's objects.
+// serviceState is the state of one Service.
 type serviceState struct {
 	claim   claim
 	desired objects
-	// applied lacks the frontends that other Services own, and has the endpoints in the slots that they took.
+	// applied omits frontends that other Services own, and has the endpoints in their actual slots.
 	applied objects
-	// quarantined: the Service keeps its applied objects, whatever is desired.
+	// quarantined: the Service keeps its applied objects, whatever the desired ones are.
 	quarantined bool
 }
 
-// objects are the objects of one Service in the tables.
+// objects holds the objects of one Service in the tables.
 type objects struct {
 	fragment  nft.Fragment
 	dedicated *DedicatedObjects
@@ -67,13 +66,13 @@ type common struct {
 	chains map[BalancingChain]bool
 }
 
-// sharedKey names an element of a set that is not a map. Several Services can have it; shared counts them.
+// sharedKey identifies an element of a set that is not a map. Several Services can have such an element.
 type sharedKey struct {
 	set *nft.Set
 	key nft.Value
 }
 
-// NewRuleset returns a Ruleset without Services. What the kernel has is unknown to it.
+// NewRuleset returns a Ruleset without Services. The state of the kernel is unknown.
 func NewRuleset(n Node) *Ruleset {
 	return &Ruleset{
 		node:         n,
@@ -85,8 +84,7 @@ func NewRuleset(n Node) *Ruleset {
 	}
 }
 
-// Update applies an Update to the desired stage and returns the conflicts that it brings: frontends that two Services
-// claim.
+// Update applies an Update to the desired stage. It returns the new conflicts: frontends that two Services claim.
 func (r *Ruleset) Update(u Update) []Conflict {
 	if r.node.Counters != u.Node.Counters {
 		clear(r.declarations)
@@ -102,15 +100,15 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	return conflicts
 }
 
-// set replaces the desired rules of a Service and marks every Service as changed that gains or loses a frontend by that.
-// Empty rules remove the Service.
+// set replaces the desired rules of a Service. It marks the Service and every other Service that gains or loses a frontend as
+// changed. Empty rules remove the Service.
 func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
 	s := r.services[c.name]
 	if s == nil {
 		s = &serviceState{}
 		r.services[c.name] = s
 	}
-	gained, lost := frontends(rules.Fragment), frontends(s.desired.fragment)
+	gained, lost := claimedFrontends(rules.Fragment), claimedFrontends(s.desired.fragment)
 	if s.claim.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
 	}
@@ -133,8 +131,8 @@ func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
 	return conflicts
 }
 
-// granted returns the objects that a Service gets: the desired ones without the frontends that other Services own. A
-// quarantined Service keeps what it has of these.
+// granted returns the objects that a Service gets: the desired ones, or the applied ones if it is quarantined, without the
+// frontends that other Services own.
 func (r *Ruleset) granted(s *serviceState) objects {
 	o := s.desired
 	if s.quarantined {
@@ -150,7 +148,7 @@ func (r *Ruleset) granted(s *serviceState) objects {
 	return o
 }
 
-// Observe takes tables that were read from the kernel for the applied stage. The next Plan compares all of them.
+// Observe sets the applied stage to tables that were read from the kernel. The next Plan compares all of them.
 func (r *Ruleset) Observe(tables []*nft.Table) {
 	r.observed, r.knowledge = tables, observed
 }
@@ -160,10 +158,10 @@ func (r *Ruleset) Forget() {
 	r.observed, r.knowledge = nil, unknown
 }
 
-// Known reports whether the kernel has what was accepted last, so that Plan needs no Observe.
+// Known reports whether the applied stage is that of the last Accept, so that Plan needs no Observe.
 func (r *Ruleset) Known() bool { return r.knowledge == known }
 
-// Accept notes that the kernel has accepted the plan: it becomes the applied stage.
+// Accept notes that the kernel accepted the plan, which becomes the applied stage.
 func (r *Ruleset) Accept() {
 	p := r.plan
 	if p == nil {

@@ -4,49 +4,43 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
-	"strings"
 
 	"nfproxy/nft"
 )
 
-// Schema is the version of the tables' shape. It stands in their comments; a table of another schema is replaced.
+// SchemaVersion is the version of the shape of the tables. The comment of a table contains it; a table of another version is
+// replaced.
 const SchemaVersion = 1
 
-// tableName is the name of both our tables.
-const tableName = "nfproxy"
-
-// Tables returns the names of our tables.
-func TableIDs() []nft.TableID {
-	return []nft.TableID{ip.Table, ip6.Table}
-}
-
-// schema is the declarations of one family's sets. Keys begin with the frontend but for those of clusterIPs,
-// serviceCIDRs, localSources and hairpin.
+// Schema holds the declarations of the sets and maps of one family. The keys of most begin with a frontend: those of ClusterIPs,
+// ServiceCIDRs, LocalSources and Hairpin do not.
 type Schema struct {
 	Table nft.TableID
-	// services says where a frontend's connections go.
+	// Services maps a frontend to the verdict for its connections.
 	Services *nft.Set
-	// admitted says it for those that sourceRanges let in.
+	// SourceRanges holds the admitted sources of a frontend with source ranges, Admitted the verdict for their connections.
 	Admitted, SourceRanges *nft.Set
-	// fromNode and fromOutside say it for policy Local: for this node's pods and itself, and for everybody else.
+	// FromNode and FromOutside hold the verdicts of a frontend with externalTrafficPolicy Local: for connections from this node
+	// and its Pods, and for all others.
 	FromNode, FromOutside *nft.Set
-	// endpoints has, for each frontend, one endpoint per slot; localEndpoints those of this node, for fromOutside.
+	// Endpoints maps the slots of a frontend to its endpoints, LocalEndpoints to its endpoints on this node.
 	Endpoints, LocalEndpoints *nft.Set
-	// connections says how connections that came to a frontend are masqueraded, if not as those to a cluster IP.
+	// Connections maps a frontend to the chain that masquerades its connections. A frontend at a cluster IP without session
+	// affinity has no element.
 	Connections *nft.Set
-	// clusterIPs are the Services' own addresses.
+	// ClusterIPs holds the cluster IPs of all Services.
 	ClusterIPs *nft.Set
-	// serviceCIDRs are the ranges these come from.
+	// ServiceCIDRs holds the ranges of cluster IPs.
 	ServiceCIDRs *nft.Set
-	// localSources are the sources that are pods.
+	// LocalSources holds the source addresses of Pods.
 	LocalSources *nft.Set
-	// hairpin has each local endpoint's address twice: who reaches it from itself must be masqueraded.
+	// Hairpin holds the address of each endpoint on this node twice, as source and destination: the connection of an endpoint
+	// to itself must be masqueraded.
 	Hairpin *nft.Set
 }
 
-// The declarations are data: nothing changes them.
-var ip, ip6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
+// The schemas are constant data.
+var schemaIPv4, schemaIPv6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
 
 func newSchema(f nft.Family) *Schema {
 	table := nft.TableID{Family: f, Name: tableName}
@@ -79,16 +73,32 @@ func newSchema(f nft.Family) *Schema {
 	return s
 }
 
-// ofServices are the sets whose elements come with Services.
+// SchemaOf returns the schema of a family.
+func SchemaOf(f nft.Family) *Schema {
+	if f == nft.IPv6 {
+		return schemaIPv6
+	}
+	return schemaIPv4
+}
+
+// Family returns the family of an address.
+func Family(a netip.Addr) nft.Family {
+	if a.Is4() {
+		return nft.IPv4
+	}
+	return nft.IPv6
+}
+
+// ofServices returns the sets that hold elements of Services.
 func (s *Schema) ofServices() []*nft.Set {
 	return []*nft.Set{s.ClusterIPs, s.Hairpin, s.Services, s.SourceRanges, s.Admitted, s.FromNode, s.FromOutside,
 		s.Endpoints, s.LocalEndpoints, s.Connections}
 }
 
-// counts says whether elements of a set count on a node: those of a frontend, and those of its endpoints.
+// counts reports whether the elements of a set have counters.
 func (s *Schema) counts(set *nft.Set, by Counters) bool {
 	switch set {
-	case s.Services, s.Admitted, s.FromNode, s.FromOutside: // what the first has and the others have not was dropped
+	case s.Services, s.Admitted, s.FromNode, s.FromOutside: // connections that only Services counts were dropped
 		return by != CountNothing
 	case s.Endpoints, s.LocalEndpoints:
 		return by == CountEndpoints
@@ -125,133 +135,24 @@ func (n Node) declared(set *nft.Set) *nft.Set {
 	return &counting
 }
 
-// hasSlots says whether a set's keys are slots of frontends.
+// hasSlots reports whether the keys of a set are slots of frontends.
 func hasSlots(s *nft.Set) bool { return s.Key[len(s.Key)-1] == nft.SlotNumber }
 
-// isServices says whether a set is a services map: a Service has a frontend if it has an element there.
-func isServices(s *nft.Set) bool { return s == ip.Services || s == ip6.Services }
+// isServices reports whether a set is one of the services maps. A frontend exists if it has an element there.
+func isServices(s *nft.Set) bool { return s == schemaIPv4.Services || s == schemaIPv6.Services }
 
-// isConnections says whether a set is a connections map: its comments are the kinds of frontends.
-func isConnections(s *nft.Set) bool { return s == ip.Connections || s == ip6.Connections }
-
-// frontendOf is the part of a member's key that names its frontend, "" for members of sets that Services share.
-func frontendOf(m nft.Member) nft.Value {
-	if len(m.Set.Key) < 3 {
-		return ""
-	}
-	return m.Key[:m.Set.Key[0].Width()+m.Set.Key[1].Width()+m.Set.Key[2].Width()]
+// isConnections reports whether a set is one of the connections maps. The comments of its elements are the kinds of frontends.
+func isConnections(s *nft.Set) bool {
+	return s == schemaIPv4.Connections || s == schemaIPv6.Connections
 }
 
-// Family is the family of an address.
-func Family(a netip.Addr) nft.Family {
-	if a.Is4() {
-		return nft.IPv4
-	}
-	return nft.IPv6
-}
-
-func SchemaOf(f nft.Family) *Schema {
-	if f == nft.IPv6 {
-		return ip6
-	}
-	return ip
-}
-
-// balancer is a load balancing chain: by where it looks the endpoints up and how many there are.
-type BalancingChain struct {
-	Family    nft.Family
-	Local     bool
-	Endpoints int
-}
-
-func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
-
-func (b BalancingChain) Name() string {
-	if b.Local {
-		return fmt.Sprintf("local-lb-%d", b.Endpoints)
-	}
-	return fmt.Sprintf("lb-%d", b.Endpoints)
-}
-
-// balancerOf returns the balancer that a verdict goes to; it says false for another verdict.
-func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
-	name, local := strings.CutPrefix(v.Chain, "local-")
-	digits, ok := strings.CutPrefix(name, "lb-")
-	n, err := strconv.Atoi(digits)
-	return BalancingChain{f, local, n}, ok && err == nil && v.Kind == nft.Goto
-}
-
-// maxLabel is how long nft lets a comment be that it reads (NFTNL_UDATA_COMMENT_MAXLEN): a longer one could be written
-// over netlink, but the listing would not load again.
-const maxLabel = 128
-
-// label is the comment that says which Service port a frontend belongs to: namespace/name:port, without the port where
-// that gets too long. namespace/name always fits.
-func Label(n ServiceName, port string) string {
-	if port == "" {
-		return n.String()
-	}
-	if l := n.String() + ":" + port; len(l) <= maxLabel {
-		return l
-	}
-	return n.String()
-}
-
-// parseLabel is label's inverse. It says false for a comment that is none of ours: names of Kubernetes are printable.
-func ParseLabel(l string) (n ServiceName, port string, ok bool) {
-	if strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return n, port, false
-	}
-	l, port, _ = strings.Cut(l, ":")
-	n.Namespace, n.Name, ok = strings.Cut(l, "/")
-	return n, port, ok
-}
-
-// perService is the name of a set or chain that a Service has for itself, "" of any other.
-func DedicatedName(name string) string {
-	if strings.Contains(name, "/") {
-		return name
-	}
-	return ""
-}
-
-// IsLocalAffinity reports whether a verdict goes to a chain of session affinity that sends clients to endpoints of this
-// node only.
-func IsLocalAffinity(v nft.Verdict) bool {
-	return v.Kind == nft.Goto && strings.HasPrefix(v.Chain, "affinity-local/")
-}
-
-// CheckSchema returns an error for a table that Explain cannot read, since another version or somebody else made it.
+// CheckSchema returns an error for a table that another version of nfproxy or another program made.
 func CheckSchema(t *nft.Table) error {
 	if want := schemaComment(); t.Comment != want {
-		return fmt.Errorf("table %s is not one that this version of nfproxy makes: its comment is %q, not %q", t.TableID, t.Comment, want)
+		return fmt.Errorf("table %s was not made by this version of nfproxy: its comment is %q, not %q", t.TableID, t.Comment, want)
 	}
 	return nil
 }
 
-// schemaComment is the comment of our tables.
+// schemaComment returns the comment of the tables.
 func schemaComment() string { return fmt.Sprintf("nfproxy schema %d", SchemaVersion) }
-
-// The chains' names. None is a keyword of nft.
-const (
-	DispatchChain          = "dispatch"
-	RefuseChain            = "refuse"
-	SourceRangesChain      = "source-ranges"
-	ExternalLocalChain     = "external-local"
-	ConnectionsChain       = "service-connections"
-	MasqueradeClusterChain = "masquerade-cluster"
-	MasqueradeNodeChain    = "masquerade-node"
-	MasqueradeAllChain     = "masquerade-all"
-)
-
-// slotsOf finds the elements of a frontend among those of an endpoints map, in order of their slots.
-func SlotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
-	first, _ := slices.BinarySearchFunc(elements, frontend, func(e nft.Element, key nft.Value) int {
-		return strings.Compare(string(e.Key), string(key))
-	})
-	last := first
-	for last < len(elements) && strings.HasPrefix(string(elements[last].Key), string(frontend)) {
-		last++
-	}
-	return elements[first:last]
-}

@@ -1,53 +1,38 @@
 package render
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
 	"nfproxy/nft"
 )
 
-// Kind is what a frontend's address is to its Service.
-type Kind string
-
-// The kinds of frontends. In the kernel they are the comments of the connections map.
-const (
-	ClusterIP    Kind = "ClusterIP"
-	ExternalIP   Kind = "ExternalIP"
-	LoadBalancer Kind = "LoadBalancer"
-	NodePort     Kind = "NodePort"
-)
-
-// kindOf reads the comment that the connections map has for a frontend. It has all frontends but cluster IPs, and of these
-// the ones that remember clients.
-func KindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
-
-// Part is what one Service has in the tables.
+// ServiceRules is the part of the tables that belongs to one Service.
 type ServiceRules struct {
-	// Fragment is its elements in the sets that all Services share.
+	// Fragment holds the elements in the sets that all Services share.
 	Fragment nft.Fragment
-	// Own is what nobody else has: of Services with session affinity. Others have nil.
+	// Dedicated holds the chains and maps of a Service with session affinity, nil for other Services.
 	Dedicated *DedicatedObjects
 }
 
-// PartOf returns the part of the tables that belongs to one Service: the same node and Service give the same part,
-// whatever order they come in. Endpoints take the slots in order of their addresses.
+// RulesOf returns the rules of one Service on a node. They depend on nothing else, not even on the order of the Service's
+// slices. Endpoints take the slots in order of their addresses.
 func RulesOf(n Node, s Service) ServiceRules {
-	b := builder{node: n, service: s, taken: make(map[nft.Value]bool)}
+	b := serviceBuilder{node: n, service: s, taken: make(map[nft.Value]bool)}
 	for _, addr := range n.supported(s.ClusterIPs) {
 		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	for _, p := range s.Ports {
-		b.served = make(map[nft.Family]*served)
+		b.families = make(map[nft.Family]*portFamily)
 		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
 	}
 	b.fragment.Sort()
-	// Held for as long as the Service lives: without the room that appending made.
-	return ServiceRules{slices.Clone(compact(b.fragment)), own(b.affinities)}
+	// The rules are kept as long as the Service exists: Clone drops the spare capacity.
+	return ServiceRules{slices.Clone(compact(b.fragment)), dedicatedObjects(b.affinities)}
 }
 
-// frontends goes through where a port of the Service is reached on the node. One can come twice.
+// Frontends calls each for every address and port at which a port of the Service is reached on the node. It can name the same
+// one twice.
 func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	for _, addr := range n.supported(s.ClusterIPs) {
 		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
@@ -66,36 +51,35 @@ func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	}
 }
 
-// builder gathers the fragment of a Service.
-type builder struct {
-	node     Node
-	service  Service
-	fragment nft.Fragment
-	taken    map[nft.Value]bool // frontends there are already: the first port or address has them
-	// served is what the frontends of the port under way have in common, per family.
-	served     map[nft.Family]*served
+// serviceBuilder builds the rules of a Service.
+type serviceBuilder struct {
+	node       Node
+	service    Service
+	fragment   nft.Fragment
+	taken      map[nft.Value]bool         // keys of existing frontends: the first port or address wins
+	families   map[nft.Family]*portFamily // of the current port
 	affinities []*affinity
 }
 
-// served is what all frontends of a port in one family have in common.
-type served struct {
+// portFamily holds what all frontends of a port in one family have in common.
+type portFamily struct {
 	schema   *Schema
 	selected Selection
 	affinity *affinity // nil for none
 }
 
-func (b *builder) add(s *nft.Set, e nft.Element) {
+func (b *serviceBuilder) add(s *nft.Set, e nft.Element) {
 	b.fragment = append(b.fragment, nft.Member{Set: s, Element: e})
 }
 
-// frontend makes one port of the Service reachable at an address.
-func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
-	key := nft.Addr(addr) + nft.Proto(p.Protocol) + nft.Port(port)
+// frontend adds the elements of a frontend, the port of the Service at an address.
+func (b *serviceBuilder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
+	key := Frontend{netip.AddrPortFrom(addr, port), p.Protocol}.Key()
 	if b.taken[key] {
 		return
 	}
 	b.taken[key] = true
-	f := frontendBuilder{builder: b, served: b.serve(p, Family(addr)), key: key, kind: kind}
+	f := frontendBuilder{serviceBuilder: b, portFamily: b.family(p, Family(addr)), key: key, kind: kind}
 	action := f.verdict()
 	if kind == LoadBalancer {
 		action = b.restrict(f.schema, key, action)
@@ -103,23 +87,23 @@ func (b *builder) frontend(kind Kind, p Port, addr netip.Addr, port uint16) {
 	b.add(f.schema.Services, nft.Element{Key: key, Data: action.Value(), Comment: Label(b.service.ServiceName, p.Name)})
 }
 
-// serve chooses the endpoints of a port for a family, when its first frontend asks.
-func (b *builder) serve(p Port, f nft.Family) *served {
-	if s := b.served[f]; s != nil {
+// family returns the common part of the current port in a family. The first call selects the endpoints.
+func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
+	if s := b.families[f]; s != nil {
 		return s
 	}
-	s := &served{schema: SchemaOf(f), selected: Select(b.node, p, f)}
-	b.served[f] = s
-	b.hairpins(s.schema, s.selected)
+	s := &portFamily{schema: SchemaOf(f), selected: Select(b.node, p, f)}
+	b.families[f] = s
+	b.addHairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
-		s.affinity = b.enter(newAffinity(s.schema, b.node, b.service, p, s.selected))
+		s.affinity = b.addAffinity(newAffinity(s.schema, b.node, b.service, p, s.selected))
 	}
 	return s
 }
 
-// enter returns the affinity of that name: of two ports with one name and protocol, which no source lets through, the
-// first has it. Two maps of one name would fail the batch.
-func (b *builder) enter(a *affinity) *affinity {
+// addAffinity adds an affinity and returns it. If two ports have the same name and protocol, which no source lets through, it
+// returns that of the first: two maps with one name would fail the batch.
+func (b *serviceBuilder) addAffinity(a *affinity) *affinity {
 	for _, have := range b.affinities {
 		if have.schema == a.schema && have.id == a.id {
 			return have
@@ -129,21 +113,22 @@ func (b *builder) enter(a *affinity) *affinity {
 	return a
 }
 
-// frontendBuilder decides for one frontend.
+// frontendBuilder adds the elements of one frontend.
 type frontendBuilder struct {
-	*builder
-	*served
+	*serviceBuilder
+	*portFamily
 	key  nft.Value
 	kind Kind
 }
 
-// verdict fills in what the route and the masquerade class of the frontend take, and returns where services leads.
+// verdict adds the elements that the action and the masquerade class of the frontend need, and returns the verdict for the
+// services map.
 func (f *frontendBuilder) verdict() nft.Verdict {
 	action, _ := RouteOf(f.kind, f.service, f.selected)
 	class, _ := MasqueradeOf(f.kind, f.service)
 	switch action {
 	case Refuse:
-		if f.kind != ClusterIP { // nobody gets as far, but it tells the kind
+		if f.kind != ClusterIP { // no packet looks it up, but it holds the kind
 			f.add(f.schema.Connections, nft.Element{Key: f.key, Data: nft.GotoChain(MasqueradeAllChain).Value(), Comment: string(f.kind)})
 		}
 		return nft.GotoChain(RefuseChain)
@@ -162,77 +147,77 @@ func (f *frontendBuilder) verdict() nft.Verdict {
 	return f.balance(local)
 }
 
-// masquerade says by which class connections are masqueraded. A client is remembered on the way. Without affinity, being a
-// cluster IP says all there is to it.
-func (f *frontendBuilder) masquerade(class Class, local bool) {
+// masquerade adds the element that sends connections to the chain of their masquerade class, with session affinity through a
+// chain that records the client. A cluster IP without affinity needs none: the cluster-ips set is enough.
+func (f *frontendBuilder) masquerade(class MasqueradeClass, local bool) {
 	v := nft.GotoChain(class.chain())
 	switch {
 	case f.affinity != nil:
-		v = f.affinity.remember(class.chain(), local)
+		v = f.affinity.record(class.chain(), local)
 	case f.kind == ClusterIP:
 		return
 	}
 	f.add(f.schema.Connections, nft.Element{Key: f.key, Data: v.Value(), Comment: string(f.kind)})
 }
 
-// balance fills the slots of the frontend and returns the verdict that chooses among them.
+// balance adds the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
 	slots, endpoints := f.schema.Endpoints, f.selected.Cluster
 	if local {
 		slots, endpoints = f.schema.LocalEndpoints, f.selected.Local
 	}
-	for i, to := range values(endpoints) {
-		f.add(slots, nft.Element{Key: f.key + nft.Slot(uint16(i)), Data: to})
+	for i, to := range endpointValues(endpoints) {
+		f.add(slots, nft.Element{Key: slotKey(f.key, i), Data: to})
 	}
 	v := BalancingChain{f.schema.Table.Family, local, len(endpoints)}.Verdict()
 	if f.affinity != nil {
-		return f.affinity.choose(v, local)
+		return f.affinity.lookup(v, local)
 	}
 	return v
 }
 
-// values are endpoints as data of maps.
-func values(endpoints []Endpoint) []nft.Value {
+// endpointValues returns endpoints as data of maps.
+func endpointValues(endpoints []Endpoint) []nft.Value {
 	all := make([]nft.Value, len(endpoints))
 	for i, e := range endpoints {
-		all[i] = nft.Addr(e.Addr()) + nft.Port(e.Port())
+		all[i] = endpointValue(e)
 	}
 	return all
 }
 
-// restrict lets only the Service's source ranges through to the action, if it has any of the family. One that holds every
-// address lifts the restriction. Where the node itself is let in, so is the load balancer's address: it may be bound to
-// the node, and then be the source of the node's connections (kube-proxy does the same).
-func (b *builder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
+// restrict returns the verdict that admits only the Service's source ranges of the family to an action. Without such ranges, or
+// with one that contains all addresses, it returns the action. If the ranges admit the node, they admit the addresses of the
+// load balancer too: these may be bound on the node and be the source of its connections (kube-proxy does the same).
+func (b *serviceBuilder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
 	ranges := outermost(b.service.SourceRanges, sc.Table.Family)
 	if len(ranges) == 0 || ranges[0].Bits() == 0 {
 		return action
 	}
-	for _, p := range outermost(append(ranges, b.ownAddresses(ranges)...), sc.Table.Family) {
-		i := nft.Interval(p)
-		b.add(sc.SourceRanges, nft.Element{Key: key + i[:len(i)/2] + key + i[len(i)/2:]})
+	for _, p := range outermost(append(ranges, b.sourcesOfNode(ranges)...), sc.Table.Family) {
+		b.add(sc.SourceRanges, nft.Element{Key: frontendRangeKey(key, p)})
 	}
 	b.add(sc.Admitted, nft.Element{Key: key, Data: action.Value()})
 	return nft.GotoChain(SourceRangesChain)
 }
 
-// ownAddresses are the load balancer's addresses, if the ranges let the node in.
-func (b *builder) ownAddresses(ranges []netip.Prefix) []netip.Prefix {
-	var own []netip.Prefix
+// sourcesOfNode returns the load balancer's addresses if the ranges admit the node.
+func (b *serviceBuilder) sourcesOfNode(ranges []netip.Prefix) []netip.Prefix {
+	var sources []netip.Prefix
 	for _, r := range ranges {
 		for _, addr := range b.node.Addresses {
 			if !r.Contains(addr) {
 				continue
 			}
 			for _, lb := range b.service.LoadBalancerIPs {
-				own = append(own, netip.PrefixFrom(lb, lb.BitLen()))
+				sources = append(sources, netip.PrefixFrom(lb, lb.BitLen()))
 			}
 		}
 	}
-	return own
+	return sources
 }
 
-func (b *builder) hairpins(sc *Schema, s Selection) {
+// addHairpins adds the addresses of the endpoints on this node.
+func (b *serviceBuilder) addHairpins(sc *Schema, s Selection) {
 	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
 		for _, e := range endpoints {
 			if e.isLocal(b.node) {
@@ -242,7 +227,7 @@ func (b *builder) hairpins(sc *Schema, s Selection) {
 	}
 }
 
-// compact removes members that come twice: an address can be an endpoint of several ports. What comes first stays.
+// compact removes all but the first of equal members: an address can be an endpoint of several ports.
 func compact(f nft.Fragment) nft.Fragment {
 	kept := f[:0]
 	for i, m := range f {

@@ -8,14 +8,14 @@ import (
 	"nfproxy/nft"
 )
 
-// The keys that rules look up.
+// The keys of lookups in rules.
 var (
-	source      = []nft.Field{{Kind: nft.SourceAddr}}
-	destination = []nft.Field{{Kind: nft.DestinationAddr}}
-	original    = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
-	both        = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
-	frontend    = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
-	cameTo      = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
+	source               = []nft.Field{{Kind: nft.SourceAddr}}
+	destination          = []nft.Field{{Kind: nft.DestinationAddr}}
+	originalDestination  = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
+	sourceAndDestination = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
+	frontend             = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
+	originalFrontend     = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
 )
 
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
@@ -25,17 +25,17 @@ const (
 	natSource      = 100
 )
 
-// Skeleton returns the tables without Services: what they have on every node, and what depends on the node alone.
+// Skeleton returns the tables without Services: the constant part and the part that depends on the node alone.
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
-	for _, s := range []*Schema{ip, ip6} {
-		if n.IPv4Only && s == ip6 {
+	for _, s := range []*Schema{schemaIPv4, schemaIPv6} {
+		if n.IPv4Only && s == schemaIPv6 {
 			continue
 		}
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
-		t.Sets = append(t.Sets, s.declare(s.ServiceCIDRs, n.ServiceCIDRs), s.declare(s.LocalSources, n.sources()))
+		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()))
 		for _, set := range s.ofServices() {
-			t.Sets = append(t.Sets, s.declare(n.declared(set), nil))
+			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
 		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n))
 		tables = append(tables, t)
@@ -48,72 +48,71 @@ func (s *Schema) baseChains() []*nft.Chain {
 		return &nft.Chain{Table: s.Table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
 	}
 	return []*nft.Chain{
-		base("prerouting", nft.Prerouting, natDestination, do(nft.GotoChain(DispatchChain))),
-		base("output", nft.Output, natDestination, do(nft.GotoChain(DispatchChain))),
-		base("postrouting", nft.Postrouting, natSource, do(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
+		base("prerouting", nft.Prerouting, natDestination, rule(nft.GotoChain(DispatchChain))),
+		base("output", nft.Output, natDestination, rule(nft.GotoChain(DispatchChain))),
+		base("postrouting", nft.Postrouting, natSource, rule(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
 	}
 }
 
-// destinationChains decide where a connection goes.
+// destinationChains returns the chains that decide where a connection goes.
 func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
 	drop := nft.Verdict{Kind: nft.Drop}
 	admission := append(slices.Clone(frontend), source...)
 	return []*nft.Chain{
 		s.chain(DispatchChain,
-			do(lookup(s.Services)),
-			do(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
-			do(drop, in(destination, s.ServiceCIDRs))),
+			rule(lookup(s.Services)),
+			rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
+			rule(drop, in(destination, s.ServiceCIDRs))),
 		s.chain(SourceRangesChain,
-			do(lookup(s.Admitted), in(admission, s.SourceRanges)),
-			do(drop)),
+			rule(lookup(s.Admitted), in(admission, s.SourceRanges)),
+			rule(drop)),
 		s.chain(ExternalLocalChain,
-			do(lookup(s.FromNode), s.fromPod(n, false)),
-			do(lookup(s.FromNode), nft.FibSourceLocal{}),
-			do(lookup(s.FromOutside)),
-			do(drop)),
+			rule(lookup(s.FromNode), s.fromPod(n, false)),
+			rule(lookup(s.FromNode), nft.FibSourceLocal{}),
+			rule(lookup(s.FromOutside)),
+			rule(drop)),
 		s.chain(RefuseChain,
-			// ICMP errors are rate limited, resets are not: a refused client learns it at once.
-			do(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
-			do(nft.Reject{})),
+			// The kernel limits the rate of ICMP errors, but not of TCP resets.
+			rule(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
+			rule(nft.Reject{})),
 	}
 }
 
-// sourceChains decide whether a connection that went through destinationChains is masqueraded, by where it came to.
+// sourceChains returns the chains that decide whether a translated connection is masqueraded, by its original destination.
 func (s *Schema) sourceChains(n Node) []*nft.Chain {
 	var connections []nft.Rule
-	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft wants to know whose ports they are
+	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft needs the protocol to print ports
 		connections = append(connections,
-			do(nft.VerdictMap{Key: cameTo, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
+			rule(nft.VerdictMap{Key: originalFrontend, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
 	}
-	hairpin := do(nft.Masquerade{}, in(both, s.Hairpin))
+	hairpin := rule(nft.Masquerade{}, in(sourceAndDestination, s.Hairpin))
 	return []*nft.Chain{
 		s.chain(ConnectionsChain,
-			append(connections, do(nft.GotoChain(MasqueradeClusterChain), in(original, s.ClusterIPs)))...),
+			append(connections, rule(nft.GotoChain(MasqueradeClusterChain), in(originalDestination, s.ClusterIPs)))...),
 		s.chain(MasqueradeClusterChain, s.clusterRules(n, hairpin)...),
 		s.chain(MasqueradeNodeChain,
 			hairpin,
-			do(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
-			do(nft.Masquerade{}, nft.FibSourceLocal{})),
-		s.chain(MasqueradeAllChain, do(nft.Masquerade{})),
+			rule(nft.Verdict{Kind: nft.Return}, s.fromPod(n, false)),
+			rule(nft.Masquerade{}, nft.FibSourceLocal{})),
+		s.chain(MasqueradeAllChain, rule(nft.Masquerade{})),
 	}
 }
 
-// clusterRules are what happens to connections to cluster IPs: their source is replaced when an endpoint reaches itself,
-// and when it is no pod's. Without a cluster CIDR nobody can tell which those are, and they are left alone, as
-// kube-proxy does.
+// clusterRules returns the rules that masquerade connections to cluster IPs: hairpin connections, and connections from sources
+// that are not Pods. Without a cluster CIDR the latter cannot be recognized and are not masqueraded, as in kube-proxy.
 func (s *Schema) clusterRules(n Node, hairpin nft.Rule) []nft.Rule {
 	if n.MasqueradeAll {
-		return []nft.Rule{do(nft.Masquerade{})}
+		return []nft.Rule{rule(nft.Masquerade{})}
 	}
 	rules := []nft.Rule{hairpin}
 	if n.PodInterface != "" || len(outermost(n.ClusterCIDRs, s.Table.Family)) > 0 {
-		rules = append(rules, do(nft.Masquerade{}, s.fromPod(n, true)))
+		rules = append(rules, rule(nft.Masquerade{}, s.fromPod(n, true)))
 	}
 	return rules
 }
 
-// fromPod holds for packets of this node's pods, as far as the node can tell, or with not for all others.
+// fromPod returns the match for packets of Pods, or with not for all others.
 func (s *Schema) fromPod(n Node, not bool) nft.Match {
 	if n.PodInterface == "" {
 		return nft.In{Key: source, Set: s.LocalSources.Name, Not: not}
@@ -122,7 +121,7 @@ func (s *Schema) fromPod(n Node, not bool) nft.Match {
 	return nft.InputInterface{Name: name, Prefix: prefix, Not: not}
 }
 
-// sources are the sources that are pods', where it is the source that tells.
+// sources returns the source addresses of Pods, none if the input interface identifies them.
 func (n Node) sources() []netip.Prefix {
 	if n.PodInterface != "" {
 		return nil
@@ -130,39 +129,18 @@ func (n Node) sources() []netip.Prefix {
 	return n.ClusterCIDRs
 }
 
-// loadBalancer returns the chain of a balancer: it chooses among its endpoints and serves all frontends with that many.
-//
-// A commit can fall between two lookups of one packet: it was sent here by a frontend that had n endpoints, and finds
-// the map of a frontend with fewer. The slot it drew may be gone, slot 0 is there as long as there is any. Were it let
-// through instead, connection tracking would remember the connection as untranslated, and it would never work; dropped,
-// it is new when it comes again. See docs/design/0002-fallback-slot.md.
-func (s *Schema) loadBalancer(b BalancingChain) *nft.Chain {
-	endpoints := s.Endpoints
-	if b.Local {
-		endpoints = s.LocalEndpoints
-	}
-	draw := func(mod int) nft.Rule {
-		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-		return do(nft.DNAT{Key: key, Map: endpoints.Name})
-	}
-	rules := []nft.Rule{draw(b.Endpoints)}
-	if b.Endpoints > 1 {
-		rules = append(rules, draw(1))
-	}
-	return s.chain(b.Name(), append(rules, do(nft.Verdict{Kind: nft.Drop}))...)
-}
+// rule returns a rule with an action and the matches that must hold.
+func rule(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
 
-// do is the rule that acts if all matches hold.
-func do(a nft.Action, matches ...nft.Match) nft.Rule { return nft.Rule{Match: matches, Do: a} }
-
+// in returns the match for packets whose key is in a set.
 func in(key []nft.Field, set *nft.Set) nft.Match { return nft.In{Key: key, Set: set.Name} }
 
 func (s *Schema) chain(name string, rules ...nft.Rule) *nft.Chain {
 	return &nft.Chain{Table: s.Table, Name: name, Rules: rules}
 }
 
-// declare returns a set with the prefixes that are of the family.
-func (s *Schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
+// withPrefixes returns an interval set with the prefixes of its family.
+func (s *Schema) withPrefixes(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	declared := *set
 	for _, p := range outermost(prefixes, s.Table.Family) {
 		declared.Elements = append(declared.Elements, nft.Element{Key: nft.Interval(p)})
@@ -171,7 +149,7 @@ func (s *Schema) declare(set *nft.Set, prefixes []netip.Prefix) *nft.Set {
 	return &declared
 }
 
-// outermost returns the prefixes of a family that are in no other, each once: intervals of a set must not overlap.
+// outermost returns the prefixes of a family that no other prefix contains, each once: intervals of a set must not overlap.
 func outermost(prefixes []netip.Prefix, f nft.Family) []netip.Prefix {
 	var kept []netip.Prefix
 	for _, p := range prefixes {

@@ -6,9 +6,10 @@ import (
 	"nfproxy/nft"
 )
 
-// keepSlots returns the fragment wanted with its endpoints in the slots they have in the fragment installed, so that an
-// endpoint more or less changes one or two elements however many there are. Endpoints whose slot is past the new count
-// fill the holes first, in the order of their slots, then those that are new. The result depends on nothing else.
+// keepSlots returns the fragment wanted with its endpoints in the slots that they have in the fragment installed. Adding or
+// removing an endpoint then changes one or two elements, whatever the number of endpoints. Free slots are filled first by
+// endpoints whose slot is past the new count, in order of their slots, then by new endpoints. The result depends on nothing
+// else.
 func keepSlots(installed, wanted nft.Fragment) nft.Fragment {
 	if len(installed) == 0 {
 		return wanted
@@ -30,7 +31,7 @@ func keepSlots(installed, wanted nft.Fragment) nft.Fragment {
 	return result
 }
 
-// groupLen is how many members from the first on are slots of the same frontend, or 1.
+// groupLen returns the number of members at the start that are slots of the same frontend; 1 if the first is no slot.
 func groupLen(f nft.Fragment) int {
 	if !hasSlots(f[0].Set) {
 		return 1
@@ -42,7 +43,7 @@ func groupLen(f nft.Fragment) int {
 	return n
 }
 
-// groupOf returns the slots in f of the frontend that m is a slot of.
+// groupOf returns the slots in f of the frontend that m belongs to.
 func groupOf(f nft.Fragment, m nft.Member) nft.Fragment {
 	first := slices.IndexFunc(f, func(o nft.Member) bool { return o.Set == m.Set && frontendOf(o) == frontendOf(m) })
 	if first < 0 {
@@ -51,10 +52,7 @@ func groupOf(f nft.Fragment, m nft.Member) nft.Fragment {
 	return f[first : first+groupLen(f[first:])]
 }
 
-// slotOf is the slot that a member of a map with slots has.
-func slotOf(m nft.Member) int { return int(m.Key[len(frontendOf(m)):].Uint16()) }
-
-// reslot gives the endpoints of one frontend, wanted, the slots they have in installed.
+// reslot returns the endpoints of one frontend, wanted, in the slots that they have in installed.
 func reslot(installed, wanted nft.Fragment) nft.Fragment {
 	pending := make(map[nft.Value]bool, len(wanted)) // endpoints without a slot
 	for _, w := range wanted {
@@ -67,7 +65,7 @@ func reslot(installed, wanted nft.Fragment) nft.Fragment {
 			continue
 		}
 		slot := slotOf(have)
-		if slot < len(slots) && slots[slot] == "" { // two of one slot are in maps of another shape, which somebody else made
+		if slot < len(slots) && slots[slot] == "" { // maps that another program made can have a slot twice
 			slots[slot] = have.Data
 		} else {
 			moved = append(moved, have.Data)
@@ -89,7 +87,7 @@ func reslot(installed, wanted nft.Fragment) nft.Fragment {
 	return group
 }
 
-// slotsIn returns the slots that the tables have for the frontends of a fragment.
+// slotsIn returns the slots of the frontends of a fragment in tables.
 func slotsIn(tables []*nft.Table, f nft.Fragment) nft.Fragment {
 	var found nft.Fragment
 	for _, m := range f {

@@ -22,21 +22,22 @@ import (
 	"nfproxy/watcher"
 )
 
-var update = flag.Bool("update", false, "rewrite what the stories want; read the difference before you commit it")
+var update = flag.Bool("update", false, "rewrite the expected output of the stories; review the diff before committing it")
 
-// TestStories: each file in testdata has manifests, the rulesets they make and what becomes of packets. In "node" stand
-// the node's facts, in "packets" a line for each packet: where from, the hook it comes in at, where to.
+// TestStories: each file in testdata contains manifests, the rulesets that they result in and the outcome for packets. The section
+// "node" contains the facts of the Node, "packets" one line per packet: source, hook and destination.
 func TestStories(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("no stories: %v", err)
+		t.Fatalf("testdata contains no stories: %v", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { tell(t, file) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { testStory(t, file) })
 	}
 }
 
-func tell(t *testing.T, file string) {
+// testStory tests one story, or rewrites it with -update.
+func testStory(t *testing.T, file string) {
 	story, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +49,7 @@ func tell(t *testing.T, file string) {
 	for i := range 5 {
 		shuffled := build(t, shuffle(u, uint64(i)))
 		if diff := cmp.Diff(tables[0].String()+tables[1].String(), shuffled[0].String()+shuffled[1].String()); diff != "" {
-			t.Errorf("another order of the input makes another table:\n%s", diff)
+			t.Errorf("another order of the input results in other tables:\n%s", diff)
 		}
 	}
 	if *update {
@@ -62,7 +63,7 @@ func tell(t *testing.T, file string) {
 		}
 		return
 	}
-	for _, f := range story.Files { // a story need not want everything, but it wants something
+	for _, f := range story.Files { // a story may omit some of the sections, but not all
 		if text, ok := got[f.Name]; ok {
 			if diff := cmp.Diff(string(f.Data), text); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", f.Name, diff)
@@ -71,11 +72,11 @@ func tell(t *testing.T, file string) {
 		}
 	}
 	if len(got) == 3 {
-		t.Error("the story wants nothing")
+		t.Error("the story expects nothing")
 	}
 }
 
-// build returns the tables of an update, after checking that all their references resolve.
+// build returns the tables of an update and checks that all their references are valid.
 func build(t *testing.T, u render.Update) []*nft.Table {
 	t.Helper()
 	tables := render.Tables(u)
@@ -87,7 +88,7 @@ func build(t *testing.T, u render.Update) []*nft.Table {
 	return tables
 }
 
-// shuffle changes the order of everything that has none.
+// shuffle shuffles all slices whose order has no meaning.
 func shuffle(u render.Update, seed uint64) render.Update {
 	r := rand.New(rand.NewPCG(seed, seed))
 	u.Services = slices.Clone(u.Services)
@@ -110,7 +111,7 @@ func swap[T any](s []T) func(i, j int) {
 	return func(i, j int) { s[i], s[j] = s[j], s[i] }
 }
 
-// packets answers each line "SOURCE HOOK DESTINATION:PORT/PROTOCOL" with what becomes of the packet.
+// packets appends the outcome of the packet to each line "SOURCE HOOK DESTINATION:PORT/PROTOCOL".
 func packets(t *testing.T, tables []*nft.Table, lines string) string {
 	t.Helper()
 	var b strings.Builder
@@ -125,6 +126,7 @@ func packets(t *testing.T, tables []*nft.Table, lines string) string {
 	return b.String()
 }
 
+// answer returns the outcomes of a packet, one for each random choice.
 func answer(t *testing.T, tables []*nft.Table, question string) string {
 	t.Helper()
 	var from, hook, to string
@@ -171,7 +173,7 @@ func section(a *txtar.Archive, name string) string {
 	return ""
 }
 
-// storyNode reads lines such as "cluster-cidr 10.244.0.0/16".
+// storyNode parses lines such as "cluster-cidr 10.244.0.0/16".
 func storyNode(t *testing.T, text string) (n render.Node) {
 	t.Helper()
 	for line := range strings.Lines(text) {
@@ -190,7 +192,7 @@ func storyNode(t *testing.T, text string) (n render.Node) {
 	return n
 }
 
-// storyUpdate reads the story's manifests as nfproxy run does.
+// storyUpdate reads the manifests of a story as nfproxy run does.
 func storyUpdate(t *testing.T, a *txtar.Archive, n render.Node) render.Update {
 	t.Helper()
 	dir := t.TempDir()
@@ -212,7 +214,7 @@ func storyUpdate(t *testing.T, a *txtar.Archive, n render.Node) render.Update {
 		t.Fatal(err)
 	}
 	if log.Len() > 0 {
-		t.Logf("the watcher says:\n%s", &log)
+		t.Logf("the watcher logged:\n%s", &log)
 	}
 	return u
 }

@@ -8,7 +8,7 @@ import (
 	"nfproxy/nft"
 )
 
-// Tables returns the tables of a cluster, computed from nothing: those that an empty kernel gets.
+// Tables returns the tables of a cluster as an empty kernel gets them.
 func Tables(u Update) []*nft.Table {
 	r := NewRuleset(u.Node)
 	r.Update(u)
@@ -29,17 +29,17 @@ func (r *Ruleset) Tables() []*nft.Table {
 	})
 }
 
-// tables returns the tables with the common part and the objects of Services.
+// tables returns the tables with the common part and the objects of the Services.
 func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 	tables := Skeleton(c.node)
-	sets := make(map[*nft.Set]*nft.Set) // from the schema's sets to those of the tables
+	sets := make(map[*nft.Set]*nft.Set) // by the set in the schema
 	for _, t := range tables {
 		sc := SchemaOf(t.Family)
 		for _, s := range sc.ofServices() {
 			sets[s] = t.Set(s.Name)
 		}
 		for _, b := range c.balancingChains(t.Family) {
-			t.Chains = append(t.Chains, sc.loadBalancer(b))
+			t.Chains = append(t.Chains, sc.balancingChain(b))
 		}
 		addDedicated(t, services)
 	}
@@ -47,12 +47,12 @@ func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 	return tables
 }
 
-// addDedicated adds the dedicated objects of Services to a table, in order of their names.
+// addDedicated adds the dedicated objects of Services to a table, sorted by name.
 func addDedicated(t *nft.Table, services iter.Seq[objects]) {
 	for o := range services {
 		if o.dedicated != nil {
-			own := o.dedicated.table(t.TableID)
-			t.Sets, t.Chains = append(t.Sets, own.Sets...), append(t.Chains, own.Chains...)
+			d := o.dedicated.table(t.TableID)
+			t.Sets, t.Chains = append(t.Sets, d.Sets...), append(t.Chains, d.Chains...)
 		}
 	}
 	slices.SortStableFunc(t.Sets, func(a, b *nft.Set) int { return strings.Compare(DedicatedName(a.Name), DedicatedName(b.Name)) })
@@ -61,8 +61,7 @@ func addDedicated(t *nft.Table, services iter.Seq[objects]) {
 	})
 }
 
-// fillSets adds the elements of Services to the sets of the tables. Each element is there once, whatever the number of
-// Services that have it.
+// fillSets adds the elements of Services to the sets of the tables. Elements that several Services have are added once.
 func fillSets(sets map[*nft.Set]*nft.Set, services iter.Seq[objects]) {
 	sizes := make(map[*nft.Set]int, len(sets))
 	for o := range services {

@@ -1,37 +1,38 @@
 package render
 
 import (
+	"net/netip"
+
 	"nfproxy/conntrack"
 	"nfproxy/nft"
 )
 
-// Strays tells TCP connections that began while the tables were not there, from all others: the connection tracking
-// remembers that they are not translated, so that their first packet, sent again, would go astray for as long as somebody
-// sends it. Forgotten, it finds its Service.
+// UntranslatedFlows finds TCP connections to frontends that began without rules. Conntrack keeps such a connection untranslated:
+// each retransmission of its first packet misses the Service. Once the entry is deleted, the next retransmission reaches it.
 type UntranslatedFlows struct {
 	frontends map[nft.Value]bool
 }
 
-// Strays returns what tells those to the frontends there are now. At the node's own addresses nobody goes astray: the node
-// answers.
+// UntranslatedFlows returns an UntranslatedFlows for the current frontends, except those at the node's own addresses, where the
+// node itself answers.
 func (r *Ruleset) UntranslatedFlows() UntranslatedFlows {
 	s := UntranslatedFlows{make(map[nft.Value]bool, len(r.claims.owners))}
-	own := make(map[nft.Value]bool)
+	ofNode := make(map[netip.Addr]bool)
 	for _, addr := range r.node.Addresses {
-		own[nft.Addr(addr)] = true
+		ofNode[addr] = true
 	}
 	for key := range r.claims.owners {
-		if addr, proto := key[:len(key)-3], key[len(key)-3:len(key)-2]; proto.Proto() == nft.TCP && !own[addr] {
+		if f := FrontendOf(key); f.Protocol == nft.TCP && !ofNode[f.Addr()] {
 			s.frontends[key] = true
 		}
 	}
 	return s
 }
 
-// Has says whether a flow went astray. One that was ever answered has found somebody; in another zone somebody else
-// translates.
+// Has reports whether a flow is one of them. An answered flow has reached an endpoint; a flow in another conntrack zone may be
+// translated by another program.
 func (s UntranslatedFlows) Has(f conntrack.Flow) bool {
-	to := f.Original.Destination
+	to := Frontend{f.Original.Destination, nft.TCP}
 	return f.Protocol == nft.TCP && f.Zone == 0 && !f.Translated() && !f.Answered() &&
-		s.frontends[nft.Addr(to.Addr())+nft.Proto(nft.TCP)+nft.Port(to.Port())]
+		s.frontends[to.Key()]
 }

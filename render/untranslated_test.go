@@ -4,20 +4,19 @@ import (
 	"net/netip"
 	"testing"
 
-	"nfproxy/nft"
-
 	"nfproxy/conntrack"
+	"nfproxy/nft"
 )
 
-// TestStrays: which flows went astray.
-func TestStrays(t *testing.T) {
+// TestUntranslatedFlows: which flows are untranslated flows to a frontend.
+func TestUntranslatedFlows(t *testing.T) {
 	node := Node{Name: "n", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
 	s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")
 	s.Ports[0].NodePort = 30080
 	six := testService("six", 1, "[fd00:10:96::1]:80", "[fd00::1]:80")
 	r := NewRuleset(node)
 	r.Update(Update{Node: node, Services: []Service{s, six}})
-	strays := r.UntranslatedFlows()
+	untranslated := r.UntranslatedFlows()
 	for _, c := range []struct {
 		name string
 		to   string
@@ -36,8 +35,8 @@ func TestStrays(t *testing.T) {
 		to := netip.MustParseAddrPort(c.to)
 		f := conntrack.Flow{Family: Family(to.Addr()), Protocol: nft.TCP, Original: conntrack.Tuple{Destination: to}, Reply: conntrack.Tuple{Source: to}}
 		c.edit(&f)
-		if got := strays.Has(f); got != c.want {
-			t.Errorf("%s: %t", c.name, got)
+		if got := untranslated.Has(f); got != c.want {
+			t.Errorf("%s: %t, want %t", c.name, got, c.want)
 		}
 	}
 }

@@ -167,7 +167,7 @@ func (t Target) Frontend(d Description, client netip.Addr) (render.Frontend, err
 		return client.IsValid() && f.Address.Is4() != client.Is4()
 	})
 	if len(frontends) == 0 {
-		return render.Frontend{}, fmt.Errorf("Service %s has no address of the address family of %s", t.Service, client)
+		return render.Frontend{}, fmt.Errorf("no address of Service %s has the address family of %s", t.Service, client)
 	}
 	if t.hasNumber(frontends...) {
 		frontends = slices.DeleteFunc(frontends, func(f Frontend) bool { return !t.hasNumber(f) })

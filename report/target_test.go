@@ -129,7 +129,7 @@ func TestFrontend(t *testing.T) {
 		{"other/dns:30053", "", "udp 192.0.2.1:30053"},
 		{"10.96.0.10:53", "fd00::1", "tcp 10.96.0.10:53"},
 		{"dns", "", "default/dns names several ports; choose one of default/dns:dns/udp, default/dns:dns-tcp/tcp"},
-		{"other/dns", "fd00::1", "Service other/dns has no address of the address family of fd00::1"},
+		{"other/dns", "fd00::1", "no address of Service other/dns has the address family of fd00::1"},
 		{"dns:54", "", "the kernel's tables have no port 54 of Service default/dns; nfproxy dump lists all"},
 	} {
 		var client netip.Addr

@@ -58,7 +58,7 @@ func NewServicePorts(healthy func() bool, report func(service render.ServiceName
 
 // Set replaces the health checks that are served and the addresses at which they are served. It may be called many times
 // with identical arguments; the order of the checks and addresses has no effect. If two Services have the same port, the
-// first by name gets it.
+// one that precedes gets it (render.HealthCheck.Precedes).
 func (p *ServicePorts) Set(checks []render.HealthCheck, addrs []netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,7 +95,7 @@ func (p *ServicePorts) retry(ctx context.Context) {
 func (p *ServicePorts) assignPorts(checks []render.HealthCheck) {
 	p.checks = make(map[uint16]render.HealthCheck, len(checks))
 	for _, c := range checks {
-		if owner, taken := p.checks[c.Port]; !taken || c.Service.String() < owner.Service.String() {
+		if owner, taken := p.checks[c.Port]; !taken || c.Precedes(owner) {
 			p.checks[c.Port] = c
 		}
 	}

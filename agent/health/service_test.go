@@ -314,7 +314,7 @@ func TestServicePortServerFails(t *testing.T) {
 	})
 }
 
-// TestHealthPortOfTwo: of two Services with the same port, the first by name gets it; the other is reported once and gets it
+// TestHealthPortOfTwo: of two Services with the same port, the one that precedes gets it; the other is reported once and gets it
 // when the first is gone.
 func TestHealthPortOfTwo(t *testing.T) {
 	h, addrs := newPortsTest(t), addNodeAddresses(t)
@@ -379,12 +379,12 @@ func TestChecks(t *testing.T) {
 	}{
 		{render.Update{Node: node}, "[] [192.0.2.10]"},
 		{render.Update{Node: node, Services: []render.Service{service(0, "10.0.0.1:80")}}, ""},
-		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.1:80")}}, "[{ns1/svc1 30000 {true 1} {false 0}}] [192.0.2.10]"},
+		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.1:80")}}, "[{ns1/svc1 0001-01-01 00:00:00 +0000 UTC 30000 {true 1} {false 0}}] [192.0.2.10]"},
 		{render.Update{Node: node, Services: []render.Service{service(30000, "10.0.0.2:81")}}, ""},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30000, "10.0.0.2:81")}}, "[{ns1/svc1 30000 {true 1} {false 0}}] [2001:db8::10]"},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30000)}}, "[{ns1/svc1 30000 {true 0} {false 0}}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30000, "10.0.0.2:81")}}, "[{ns1/svc1 0001-01-01 00:00:00 +0000 UTC 30000 {true 1} {false 0}}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30000)}}, "[{ns1/svc1 0001-01-01 00:00:00 +0000 UTC 30000 {true 0} {false 0}}] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Services: []render.Service{service(0)}}, "[] [2001:db8::10]"},
-		{render.Update{Node: elsewhere, Services: []render.Service{service(30001)}}, "[{ns1/svc1 30001 {true 0} {false 0}}] [2001:db8::10]"},
+		{render.Update{Node: elsewhere, Services: []render.Service{service(30001)}}, "[{ns1/svc1 0001-01-01 00:00:00 +0000 UTC 30001 {true 0} {false 0}}] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, "[] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, ""},
 	} {

@@ -22,8 +22,8 @@ func TestCheckWithoutPrivilege(t *testing.T) {
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, want := range []string{"problem  privileges             nftables cannot be read or changed without CAP_NET_ADMIN\n",
-		"what to do: run as root, or grant that capability\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: problems on this node: 1\n"} {
+	for _, want := range []string{"problem  privileges             no access to nftables: CAP_NET_ADMIN is missing\n",
+		"what to do: run nfproxy as root, or grant it CAP_NET_ADMIN\n", "warning  namespace ", "ok       ipvs ", "\nnfproxy: problems on this node: 1\n"} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}

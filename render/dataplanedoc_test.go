@@ -15,8 +15,8 @@ import (
 	"nfproxy/render"
 )
 
-// TestDataPlaneObjects: the tables in docs/data-plane.md name every set, map and chain that Services of all kinds can make,
-// with their types and hooks, and who leads to them.
+// TestDataPlaneObjects: the tables in docs/data-plane.md list every set, map and chain that Services of all kinds can create, with
+// its types or hook and the objects that refer to it.
 func TestDataPlaneObjects(t *testing.T) {
 	text, err := os.ReadFile("../docs/data-plane.md")
 	if err != nil {
@@ -33,16 +33,17 @@ func TestDataPlaneObjects(t *testing.T) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(want)) {
 		if got[name] != want[name] {
-			t.Errorf("the row of %s is\n%s\nand should be\n%s", name, got[name], want[name])
+			t.Errorf("the row of %s is\n%s\nwant\n%s", name, got[name], want[name])
 		}
 		delete(got, name)
 	}
 	for name := range got {
-		t.Errorf("%s has a row, and nothing makes it", name)
+		t.Errorf("%s has a row, but no Service creates it", name)
 	}
 }
 
-// everything returns the tables with Services of every kind, policy and affinity, with endpoints here, elsewhere and none.
+// everything returns tables with Services of every kind, policy and affinity: with an endpoint on this node, with one on another
+// node and without endpoints.
 func everything(t *testing.T) []*nft.Table {
 	t.Helper()
 	u := render.Update{Node: render.Node{Name: "a", Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
@@ -74,12 +75,12 @@ var (
 	aReference = regexp.MustCompile(`(goto |@)([\w/-]+)`)
 )
 
-// objects returns, for each set, map and chain of a table, the cells of its row but for the last. Chains have a row of
-// their own form. Names of Services and numbers of endpoints are what the document writes for them.
+// objects returns, for each set, map and chain of a table, the cells of its row in the document except the last one. Names of
+// Services and numbers of endpoints are replaced by the document's placeholders.
 func objects(table *nft.Table) map[string]string {
 	text := perCount.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "lb-N")
 	blocks := aBlock.FindAllStringSubmatch(text, -1)
-	users := make(map[string][]string) // who names an object, by "@" and a set's name, or "goto " and a chain's
+	users := make(map[string][]string) // the objects that refer to "@SET" or "goto CHAIN"
 	for _, b := range blocks {
 		for _, m := range aReference.FindAllStringSubmatch(b[3], -1) {
 			users[m[1]+m[2]] = append(users[m[1]+m[2]], "`"+b[2]+"`")
@@ -103,7 +104,7 @@ func objects(table *nft.Table) map[string]string {
 	return rows
 }
 
-// kindOf says what kind of set or map it is, by its declaration.
+// kindOf returns the kind of a set or map, by its declaration.
 func kindOf(keyword, declaration string) string {
 	switch {
 	case strings.Contains(declaration, "flags dynamic"):
@@ -116,6 +117,7 @@ func kindOf(keyword, declaration string) string {
 	return keyword
 }
 
+// dataOf returns the cell of the data types of a map.
 func dataOf(types string) string {
 	if types == "" || types == "verdict" {
 		return types

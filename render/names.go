@@ -1,0 +1,135 @@
+package render
+
+import (
+	"cmp"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"nfproxy/nft"
+)
+
+// tableName is the name of the tables of both families.
+const tableName = "nfproxy"
+
+// TableIDs returns the names of the tables.
+func TableIDs() []nft.TableID {
+	return []nft.TableID{schemaIPv4.Table, schemaIPv6.Table}
+}
+
+// The names of the chains that all Services share, besides base chains and balancing chains. No name is a keyword of nft.
+const (
+	DispatchChain          = "dispatch"
+	RefuseChain            = "refuse"
+	SourceRangesChain      = "source-ranges"
+	ExternalLocalChain     = "external-local"
+	ConnectionsChain       = "service-connections"
+	MasqueradeClusterChain = "masquerade-cluster"
+	MasqueradeNodeChain    = "masquerade-node"
+	MasqueradeAllChain     = "masquerade-all"
+)
+
+// BalancingChain identifies a chain that chooses among the endpoints of a frontend. All frontends with the same number of
+// endpoints share it.
+type BalancingChain struct {
+	Family    nft.Family
+	Local     bool // the endpoints are those in LocalEndpoints
+	Endpoints int  // the number of endpoints
+}
+
+// Name returns the name of the chain: lb-N or local-lb-N.
+func (b BalancingChain) Name() string {
+	if b.Local {
+		return fmt.Sprintf("local-lb-%d", b.Endpoints)
+	}
+	return fmt.Sprintf("lb-%d", b.Endpoints)
+}
+
+// Verdict returns the verdict that goes to the chain.
+func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
+
+// BalancingChainOf returns the balancing chain that a verdict goes to. It returns false for any other verdict.
+func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
+	name, local := strings.CutPrefix(v.Chain, "local-")
+	digits, ok := strings.CutPrefix(name, "lb-")
+	n, err := strconv.Atoi(digits)
+	return BalancingChain{f, local, n}, ok && err == nil && v.Kind == nft.Goto
+}
+
+// The names of dedicated objects are one of these, a slash and the affinityID. A map has the name of the chain that looks clients
+// up in it; the other chains add clients to a map.
+const (
+	affinityObject      = "affinity"
+	affinityLocalObject = "affinity-local"
+
+	rememberChain         = "remember"
+	rememberLocalChain    = "remember-local"
+	rememberNodeChain     = "remember-node"
+	rememberOutsideChain  = "remember-outside"
+	rememberExternalChain = "remember-external"
+)
+
+// affinityID identifies the dedicated objects of one Service port: namespace/name/protocol/port, with the number of a port that
+// has no name.
+func affinityID(n ServiceName, p Port) string {
+	return fmt.Sprintf("%s/%s/%s", n, p.Protocol, cmp.Or(p.Name, strconv.Itoa(int(p.Port))))
+}
+
+func dedicatedName(object, id string) string { return object + "/" + id }
+
+// DedicatedName returns the name of a dedicated map or chain, and "" for that of an object that all Services share: those
+// contain no slash.
+func DedicatedName(name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return ""
+}
+
+// IsLocalAffinity reports whether a verdict goes to a chain of session affinity that sends clients to endpoints of this node
+// only.
+func IsLocalAffinity(v nft.Verdict) bool {
+	return v.Kind == nft.Goto && strings.HasPrefix(v.Chain, dedicatedName(affinityLocalObject, ""))
+}
+
+// maxLabel is the length of the longest comment that nft reads (NFTNL_UDATA_COMMENT_MAXLEN). Netlink accepts longer ones, but
+// nft could not load its own listing of them.
+const maxLabel = 128
+
+// Label returns the comment that names the Service port of a frontend: namespace/name:port, or namespace/name if the port has
+// no name or the comment would be too long. namespace/name always fits.
+func Label(n ServiceName, port string) string {
+	if port == "" {
+		return n.String()
+	}
+	if l := n.String() + ":" + port; len(l) <= maxLabel {
+		return l
+	}
+	return n.String()
+}
+
+// ParseLabel is the inverse of Label. It returns false for a comment that Label cannot have written; Kubernetes names consist
+// of printable characters.
+func ParseLabel(l string) (n ServiceName, port string, ok bool) {
+	if strings.ContainsFunc(l, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return n, port, false
+	}
+	l, port, _ = strings.Cut(l, ":")
+	n.Namespace, n.Name, ok = strings.Cut(l, "/")
+	return n, port, ok
+}
+
+// Kind is what the address of a frontend is to its Service.
+type Kind string
+
+// The kinds of frontends. They are the comments of the elements of the connections map.
+const (
+	ClusterIP    Kind = "ClusterIP"
+	ExternalIP   Kind = "ExternalIP"
+	LoadBalancer Kind = "LoadBalancer"
+	NodePort     Kind = "NodePort"
+)
+
+// KindOf returns the kind of a frontend from the comment of its element in the connections map, "" if it has none: only
+// frontends at cluster IPs can lack an element.
+func KindOf(comment string) Kind { return cmp.Or(Kind(comment), ClusterIP) }
