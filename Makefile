@@ -58,7 +58,7 @@ lint: ## run gofmt, vet and staticcheck
 	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
 
 unit:
-	$(GO) test -short ./nft ./render ./config ./watcher ./agent/metrics ./trace ./cli
+	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
 test: tools controlplane helm lint build image-check release-check race ## run everything, as CI does
 

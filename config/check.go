@@ -76,7 +76,7 @@ func (c *configuration) checkMode() {
 	case modeIPTables, modeIPVS:
 		c.warn("mode", fmt.Sprintf("mode %s is not available: Services become nftables rules", c.Mode))
 	default:
-		c.fail("mode", fmt.Errorf("%q is none of nftables, iptables, ipvs", c.Mode))
+		c.fail("mode", fmt.Errorf("%q is not one of nftables, iptables, ipvs", c.Mode))
 	}
 }
 
@@ -116,7 +116,7 @@ func (c *configuration) allowlist(flag, text string) render.Allowlist {
 	}
 	prefixes, err := parsePrefixes(text)
 	if err == nil && len(prefixes) == 0 {
-		err = fmt.Errorf("%q is none of any, none, CIDR[,CIDR...]", text)
+		err = fmt.Errorf("%q is not one of any, none, CIDR[,CIDR...]", text)
 	}
 	if err != nil {
 		c.failAt(flag, err)
@@ -132,7 +132,7 @@ func (c *configuration) connectionCounters() render.Counters {
 	case "none":
 		return render.CountNothing
 	default:
-		c.failAt("--connection-counters", fmt.Errorf("%q is none of none, services, endpoints", c.counters))
+		c.failAt("--connection-counters", fmt.Errorf("%q is not one of none, services, endpoints", c.counters))
 	}
 	return render.CountServices
 }
@@ -183,7 +183,7 @@ func (c *configuration) detectLocal(n *render.Node) {
 		n.PodInterface = prefix + "*"
 		c.checkInterface(prefixField, prefix)
 	default:
-		c.fail("detectLocalMode", fmt.Errorf("%q is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix", mode))
+		c.fail("detectLocalMode", fmt.Errorf("%q is not one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix", mode))
 	}
 }
 

@@ -352,10 +352,10 @@ oomScoreAdj: 1001
 logging: {format: xml}
 `, nil, []string{
 			`conf: clusterCIDR: "10.0.0.0/8,11.0.0.0/8" contains more than one CIDR of a family`,
-			`conf: detectLocalMode: "Guess" is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`,
+			`conf: detectLocalMode: "Guess" is not one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`,
 			`conf: nodePortAddresses: "primary,10.0.0.0/8": primary cannot be combined with CIDRs`,
 			`conf: bindAddress: "here" is not an IP address`,
-			`conf: mode: "userspace" is none of nftables, iptables, ipvs`,
+			`conf: mode: "userspace" is not one of nftables, iptables, ipvs`,
 			`conf: nftables.minSyncPeriod: -1s is less than 0`,
 			`conf: healthzBindAddress: "192.0.2.1:0" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			`conf: metricsBindAddress: "localhost:1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
@@ -372,8 +372,8 @@ logging: {format: xml}
 			"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=banana", "--cleanup", "--init-only=false"}, []string{
 			"--cleanup: use the command nfproxy cleanup instead",
 			"--session-affinity-size: 0 is less than 1",
-			`--connection-counters: "all" is none of none, services, endpoints`,
-			`--external-ips: "" is none of any, none, CIDR[,CIDR...]`,
+			`--connection-counters: "all" is not one of none, services, endpoints`,
+			`--external-ips: "" is not one of any, none, CIDR[,CIDR...]`,
 			`--load-balancer-ips: "none" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
 			`--nodeport-addresses: "banana" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
 			`--metrics-bind-address: ":1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,

@@ -39,7 +39,7 @@ func ParseProtocol(s string) (Protocol, error) {
 	case "SCTP":
 		return SCTP, nil
 	}
-	return 0, fmt.Errorf("protocol %q is none of TCP, UDP, SCTP", s)
+	return 0, fmt.Errorf("protocol %q is not one of TCP, UDP, SCTP", s)
 }
 
 // HasPorts reports whether Services can have ports of the protocol: TCP, UDP or SCTP.

@@ -158,7 +158,7 @@ func reduceIngress(api []corev1.LoadBalancerIngress, problems problemList) (ips 
 		case mode == corev1.LoadBalancerIPModeVIP:
 			ips.add(ingress.IP, field, problems)
 		default:
-			problems.add(field+"Mode", fmt.Sprintf("%q is none of VIP, Proxy", mode))
+			problems.add(field+"Mode", fmt.Sprintf("%q is not one of VIP, Proxy", mode))
 		}
 	}
 	return ips
@@ -188,7 +188,7 @@ func reduceAffinity(spec corev1.ServiceSpec, problems problemList) time.Duration
 		return 0
 	case corev1.ServiceAffinityClientIP:
 	default:
-		problems.add("spec.sessionAffinity", fmt.Sprintf("%q is none of None, ClientIP; None is used", spec.SessionAffinity))
+		problems.add("spec.sessionAffinity", fmt.Sprintf("%q is not one of None, ClientIP; None is used", spec.SessionAffinity))
 		return 0
 	}
 	config := deref(deref(spec.SessionAffinityConfig).ClientIP)
@@ -211,7 +211,7 @@ func policyLocal[T ~string](policy T, field string, problems problemList) bool {
 		return true
 	case "Cluster", "":
 	default:
-		problems.add(field, fmt.Sprintf("%q is none of Cluster, Local", policy))
+		problems.add(field, fmt.Sprintf("%q is not one of Cluster, Local", policy))
 	}
 	return false
 }

@@ -111,7 +111,7 @@ func TestReduceService(t *testing.T) {
 				{Field: "spec.ports[0].port", Detail: "0 is not a port number"},
 				{Field: "spec.ports[1].port", Detail: "65536 is not a port number"},
 				{Field: "spec.ports[2].port", Detail: "-1 is not a port number"},
-				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is none of TCP, UDP, SCTP`},
+				{Field: "spec.ports[3].protocol", Detail: `protocol "ICMP" is not one of TCP, UDP, SCTP`},
 			},
 		},
 		{
@@ -181,7 +181,7 @@ func TestReduceService(t *testing.T) {
 				{Field: "status.loadBalancer.ingress[1].ip", Detail: "192.0.2.1 is listed twice"},
 				{Field: "status.loadBalancer.ingress[2].ip", Detail: "fe80::1 is a link-local address"},
 				{Field: "status.loadBalancer.ingress[3].ip", Detail: `"x" is not an IP address`},
-				{Field: "status.loadBalancer.ingress[4].ipMode", Detail: `"Both" is none of VIP, Proxy`},
+				{Field: "status.loadBalancer.ingress[4].ipMode", Detail: `"Both" is not one of VIP, Proxy`},
 			},
 		},
 		{
@@ -332,8 +332,8 @@ func TestReduceService(t *testing.T) {
 			},
 			want: []string{"[10.96.0.1 fd00::1]", "http 80/tcp"},
 			problems: []Problem{
-				{Field: "spec.internalTrafficPolicy", Detail: `"local" is none of Cluster, Local`},
-				{Field: "spec.externalTrafficPolicy", Detail: `"Global" is none of Cluster, Local`},
+				{Field: "spec.internalTrafficPolicy", Detail: `"local" is not one of Cluster, Local`},
+				{Field: "spec.externalTrafficPolicy", Detail: `"Global" is not one of Cluster, Local`},
 			},
 		},
 		{

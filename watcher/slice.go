@@ -71,7 +71,7 @@ func usable(api *discoveryv1.EndpointSlice, problems problemList) bool {
 	case api.AddressType == discoveryv1.AddressTypeFQDN:
 		problems.skip("addressType", "FQDN endpoints are not supported")
 	case api.AddressType != discoveryv1.AddressTypeIPv4 && api.AddressType != discoveryv1.AddressTypeIPv6:
-		problems.add("addressType", fmt.Sprintf("%q is none of IPv4, IPv6, FQDN", api.AddressType))
+		problems.add("addressType", fmt.Sprintf("%q is not one of IPv4, IPv6, FQDN", api.AddressType))
 	default:
 		return true
 	}

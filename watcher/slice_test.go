@@ -46,11 +46,11 @@ func TestReduceSlice(t *testing.T) {
 		},
 		{
 			name: "unknown addressType", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPv5" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: `"IPv5" is none of IPv4, IPv6, FQDN`}},
+			problems: []Problem{{Field: "addressType", Detail: `"IPv5" is not one of IPv4, IPv6, FQDN`}},
 		},
 		{
 			name: "no addressType", change: func(s *discoveryv1.EndpointSlice) { s.AddressType = "" }, unused: true,
-			problems: []Problem{{Field: "addressType", Detail: `"" is none of IPv4, IPv6, FQDN`}},
+			problems: []Problem{{Field: "addressType", Detail: `"" is not one of IPv4, IPv6, FQDN`}},
 		},
 		{
 			name: "ports",
@@ -71,7 +71,7 @@ func TestReduceSlice(t *testing.T) {
 			problems: []Problem{
 				{Field: "ports[3].port", Detail: "65536 is not a port number"},
 				{Field: "ports[4].port", Detail: "-1 is not a port number"},
-				{Field: "ports[5].protocol", Detail: `protocol "IGMP" is none of TCP, UDP, SCTP`},
+				{Field: "ports[5].protocol", Detail: `protocol "IGMP" is not one of TCP, UDP, SCTP`},
 			},
 		},
 		{
