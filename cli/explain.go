@@ -123,6 +123,7 @@ func (c client) query(to render.Frontend) (report.Query, error) {
 	if err != nil {
 		return q, err
 	}
+	p.Local = func(a netip.Addr) bool { return own[a] }
 	switch {
 	case !c.addr.IsValid():
 		p.Hook = nft.Output

@@ -102,8 +102,9 @@ type Reject struct {
 type Masquerade struct{}
 
 // Update is `update @map { key timeout T : data }` followed by a verdict. It adds an element to a dynamic map, or
-// restarts the timeout of the element with that key, which keeps its data. Then the verdict applies. If the map is full
-// and has no such element, evaluation continues with the next rule (nft_dynset_eval in net/netfilter/nft_dynset.c).
+// restarts the timeout of the element with that key, which keeps its data. Then the verdict applies; the zero Verdict
+// continues with the next rule. If the map is full and has no such element, evaluation continues with the next rule as well
+// (nft_dynset_eval in net/netfilter/nft_dynset.c).
 type Update struct {
 	Key, Data []Field
 	Map       string

@@ -16,6 +16,9 @@ type Packet struct {
 	Source, Destination netip.AddrPort
 	// Interface is the input interface, empty at Output.
 	Interface string
+	// Local reports whether an address belongs to this machine. A received packet whose destination, after translation, is
+	// such an address is delivered: it passes Input instead of Postrouting. A nil Local stands for a machine without addresses.
+	Local func(netip.Addr) bool
 	// Draw replaces the random numbers: a RandomNumber with modulus n is Draw mod n.
 	Draw uint32
 }
@@ -42,6 +45,8 @@ type Path struct {
 	Outcome Outcome
 	// Destination is the packet's destination after translation.
 	Destination netip.AddrPort
+	// Delivered reports that the packet was received and its destination is this machine.
+	Delivered bool
 	// Masqueraded reports that the source is replaced with an address of this machine.
 	Masqueraded bool
 	// Choices is the largest modulus of the random draws on the way, whether or not a lookup found an element, 0 if there
@@ -66,22 +71,40 @@ type Step struct {
 	Then    Verdict
 }
 
-// Simulate follows a packet through the base chains at its hook and then, unless it was dropped, through those at
-// postrouting. The result depends only on the table and the packet.
+// Simulate follows a packet through the base chains at its hook and then, unless it was dropped, through those at input, if it
+// is delivered to this machine, or at postrouting. The result depends only on the table and the packet.
+//
+// A packet that this machine sends to itself passes postrouting; when it returns by the loopback interface, chains of type nat
+// see it no more (nf_nat_inet_fn in net/netfilter/nf_nat_core.c).
 func Simulate(t *Table, p Packet) Path {
 	s := simulation{table: t, packet: p, path: Path{Destination: p.Destination}}
-	for _, hook := range []Hook{p.Hook, Postrouting} {
-		for _, c := range t.baseChains(hook) {
-			if s.chain(c) != Drop {
-				continue
-			}
-			if s.path.Outcome == Accepted { // a reject has set another outcome
-				s.path.Outcome = Dropped
-			}
-			return s.path
-		}
+	if s.hook(p.Hook) {
+		s.hook(s.leaves())
 	}
 	return s.path
+}
+
+// leaves returns the second hook that the packet passes.
+func (s *simulation) leaves() Hook {
+	if s.packet.Hook == Prerouting && s.packet.Local != nil && s.packet.Local(s.path.Destination.Addr()) {
+		s.path.Delivered = true
+		return Input
+	}
+	return Postrouting
+}
+
+// hook evaluates the base chains at a hook, and reports whether the packet passed them.
+func (s *simulation) hook(h Hook) bool {
+	for _, c := range s.table.baseChains(h) {
+		if s.chain(c) != Drop {
+			continue
+		}
+		if s.path.Outcome == Accepted { // a reject has set another outcome
+			s.path.Outcome = Dropped
+		}
+		return false
+	}
+	return true
 }
 
 // baseChains returns the base chains at a hook in the order in which packets pass them.
@@ -216,6 +239,9 @@ func (s *simulation) update(a Update) (Verdict, string) {
 	m := s.table.Set(a.Map)
 	if m != nil && !known && m.Size > 0 && len(m.Elements) >= int(m.Size) {
 		return Verdict{}, "full: not remembered"
+	}
+	if a.Then == (Verdict{}) {
+		return a.Then, "remembered"
 	}
 	return a.Then, "remembered, " + a.Then.String()
 }

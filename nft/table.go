@@ -109,6 +109,7 @@ type Hook uint8
 const (
 	NoHook Hook = iota
 	Prerouting
+	Input
 	Output
 	Postrouting
 	OtherHook
@@ -116,7 +117,7 @@ const (
 
 // String returns nft's name of the hook.
 func (h Hook) String() string {
-	return [...]string{"none", "prerouting", "output", "postrouting", "other"}[h]
+	return [...]string{"none", "prerouting", "input", "output", "postrouting", "other"}[h]
 }
 
 // Chain is a chain with its rules. With a Hook it is a base chain of type nat with policy accept. Such a chain sees only

@@ -205,7 +205,11 @@ func actionText(f Family, a Action) string {
 	case Masquerade:
 		return "masquerade fully-random"
 	case Update:
-		return fmt.Sprintf("update @%s { %s timeout %ds : %s } %s", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data), a.Then)
+		text := fmt.Sprintf("update @%s { %s timeout %ds : %s }", a.Map, keyText(f, a.Key), int64(a.Timeout.Seconds()), keyText(f, a.Data))
+		if a.Then != (Verdict{}) {
+			text += " " + a.Then.String()
+		}
+		return text
 	case Opaque:
 		return "# " + a.Text
 	}

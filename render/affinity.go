@@ -16,8 +16,10 @@ const DefaultAffinityClients = 1 << 16
 // is a second map: a client that may reach only the endpoints of this node must not be sent to an endpoint that it reached
 // another way.
 //
-// Clients are recorded in postrouting, where the packet already has the endpoint's address. One rule records a client and
-// extends its timeout, whichever chain chose the endpoint and however many endpoints there are.
+// Clients are recorded where the packet leaves, when it already has the endpoint's address: in postrouting, or in input if the
+// endpoint is this node itself. One rule records a client and extends its timeout, whichever chain chose the endpoint and however
+// many endpoints there are. Each connection is recorded in every map whose lookups may use its endpoint, so that a client meets
+// one endpoint over all frontends that the endpoint may serve.
 type affinity struct {
 	schema  *Schema
 	id      string // see affinityID
@@ -26,6 +28,7 @@ type affinity struct {
 	fromPod nft.Match
 	clients clientMap
 	local   clientMap
+	records []record
 	chains  []*nft.Chain
 }
 
@@ -34,6 +37,15 @@ type clientMap struct {
 	set       *nft.Set
 	endpoints []nft.Value
 	used      bool
+}
+
+// record describes the chains that record the clients of some frontends.
+type record struct {
+	chains recordChains
+	// action is that of the frontends: it decides which endpoints their connections can have.
+	action Action
+	// then is the verdict after a connection is recorded.
+	then nft.Verdict
 }
 
 func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *affinity {
@@ -69,32 +81,87 @@ func (a *affinity) lookup(balance nft.Verdict, local bool) nft.Verdict {
 	return a.chain(object, rule(nft.DNAT{Key: source, Map: m.set.Name}, a.match), rule(balance))
 }
 
-// record returns the verdict that records a client and then goes to a masquerade chain.
-func (a *affinity) record(masqueradeChain string, local bool) nft.Verdict {
-	masquerade := nft.GotoChain(masqueradeChain)
+// recordIn returns the verdict that records the client of a connection that leaves this node and then goes to a masquerade chain.
+func (a *affinity) recordIn(masqueradeChain string, action Action) nft.Verdict {
+	chains := rememberChains
 	switch {
 	case masqueradeChain == MasqueradeNodeChain:
-		// externalTrafficPolicy Local: connections from this node and its Pods used from-node, all others from-outside.
-		node := a.chain(rememberNodeChain, a.recordRules(&a.clients, masquerade)...)
-		outside := []nft.Rule{rule(node, a.fromPod), rule(node, nft.FibSourceLocal{})}
-		return a.chain(rememberOutsideChain, append(outside, a.recordRules(&a.local, masquerade)...)...)
+		chains = rememberSplitChains
 	case masqueradeChain == MasqueradeAllChain:
-		return a.chain(rememberExternalChain, a.recordRules(&a.clients, masquerade)...)
-	case local:
-		return a.chain(rememberLocalChain, a.recordRules(&a.local, masquerade)...)
+		chains = rememberExternalChains
+	case action == ToLocal:
+		chains = rememberLocalChains
 	}
-	return a.chain(rememberChain, a.recordRules(&a.clients, masquerade)...)
+	return a.record(record{chains, action, nft.GotoChain(masqueradeChain)})
 }
 
-// recordRules returns the rules that record a client in a map and continue with a verdict. If the map is full, the connection is
-// counted and continues as well: the client is balanced anew each time.
-func (a *affinity) recordRules(m *clientMap, next nft.Verdict) []nft.Rule {
-	m.used = true
-	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
-	return []nft.Rule{
-		rule(nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: next}),
-		rule(next, nft.CounterStatement{}),
+// recordDelivered returns the verdict that records the client of a connection to this node itself, which is never masqueraded.
+func (a *affinity) recordDelivered(action Action) nft.Verdict {
+	chains := learnChains
+	switch action {
+	case Split:
+		chains = learnSplitChains
+	case ToLocal:
+		chains = learnLocalChains
 	}
+	return a.record(record{chains, action, nft.Verdict{Kind: nft.Accept}})
+}
+
+// record adds a record unless it exists, and returns the verdict that goes to its first chain.
+func (a *affinity) record(r record) nft.Verdict {
+	if !slices.ContainsFunc(a.records, func(have record) bool { return have.chains == r.chains }) {
+		a.records = append(a.records, r)
+	}
+	return nft.GotoChain(dedicatedName(r.chains.first, a.id))
+}
+
+// addRecordChains adds the chains of all records, when every lookup is known.
+func (a *affinity) addRecordChains() {
+	for _, r := range a.records {
+		switch {
+		case r.action == ToLocal:
+			a.chain(r.chains.first, a.recordRules(r.then, true)...)
+		case r.action == Split && !a.localServesAll():
+			// Connections from this node and its Pods used from-node, all others from-outside.
+			node := a.chain(r.chains.fromNode, a.recordRules(r.then, false)...)
+			outside := []nft.Rule{rule(node, a.fromPod), rule(node, nft.FibSourceLocal{})}
+			a.chain(r.chains.first, append(outside, a.recordRules(r.then, true)...)...)
+		default:
+			a.chain(r.chains.first, a.recordRules(r.then, false)...)
+		}
+	}
+}
+
+// localServesAll reports whether every endpoint that may serve connections that are restricted to this node may serve all others
+// too. It may not if it is terminating, or excluded by topology hints, while others are ready.
+func (a *affinity) localServesAll() bool {
+	return len(without(a.local.endpoints, a.clients.endpoints)) == 0
+}
+
+// recordRules returns the rules that record a client and continue with a verdict. With local, the endpoint is known to be one of
+// a.local; otherwise it is one of a.clients, and one of a.local if it is on this node. If a map is full, the connection is counted
+// and continues as well: the client is balanced anew each time.
+func (a *affinity) recordRules(then nft.Verdict, local bool) []nft.Rule {
+	var rules []nft.Rule
+	last, other := &a.clients, &a.local
+	var match []nft.Match
+	if local {
+		last, other = other, last
+	} else {
+		match = []nft.Match{in(destinationTwice, a.schema.Hairpin)}
+	}
+	if other.used && (!local || a.localServesAll()) {
+		rules = append(rules, rule(a.update(other, nft.Verdict{}), match...))
+	}
+	if !last.used { // no lookup uses it
+		return append(rules, rule(then))
+	}
+	return append(rules, rule(a.update(last, then)), rule(then, nft.CounterStatement{}))
+}
+
+func (a *affinity) update(m *clientMap, then nft.Verdict) nft.Update {
+	to := []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}
+	return nft.Update{Key: source, Data: to, Map: m.set.Name, Timeout: a.timeout, Then: then}
 }
 
 // DedicatedObjects are the chains and maps of one Service with session affinity.
@@ -111,6 +178,7 @@ func dedicatedObjects(affinities []*affinity) *DedicatedObjects {
 	}
 	o := &DedicatedObjects{timeout: affinities[0].timeout}
 	for _, a := range affinities {
+		a.addRecordChains()
 		for _, m := range []clientMap{a.clients, a.local} {
 			if m.used {
 				o.maps = append(o.maps, m)

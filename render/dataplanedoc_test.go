@@ -42,21 +42,22 @@ func TestDataPlaneObjects(t *testing.T) {
 	}
 }
 
-// everything returns tables with Services of every kind, policy and affinity: with an endpoint on this node, with one on another
-// node and without endpoints.
+// everything returns tables with Services of every kind, policy and affinity: without endpoints, with an endpoint on this
+// node, with one on another node, and with a terminating one on this node beside it.
 func everything(t *testing.T) []*nft.Table {
 	t.Helper()
 	u := render.Update{Node: render.Node{Name: "a", Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
 	here := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Node: "a", Ready: true}
 	there := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.2.2:80"), Node: "b", Ready: true}
-	for i := range 48 {
-		endpoints := [][]render.Endpoint{nil, {here}, {there}}[i%3]
+	leaving := render.Endpoint{AddrPort: here.AddrPort, Node: "a", Serving: true, Terminating: true} // serves this node only
+	for i := range 64 {
+		endpoints := [][]render.Endpoint{nil, {here}, {there}, {there, leaving}}[i%4]
 		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: fmt.Sprintf("s%d", i)},
 			ClusterIPs: addrs(fmt.Sprintf("10.96.0.%d", i)), ExternalIPs: addrs(fmt.Sprintf("203.0.113.%d", i)),
-			LoadBalancerIPs: addrs(fmt.Sprintf("198.51.100.%d", i)), InternalLocal: i/3%2 > 0, ExternalLocal: i/6%2 > 0,
-			Affinity: time.Duration(i/12%2) * time.Hour,
+			LoadBalancerIPs: addrs(fmt.Sprintf("198.51.100.%d", i)), InternalLocal: i/4%2 > 0, ExternalLocal: i/8%2 > 0,
+			Affinity: time.Duration(i/16%2) * time.Hour,
 			Ports:    []render.Port{{Name: "http", Protocol: nft.TCP, Port: 80, NodePort: 30000 + uint16(i), Endpoints: endpoints}}}
-		if i >= 24 {
+		if i >= 32 {
 			s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 		}
 		u.Services = append(u.Services, s)

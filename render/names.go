@@ -24,6 +24,8 @@ const (
 	SourceRangesChain      = "source-ranges"
 	ExternalLocalChain     = "external-local"
 	ConnectionsChain       = "service-connections"
+	DeliveredChain         = "delivered-connections"
+	UnallocatedChain       = "unallocated"
 	MasqueradeClusterChain = "masquerade-cluster"
 	MasqueradeNodeChain    = "masquerade-node"
 	MasqueradeAllChain     = "masquerade-all"
@@ -61,12 +63,23 @@ func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 const (
 	affinityObject      = "affinity"
 	affinityLocalObject = "affinity-local"
+)
 
-	rememberChain         = "remember"
-	rememberLocalChain    = "remember-local"
-	rememberNodeChain     = "remember-node"
-	rememberOutsideChain  = "remember-outside"
-	rememberExternalChain = "remember-external"
+// recordChains are the names of the chains that record clients: the first one, and the one to which it sends connections from this
+// node and its Pods, if it has to tell them apart.
+type recordChains struct{ first, fromNode string }
+
+// The chains that record clients, by the frontends whose connections they record: in postrouting, where a masquerade chain follows,
+// and in input.
+var (
+	rememberChains         = recordChains{first: "remember"}
+	rememberLocalChains    = recordChains{first: "remember-local"}
+	rememberSplitChains    = recordChains{"remember-outside", "remember-node"}
+	rememberExternalChains = recordChains{first: "remember-external"}
+
+	learnChains      = recordChains{first: "learn"}
+	learnLocalChains = recordChains{first: "learn-local"}
+	learnSplitChains = recordChains{"learn-outside", "learn-node"}
 )
 
 // affinityID identifies the dedicated objects of one Service port: namespace/name/protocol/port, with the number of a port that

@@ -28,6 +28,8 @@ type Schema struct {
 	// Connections maps a frontend to the chain that masquerades its connections. A frontend at a cluster IP without session
 	// affinity has no element.
 	Connections *nft.Set
+	// Delivered maps a frontend with session affinity to the chain that records the clients of connections to this node itself.
+	Delivered *nft.Set
 	// ClusterIPs holds the cluster IPs of all Services.
 	ClusterIPs *nft.Set
 	// ServiceCIDRs holds the ranges of cluster IPs.
@@ -64,6 +66,7 @@ func newSchema(f nft.Family) *Schema {
 		Endpoints:      slots("endpoints"),
 		LocalEndpoints: slots("local-endpoints"),
 		Connections:    verdicts("connections"),
+		Delivered:      verdicts("delivered"),
 		ClusterIPs:     set("cluster-ips", addr),
 		ServiceCIDRs:   set("service-cidrs", addr),
 		LocalSources:   set("local-sources", addr),
@@ -92,7 +95,7 @@ func Family(a netip.Addr) nft.Family {
 // ofServices returns the sets that hold elements of Services.
 func (s *Schema) ofServices() []*nft.Set {
 	return []*nft.Set{s.ClusterIPs, s.Hairpin, s.Services, s.SourceRanges, s.Admitted, s.FromNode, s.FromOutside,
-		s.Endpoints, s.LocalEndpoints, s.Connections}
+		s.Endpoints, s.LocalEndpoints, s.Connections, s.Delivered}
 }
 
 // counts reports whether the elements of a set have counters.

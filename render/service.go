@@ -135,25 +135,25 @@ func (f *frontendBuilder) verdict() nft.Verdict {
 	case Drop:
 		return nft.Verdict{Kind: nft.Drop}
 	case Split:
-		f.masquerade(class, false)
+		f.masquerade(class, action)
 		f.add(f.schema.FromNode, nft.Element{Key: f.key, Data: f.balance(false).Value()})
 		if len(f.selected.Local) > 0 {
 			f.add(f.schema.FromOutside, nft.Element{Key: f.key, Data: f.balance(true).Value()})
 		}
 		return nft.GotoChain(ExternalLocalChain)
 	}
-	local := action == ToLocal
-	f.masquerade(class, local)
-	return f.balance(local)
+	f.masquerade(class, action)
+	return f.balance(action == ToLocal)
 }
 
 // masquerade adds the element that sends connections to the chain of their masquerade class, with session affinity through a
-// chain that records the client. A cluster IP without affinity needs none: the cluster-ips set is enough.
-func (f *frontendBuilder) masquerade(class MasqueradeClass, local bool) {
+// chain that records the client, and another element for connections to this node itself. A cluster IP without affinity needs none: the cluster-ips set is enough.
+func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 	v := nft.GotoChain(class.chain())
 	switch {
 	case f.affinity != nil:
-		v = f.affinity.record(class.chain(), local)
+		v = f.affinity.recordIn(class.chain(), action)
+		f.add(f.schema.Delivered, nft.Element{Key: f.key, Data: f.affinity.recordDelivered(action).Value()})
 	case f.kind == ClusterIP:
 		return
 	}

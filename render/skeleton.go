@@ -13,16 +13,18 @@ var (
 	source               = []nft.Field{{Kind: nft.SourceAddr}}
 	destination          = []nft.Field{{Kind: nft.DestinationAddr}}
 	originalDestination  = []nft.Field{{Kind: nft.OriginalDestinationAddr}}
+	destinationTwice     = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationAddr}}
 	sourceAndDestination = []nft.Field{{Kind: nft.SourceAddr}, {Kind: nft.DestinationAddr}}
 	frontend             = []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}}
 	originalFrontend     = []nft.Field{{Kind: nft.OriginalDestinationAddr}, {Kind: nft.L4Protocol}, {Kind: nft.OriginalDestinationPort}}
 )
 
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
-// include/uapi/linux/netfilter_ipv4.h).
+// include/uapi/linux/netfilter_ipv4.h), and one before any source NAT.
 const (
-	natDestination = -100
-	natSource      = 100
+	natDestination  = -100
+	beforeNATSource = 99
+	natSource       = 100
 )
 
 // Skeleton returns the tables without Services: the constant part and the part that depends on the node alone.
@@ -50,7 +52,11 @@ func (s *Schema) baseChains() []*nft.Chain {
 	return []*nft.Chain{
 		base("prerouting", nft.Prerouting, natDestination, rule(nft.GotoChain(DispatchChain))),
 		base("output", nft.Output, natDestination, rule(nft.GotoChain(DispatchChain))),
+		// An address of the service CIDRs that no Service has is dropped where the packet leaves untranslated: other proxies may
+		// translate it before, and an address that is bound on this node is delivered.
+		base(UnallocatedChain, nft.Postrouting, beforeNATSource, rule(nft.Verdict{Kind: nft.Drop}, in(destination, s.ServiceCIDRs))),
 		base("postrouting", nft.Postrouting, natSource, rule(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
+		base("input", nft.Input, natSource, rule(nft.GotoChain(DeliveredChain), nft.CtStatusDNAT{})),
 	}
 }
 
@@ -62,8 +68,7 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	return []*nft.Chain{
 		s.chain(DispatchChain,
 			rule(lookup(s.Services)),
-			rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)),
-			rule(drop, in(destination, s.ServiceCIDRs))),
+			rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs))),
 		s.chain(SourceRangesChain,
 			rule(lookup(s.Admitted), in(admission, s.SourceRanges)),
 			rule(drop)),
@@ -79,17 +84,14 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	}
 }
 
-// sourceChains returns the chains that decide whether a translated connection is masqueraded, by its original destination.
+// sourceChains returns the chains that translated connections pass where they leave: those that decide whether a connection is
+// masqueraded, by its original destination, and the one for connections to this node itself.
 func (s *Schema) sourceChains(n Node) []*nft.Chain {
-	var connections []nft.Rule
-	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft needs the protocol to print ports
-		connections = append(connections,
-			rule(nft.VerdictMap{Key: originalFrontend, Map: s.Connections.Name}, nft.OfProtocol{Protocol: p}))
-	}
 	hairpin := rule(nft.Masquerade{}, in(sourceAndDestination, s.Hairpin))
 	return []*nft.Chain{
 		s.chain(ConnectionsChain,
-			append(connections, rule(nft.GotoChain(MasqueradeClusterChain), in(originalDestination, s.ClusterIPs)))...),
+			append(byOriginalFrontend(s.Connections), rule(nft.GotoChain(MasqueradeClusterChain), in(originalDestination, s.ClusterIPs)))...),
+		s.chain(DeliveredChain, byOriginalFrontend(s.Delivered)...),
 		s.chain(MasqueradeClusterChain, s.clusterRules(n, hairpin)...),
 		s.chain(MasqueradeNodeChain,
 			hairpin,
@@ -97,6 +99,15 @@ func (s *Schema) sourceChains(n Node) []*nft.Chain {
 			rule(nft.Masquerade{}, nft.FibSourceLocal{})),
 		s.chain(MasqueradeAllChain, rule(nft.Masquerade{})),
 	}
+}
+
+// byOriginalFrontend returns the rules that look up the frontend to which a translated connection was made.
+func byOriginalFrontend(m *nft.Set) []nft.Rule {
+	var rules []nft.Rule
+	for _, p := range []nft.Protocol{nft.TCP, nft.UDP, nft.SCTP} { // nft needs the protocol to print ports
+		rules = append(rules, rule(nft.VerdictMap{Key: originalFrontend, Map: m.Name}, nft.OfProtocol{Protocol: p}))
+	}
+	return rules
 }
 
 // clusterRules returns the rules that masquerade connections to cluster IPs: hairpin connections, and connections from sources

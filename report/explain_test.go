@@ -128,6 +128,34 @@ func TestExplainLocalAffinity(t *testing.T) {
 	}
 }
 
+// TestExplainDelivered: an endpoint that is this node itself is reached through hook input, which remembers the client and
+// masquerades nothing.
+func TestExplainDelivered(t *testing.T) {
+	node := netip.MustParseAddr("192.0.2.10")
+	s := service("sticky", "10.96.0.1:80", "192.0.2.10:8080")
+	s.Affinity, s.ExternalIPs = time.Hour, []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	tables := build(t, render.Update{Node: render.Node{Name: "n", Addresses: []netip.Addr{node}}, Services: []render.Service{s}})
+	packet := nft.Packet{Hook: nft.Prerouting, Protocol: nft.TCP, Source: netip.MustParseAddrPort("198.51.100.7:0"),
+		Destination: netip.MustParseAddrPort("203.0.113.1:80")}
+	for _, c := range []struct {
+		local func(netip.Addr) bool
+		chain string
+		why   render.Reason
+	}{
+		{func(a netip.Addr) bool { return a == node }, "learn/ns/sticky/tcp/p", report.EndpointIsNode},
+		{nil, render.MasqueradeAllChain, render.ToOtherNodes},
+	} {
+		packet.Local = c.local
+		e := report.Explain(tables, report.Query{Packet: packet})
+		if len(e.Endpoints) != 1 || e.Affinity == nil || e.Endpoints[0].MasqueradeWhy != c.why {
+			t.Fatalf("explained as %+v, want %s", e, c.why)
+		}
+		if last := e.Rules[len(e.Rules)-1]; last.Chain != c.chain {
+			t.Errorf("the last rule is %+v, want one of chain %s", last, c.chain)
+		}
+	}
+}
+
 // TestExplainAnything: tables that other programs changed, or that no kernel would accept, are explained without a panic
 // and in bounded time.
 func TestExplainAnything(t *testing.T) {

@@ -32,6 +32,7 @@ const (
 	PodsUnknown    render.Reason = "destination is a cluster IP, and without Pod CIDRs any source may be a Pod"
 	AllMasqueraded render.Reason = "destination is a cluster IP, and masquerade-all is set"
 	SourceIsNode   render.Reason = "source is this node; an endpoint on another node must reply through it"
+	EndpointIsNode render.Reason = "the endpoint is this node itself, so its replies pass it anyway"
 )
 
 // Affinity is what session affinity does for the client now.
@@ -48,11 +49,18 @@ type Affinity struct {
 	Room    int `json:"room,omitempty"`
 }
 
-// affinity reads the map of the rule on the path that remembers clients, nil if there is no such rule.
+// affinity reads the map in which the path looks the client up, nil if there is no such map. That map has the name of the chain
+// that looks it up.
 func (x *explainer) affinity(path nft.Path) *Affinity {
+	lookup := ""
+	for _, s := range path.Steps {
+		if m := x.table.Set(s.Then.Chain); m != nil && m.Dynamic {
+			lookup = m.Name
+		}
+	}
 	for _, s := range path.Steps {
 		remember, ok := s.Matched.Do.(nft.Update)
-		clients := x.table.Set(remember.Map)
+		clients := x.table.Set(lookup)
 		if !ok || clients == nil {
 			continue
 		}
@@ -166,9 +174,9 @@ func (x *explainer) whyDropped(last nft.Step) render.Reason {
 			cmp.Or(x.ranges(x.schema.SourceRanges.Name, x.key), "(none)"))
 	case last.Chain == render.ExternalLocalChain:
 		return ExternalNoLocal
-	case last.Chain == render.DispatchChain && x.Service != nil:
-		return InternalNoLocal
 	case last.Chain == render.DispatchChain:
+		return InternalNoLocal
+	case last.Chain == render.UnallocatedChain:
 		return render.Reason("the address is in the service CIDRs " + x.ranges(x.schema.ServiceCIDRs.Name, "") + ", but no Service has it")
 	}
 	return render.Reason(fmt.Sprintf("a rule in chain %q drops the packet", last.Chain))
@@ -248,6 +256,8 @@ func (x *explainer) whyMasqueraded(path nft.Path) render.Reason {
 		return IsHairpin
 	}
 	switch {
+	case path.Delivered:
+		return EndpointIsNode
 	case chain == render.MasqueradeAllChain:
 		return render.ToOtherNodes
 	case chain == render.MasqueradeNodeChain && path.Masqueraded:

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/netip"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -226,7 +227,7 @@ func isTimeout(err error) bool {
 // packet returns the first packet of a behaviour's connections, as the node sees it.
 func (w *trafficNode) packet(p nft.Protocol, b behaviour) nft.Packet {
 	packet := nft.Packet{Hook: nft.Prerouting, Protocol: p, Source: netip.MustParseAddrPort(w.at(b.from, 50000)),
-		Destination: netip.MustParseAddrPort(w.at(b.to, b.port))}
+		Destination: netip.MustParseAddrPort(w.at(b.to, b.port)), Local: func(a netip.Addr) bool { return slices.Contains(w.facts.Addresses, a) }}
 	switch b.from {
 	case "node":
 		packet.Hook = nft.Output

@@ -34,7 +34,7 @@ func decodeChain(f nft.Family, body []byte) *nft.Chain {
 
 // hookNumber returns the hook's number in enum nf_inet_hooks of include/uapi/linux/netfilter.h.
 func hookNumber(h nft.Hook) uint32 {
-	return [...]uint32{nft.Prerouting: unix.NF_INET_PRE_ROUTING, nft.Output: unix.NF_INET_LOCAL_OUT,
+	return [...]uint32{nft.Prerouting: unix.NF_INET_PRE_ROUTING, nft.Input: unix.NF_INET_LOCAL_IN, nft.Output: unix.NF_INET_LOCAL_OUT,
 		nft.Postrouting: unix.NF_INET_POST_ROUTING}[h]
 }
 

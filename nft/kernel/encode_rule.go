@@ -120,9 +120,13 @@ func encodeUpdate(f nft.Family, a nft.Update) ([]expr.Any, error) {
 	if err != nil {
 		return nil, err
 	}
+	exprs := slices.Concat(key, data, []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SrcRegData: register(at),
+		SetName: a.Map, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: a.Timeout}})
+	if a.Then == (nft.Verdict{}) {
+		return exprs, nil
+	}
 	then, err := encodeVerdict(a.Then)
-	return slices.Concat(key, data, []expr.Any{&expr.Dynset{SrcRegKey: unix.NFT_REG_1, SrcRegData: register(at),
-		SetName: a.Map, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: a.Timeout}, then}), err
+	return append(exprs, then), err
 }
 
 func encodeVerdict(v nft.Verdict) (*expr.Verdict, error) {
