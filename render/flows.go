@@ -4,27 +4,12 @@ import (
 	"net/netip"
 	"slices"
 
-	"nfproxy/conntrack"
 	"nfproxy/nft"
 )
 
-// Reasons why a flow is stale or not.
-const (
-	FlowForeign      Reason = "the destination is not a frontend"
-	FlowProtocol     Reason = "flows of this protocol are left alone"
-	FlowServed       Reason = "the endpoint serves the frontend"
-	FlowEndpointGone Reason = "the endpoint no longer serves the frontend"
-	FlowNoEndpoint   Reason = "no endpoint serves the frontend"
-	FlowFrontendGone Reason = "the frontend no longer exists"
-	FlowUntranslated Reason = "the flow began while the frontend did not exist, and is not translated"
-	FlowOfNode       Reason = "a process on this node answers the flow"
-	FlowOtherZone    Reason = "the flow is in another conntrack zone, where another program may translate it"
-	FlowPastFrontend Reason = "the frontend no longer exists, and the flow is not translated"
-)
-
-// FlowIndex holds the endpoints that may answer at each UDP and SCTP frontend, and decides which conntrack entries are stale. A
-// stale entry sends packets where no new connection would go, for as long as packets keep coming. TCP is left alone: its peers
-// notice, and terminating endpoints finish their connections.
+// FlowIndex holds the endpoints and the admitted sources of each UDP and SCTP frontend, and decides which conntrack entries are
+// stale. A stale entry sends packets where no new connection would go, for as long as packets keep coming. TCP is left alone: its
+// peers notice, and terminating endpoints finish their connections.
 //
 // The index also knows which entries have to be examined. Take applies an Update and Programmed notes that the kernel has it;
 // then Next returns the entries to list, Judge is called for each of them, and CleanedUp or Failed reports the result. The
@@ -46,8 +31,12 @@ type FlowIndex struct {
 
 // flowPort is one port of a Service.
 type flowPort struct {
-	endpoints []netip.AddrPort // endpoints that may answer, sorted
-	frontends map[Frontend]Kind
+	// serving holds the endpoints that serve, even while they terminate; listed holds all endpoints in the EndpointSlices. Both
+	// are sorted.
+	serving, listed []netip.AddrPort
+	frontends       map[Frontend]Kind
+	// admitted holds the sources that reach load balancer addresses, by family; nil means all sources.
+	admitted map[nft.Family][]netip.Prefix
 }
 
 // flowFrontend is a frontend of a port.
@@ -83,21 +72,24 @@ func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
 	}
 }
 
-// flowPorts returns the Service's UDP and SCTP ports. An endpoint may answer if it is ready or serving, even while it
-// terminates. Policies, topology and source ranges do not matter: they decide where new connections go.
+// flowPorts returns the Service's UDP and SCTP ports. Policies and topology do not matter: they decide only where new connections
+// go.
 func flowPorts(n Node, s Service) []*flowPort {
+	admitted := map[nft.Family][]netip.Prefix{nft.IPv4: admittedSources(n, s, nft.IPv4), nft.IPv6: admittedSources(n, s, nft.IPv6)}
 	var ports []*flowPort
 	for _, p := range s.Ports {
 		if !hasFlows(p.Protocol) {
 			continue
 		}
-		port := &flowPort{frontends: make(map[Frontend]Kind)}
+		port := &flowPort{frontends: make(map[Frontend]Kind), admitted: admitted}
 		for _, e := range p.Endpoints {
+			port.listed = append(port.listed, e.AddrPort)
 			if e.Ready || e.Serving {
-				port.endpoints = append(port.endpoints, e.AddrPort)
+				port.serving = append(port.serving, e.AddrPort)
 			}
 		}
-		slices.SortFunc(port.endpoints, netip.AddrPort.Compare)
+		slices.SortFunc(port.serving, netip.AddrPort.Compare)
+		slices.SortFunc(port.listed, netip.AddrPort.Compare)
 		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) {
 			f := Frontend{at, p.Protocol}
 			if _, twice := port.frontends[f]; !twice {
@@ -143,7 +135,7 @@ func (x *FlowIndex) assign(f Frontend, owner ServiceName) {
 		x.updated.add(f)
 	case exists:
 		x.frontends[f] = now
-		if !now.port.hasAll(f, had.port) {
+		if now.mayEndFlows(Family(f.Addr()), had) {
 			x.updated.add(f)
 		}
 	}
@@ -173,57 +165,4 @@ func (x *FlowIndex) unmarkGone(f Frontend) {
 		delete(x.gone, f)
 		x.sizes[flowGroupOf(f)]--
 	}
-}
-
-// Judge reports whether a flow is stale, and why.
-//
-// An untranslated flow reaches no endpoint. It is stale even if the frontend has no endpoint: a new connection would be refused,
-// which tells the client. But an untranslated flow to a node port that was ever answered belongs to a process of this node that
-// used the port first; it may continue until its entry expires.
-func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
-	if !hasFlows(f.Protocol) {
-		return false, FlowProtocol
-	}
-	frontend := Frontend{f.Original.Destination, f.Protocol}
-	at, ok := x.frontends[frontend]
-	switch {
-	case !ok:
-		return x.judgePast(frontend, f)
-	case at.port.has(f.Reply.Source):
-		return false, FlowServed
-	case f.Translated() && len(at.port.endpoints) == 0:
-		return true, FlowNoEndpoint
-	case f.Translated():
-		return true, FlowEndpointGone
-	case f.Zone != 0:
-		return false, FlowOtherZone
-	case f.Answered() && at.kind == NodePort:
-		return false, FlowOfNode
-	}
-	return true, FlowUntranslated
-}
-
-// judgePast judges a flow whose destination is not a frontend. If it was one, an untranslated flow may belong to a program that
-// has taken the address and port since.
-func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, why Reason) {
-	if _, gone := x.gone[frontend]; !gone {
-		return false, FlowForeign
-	}
-	if !f.Translated() {
-		return false, FlowPastFrontend
-	}
-	return true, FlowFrontendGone
-}
-
-// has reports whether the endpoint may answer for the port.
-func (p *flowPort) has(endpoint netip.AddrPort) bool {
-	_, ok := slices.BinarySearchFunc(p.endpoints, endpoint, netip.AddrPort.Compare)
-	return ok
-}
-
-// hasAll reports whether the port has all endpoints of another port that can serve a frontend.
-func (p *flowPort) hasAll(f Frontend, other *flowPort) bool {
-	return !slices.ContainsFunc(other.endpoints, func(e netip.AddrPort) bool {
-		return Family(e.Addr()) == Family(f.Addr()) && !p.has(e)
-	})
 }

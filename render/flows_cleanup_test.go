@@ -138,6 +138,66 @@ func TestCleanupWithoutRuleChange(t *testing.T) {
 	}
 }
 
+// TestCleanupAfterTransitions: every change that can make flows stale has them examined, even if no rule changes. Other changes
+// of endpoints and source ranges do not.
+func TestCleanupAfterTransitions(t *testing.T) {
+	first, second := flowEndpoints("10.244.1.2:5353")[0], flowEndpoints("10.244.1.3:5353")[0]
+	unready := func(e Endpoint) Endpoint { e.Ready, e.Serving = false, false; return e }
+	terminating := func(e Endpoint) Endpoint { e.Ready, e.Terminating = false, true; return e }
+	endpoints := func(list ...Endpoint) func(*Service) {
+		return func(s *Service) { s.Ports[0].Endpoints = list }
+	}
+	ranges := func(texts ...string) func(*Service) {
+		return func(s *Service) { s.SourceRanges = prefixes(texts...) }
+	}
+	for _, c := range []struct {
+		name        string
+		first, then func(*Service)
+		examined    bool
+	}{
+		{"an unready endpoint leaves", endpoints(first, unready(second)), endpoints(first), true},
+		{"the last, unready endpoint leaves", endpoints(unready(first)), endpoints(), true},
+		{"an endpoint becomes unready", endpoints(first, second), endpoints(first, unready(second)), true},
+		{"a terminating endpoint no longer serves", endpoints(first, terminating(second)), endpoints(first, unready(terminating(second))), true},
+		{"the first endpoint becomes ready", endpoints(unready(first), unready(second)), endpoints(first, unready(second)), true},
+		{"the first endpoint appears", endpoints(unready(first)), endpoints(unready(first), second), true},
+		{"another endpoint becomes ready", endpoints(first, unready(second)), endpoints(first, second), false},
+		{"an unready endpoint appears", endpoints(first), endpoints(first, unready(second)), false},
+		{"a ready endpoint appears", endpoints(first), endpoints(first, second), false},
+		{"an endpoint begins to terminate", endpoints(first, second), endpoints(first, terminating(second)), false},
+		{"source ranges appear", ranges(), ranges("192.0.2.0/24"), true},
+		{"a source range disappears", ranges("192.0.2.0/24", "10.0.0.0/8"), ranges("192.0.2.0/24"), true},
+		{"a source range becomes smaller", ranges("192.0.2.0/24"), ranges("192.0.2.0/25"), true},
+		{"a source range appears", ranges("192.0.2.0/24"), ranges("192.0.2.0/24", "10.0.0.0/8"), false},
+		{"a source range becomes larger", ranges("192.0.2.0/25"), ranges("192.0.2.0/24"), false},
+		{"the source ranges disappear", ranges("192.0.2.0/24"), ranges(), false},
+		{"source ranges of all addresses", ranges("192.0.2.0/24"), ranges("192.0.2.0/24", "0.0.0.0/0"), false},
+		{"source ranges of the other family", ranges("192.0.2.0/24"), ranges("192.0.2.0/24", "2001:db8::/32"), false},
+		{"the order of source ranges", ranges("192.0.2.0/24", "10.0.0.0/8"), ranges("10.0.0.0/8", "192.0.2.0/24"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			x := newOwnedIndex()
+			examined := func(edit func(*Service)) []string {
+				s := flowService()
+				s.Ports = s.Ports[:1]
+				s.ClusterIPs, s.ExternalIPs, s.LoadBalancerIPs, s.Ports[0].NodePort = nil, nil, addrs("203.0.113.2"), 0
+				edit(&s)
+				x.Take(Update{Node: flowNode(), Services: []Service{s}})
+				x.Programmed(nil) // without the changes of the rules, which select flows too
+				return finish(t, x.FlowIndex)
+			}
+			examined(c.first)
+			var want []string
+			if c.examined {
+				want = []string{"ip udp to 203.0.113.2:53"}
+			}
+			if got := examined(c.then); !slices.Equal(got, want) {
+				t.Errorf("examined %q, want %q", got, want)
+			}
+		})
+	}
+}
+
 // TestCleanupForgetsGoneFrontends: a frontend that is gone is forgotten when a cleanup that began afterwards is complete.
 func TestCleanupForgetsGoneFrontends(t *testing.T) {
 	gone := flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:5353")

@@ -31,6 +31,13 @@ func addrs(texts ...string) (all []netip.Addr) {
 	return all
 }
 
+func prefixes(texts ...string) (all []netip.Prefix) {
+	for _, text := range texts {
+		all = append(all, netip.MustParsePrefix(text))
+	}
+	return all
+}
+
 func flowEndpoints(texts ...string) (all []Endpoint) {
 	for _, text := range texts {
 		all = append(all, Endpoint{AddrPort: netip.MustParseAddrPort(text), Ready: true, Serving: true})
@@ -63,6 +70,27 @@ func TestJudge(t *testing.T) {
 	nothing := func(*Service) {}
 	replaced := func(s *Service) { s.Ports[0].Endpoints = flowEndpoints(other, "[fd00:244::3]:5353") }
 	empty := func(s *Service) { s.Ports[0].Endpoints, s.Ports[1].Endpoints = nil, nil }
+	unready := func(s *Service) { // all endpoints
+		for i := range s.Ports {
+			for j := range s.Ports[i].Endpoints {
+				s.Ports[i].Endpoints[j].Ready, s.Ports[i].Endpoints[j].Serving = false, false
+			}
+		}
+	}
+	// joined makes all endpoints unready and adds one that is ready.
+	joined := func(port int, endpoint string) func(*Service) {
+		return func(s *Service) {
+			unready(s)
+			s.Ports[port].Endpoints = append(s.Ports[port].Endpoints, flowEndpoints(endpoint)...)
+		}
+	}
+	ranges := func(texts ...string) func(*Service) {
+		return func(s *Service) { s.SourceRanges = prefixes(texts...) }
+	}
+	from := func(source string, f conntrack.Flow) conntrack.Flow {
+		f.Original.Source = netip.MustParseAddrPort(source)
+		return f
+	}
 	conditions := func(ready, serving, terminating bool) func(*Service) {
 		return func(s *Service) {
 			e := &s.Ports[0].Endpoints[0]
@@ -90,8 +118,13 @@ func TestJudge(t *testing.T) {
 		{"endpoint gone, node port, IPv6", flow(nft.UDP, "[2001:db8::10]:30053", "[fd00:244::2]:5353"), replaced, true, FlowEndpointGone},
 		{"endpoint gone, other zone", inZone(flow(nft.UDP, "10.96.0.10:53", endpoint)), replaced, true, FlowEndpointGone},
 		{"endpoint of another port", flow(nft.UDP, "10.96.0.10:53", "10.244.1.2:9999"), nothing, true, FlowEndpointGone},
-		{"scaled to zero", flow(nft.UDP, "10.96.0.10:53", endpoint), empty, true, FlowNoEndpoint},
-		{"scaled to zero, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), empty, true, FlowNoEndpoint},
+		{"endpoint gone, no other serves", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) {
+			replaced(s)
+			unready(s)
+		}, true, FlowEndpointGone},
+		{"endpoint gone, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), func(s *Service) { s.Ports[1].Endpoints = flowEndpoints("10.244.1.3:9999") }, true, FlowEndpointGone},
+		{"scaled to zero", flow(nft.UDP, "10.96.0.10:53", endpoint), empty, true, FlowEndpointGone},
+		{"scaled to zero, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), empty, true, FlowEndpointGone},
 		{"deleted", flow(nft.UDP, "10.96.0.10:53", endpoint), nil, true, FlowFrontendGone},
 		{"deleted, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), nil, true, FlowFrontendGone},
 		{"deleted, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), nil, true, FlowFrontendGone},
@@ -102,10 +135,47 @@ func TestJudge(t *testing.T) {
 		{"external IP gone", flow(nft.UDP, "203.0.113.1:53", endpoint), func(s *Service) { s.ExternalIPs = nil }, true, FlowFrontendGone},
 		{"load balancer gone", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.LoadBalancerIPs = nil }, true, FlowFrontendGone},
 		{"terminates and serves", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, true, true), false, FlowServed},
-		{"terminates and does not serve", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, true), true, FlowEndpointGone},
-		{"not ready", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, false), true, FlowEndpointGone},
+		{"terminates and does not serve", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, true), false, FlowLastEndpoint},
+		{"ready and does not serve", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(true, false, false), false, FlowServed},
+		{"not ready, one of the other family is", flow(nft.UDP, "10.96.0.10:53", endpoint), conditions(false, false, false), false, FlowLastEndpoint},
+		{"not ready", flow(nft.UDP, "10.96.0.10:53", endpoint), unready, false, FlowLastEndpoint},
+		{"not ready, IPv6", flow(nft.UDP, "[fd00:96::10]:53", "[fd00:244::2]:5353"), unready, false, FlowLastEndpoint},
+		{"not ready, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), unready, false, FlowLastEndpoint},
+		{"not ready, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), unready, false, FlowAssociation},
+		{"not ready, another is", flow(nft.UDP, "10.96.0.10:53", endpoint), joined(0, other), true, FlowEndpointUnready},
+		{"not ready, another is, masqueraded", masqueraded(flow(nft.UDP, "10.96.0.10:53", endpoint)), joined(0, other), true, FlowEndpointUnready},
+		{"not ready, another is, IPv6", flow(nft.UDP, "[fd00:96::10]:53", "[fd00:244::2]:5353"), joined(0, "[fd00:244::3]:5353"), true, FlowEndpointUnready},
+		{"not ready, another is, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), joined(0, other), true, FlowEndpointUnready},
+		{"not ready, another is, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), joined(1, "10.244.1.3:9999"), false, FlowAssociation},
+		{"not ready, another terminates and serves", flow(nft.UDP, "10.96.0.10:53", endpoint), func(s *Service) {
+			joined(0, other)(s)
+			last := &s.Ports[0].Endpoints[2]
+			last.Ready, last.Terminating = false, true
+		}, true, FlowEndpointUnready},
 		{"policy Local, no local endpoint", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.ExternalLocal, s.InternalLocal = true, true }, false, FlowServed},
-		{"source ranges", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) { s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} }, false, FlowServed},
+		{"outside the source ranges", flow(nft.UDP, "203.0.113.2:53", endpoint), ranges("192.0.2.0/24"), true, FlowNotAdmitted},
+		{"outside the source ranges, one way", unanswered(flow(nft.UDP, "203.0.113.2:53", endpoint)), ranges("192.0.2.0/24"), true, FlowNotAdmitted},
+		{"outside the source ranges, IPv6", flow(nft.UDP, "[2001:db8:1::2]:53", "[fd00:244::2]:5353"), ranges("2001:db8::/32"), true, FlowNotAdmitted},
+		{"outside the source ranges, masqueraded", masqueraded(flow(nft.UDP, "203.0.113.2:53", endpoint)), ranges("192.0.2.0/24"), true, FlowNotAdmitted},
+		{"outside the source ranges, SCTP", flow(nft.SCTP, "203.0.113.2:9", "10.244.1.2:9999"), ranges("192.0.2.0/24"), true, FlowNotAdmitted},
+		{"outside the source ranges, no endpoint ready", flow(nft.UDP, "203.0.113.2:53", endpoint), func(s *Service) {
+			unready(s)
+			ranges("192.0.2.0/24")(s)
+		}, true, FlowNotAdmitted},
+		{"outside the source ranges, the address is the endpoint", flow(nft.UDP, "203.0.113.2:53", "203.0.113.2:53"), func(s *Service) {
+			s.Ports[0].Endpoints = flowEndpoints("203.0.113.2:53")
+			ranges("192.0.2.0/24")(s)
+		}, true, FlowNotAdmitted},
+		{"in the source ranges", flow(nft.UDP, "203.0.113.2:53", endpoint), ranges("192.0.2.0/24", "10.244.9.8/31"), false, FlowServed},
+		{"in the source ranges, IPv6", flow(nft.UDP, "[2001:db8:1::2]:53", "[fd00:244::2]:5353"), ranges("fd00:244:9::/64"), false, FlowServed},
+		{"in the source ranges, SCTP", flow(nft.SCTP, "203.0.113.2:9", "10.244.1.2:9999"), ranges("10.0.0.0/8"), false, FlowServed},
+		{"source ranges with all addresses", flow(nft.UDP, "203.0.113.2:53", endpoint), ranges("192.0.2.0/24", "0.0.0.0/0"), false, FlowServed},
+		{"source ranges of the other family", flow(nft.UDP, "[2001:db8:1::2]:53", "[fd00:244::2]:5353"), ranges("192.0.2.0/24"), false, FlowServed},
+		{"source ranges, cluster IP", flow(nft.UDP, "10.96.0.10:53", endpoint), ranges("192.0.2.0/24"), false, FlowServed},
+		{"source ranges, external IP", flow(nft.UDP, "203.0.113.1:53", endpoint), ranges("192.0.2.0/24"), false, FlowServed},
+		{"source ranges, node port", flow(nft.UDP, "192.0.2.10:30053", endpoint), ranges("198.51.100.0/24"), false, FlowServed},
+		{"source ranges admit the node, source is the load balancer", from("203.0.113.2:4000", flow(nft.UDP, "203.0.113.2:53", endpoint)), ranges("192.0.2.0/24"), false, FlowServed},
+		{"source ranges do not admit the node, source is the load balancer", from("203.0.113.2:4000", flow(nft.UDP, "203.0.113.2:53", endpoint)), ranges("198.51.100.0/24"), true, FlowNotAdmitted},
 		{"TCP", flow(nft.TCP, "10.96.0.10:53", endpoint), nil, false, FlowProtocol},
 		{"no frontend", flow(nft.UDP, "198.51.100.1:53", endpoint), nil, false, FlowForeign},
 		{"no frontend, another port of the address", flow(nft.UDP, "10.96.0.10:54", endpoint), nothing, false, FlowForeign},
@@ -113,7 +183,10 @@ func TestJudge(t *testing.T) {
 		{"no frontend, masqueraded", masqueraded(flow(nft.UDP, "198.51.100.1:53", "198.51.100.1:53")), nil, false, FlowForeign},
 		{"not translated", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), nothing, true, FlowUntranslated},
 		{"not translated, masqueraded", masqueraded(flow(nft.UDP, "203.0.113.1:53", "203.0.113.1:53")), nothing, true, FlowUntranslated},
-		{"not translated, no endpoint", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), empty, true, FlowUntranslated},
+		{"not translated, no endpoint", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), empty, false, FlowNoEndpoint},
+		{"not translated, no endpoint ready", flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53"), unready, false, FlowNoEndpoint},
+		{"not translated, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.96.0.10:9"), nothing, false, FlowOfAddress},
+		{"not translated, SCTP, no answer", unanswered(flow(nft.SCTP, "10.96.0.10:9", "10.96.0.10:9")), nothing, true, FlowUntranslated},
 		{"not translated, other zone", inZone(flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53")), nothing, false, FlowOtherZone},
 		{"not translated, node port, a process answers", flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053"), nothing, false, FlowOfNode},
 		{"not translated, node port, no answer", unanswered(flow(nft.UDP, "192.0.2.10:30053", "192.0.2.10:30053")), nothing, true, FlowUntranslated},

@@ -185,30 +185,41 @@ func endpointValues(endpoints []Endpoint) []nft.Value {
 	return all
 }
 
-// restrict returns the verdict that admits only the Service's source ranges of the family to an action. Without such ranges, or
-// with one that contains all addresses, it returns the action. If the ranges admit the node, they admit the addresses of the
-// load balancer too: these may be bound on the node and be the source of its connections (kube-proxy does the same).
+// restrict returns the verdict that admits only the sources of admittedSources to an action. If all sources are admitted, it
+// returns the action.
 func (b *serviceBuilder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
-	ranges := outermost(b.service.SourceRanges, sc.Table.Family)
-	if len(ranges) == 0 || ranges[0].Bits() == 0 {
+	admitted := admittedSources(b.node, b.service, sc.Table.Family)
+	if admitted == nil {
 		return action
 	}
-	for _, p := range outermost(append(ranges, b.sourcesOfNode(ranges)...), sc.Table.Family) {
+	for _, p := range admitted {
 		b.add(sc.SourceRanges, nft.Element{Key: frontendRangeKey(key, p)})
 	}
 	b.add(sc.Admitted, nft.Element{Key: key, Data: action.Value()})
 	return nft.GotoChain(SourceRangesChain)
 }
 
+// admittedSources returns the sources of a family that reach the load balancer addresses of a Service: its source ranges. It
+// returns nil if all sources do, because the family has no range or one that contains all addresses. If the ranges admit the
+// node, they admit the addresses of the load balancer too: these may be bound on the node and be the source of its connections
+// (kube-proxy does the same).
+func admittedSources(n Node, s Service, f nft.Family) []netip.Prefix {
+	ranges := outermost(s.SourceRanges, f)
+	if len(ranges) == 0 || ranges[0].Bits() == 0 {
+		return nil
+	}
+	return outermost(append(ranges, sourcesOfNode(n, s, ranges)...), f)
+}
+
 // sourcesOfNode returns the load balancer's addresses if the ranges admit the node.
-func (b *serviceBuilder) sourcesOfNode(ranges []netip.Prefix) []netip.Prefix {
+func sourcesOfNode(n Node, s Service, ranges []netip.Prefix) []netip.Prefix {
 	var sources []netip.Prefix
 	for _, r := range ranges {
-		for _, addr := range b.node.Addresses {
+		for _, addr := range n.Addresses {
 			if !r.Contains(addr) {
 				continue
 			}
-			for _, lb := range b.service.LoadBalancerIPs {
+			for _, lb := range s.LoadBalancerIPs {
 				sources = append(sources, netip.PrefixFrom(lb, lb.BitLen()))
 			}
 		}

@@ -150,6 +150,22 @@ func (r *udpClient) ask(timeout time.Duration) (string, error) {
 // silence is how long a test waits for an answer that must not come.
 const silence = 100 * time.Millisecond
 
+// keepSending sends a packet every millisecond until stop is called.
+func (r *udpClient) keepSending(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			r.WriteTo([]byte("?\n"), r.to)
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
+}
+
 // expect fails the test unless an endpoint answers, or no endpoint if it is empty.
 func (r *udpClient) expect(t *testing.T, want string) {
 	t.Helper()

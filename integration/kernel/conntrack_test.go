@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"nfproxy/nft"
 	"nfproxy/render"
@@ -17,6 +18,9 @@ var flowAddrs = map[nft.Family]struct{ client, a, b, c, frontend, node string }{
 	nft.IPv4: {"10.244.9.9", "10.244.1.2", "10.244.1.3", "10.244.1.4", "10.96.0.10:53", "192.0.2.10"},
 	nft.IPv6: {"fd00:10:244:9::9", "fd00:10:244:1::2", "fd00:10:244:1::3", "fd00:10:244:1::4", "[fd00:10:96::10]:53", "2001:db8::10"},
 }
+
+// balancerAddrs are the addresses of a load balancer.
+var balancerAddrs = map[nft.Family]string{nft.IPv4: "203.0.113.2", nft.IPv6: "2001:db8:1::2"}
 
 func at(addr string, port uint16) string {
 	return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
@@ -79,6 +83,92 @@ func TestFlows(t *testing.T) {
 			if rest := l.list(nft.UDP); len(rest) != 0 {
 				t.Errorf("after the removal of the Service: flows %v, want none", rest)
 			}
+		})
+	}
+}
+
+// TestFlowsOfUnreadyEndpoints: a UDP client keeps its endpoint while no endpoint is ready, and loses it when another one is ready or
+// the endpoint is in no slice any more.
+func TestFlowsOfUnreadyEndpoints(t *testing.T) {
+	for family, addrs := range flowAddrs {
+		t.Run(family.String(), func(t *testing.T) {
+			l := newFlowNode(t)
+			for _, addr := range []string{addrs.a, addrs.b} {
+				l.pod(addr, 5353, addr)
+			}
+			client := l.pod("client", 0, addrs.client)
+			a, b := at(addrs.a, 5353), at(addrs.b, 5353)
+			r := newUDPClient(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
+			l.start(service("dns", nft.UDP, addrs.frontend, a))
+			r.expect(t, a)
+			for _, step := range []struct {
+				name      string
+				endpoints []string
+				deleted   int
+				want      string
+			}{
+				{"the last endpoint becomes unready", []string{a + " unready"}, 0, a},
+				{"another unready endpoint appears", []string{a + " unready", b + " unready"}, 0, a},
+				{"the other endpoint becomes ready", []string{a + " unready", b}, 1, b},
+				{"both are unready", []string{a + " unready", b + " unready"}, 0, b},
+				{"the endpoint leaves the slices", []string{a + " unready"}, 1, ""},
+				{"the endpoint appears again", []string{b}, 0, b},
+				{"the last endpoint leaves the slices", nil, 1, ""},
+			} {
+				t.Log(step.name)
+				deleted := l.change(render.Update{Services: []render.Service{service("dns", nft.UDP, addrs.frontend, step.endpoints...)}})
+				if len(deleted) != step.deleted {
+					t.Errorf("deleted %v, want %d flows", deleted, step.deleted)
+				}
+				r.expect(t, step.want)
+			}
+		})
+	}
+}
+
+// TestFlowsOfSourceRanges: a client of a load balancer address that never stops sending loses its flow when the source ranges no
+// longer admit it, and keeps it while they do. A client of the cluster IP is not affected.
+func TestFlowsOfSourceRanges(t *testing.T) {
+	for family, addrs := range flowAddrs {
+		t.Run(family.String(), func(t *testing.T) {
+			l := newFlowNode(t)
+			l.pod("a", 5353, addrs.a)
+			client := l.pod("client", 0, addrs.client)
+			a, balancer := at(addrs.a, 5353), balancerAddrs[family]
+			of := netip.MustParseAddr(addrs.client)
+			dns := func(ranges ...netip.Prefix) render.Service {
+				s := service("dns", nft.UDP, addrs.frontend, a)
+				s.LoadBalancerIPs, s.SourceRanges = []netip.Addr{netip.MustParseAddr(balancer)}, ranges
+				return s
+			}
+			l.start(dns())
+			inside := newUDPClient(t, client.Namespace, at(addrs.client, 40000), addrs.frontend)
+			r := newUDPClient(t, client.Namespace, at(addrs.client, 40001), at(balancer, 53))
+			inside.expect(t, a)
+			r.expect(t, a)
+			stop := r.keepSending(t)
+			wide, other := netip.PrefixFrom(of, of.BitLen()-8).Masked(), netip.PrefixFrom(of.Next(), of.BitLen())
+			for _, step := range []struct {
+				name    string
+				ranges  []netip.Prefix
+				deleted int
+			}{
+				{"the ranges admit the client", []netip.Prefix{wide, other}, 0},
+				{"tighter ranges admit the client", []netip.Prefix{netip.PrefixFrom(of, of.BitLen()), other}, 0},
+				{"the ranges exclude the client", []netip.Prefix{other}, 1},
+			} {
+				if deleted := l.change(render.Update{Services: []render.Service{dns(step.ranges...)}}); len(deleted) != step.deleted {
+					t.Errorf("%s: deleted %v, want %d flows", step.name, deleted, step.deleted)
+				}
+			}
+			time.Sleep(silence) // the client sends more packets, none of which may begin a new flow
+			if f, ok := l.flowTo(nft.UDP, at(balancer, 53)); ok {
+				t.Errorf("the excluded client has the flow %v", f)
+			}
+			stop()
+			inside.expect(t, a)
+			l.change(render.Update{Services: []render.Service{dns(wide)}})
+			newUDPClient(t, client.Namespace, at(addrs.client, 40002), at(balancer, 53)).expect(t, a)
 		})
 	}
 }
@@ -242,7 +332,8 @@ func TestFlowDelete(t *testing.T) {
 	}
 }
 
-// TestFlowsSCTP: the conntrack entry of an SCTP association is deleted when its endpoint is removed.
+// TestFlowsSCTP: the conntrack entry of an SCTP association stays while its endpoint is in a slice, ready or not, and is deleted
+// when the endpoint is removed.
 func TestFlowsSCTP(t *testing.T) {
 	l := newFlowNode(t)
 	first := rawSCTP(t, l.pod("first", 0, "10.244.1.2"), "10.244.1.2")
@@ -250,12 +341,21 @@ func TestFlowsSCTP(t *testing.T) {
 	client := rawSCTP(t, l.pod("client", 0, "10.244.9.9"), "10.244.9.9")
 	const frontend = "10.96.0.1:38412"
 	l.start(service("sctp", nft.SCTP, frontend, "10.244.1.2:9999"))
-	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	send := func() { sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1)) }
+	send()
 	receiveSCTP(t, first)
+	for _, endpoints := range [][]string{{"10.244.1.2:9999 unready"}, {"10.244.1.2:9999 unready", "10.244.1.3:9999"}} {
+		deleted := l.change(render.Update{Services: []render.Service{service("sctp", nft.SCTP, frontend, endpoints...)}})
+		if len(deleted) != 0 {
+			t.Errorf("endpoints %v: deleted %v, want none", endpoints, deleted)
+		}
+		send()
+		receiveSCTP(t, first)
+	}
 	deleted := l.change(render.Update{Services: []render.Service{service("sctp", nft.SCTP, frontend, "10.244.1.3:9999")}})
 	if len(deleted) != 1 || deleted[0].Protocol != nft.SCTP {
 		t.Errorf("deleted %v, want the SCTP flow", deleted)
 	}
-	sendSCTP(t, client, "10.96.0.1", initChunk(1, 40000, 38412, 0, 1))
+	send()
 	receiveSCTP(t, second)
 }
