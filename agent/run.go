@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -178,23 +177,18 @@ func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description
 
 // addHealth adds the health check node ports of Services, the node's own health, and the HTTP servers.
 func addHealth(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.Recorder, told *events) error {
-	var inSync atomic.Bool // the kernel has everything that was desired
-	ports := health.NewServicePorts(inSync.Load, told.healthCheckFailed, d.log)
+	node := health.NewNode(set.Node.IPv4Only)
+	ports := health.NewServicePorts(node.Healthy, told.healthCheckFailed, d.log)
 	l.owns(closing(func() error { ports.Close(); return nil }))
-	checks, node := health.NewChecks(ports.Set), health.NewNode()
+	checks := health.NewChecks(ports.Set)
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) {
 			checks.Take(u)
 			node.Queued(time.Now())
 			node.SetEligible(!u.NotEligible)
 		},
-		disturbed: func() {
-			inSync.Store(false)
-			node.Queued(time.Now())
-		},
-		failed: func() { inSync.Store(false) },
+		disturbed: func() { node.Queued(time.Now()) },
 		committed: func(commit) {
-			inSync.Store(true)
 			checks.Programmed()
 			node.Programmed(time.Now())
 		},

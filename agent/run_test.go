@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/agent/metrics"
 	"nfproxy/config"
 	"nfproxy/logtest"
 	"nfproxy/nft/kernel"
@@ -158,6 +159,53 @@ func TestRunHealth(t *testing.T) {
 	_ = end() // the cleanup reports it
 	if !refused() {
 		t.Error("the health check node port is still served")
+	}
+}
+
+// TestHealthPortsTolerateFailures: health check node ports keep their answer while an external change, a failed attempt and
+// an update wait to be programmed, which is shorter than kube-proxy's tolerance: the kernel still has the rules.
+func TestHealthPortsTolerateFailures(t *testing.T) {
+	newHealthNode(t)
+	d := newDaemon(nil, nil, nil, render.Node{}, slog.New(slog.DiscardHandler))
+	var l lifecycle
+	t.Cleanup(func() {
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := addHealth(&l, d, config.Settings{}, metrics.New("v1.2.3"), nil); err != nil {
+		t.Fatal(err)
+	}
+	o := d.observers[0]
+	update := render.Update{
+		Node: render.Node{Name: "node-a", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.10")}},
+		Services: []render.Service{{
+			ServiceName: render.ServiceName{Namespace: "ns1", Name: "svc1"}, ExternalLocal: true, HealthCheckNodePort: 30100,
+			ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
+			Ports: []render.Port{{Endpoints: []render.Endpoint{
+				{AddrPort: netip.MustParseAddrPort("10.244.1.2:8080"), Node: "node-a", Ready: true}}}},
+		}},
+	}
+	o.updated(update)
+	o.committed(commit{})
+	for _, step := range []struct {
+		name string
+		do   func()
+	}{
+		{"programmed", func() {}},
+		{"another program changes the tables", o.disturbed},
+		{"an attempt fails", func() {
+			if o.failed != nil {
+				o.failed()
+			}
+		}},
+		{"an update arrives", func() { o.updated(update) }},
+		{"programmed again", func() { o.committed(commit{}) }},
+	} {
+		step.do()
+		if !answered("192.0.2.10", 200, 1) {
+			t.Errorf("%s: the port does not answer 200", step.name)
+		}
 	}
 }
 

@@ -136,8 +136,8 @@ type Update struct {
 	Services []Service
 	// Removed holds the names of the Services that were removed.
 	Removed []ServiceName
-	// NotEligible: load balancers should not send new connections to this node, because its Node object is being deleted or is
-	// missing although it is required (KEP-3836).
+	// NotEligible: load balancers should not send new connections to this node, because its Node object is tainted or being
+	// deleted, or has never existed although it is required (KEP-3836).
 	NotEligible bool
 	// Seen is when the first of the changes reached this machine. Triggered are the times of the events that caused them, as
 	// annotated in EndpointSlices. Neither affects the tables.

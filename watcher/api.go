@@ -138,13 +138,26 @@ func (a *API) update() (render.Update, bool) {
 	if len(a.unsynced) > 0 {
 		return render.Update{}, false
 	}
-	update, changed := a.catalog.update(a.node)
 	if !a.started && a.catalog.node == nil {
-		a.catalog.log.Warn("the Node object of this machine does not exist; node ports have no address yet", "node", a.node.Name)
+		return a.startWithoutNode(), true
 	}
+	update, changed := a.catalog.update(a.node)
 	changed = changed || !a.started
 	a.started = true
 	return update, changed
+}
+
+// startWithoutNode returns the first Update if there is no Node object: a restart while the object is absent must not remove
+// the node ports.
+func (a *API) startWithoutNode() render.Update {
+	var err error
+	if a.node.Addresses, err = a.catalog.nodePorts.withoutNode(); err != nil {
+		a.catalog.log.Warn("listing the default routes failed", "error", err)
+	}
+	update, _ := a.catalog.update(a.node)
+	a.started = true
+	a.catalog.log.Warn("the Node object of this machine does not exist", "node", a.node.Name, "addresses", update.Node.Addresses)
+	return update
 }
 
 // change runs f, which changes the catalog because of what arrived at the given time.

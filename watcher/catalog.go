@@ -16,8 +16,8 @@ import (
 // source: a source calls put and remove, and then update.
 type catalog struct {
 	log *slog.Logger
-	// nodeRequired is true for an API server. Then a machine without a Node object is not eligible for new connections from
-	// load balancers, and the last facts of a deleted Node stay in use.
+	// nodeRequired is true for an API server. Then a machine is not eligible for new connections from load balancers until it
+	// has a Node object, and the last state of a deleted Node stays in use.
 	nodeRequired bool
 	nodePorts    nodePortAddresses
 
@@ -159,7 +159,6 @@ func (c *catalog) removeNode(name string) {
 	last.deleted = true
 	c.node = &last
 	c.log.Warn("the Node object of this machine was deleted; its last state stays in use", "node", name)
-	c.touch()
 }
 
 func (c *catalog) putService(s *service) {

@@ -10,7 +10,7 @@
 //	          reduced objects: object.go
 //	          service.go, port.go, slice.go, node.go, servicecidr.go
 //	                      |
-//	                  catalog.go <- nodeportaddrs.go, interfaceaddrs.go
+//	                  catalog.go <- nodeportaddrs.go, interfaceaddrs.go, defaultroute.go
 //	                      |
 //	                   join.go: render.Service
 //	                      |
@@ -30,8 +30,8 @@
 // the join of the Services that it touches; a change of the node returns all Services as they were joined before.
 //
 // The sources differ in one point. A directory need not contain a Node, and when its Node is removed, its facts no longer
-// hold. A cluster has a Node for every machine, so a machine without one must not get new connections from load balancers;
-// the facts of a deleted Node stay in use.
+// hold. A cluster has a Node for every machine, so a machine must not get new connections from load balancers until it has
+// one; the last state of a deleted Node stays in use.
 //
 // Package watcher does not decide what a Service means: package render selects endpoints, resolves conflicts and decides
 // the fate of a packet. Package watcher writes neither to the kernel nor to the source.

@@ -146,15 +146,12 @@ func (a *interfaceAddresses) sleep(d time.Duration) bool {
 	}
 }
 
-// readAttempts limits how often read lists the addresses when they change during the listing.
+// readAttempts limits how often a list is requested when it changes while the kernel sends it.
 const readAttempts = 10
 
 // read lists the addresses, sorted.
 func (a *interfaceAddresses) read() ([]netip.Addr, error) {
-	listed, err := a.list.AddrList(nil, netlink.FAMILY_ALL)
-	for attempt := 1; errors.Is(err, netlink.ErrDumpInterrupted) && attempt < readAttempts; attempt++ {
-		listed, err = a.list.AddrList(nil, netlink.FAMILY_ALL)
-	}
+	listed, err := complete(func() ([]netlink.Addr, error) { return a.list.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fmt.Errorf("list interface addresses: %w", err)
 	}
@@ -173,10 +170,7 @@ func (a *interfaceAddresses) read() ([]netip.Addr, error) {
 
 // wanted reports whether node ports are served at an address.
 func (a *interfaceAddresses) wanted(addr netip.Addr) bool {
-	if addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsMulticast() || addr.IsUnspecified() {
-		return false
-	}
-	return slices.ContainsFunc(a.prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return servable(addr) && slices.ContainsFunc(a.prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // poke puts a token into a channel of capacity 1 unless it holds one already.

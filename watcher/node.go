@@ -20,9 +20,11 @@ type node struct {
 	// addresses holds at most one address per family, IPv4 first.
 	addresses []netip.Addr
 	podCIDRs  []netip.Prefix
-	// leaving is true if the node is about to be removed from the cluster, deleted if its object has been deleted.
-	leaving, deleted bool
-	problems         []Problem
+	// leaving is true if the node is about to be removed from the cluster.
+	leaving bool
+	// deleted is true if the object has been deleted. The facts are then those of its last state.
+	deleted  bool
+	problems []Problem
 }
 
 // reduceNode reduces a Node. Of its addresses it takes the first InternalIP of each family.
@@ -66,10 +68,14 @@ func reducePodCIDRs(spec corev1.NodeSpec, problems problemList) []netip.Prefix {
 	return cidrs
 }
 
-// describe returns the given node with the facts of its Node object, if there is one.
+// describe returns the given node with the facts of its Node object, if there is one. The given addresses stay if the object
+// has none.
 func (n *node) describe(given render.Node) render.Node {
 	if n != nil {
-		given.Zone, given.Addresses = n.zone, n.addresses
+		given.Zone = n.zone
+		if len(n.addresses) > 0 {
+			given.Addresses = n.addresses
+		}
 		if given.NodeCIDR {
 			given.ClusterCIDRs = n.podCIDRs
 		}
@@ -77,11 +83,12 @@ func (n *node) describe(given render.Node) render.Node {
 	return given
 }
 
-// eligible reports whether load balancers may send new connections to the node. Without a Node object they may unless it is
+// eligible reports whether load balancers may send new connections to the node, by the last state of its object: kube-proxy
+// does not notice the deletion either (pkg/proxy/node.go, OnNodeDelete). Before there is an object they may unless it is
 // required.
 func (n *node) eligible(required bool) bool {
 	if n == nil {
 		return !required
 	}
-	return !n.leaving && !n.deleted
+	return !n.leaving
 }

@@ -89,7 +89,8 @@ func TestNodeDescribe(t *testing.T) {
 	}
 }
 
-// TestNodePodCIDRs: the podCIDRs of the Node replace the cluster CIDRs if NodeCIDR is set, and only then.
+// TestNodePodCIDRs: the podCIDRs of the Node replace the cluster CIDRs if NodeCIDR is set, and only then. Without a Node the
+// cluster CIDRs stay.
 func TestNodePodCIDRs(t *testing.T) {
 	t.Parallel()
 	n := reduceNode(&corev1.Node{Spec: corev1.NodeSpec{PodCIDRs: []string{"10.244.1.7/24", "x", "fd00:10:244:1::/64"}}})
@@ -101,6 +102,9 @@ func TestNodePodCIDRs(t *testing.T) {
 		t.Errorf("without NodeCIDR: %v", got)
 	}
 	given.NodeCIDR = true
+	if got := (*node)(nil).describe(given); !slices.Equal(got.ClusterCIDRs, given.ClusterCIDRs) {
+		t.Errorf("with NodeCIDR, without a Node: %v", got)
+	}
 	want := []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.MustParsePrefix("fd00:10:244:1::/64")}
 	if got := n.describe(given); !slices.Equal(got.ClusterCIDRs, want) {
 		t.Errorf("with NodeCIDR: %v", got)

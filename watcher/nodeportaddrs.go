@@ -12,6 +12,16 @@ type nodePortAddresses struct {
 	primaryIP netip.Addr
 	// interfaces, if not nil, are used instead of the Node's addresses and of primaryIP.
 	interfaces *interfaceAddresses
+	// defaultRoutes, if not nil, provide the addresses if the source starts without a Node object.
+	defaultRoutes *defaultRoutes
+}
+
+// withoutNode returns the addresses to use instead of the Node's until it has some.
+func (n nodePortAddresses) withoutNode() ([]netip.Addr, error) {
+	if n.interfaces != nil || n.defaultRoutes == nil {
+		return nil, nil
+	}
+	return n.defaultRoutes.addresses()
 }
 
 // choose returns the addresses, sorted, for a Node object with the given addresses.

@@ -100,6 +100,10 @@ func (s *Source) openAPI(set config.Settings, nodePorts nodePortAddresses, versi
 		return fmt.Errorf("kubeconfig %s: %w", set.Kubeconfig, err)
 	}
 	server.UserAgent = "nfproxy/" + version
+	if nodePorts.defaultRoutes, err = openDefaultRoutes(s.Node.IPv4Only); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, nodePorts.defaultRoutes.close)
 	api, err := newAPI(server, s.Node, nodePorts, newBackoff(), log)
 	if err != nil {
 		return err

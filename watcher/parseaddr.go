@@ -10,8 +10,19 @@ import (
 )
 
 // parseAddr parses an address as leniently as kube-proxy (010.0.0.1 is 10.0.0.1). It rejects addresses that packets to a
-// Service or an endpoint never carry; the API server rejects the same addresses for endpoints.
+// Service or an endpoint never carry; the API server rejects most of them for endpoints and external IPs, too
+// (ValidateEndpointIP in pkg/apis/core/validation).
 func parseAddr(s string) (netip.Addr, error) {
+	addr, err := parseClusterIP(s)
+	if err == nil && addr.IsLinkLocalUnicast() {
+		return netip.Addr{}, fmt.Errorf("%s is a link-local address", addr)
+	}
+	return addr, err
+}
+
+// parseClusterIP is like parseAddr, but accepts link-local addresses: the API server allocates cluster IPs from any range that
+// it is given.
+func parseClusterIP(s string) (netip.Addr, error) {
 	addr, ok := netip.AddrFromSlice(utilnet.ParseIPSloppy(s))
 	if !ok {
 		return netip.Addr{}, fmt.Errorf("%q is not an IP address", s)
@@ -26,8 +37,6 @@ func parseAddr(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("%s is a loopback address", addr)
 	case addr.IsMulticast():
 		return netip.Addr{}, fmt.Errorf("%s is a multicast address", addr)
-	case addr.IsLinkLocalUnicast():
-		return netip.Addr{}, fmt.Errorf("%s is a link-local address", addr)
 	case addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		return netip.Addr{}, fmt.Errorf("%s is the broadcast address", addr)
 	}

@@ -95,7 +95,7 @@ func reduceClusterIPs(api *corev1.Service, problems problemList) []netip.Addr {
 	var have []netip.Addr
 	texts, field := clusterIPs(api)
 	for i, text := range texts {
-		addr, err := parseAddr(text)
+		addr, err := parseClusterIP(text)
 		if err != nil {
 			problems.add(field(i), err.Error())
 			continue

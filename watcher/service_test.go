@@ -83,7 +83,7 @@ func TestReduceService(t *testing.T) {
 		{
 			name: "addresses that no client can connect to",
 			change: func(s *corev1.Service) {
-				s.Spec.ClusterIPs = []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "169.254.1.1", "fe80::1", "::ffff:10.0.0.1"}
+				s.Spec.ClusterIPs = []string{"0.0.0.0", "::", "127.0.0.1", "::1", "224.0.0.1", "ff02::1", "255.255.255.255", "::ffff:169.254.1.1"}
 			},
 			want: []string{"[]", "http 80/tcp"},
 			problems: []Problem{
@@ -93,10 +93,14 @@ func TestReduceService(t *testing.T) {
 				{Field: "spec.clusterIPs[3]", Detail: "::1 is a loopback address"},
 				{Field: "spec.clusterIPs[4]", Detail: "224.0.0.1 is a multicast address"},
 				{Field: "spec.clusterIPs[5]", Detail: "ff02::1 is a multicast address"},
-				{Field: "spec.clusterIPs[6]", Detail: "169.254.1.1 is a link-local address"},
-				{Field: "spec.clusterIPs[7]", Detail: "fe80::1 is a link-local address"},
-				{Field: "spec.clusterIPs[8]", Detail: `"::ffff:10.0.0.1" is an IPv4 address written as IPv6`},
+				{Field: "spec.clusterIPs[6]", Detail: "255.255.255.255 is the broadcast address"},
+				{Field: "spec.clusterIPs[7]", Detail: `"::ffff:169.254.1.1" is an IPv4 address written as IPv6`},
 			},
+		},
+		{
+			name:   "link-local cluster IPs",
+			change: func(s *corev1.Service) { s.Spec.ClusterIPs = []string{"169.254.1.1", "fe80::1"} },
+			want:   []string{"[169.254.1.1 fe80::1]", "http 80/tcp"},
 		},
 		{
 			name: "invalid ports do not affect the others",

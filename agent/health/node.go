@@ -14,7 +14,8 @@ const programmingTimeout = 60 * time.Second
 // Node is the health of this node's proxy, with kube-proxy's rules and responses (pkg/proxy/healthcheck/proxy_health.go,
 // KEP-3836). It is safe for concurrent use. Queued, Programmed and SetEligible of a nil Node do nothing.
 type Node struct {
-	now func() time.Time
+	now      func() time.Time
+	ipv4Only bool
 
 	mu sync.Mutex
 	// pending is the arrival time of the oldest update that is not programmed; it is zero if there is none.
@@ -25,8 +26,11 @@ type Node struct {
 }
 
 // NewNode returns a Node that is healthy until an update is pending for too long. The node is not eligible until SetEligible,
-// as in kube-proxy before it has seen the Node object.
-func NewNode() *Node { return &Node{now: time.Now, lastUpdated: time.Now()} }
+// as in kube-proxy before it has seen the Node object. ipv4Only is true if the kernel has no IPv6; the responses then do not
+// include that family.
+func NewNode(ipv4Only bool) *Node {
+	return &Node{now: time.Now, ipv4Only: ipv4Only, lastUpdated: time.Now()}
+}
 
 // Queued records that an update arrived at a time.
 func (n *Node) Queued(at time.Time) {
@@ -48,6 +52,20 @@ func (n *Node) Programmed(at time.Time) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pending, n.lastUpdated, n.synced = time.Time{}, at, true
+}
+
+// Healthy reports whether no update is pending for longer than kube-proxy tolerates. It does not depend on SetEligible.
+// /livez, /healthz and the health check node ports of Services depend on it (Health in kube-proxy, called by
+// pkg/proxy/healthcheck/service_health.go).
+func (n *Node) Healthy() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.healthyAt(n.now())
+}
+
+// healthyAt returns the result of Healthy at a time. The caller holds the lock.
+func (n *Node) healthyAt(now time.Time) bool {
+	return n.pending.IsZero() || now.Sub(n.pending) < programmingTimeout
 }
 
 // SetEligible sets whether load balancers should send new connections to the node.
@@ -75,15 +93,17 @@ type familyStatus struct {
 	Healthy     bool      `json:"healthy"`
 }
 
-// status returns the same status for both families, because nfproxy programs them together. kube-proxy also includes both
-// families whenever the kernel has IPv6, whatever the cluster uses (cmd/kube-proxy/app/server_linux.go,
-// platformCheckSupported); without IPv6 it includes only IPv4. The caller holds the lock.
+// status returns the same status for all families, because nfproxy programs them together. Like kube-proxy it includes the
+// families that are programmed: both if the kernel has IPv6, whatever the cluster uses, else only IPv4
+// (cmd/kube-proxy/app/server_linux.go, platformCheckSupported). kube-proxy also leaves IPv6 out if the sysctl
+// net.ipv6.conf.all.disable_ipv6 is 1; nfproxy programs IPv6 then. The caller holds the lock.
 func (n *Node) status() nodeStatus {
 	now := n.now()
 	s := nodeStatus{LastUpdated: n.lastUpdated, CurrentTime: now, Status: make(map[string]familyStatus)}
-	s.Healthy = n.pending.IsZero() || now.Sub(n.pending) < programmingTimeout
-	for _, family := range []string{"IPv4", "IPv6"} {
-		s.Status[family] = familyStatus{n.lastUpdated, s.Healthy}
+	s.Healthy = n.healthyAt(now)
+	s.Status["IPv4"] = familyStatus{n.lastUpdated, s.Healthy}
+	if !n.ipv4Only {
+		s.Status["IPv6"] = s.Status["IPv4"]
 	}
 	return s
 }

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -76,6 +77,9 @@ func TestNodeHealth(t *testing.T) {
 			h := newNodeAt(&now)
 			c.do(h)
 			now = proxyStart.Add(c.after)
+			if got := h.Healthy(); got != c.healthy {
+				t.Errorf("healthy: %v", got)
+			}
 			last := func(code int) time.Time {
 				if code == ok {
 					return now
@@ -92,6 +96,22 @@ func TestNodeHealth(t *testing.T) {
 	}
 }
 
+// TestNodeHealthWithoutIPv6: on a kernel without IPv6 the responses have no status of that family, as in kube-proxy.
+func TestNodeHealthWithoutIPv6(t *testing.T) {
+	for _, ipv4Only := range []bool{false, true} {
+		_, body := NewNode(ipv4Only).livez()
+		var response struct{ Status map[string]any }
+		if err := json.Unmarshal(body, &response); err != nil {
+			t.Fatal(err)
+		}
+		_, has4 := response.Status["IPv4"]
+		_, has6 := response.Status["IPv6"]
+		if !has4 || has6 == ipv4Only {
+			t.Errorf("IPv4 only %v: %s", ipv4Only, body)
+		}
+	}
+}
+
 func wantResponse(t *testing.T, path string, code int, body []byte, wantCode int, wantBody string) {
 	t.Helper()
 	if code != wantCode || string(body) != wantBody {
@@ -102,7 +122,7 @@ func wantResponse(t *testing.T, path string, code int, body []byte, wantCode int
 // TestNodeHealthConcurrently: Node, including a nil one, is safe for concurrent use under the race detector.
 func TestNodeHealthConcurrently(t *testing.T) {
 	var wg sync.WaitGroup
-	for _, h := range []*Node{NewNode(), nil} {
+	for _, h := range []*Node{NewNode(false), nil} {
 		for range 4 {
 			wg.Go(func() {
 				for range 100 {
@@ -113,6 +133,7 @@ func TestNodeHealthConcurrently(t *testing.T) {
 						h.healthz()
 						h.livez()
 						h.readyz()
+						h.Healthy()
 					}
 				}
 			})

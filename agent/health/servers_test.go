@@ -101,7 +101,7 @@ func TestServers(t *testing.T) {
 
 // TestServersCurrentState: responses show the current health, and each is counted.
 func TestServersCurrentState(t *testing.T) {
-	n := NewNode()
+	n := NewNode(false)
 	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics}, n, nil)
 	want := func(path string, code int) {
 		t.Helper()
@@ -142,7 +142,7 @@ func TestServersAddresses(t *testing.T) {
 		{"127.0.0.1:20256", true, false}, {"[::1]:20256", false, true}, {"0.0.0.0:20256", true, true}, {"[::]:20256", true, true},
 		{":20256", true, true}, {"", false, false},
 	} {
-		s, err := NewServers(config.Settings{Healthz: c.address}, nil, NewNode(), nil, nil, slog.New(slog.DiscardHandler))
+		s, err := NewServers(config.Settings{Healthz: c.address}, nil, NewNode(false), nil, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +186,7 @@ func TestServersHardFail(t *testing.T) {
 	var reported []string
 	failed := func(name string, err error) { reported = append(reported, name+": "+err.Error()) }
 	set := config.Settings{Healthz: testHealthz, Metrics: testMetrics, BindAddressHardFail: true}
-	_, err := NewServers(set, metrics.New("v1.2.3"), NewNode(), nil, failed, slog.New(slog.DiscardHandler))
+	_, err := NewServers(set, metrics.New("v1.2.3"), NewNode(false), nil, failed, slog.New(slog.DiscardHandler))
 	const want = "metrics server at 127.0.0.1:20249: listen tcp 127.0.0.1:20249: bind: address already in use"
 	if !errors.Is(err, syscall.EADDRINUSE) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
@@ -204,7 +204,7 @@ func TestServersSoftFail(t *testing.T) {
 	occupy(t, testHealthz)
 	var reports atomic.Int32
 	var log logtest.Buffer
-	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), NewNode(), nil,
+	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), NewNode(false), nil,
 		func(string, error) { reports.Add(1) }, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestServersSoftFail(t *testing.T) {
 
 // newTestServer returns a server that retries every millisecond and counts its reports.
 func newTestServer(log io.Writer, reports *atomic.Int32) *server {
-	return &server{name: HealthzServer, address: testHealthz, handler: healthzHandler(nil, NewNode()), retryInterval: time.Millisecond,
+	return &server{name: HealthzServer, address: testHealthz, handler: healthzHandler(nil, NewNode(false)), retryInterval: time.Millisecond,
 		failed: func(string, error) { reports.Add(1) }, log: slog.New(slog.NewTextHandler(log, nil))}
 }
 
@@ -296,7 +296,7 @@ func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
 // TestServersConfig: a configuration that cannot be encoded is an error, and no server is started.
 func TestServersConfig(t *testing.T) {
-	_, err := NewServers(config.Settings{Metrics: testMetrics}, nil, NewNode(), func() {}, nil, slog.New(slog.DiscardHandler))
+	_, err := NewServers(config.Settings{Metrics: testMetrics}, nil, NewNode(false), func() {}, nil, slog.New(slog.DiscardHandler))
 	if err == nil || listens(testMetrics) {
 		t.Errorf("%v", err)
 	}

@@ -39,7 +39,7 @@ type ServicePorts struct {
 }
 
 // NewServicePorts returns ServicePorts without servers; Set starts them. The caller closes it. healthy reports whether the
-// kernel has the desired rules; it is called concurrently. report is called with an error message for a Service whose port
+// proxy is healthy (Node.Healthy); it is called concurrently. report is called with an error message for a Service whose port
 // cannot be bound.
 func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
 	ctx, cancel := context.WithCancel(context.Background())

@@ -163,6 +163,44 @@ func TestHealthAnswers(t *testing.T) {
 	wantRefused(t, netip.IPv6Loopback(), healthPort)
 }
 
+// TestServicePortsTolerance: the ports answer 200 while an update is not programmed, until it is as late as /livez tolerates,
+// and again when it is programmed. The eligibility of the node has no effect.
+func TestServicePortsTolerance(t *testing.T) {
+	addrs := addNodeAddresses(t)
+	var clock atomic.Int64 // in nanoseconds since the start
+	n := &Node{now: func() time.Time { return proxyStart.Add(time.Duration(clock.Load())) }, lastUpdated: proxyStart}
+	p := NewServicePorts(n.Healthy, func(render.ServiceName, string) {}, slog.New(slog.DiscardHandler))
+	t.Cleanup(p.Close)
+	n.Programmed(proxyStart)
+	p.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs)
+	for _, step := range []struct {
+		at      time.Duration
+		do      func(at time.Time)
+		healthy bool
+	}{
+		{time.Hour, func(time.Time) {}, true},
+		{time.Hour, n.Queued, true},
+		{time.Hour + 30*time.Second, n.Queued, true},
+		{time.Hour + 60*time.Second - 1, n.Queued, true},
+		{time.Hour + 60*time.Second, func(time.Time) {}, false},
+		{2 * time.Hour, n.Queued, false},
+		{2 * time.Hour, n.Programmed, true},
+		{3 * time.Hour, func(time.Time) { n.SetEligible(true) }, true},
+		{3 * time.Hour, func(time.Time) { n.SetEligible(false) }, true},
+	} {
+		clock.Store(int64(step.at))
+		step.do(proxyStart.Add(step.at))
+		status, live := ok200, http.StatusOK
+		if !step.healthy {
+			status, live = bad503, http.StatusServiceUnavailable
+		}
+		wantPortResponse(t, node4, healthPort, "/", response(status, "svc1", 1, step.healthy))
+		if code, _ := n.livez(); code != live {
+			t.Errorf("after %v: /livez is %d", step.at, code)
+		}
+	}
+}
+
 // TestServicePortsKeepConnections: a connection stays open when the number of endpoints changes, and is closed with its Service.
 func TestServicePortsKeepConnections(t *testing.T) {
 	h, addrs := newPortsTest(t), addNodeAddresses(t)

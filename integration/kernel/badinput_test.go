@@ -199,6 +199,11 @@ var badInput = []manifestCase{
 		packets:  []string{"client 10.96.0.1:80 10.244.1.2:8080", "client 10.96.0.1:80 10.244.1.2:8080", "client 10.96.0.2:80 10.244.1.3:8080"},
 	},
 	{
+		name:     "a link-local cluster IP is served",
+		services: []string{serviceManifest("web", "1", "clusterIP: 169.254.96.1, ports: [{name: p, port: 80}]", "", "a")},
+		packets:  []string{"client 169.254.96.1:80 10.244.1.2:8080", "node 169.254.96.1:80 10.244.1.2:8080"},
+	},
+	{
 		name: "source ranges with host bits and spaces",
 		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [" 198.51.100.200/24", "2001:db8:51::77/64	"]`,
