@@ -27,7 +27,7 @@ type node struct {
 	problems []Problem
 }
 
-// reduceNode reduces a Node. Of its addresses it takes the first InternalIP of each family.
+// reduceNode reduces a Node.
 func reduceNode(api *corev1.Node) *node {
 	n := &node{
 		name: api.Name,
@@ -36,22 +36,32 @@ func reduceNode(api *corev1.Node) *node {
 			slices.ContainsFunc(api.Spec.Taints, func(t corev1.Taint) bool { return t.Key == taintToBeDeleted }),
 	}
 	problems := newProblemList(&n.problems, objectKey{kind: nodeKind, name: api.Name})
-	for i, a := range api.Status.Addresses {
-		if a.Type != corev1.NodeInternalIP {
-			continue
-		}
-		addr, err := parseAddr(a.Address)
-		if err != nil {
-			problems.add(fmt.Sprintf("status.addresses[%d].address", i), err.Error())
-			continue
-		}
-		if _, ok := ofFamily(n.addresses, addr.Is4()); !ok {
-			n.addresses = append(n.addresses, addr)
-		}
-	}
-	slices.SortFunc(n.addresses, netip.Addr.Compare)
+	n.addresses = reduceNodeAddresses(api.Status.Addresses, problems)
 	n.podCIDRs = reducePodCIDRs(api.Spec, problems)
 	return n
+}
+
+// reduceNodeAddresses returns the first InternalIP of each family or, if a family has none, the first ExternalIP, as kube-proxy does
+// (pkg/util/node, GetNodeHostIPs). Addresses of other types are names.
+func reduceNodeAddresses(api []corev1.NodeAddress, problems problemList) []netip.Addr {
+	var addresses []netip.Addr
+	for _, kind := range []corev1.NodeAddressType{corev1.NodeInternalIP, corev1.NodeExternalIP} {
+		for i, a := range api {
+			if a.Type != kind {
+				continue
+			}
+			addr, err := parseAddr(a.Address)
+			if err != nil {
+				problems.add(fmt.Sprintf("status.addresses[%d].address", i), err.Error())
+				continue
+			}
+			if _, ok := ofFamily(addresses, addr.Is4()); !ok {
+				addresses = append(addresses, addr)
+			}
+		}
+	}
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return addresses
 }
 
 // reducePodCIDRs returns the ranges of the addresses of the node's Pods.

@@ -17,6 +17,9 @@ func TestReduceNode(t *testing.T) {
 	internal := func(address string) corev1.NodeAddress {
 		return corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: address}
 	}
+	external := func(address string) corev1.NodeAddress {
+		return corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: address}
+	}
 	tests := []struct {
 		name      string
 		zone      string
@@ -29,14 +32,26 @@ func TestReduceNode(t *testing.T) {
 		{
 			name: "first of each family",
 			api: []corev1.NodeAddress{
-				{Type: corev1.NodeExternalIP, Address: "198.51.100.1"}, {Type: corev1.NodeHostName, Address: "n1"},
+				external("198.51.100.1"), {Type: corev1.NodeHostName, Address: "n1"},
 				internal("fd00:1::1"), internal("192.0.2.1"), internal("192.0.2.2"), internal("fd00:1::2"),
 			},
 			addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("fd00:1::1")},
 		},
 		{
-			name: "no internal address",
-			api:  []corev1.NodeAddress{{Type: corev1.NodeExternalIP, Address: "198.51.100.1"}, {Type: corev1.NodeInternalDNS, Address: "n1.example"}},
+			name:      "no internal address",
+			api:       []corev1.NodeAddress{external("198.51.100.1"), external("198.51.100.2"), {Type: corev1.NodeInternalDNS, Address: "n1.example"}},
+			addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")},
+		},
+		{
+			name:      "an external address of the family without an internal one",
+			api:       []corev1.NodeAddress{external("2001:db8::1"), external("198.51.100.1"), internal("192.0.2.1")},
+			addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		},
+		{
+			name:      "an invalid internal address",
+			api:       []corev1.NodeAddress{external("198.51.100.1"), internal("x")},
+			addresses: []netip.Addr{netip.MustParseAddr("198.51.100.1")},
+			problems:  []Problem{{Object: "Node n1", Field: "status.addresses[1].address", Detail: `"x" is not an IP address`}},
 		},
 		{
 			name:      "IPv6 alone",
