@@ -32,6 +32,7 @@ func (c *configuration) settings() Settings {
 	s.NodePorts = c.nodePorts()
 	s.PrimaryIP = c.primaryIP()
 	c.checkMode()
+	c.checkFeatureGates()
 	s.MinSyncPeriod = c.period("nftables.minSyncPeriod", c.NFTables.MinSyncPeriod.Duration)
 
 	s.Healthz = c.listenAddress("healthzBindAddress", c.HealthzBindAddress, c.healthzPort)
@@ -99,7 +100,9 @@ func (c *configuration) node() render.Node {
 	}
 	n.AffinityClients = uint32(c.affinitySize)
 	n.Counters = c.connectionCounters()
-	n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs)
+	if n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs); c.externalIPsDenied() {
+		n.ExternalIPs = render.Allowlist{Only: true}
+	}
 	n.LoadBalancerIPs = c.allowlist("--load-balancer-ips", c.loadBalancerIPs)
 	c.detectLocal(&n)
 	return n

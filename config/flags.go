@@ -25,7 +25,7 @@ func Flags() []cli.Flag {
 func SourceFlags() []cli.Flag {
 	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
-		"masquerade-all", "external-ips", "load-balancer-ips", "session-affinity-size", "connection-counters"}
+		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
 

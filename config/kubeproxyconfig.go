@@ -150,7 +150,8 @@ func decodeField(path []string, leaf any) error {
 	return fmt.Errorf("%v is not of type %s", leaf, kind)
 }
 
-// warnWithoutEffect warns of every field that nfproxy does not read and whose value is not the default.
+// warnWithoutEffect warns of every field that nfproxy does not read and whose value is not the default. checkFeatureGates
+// checks the feature gates.
 func (c *configuration) warnWithoutEffect() error {
 	read := map[string]bool{"iptables.masqueradeAll": c.Mode != modeNFTables}
 	for _, o := range options() {
@@ -165,7 +166,7 @@ func (c *configuration) warnWithoutEffect() error {
 		return err
 	}
 	for _, field := range slices.Sorted(maps.Keys(values)) {
-		if !read[field] && !equalJSON(values[field], defaults[field]) {
+		if !read[field] && !strings.HasPrefix(field, gatesField+".") && !equalJSON(values[field], defaults[field]) {
 			c.warn(field, "has no effect")
 		}
 	}
