@@ -392,3 +392,32 @@ logging: {format: xml}
 		})
 	}
 }
+
+// TestConfigureNewer: a file of a newer Kubernetes ends with errors that name the field, the value and the accepted values.
+// Nothing of it is used, also not with a flag that would make the rest valid.
+func TestConfigureNewer(t *testing.T) {
+	const rest = "kind: KubeProxyConfiguration\nclusterCIDR: 10.246.0.0/16\nclientConnection: {kubeconfig: x}\n"
+	for _, tc := range []struct{ file, want string }{
+		{"apiVersion: kubeproxy.config.k8s.io/v1beta1\n" + rest + "mode: ebpf",
+			`conf: apiVersion: "kubeproxy.config.k8s.io/v1beta1" is not kubeproxy.config.k8s.io/v1alpha1`},
+		{"apiVersion: kubeproxy.config.k8s.io/v1alpha2\n" + rest,
+			`conf: apiVersion: "kubeproxy.config.k8s.io/v1alpha2" is not kubeproxy.config.k8s.io/v1alpha1`},
+		{header + "mode: ebpf", `conf: mode: "ebpf" is not one of nftables, iptables, ipvs`},
+		{header + "mode: NFTables", `conf: mode: "NFTables" is not one of nftables, iptables, ipvs`},
+		{header + "detectLocalMode: VRF",
+			`conf: detectLocalMode: "VRF" is not one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`},
+		{header + "nodePortAddresses: [secondary]",
+			`conf: nodePortAddresses: "secondary" is not a CIDR such as 10.0.0.0/16 or fd00::/64, nor primary, localhost or all`},
+		{header + "logging: {format: cbor}", `conf: logging.format: "cbor" is neither text nor json`},
+		{header + "nodePortAddresses: {primary: true}", `conf: nodePortAddresses.primary: true is not of type []string`},
+		{header + "detectLocalMode: [ClusterCIDR]", `conf: detectLocalMode: [ClusterCIDR] is not of type string`},
+	} {
+		s, _, err := configured(t, tc.file, "--master=https://192.0.2.1", "--proxy-mode=nftables")
+		if err == nil || err.Error() != tc.want {
+			t.Errorf("error %v, want %s", err, tc.want)
+		}
+		if tc.file[:len(header)] != header {
+			compare(t, s, Settings{})
+		}
+	}
+}

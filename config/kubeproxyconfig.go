@@ -140,12 +140,16 @@ func decodeField(path []string, leaf any) error {
 	if _, err = kjson.UnmarshalStrict(text, new(v1alpha1.KubeProxyConfiguration)); err == nil {
 		return nil
 	}
-	_, kind, ok := strings.Cut(err.Error(), " of type ")
-	switch {
-	case !ok:
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
 		return err
-	case strings.Contains(kind, "."):
-		kind = "object" // the name of a Go struct means nothing to users
+	}
+	kind := wrong.Type.String()
+	switch {
+	case wrong.Type.Kind() == reflect.Struct:
+		kind = "object"
+	case wrong.Type.PkgPath() != "": // the name of a Go type means nothing to users
+		kind = wrong.Type.Kind().String()
 	}
 	return fmt.Errorf("%v is not of type %s", leaf, kind)
 }
