@@ -31,7 +31,9 @@ func (c *configuration) settings() Settings {
 	s.Node = c.node()
 	s.NodePorts = c.nodePorts()
 	s.PrimaryIP = c.primaryIP()
+	s.NodePorts = c.withoutPrimary(s.NodePorts, s.PrimaryIP)
 	c.checkMode()
+	c.checkFeatureGates()
 	s.MinSyncPeriod = c.period("nftables.minSyncPeriod", c.NFTables.MinSyncPeriod.Duration)
 
 	s.Healthz = c.listenAddress("healthzBindAddress", c.HealthzBindAddress, c.healthzPort)
@@ -99,7 +101,9 @@ func (c *configuration) node() render.Node {
 	}
 	n.AffinityClients = uint32(c.affinitySize)
 	n.Counters = c.connectionCounters()
-	n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs)
+	if n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs); c.externalIPsDenied() {
+		n.ExternalIPs = render.Allowlist{Only: true}
+	}
 	n.LoadBalancerIPs = c.allowlist("--load-balancer-ips", c.loadBalancerIPs)
 	c.detectLocal(&n)
 	return n
@@ -210,15 +214,6 @@ func (c *configuration) checkInterface(field, name string) {
 	if name == "" || len(name) > maxInterfaceName || strings.ContainsAny(name, "/*\" \t") {
 		c.fail(field, fmt.Errorf("%q is not an interface name", name))
 	}
-}
-
-// nodePorts returns the ranges of the addresses that serve node ports, none for primary.
-func (c *configuration) nodePorts() []netip.Prefix {
-	prefixes, err := parseNodePortAddresses(strings.Join(c.NodePortAddresses, ","))
-	if err != nil {
-		c.fail("nodePortAddresses", err)
-	}
-	return prefixes
 }
 
 // primaryIP returns the address of bindAddress, or an invalid address if bindAddress is 0.0.0.0 or ::.

@@ -123,6 +123,7 @@ func defaultSettings() Settings {
 	return Settings{
 		Kubeconfig:  "/etc/kubeconfig",
 		Node:        render.Node{Name: "node-a", AffinityClients: 65536},
+		NodePorts:   NodePorts{Primary: true},
 		Healthz:     "0.0.0.0:10256",
 		Metrics:     "127.0.0.1:10249",
 		Conntrack:   Conntrack{MaxPerCore: 32768, Min: 131072, TCPEstablished: 24 * time.Hour, TCPCloseWait: time.Hour},
@@ -299,7 +300,7 @@ func TestConfigureEverything(t *testing.T) {
 		File:       "conf",
 		Node: render.Node{Name: "node-a", ClusterCIDRs: prefixes(t, "10.0.0.0/8,fd00:10::/32"), PodInterface: "cni0",
 			MasqueradeAll: true, AffinityClients: 65536},
-		NodePorts:           prefixes(t, "192.0.2.0/24,2001:db8::/32"),
+		NodePorts:           NodePorts{CIDRs: prefixes(t, "192.0.2.0/24,2001:db8::/32")},
 		PrimaryIP:           netip.MustParseAddr("192.0.2.7"),
 		MinSyncPeriod:       time.Second,
 		Healthz:             "192.0.2.7:1",
@@ -342,7 +343,7 @@ func TestConfigureErrors(t *testing.T) {
 mode: userspace
 clusterCIDR: 10.0.0.0/8,11.0.0.0/8
 detectLocalMode: Guess
-nodePortAddresses: [primary, 10.0.0.0/8]
+nodePortAddresses: [primary, everywhere]
 bindAddress: here
 nftables: {minSyncPeriod: -1s}
 healthzBindAddress: 192.0.2.1:0
@@ -353,7 +354,7 @@ logging: {format: xml}
 `, nil, []string{
 			`conf: clusterCIDR: "10.0.0.0/8,11.0.0.0/8" contains more than one CIDR of a family`,
 			`conf: detectLocalMode: "Guess" is not one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`,
-			`conf: nodePortAddresses: "primary,10.0.0.0/8": primary cannot be combined with CIDRs`,
+			`conf: nodePortAddresses: "everywhere" is not a CIDR such as 10.0.0.0/16 or fd00::/64, nor primary, localhost or all`,
 			`conf: bindAddress: "here" is not an IP address`,
 			`conf: mode: "userspace" is not one of nftables, iptables, ipvs`,
 			`conf: nftables.minSyncPeriod: -1s is less than 0`,
@@ -375,7 +376,7 @@ logging: {format: xml}
 			`--connection-counters: "all" is not one of none, services, endpoints`,
 			`--external-ips: "" is not one of any, none, CIDR[,CIDR...]`,
 			`--load-balancer-ips: "none" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
-			`--nodeport-addresses: "banana" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
+			`--nodeport-addresses: "banana" is not a CIDR such as 10.0.0.0/16 or fd00::/64, nor primary, localhost or all`,
 			`--metrics-bind-address: ":1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			"--oom-score-adj: 2147483647 is not between -1000 and 1000",
 		}},
@@ -389,5 +390,34 @@ logging: {format: xml}
 			}
 			compare(t, strings.Split(err.Error(), "\n"), tc.want)
 		})
+	}
+}
+
+// TestConfigureNewer: a file of a newer Kubernetes ends with errors that name the field, the value and the accepted values.
+// Nothing of it is used, also not with a flag that would make the rest valid.
+func TestConfigureNewer(t *testing.T) {
+	const rest = "kind: KubeProxyConfiguration\nclusterCIDR: 10.246.0.0/16\nclientConnection: {kubeconfig: x}\n"
+	for _, tc := range []struct{ file, want string }{
+		{"apiVersion: kubeproxy.config.k8s.io/v1beta1\n" + rest + "mode: ebpf",
+			`conf: apiVersion: "kubeproxy.config.k8s.io/v1beta1" is not kubeproxy.config.k8s.io/v1alpha1`},
+		{"apiVersion: kubeproxy.config.k8s.io/v1alpha2\n" + rest,
+			`conf: apiVersion: "kubeproxy.config.k8s.io/v1alpha2" is not kubeproxy.config.k8s.io/v1alpha1`},
+		{header + "mode: ebpf", `conf: mode: "ebpf" is not one of nftables, iptables, ipvs`},
+		{header + "mode: NFTables", `conf: mode: "NFTables" is not one of nftables, iptables, ipvs`},
+		{header + "detectLocalMode: VRF",
+			`conf: detectLocalMode: "VRF" is not one of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix`},
+		{header + "nodePortAddresses: [secondary]",
+			`conf: nodePortAddresses: "secondary" is not a CIDR such as 10.0.0.0/16 or fd00::/64, nor primary, localhost or all`},
+		{header + "logging: {format: cbor}", `conf: logging.format: "cbor" is neither text nor json`},
+		{header + "nodePortAddresses: {primary: true}", `conf: nodePortAddresses.primary: true is not of type []string`},
+		{header + "detectLocalMode: [ClusterCIDR]", `conf: detectLocalMode: [ClusterCIDR] is not of type string`},
+	} {
+		s, _, err := configured(t, tc.file, "--master=https://192.0.2.1", "--proxy-mode=nftables")
+		if err == nil || err.Error() != tc.want {
+			t.Errorf("error %v, want %s", err, tc.want)
+		}
+		if tc.file[:len(header)] != header {
+			compare(t, s, Settings{})
+		}
 	}
 }

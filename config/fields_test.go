@@ -34,7 +34,7 @@ func TestEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := defaultSettings()
-	want.Conntrack.Min, want.OOMScoreAdj, want.NodePorts = 9, new(int32(8)), prefixes(t, "192.0.2.0/24,2001:db8::/32")
+	want.Conntrack.Min, want.OOMScoreAdj, want.NodePorts = 9, new(int32(8)), NodePorts{CIDRs: prefixes(t, "192.0.2.0/24,2001:db8::/32")}
 	want.Node.ExternalIPs.Only = true
 	compare(t, s, want)
 }

@@ -25,7 +25,7 @@ func Flags() []cli.Flag {
 func SourceFlags() []cli.Flag {
 	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
-		"masquerade-all", "external-ips", "load-balancer-ips", "session-affinity-size", "connection-counters"}
+		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
 
@@ -59,8 +59,8 @@ func serviceOptions() []option {
 			func(c *configuration) *string { return &c.ClusterCIDR }),
 		stringOption("service-cidr", "", "`CIDR[,CIDR...]` of the cluster IPs: packets to unused addresses inside are dropped",
 			func(c *configuration) *string { return &c.serviceCIDR }),
-		listOption("nodeport-addresses", "nodePortAddresses", "`CIDR[,CIDR...]` of the interface addresses at which node ports are served "+
-			"(default: primary, the Node's InternalIPs)", func(c *configuration) *[]string { return &c.NodePortAddresses }),
+		listOption("nodeport-addresses", "nodePortAddresses", "`CIDR[,CIDR...]` of the interface addresses at which node ports are served; "+
+			"primary, localhost and all are valid, too (default: primary, the Node's InternalIPs)", func(c *configuration) *[]string { return &c.NodePortAddresses }),
 		stringOption("detect-local-mode", "detectLocalMode", "how Pods are recognized: ClusterCIDR by --cluster-cidr, NodeCIDR by the Node's podCIDRs, "+
 			"BridgeInterface or\nInterfaceNamePrefix by the interface on which their packets arrive (default: ClusterCIDR)",
 			func(c *configuration) *v1alpha1.LocalMode { return &c.DetectLocalMode }),

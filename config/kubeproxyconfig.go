@@ -140,17 +140,22 @@ func decodeField(path []string, leaf any) error {
 	if _, err = kjson.UnmarshalStrict(text, new(v1alpha1.KubeProxyConfiguration)); err == nil {
 		return nil
 	}
-	_, kind, ok := strings.Cut(err.Error(), " of type ")
-	switch {
-	case !ok:
+	wrong, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	if !ok {
 		return err
-	case strings.Contains(kind, "."):
-		kind = "object" // the name of a Go struct means nothing to users
+	}
+	kind := wrong.Type.String()
+	switch {
+	case wrong.Type.Kind() == reflect.Struct:
+		kind = "object"
+	case wrong.Type.PkgPath() != "": // the name of a Go type means nothing to users
+		kind = wrong.Type.Kind().String()
 	}
 	return fmt.Errorf("%v is not of type %s", leaf, kind)
 }
 
-// warnWithoutEffect warns of every field that nfproxy does not read and whose value is not the default.
+// warnWithoutEffect warns of every field that nfproxy does not read and whose value is not the default. checkFeatureGates
+// checks the feature gates.
 func (c *configuration) warnWithoutEffect() error {
 	read := map[string]bool{"iptables.masqueradeAll": c.Mode != modeNFTables}
 	for _, o := range options() {
@@ -165,7 +170,7 @@ func (c *configuration) warnWithoutEffect() error {
 		return err
 	}
 	for _, field := range slices.Sorted(maps.Keys(values)) {
-		if !read[field] && !equalJSON(values[field], defaults[field]) {
+		if !read[field] && !strings.HasPrefix(field, gatesField+".") && !equalJSON(values[field], defaults[field]) {
 			c.warn(field, "has no effect")
 		}
 	}

@@ -15,11 +15,12 @@ func kubeProxyOptions() []option {
 		hide(stringOption("proxy-mode", "mode", "", func(c *configuration) *v1alpha1.ProxyMode { return &c.Mode })),
 		hide(intOption("healthz-port", "healthzBindAddress", "", func(c *configuration) *int { return &c.healthzPort })),
 		hide(intOption("metrics-port", "metricsBindAddress", "", func(c *configuration) *int { return &c.metricsPort })),
+		gatesOption(),
 		invalid("cleanup", "use the command nfproxy cleanup instead"),
 		invalid("init-only", "not supported: run applies privileged settings when it starts; the command nfproxy cleanup removes the rules"),
 	}
 	for _, name := range []string{
-		"boot-id-file", "config-sync-period", "feature-gates", "iptables-masquerade-bit", "iptables-min-sync-period",
+		"boot-id-file", "config-sync-period", "iptables-masquerade-bit", "iptables-min-sync-period",
 		"iptables-sync-period", "ipvs-exclude-cidrs", "ipvs-min-sync-period", "ipvs-scheduler", "ipvs-sync-period",
 		"ipvs-tcp-timeout", "ipvs-tcpfin-timeout", "ipvs-udp-timeout", "kube-api-burst", "kube-api-content-type", "kube-api-qps",
 		"log-flush-frequency", "log-json-info-buffer-size", "log-text-info-buffer-size", "machine-id-file",

@@ -24,17 +24,3 @@ func parsePrefixes(list string) ([]netip.Prefix, error) {
 	}
 	return prefixes, nil
 }
-
-// parseNodePortAddresses parses the value of --nodeport-addresses: CIDRs, or primary, for which it returns none.
-func parseNodePortAddresses(list string) ([]netip.Prefix, error) {
-	const primary = "primary"
-	if strings.TrimSpace(list) == primary {
-		return nil, nil
-	}
-	for text := range strings.SplitSeq(list, ",") {
-		if strings.TrimSpace(text) == primary {
-			return nil, fmt.Errorf("%q: primary cannot be combined with CIDRs", list)
-		}
-	}
-	return parsePrefixes(list)
-}

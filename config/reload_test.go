@@ -31,7 +31,12 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.Node.ExternalIPs.Only = true },
 			func(s *Settings) { s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: cidrs} },
 		},
-		"NodePorts":           {func(s *Settings) { s.NodePorts = cidrs }},
+		"NodePorts": {
+			func(s *Settings) { s.NodePorts.Primary = false },
+			func(s *Settings) { s.NodePorts.Localhost = true },
+			func(s *Settings) { s.NodePorts.All = true },
+			func(s *Settings) { s.NodePorts.CIDRs = cidrs },
+		},
 		"PrimaryIP":           {func(s *Settings) { s.PrimaryIP = netip.MustParseAddr("192.0.2.1") }},
 		"MinSyncPeriod":       {func(s *Settings) { s.MinSyncPeriod = 7 }},
 		"Healthz":             {func(s *Settings) { s.Healthz = "x" }},

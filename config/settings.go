@@ -26,10 +26,10 @@ type Settings struct {
 	// Node describes this machine without the facts that its Node object and the kernel add, such as zone and addresses. Its
 	// name defaults to the host name.
 	Node render.Node
-	// NodePorts are the ranges of the interface addresses at which node ports are served. Empty, the default, means the
-	// addresses of the Node object.
-	NodePorts []netip.Prefix
-	// PrimaryIP, if valid, replaces the Node object's address of the same family. It is not valid by default.
+	// NodePorts are the addresses at which node ports are served. The default is NodePorts.Primary.
+	NodePorts NodePorts
+	// PrimaryIP, if valid, replaces the Node object's address of the same family; if it is a loopback address, the machine has
+	// no primary address of that family. It is not valid by default.
 	PrimaryIP netip.Addr
 	// MinSyncPeriod is the minimum time between two transactions. The default is 0: each change is programmed at once.
 	MinSyncPeriod time.Duration

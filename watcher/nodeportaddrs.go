@@ -10,15 +10,16 @@ import (
 type nodePortAddresses struct {
 	// primaryIP, if valid, replaces the Node's address of the same family.
 	primaryIP netip.Addr
-	// interfaces, if not nil, are used instead of the Node's addresses and of primaryIP.
+	// interfaces, if not nil, are used instead of the Node's addresses and of primaryIP, or with them if withNode is true.
 	interfaces *interfaceAddresses
+	withNode   bool
 	// defaultRoutes, if not nil, provide the addresses if the source starts without a Node object.
 	defaultRoutes *defaultRoutes
 }
 
 // withoutNode returns the addresses to use instead of the Node's until it has some.
 func (n nodePortAddresses) withoutNode() ([]netip.Addr, error) {
-	if n.interfaces != nil || n.defaultRoutes == nil {
+	if n.defaultRoutes == nil || n.interfaces != nil && !n.withNode {
 		return nil, nil
 	}
 	return n.defaultRoutes.addresses()
@@ -27,15 +28,28 @@ func (n nodePortAddresses) withoutNode() ([]netip.Addr, error) {
 // choose returns the addresses, sorted, for a Node object with the given addresses.
 func (n nodePortAddresses) choose(ofNode []netip.Addr) []netip.Addr {
 	switch {
-	case n.interfaces != nil:
+	case n.interfaces == nil:
+		return n.primary(ofNode)
+	case !n.withNode:
 		return n.interfaces.get()
-	case n.primaryIP.IsValid():
-		addrs := slices.DeleteFunc(slices.Clone(ofNode), func(a netip.Addr) bool { return a.Is4() == n.primaryIP.Is4() })
-		addrs = append(addrs, n.primaryIP)
-		slices.SortFunc(addrs, netip.Addr.Compare)
-		return addrs
 	}
-	return ofNode
+	addrs := slices.Concat(n.interfaces.get(), n.primary(ofNode))
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
+}
+
+// primary returns the Node's addresses, in which primaryIP replaces the one of its family. A loopback address only removes
+// it: node ports are not served at loopback addresses.
+func (n nodePortAddresses) primary(ofNode []netip.Addr) []netip.Addr {
+	if !n.primaryIP.IsValid() {
+		return ofNode
+	}
+	addrs := slices.DeleteFunc(slices.Clone(ofNode), func(a netip.Addr) bool { return a.Is4() == n.primaryIP.Is4() })
+	if !n.primaryIP.IsLoopback() {
+		addrs = append(addrs, n.primaryIP)
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
 }
 
 // changed returns a channel that holds a token after the addresses of the interfaces have changed. Without interfaces it

@@ -36,6 +36,17 @@ func TestNodePortAddresses(t *testing.T) {
 			nodePortAddresses{primaryIP: addrs("198.51.100.1")[0], interfaces: &interfaceAddresses{current: addrs("203.0.113.1")}},
 			addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.1"),
 		},
+		{"loopback primary IP", nodePortAddresses{primaryIP: addrs("127.0.0.1")[0]}, addrs("192.0.2.1", "2001:db8::1"), addrs("2001:db8::1")},
+		{
+			"interfaces and the Node's",
+			nodePortAddresses{interfaces: &interfaceAddresses{current: addrs("192.0.2.1", "203.0.113.1")}, withNode: true},
+			addrs("192.0.2.1", "2001:db8::1"), addrs("192.0.2.1", "203.0.113.1", "2001:db8::1"),
+		},
+		{
+			"interfaces and a loopback primary IP",
+			nodePortAddresses{primaryIP: addrs("127.0.0.1")[0], interfaces: &interfaceAddresses{current: addrs("203.0.113.1")}, withNode: true},
+			addrs("192.0.2.1", "2001:db8::1"), addrs("203.0.113.1", "2001:db8::1"),
+		},
 	} {
 		ofNode := slices.Clone(tc.ofNode)
 		if got := tc.given.choose(tc.ofNode); !slices.Equal(got, tc.want) {

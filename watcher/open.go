@@ -69,8 +69,9 @@ func Snapshot(ctx context.Context, set config.Settings, version string, log *slo
 
 func (s *Source) open(set config.Settings, version string, log *slog.Logger) error {
 	nodePorts := nodePortAddresses{primaryIP: set.PrimaryIP}
-	if len(set.NodePorts) > 0 {
-		interfaces, err := followInterfaces(set.NodePorts, log)
+	if ranges := set.NodePorts.Ranges(); len(ranges) > 0 {
+		nodePorts.withNode = set.NodePorts.Primary
+		interfaces, err := followInterfaces(ranges, log)
 		if err != nil {
 			return err
 		}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+)
+
+// gate is a feature gate that kube-proxy 1.36 or 1.37 reads.
+type gate struct {
+	name string
+	// only, if not nil, is the only value that nfproxy implements. The other value is an error. Without only, both values are
+	// valid, and of all gates only allowExternalIPs has an effect.
+	only *bool
+	// why is the reason. It is a cell of the table in docs/configuration.md.
+	why string
+}
+
+// allowExternalIPs is the gate that restricts which addresses Services may claim.
+const allowExternalIPs = "AllowServiceExternalIPs"
+
+const (
+	clientGate  = "configures client-go; nfproxy reads client-go's variable `KUBE_FEATURE_` and the name instead"
+	loggingGate = "the settings of the log that it permits have no effect"
+	windowsGate = "for Windows"
+)
+
+// kubeProxyGates returns the gates that the code of kube-proxy reads. A gate that could restrict access must not be among those
+// without effect.
+func kubeProxyGates() []gate {
+	return []gate{
+		{allowExternalIPs, nil, "false means `--external-ips none`, also if that flag has another value; with true the flag decides"},
+		{"MultiCIDRServiceAllocator", new(true), "ServiceCIDRs are always read; 1.36 refuses false, too"},
+		{"PreferSameTrafficDistribution", new(true), "hints for nodes are always used; 1.36 refuses false, too"},
+		{"NFTablesProxyMode", new(true), "nftables is the only mode; 1.36 refuses false, too"},
+		{"KubeProxyNFTablesLocalhostNodePorts", new(false), "node ports are not served at loopback addresses"},
+		{"NFTablesNetlink", nil, "netlink is always used"},
+		{"KubeProxyIPVS", nil, "there is no mode ipvs; the mode ipvs means nftables"},
+		{"ComponentFlagz", nil, "there is no page /flagz"},
+		{"ComponentStatusz", nil, "there is no page /statusz"},
+		{"NativeHistograms", nil, "histograms are always served in the classic format"},
+		{"ContextualLogging", nil, "changes only the text of log messages"},
+		{"LoggingAlphaOptions", nil, loggingGate},
+		{"LoggingBetaOptions", nil, loggingGate},
+		{"WinDSR", nil, windowsGate},
+		{"WinOverlay", nil, windowsGate},
+		{"AtomicFIFO", nil, clientGate},
+		{"ClientsAllowCARotation", nil, clientGate},
+		{"ClientsAllowCBOR", nil, clientGate},
+		{"ClientsAllowTLSCacheGC", nil, clientGate},
+		{"ClientsPreferCBOR", nil, clientGate},
+		{"InOrderInformers", nil, clientGate},
+		{"InOrderInformersBatchProcess", nil, clientGate},
+		{"InformerResourceVersion", nil, clientGate},
+		{"UnlockWhileProcessingFIFO", nil, clientGate},
+		{"WatchListClient", nil, clientGate},
+		{"AllAlpha", nil, "of the alpha gates above, none restricts access"},
+		{"AllBeta", nil, "of the beta gates above, none restricts access"},
+	}
+}
+
+// findGate returns the gate of a name. It reports whether kube-proxy knows the gate.
+func findGate(name string) (gate, bool) {
+	gates := kubeProxyGates()
+	if i := slices.IndexFunc(gates, func(g gate) bool { return g.name == name }); i >= 0 {
+		return gates[i], true
+	}
+	return gate{name: name}, slices.Contains(strings.Fields(otherGates), name)
+}
+
+// checkFeatureGates reports the gates that are unknown, have a value that nfproxy does not implement, or have no effect. An
+// unknown gate is an error, as in kube-proxy: it could restrict access.
+func (c *configuration) checkFeatureGates() {
+	for _, name := range slices.Sorted(maps.Keys(c.FeatureGates)) {
+		value := c.FeatureGates[name]
+		g, known := findGate(name)
+		switch {
+		case name == allowExternalIPs:
+		case !known:
+			c.failGate(name, fmt.Errorf("%v: no feature gate of kube-proxy 1.36 or 1.37 has this name", value))
+		case g.only == nil:
+			c.warnGate(name)
+		case *g.only != value:
+			c.failGate(name, fmt.Errorf("%v is not supported: %s", value, g.why))
+		}
+	}
+}
+
+// externalIPsDenied reports whether the gate AllowServiceExternalIPs is off. Then kube-proxy ignores all external IPs.
+func (c *configuration) externalIPsDenied() bool {
+	allowed, set := c.FeatureGates[allowExternalIPs]
+	return set && !allowed
+}
+
+const (
+	gatesField = "featureGates"
+	gatesFlag  = "feature-gates"
+)
+
+func (c *configuration) failGate(name string, err error) {
+	if c.fromFile(gatesField) {
+		c.fail(gatesField+"."+name, err)
+		return
+	}
+	c.failAt("--"+gatesFlag, fmt.Errorf("%s: %w", name, err))
+}
+
+func (c *configuration) warnGate(name string) {
+	if c.fromFile(gatesField) {
+		c.warn(gatesField+"."+name, "has no effect")
+		return
+	}
+	c.warnAt("--"+gatesFlag, name+" has no effect")
+}
+
+// gatesOption returns the option of --feature-gates.
+func gatesOption() option {
+	return option{
+		Flag:  listFlag{&cli.StringSliceFlag{Name: gatesFlag, Hidden: true, EnvVars: []string{envVar(gatesFlag)}}},
+		field: gatesField,
+		set:   func(conf *configuration, c *cli.Context) { conf.setFeatureGates(c.StringSlice(gatesFlag)) },
+	}
+}
+
+// setFeatureGates parses the values of --feature-gates with the syntax of kube-proxy.
+func (c *configuration) setFeatureGates(texts []string) {
+	c.FeatureGates = map[string]bool{}
+	for _, text := range texts {
+		if strings.TrimSpace(text) == "" {
+			continue
+		}
+		name, value, ok := strings.Cut(text, "=")
+		on, err := strconv.ParseBool(strings.TrimSpace(value))
+		if !ok || err != nil {
+			c.failAt("--"+gatesFlag, fmt.Errorf("%q is not NAME=true or NAME=false", strings.TrimSpace(text)))
+			continue
+		}
+		c.FeatureGates[strings.TrimSpace(name)] = on
+	}
+}

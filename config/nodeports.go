@@ -1,0 +1,96 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// NodePorts are the addresses of this machine at which node ports are served: those of any of its fields.
+type NodePorts struct {
+	// Primary means the addresses of the Node object; Settings.PrimaryIP replaces the one of its family. It is the default.
+	Primary bool
+	// Localhost means the loopback addresses, 127.0.0.0/8 and ::1. nfproxy does not serve node ports there.
+	Localhost bool
+	// All means all addresses.
+	All bool
+	// CIDRs are the ranges of further addresses.
+	CIDRs []netip.Prefix
+}
+
+// Ranges returns the ranges of the interface addresses at which node ports are served: all but Primary. It is empty for
+// Primary alone.
+func (n NodePorts) Ranges() []netip.Prefix {
+	var ranges []netip.Prefix
+	if n.All {
+		ranges = append(ranges, allAddresses(true), allAddresses(false))
+	}
+	if n.Localhost {
+		ranges = append(ranges, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
+	}
+	return append(ranges, n.CIDRs...)
+}
+
+// allAddresses returns the range of all addresses of a family.
+func allAddresses(ipv4 bool) netip.Prefix {
+	if ipv4 {
+		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+}
+
+// nodePorts returns the addresses at which node ports are served.
+func (c *configuration) nodePorts() NodePorts {
+	const field = "nodePortAddresses"
+	n, err := parseNodePorts(strings.Join(c.NodePortAddresses, ","))
+	if err != nil {
+		c.fail(field, err)
+	}
+	if n.Localhost || slices.ContainsFunc(n.CIDRs, func(p netip.Prefix) bool { return p.Addr().IsLoopback() }) {
+		c.warn(field, "node ports are not served at loopback addresses")
+	}
+	return n
+}
+
+// parseNodePorts parses keywords and CIDRs separated by commas. An empty list means primary.
+func parseNodePorts(list string) (NodePorts, error) {
+	var n NodePorts
+	for text := range strings.SplitSeq(list, ",") {
+		switch text = strings.TrimSpace(text); text {
+		case "primary":
+			n.Primary = true
+		case "localhost":
+			n.Localhost = true
+		case "all":
+			n.All = true
+		default:
+			cidrs, err := parsePrefixes(text)
+			if err != nil {
+				return NodePorts{}, fmt.Errorf("%w, nor primary, localhost or all", err)
+			}
+			n.CIDRs = append(n.CIDRs, cidrs...)
+		}
+	}
+	if len(n.Ranges()) == 0 {
+		n.Primary = true
+	}
+	return n, nil
+}
+
+// withoutPrimary adds all addresses of the family of a loopback bindAddress, of which kube-proxy has no primary address then.
+// In kube-proxy, node ports of a family without ranges are served at all addresses of the family.
+func (c *configuration) withoutPrimary(n NodePorts, primaryIP netip.Addr) NodePorts {
+	ipv4 := primaryIP.Is4()
+	ofFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == ipv4 }
+	if !n.Primary || !primaryIP.IsLoopback() || slices.ContainsFunc(n.Ranges(), ofFamily) {
+		return n
+	}
+	family := "IPv6"
+	if ipv4 {
+		family = "IPv4"
+	}
+	c.warn("bindAddress", "a loopback address: node ports are served at all "+family+" addresses")
+	n.CIDRs = append(n.CIDRs, allAddresses(ipv4))
+	return n
+}

@@ -1,0 +1,80 @@
+package config
+
+import (
+	"net/netip"
+	"testing"
+)
+
+// TestNodePortSettings: nodePortAddresses is any mixture of primary, localhost, all and CIDRs, as in Kubernetes 1.37.
+func TestNodePortSettings(t *testing.T) {
+	const loopback = "conf nodePortAddresses: node ports are not served at loopback addresses"
+	for _, tc := range []struct {
+		list   string
+		want   NodePorts
+		ranges string
+		warn   []string
+	}{
+		{list: "", want: NodePorts{Primary: true}},
+		{list: "primary", want: NodePorts{Primary: true}},
+		{list: "all", want: NodePorts{All: true}, ranges: "0.0.0.0/0,::/0"},
+		{list: "localhost", want: NodePorts{Localhost: true}, ranges: "127.0.0.0/8,::1/128", warn: []string{loopback}},
+		{list: "192.0.2.9/24", want: NodePorts{CIDRs: prefixes(t, "192.0.2.0/24")}, ranges: "192.0.2.0/24"},
+		{list: "127.0.0.1/32", want: NodePorts{CIDRs: prefixes(t, "127.0.0.1/32")}, ranges: "127.0.0.1/32", warn: []string{loopback}},
+		{
+			list:   "primary, 192.0.2.0/24",
+			want:   NodePorts{Primary: true, CIDRs: prefixes(t, "192.0.2.0/24")},
+			ranges: "192.0.2.0/24",
+		},
+		{
+			list:   "2001:db8::/32, localhost, primary, primary, all, 192.0.2.0/24",
+			want:   NodePorts{Primary: true, Localhost: true, All: true, CIDRs: prefixes(t, "2001:db8::/32,192.0.2.0/24")},
+			ranges: "0.0.0.0/0,::/0,127.0.0.0/8,::1/128,2001:db8::/32,192.0.2.0/24",
+			warn:   []string{loopback},
+		},
+	} {
+		s, warnings, err := configured(t, header+"nodePortAddresses: ["+tc.list+"]\nclientConnection: {kubeconfig: x}")
+		if err != nil {
+			t.Errorf("%q: %v", tc.list, err)
+			continue
+		}
+		compare(t, s.NodePorts, tc.want)
+		compare(t, s.NodePorts.Ranges(), prefixes(t, tc.ranges))
+		compare(t, warnings, tc.warn)
+	}
+}
+
+// TestBindAddressLoopback: with a loopback bindAddress the machine has no primary address of its family. Then node ports are
+// served at all addresses of the family, unless nodePortAddresses has ranges of it (kube-proxy: detectNodeIPs and
+// newProxyServer in cmd/kube-proxy/app/server.go, NewNodePortAddresses in pkg/proxy/util/nodeport_addresses.go).
+func TestBindAddressLoopback(t *testing.T) {
+	for _, tc := range []struct {
+		bind, list string
+		ranges     string
+		warn       []string
+	}{
+		{"127.0.0.1", "", "0.0.0.0/0", []string{"conf bindAddress: a loopback address: node ports are served at all IPv4 addresses"}},
+		{"127.1.2.3", "primary", "0.0.0.0/0", []string{"conf bindAddress: a loopback address: node ports are served at all IPv4 addresses"}},
+		{"'::1'", "primary", "::/0", []string{"conf bindAddress: a loopback address: node ports are served at all IPv6 addresses"}},
+		{"127.0.0.1", "primary, '2001:db8::/32'", "2001:db8::/32,0.0.0.0/0",
+			[]string{"conf bindAddress: a loopback address: node ports are served at all IPv4 addresses"}},
+		{"127.0.0.1", "primary, 192.0.2.0/24", "192.0.2.0/24", nil},
+		{"127.0.0.1", "192.0.2.0/24", "192.0.2.0/24", nil},
+		{"127.0.0.1", "'2001:db8::/32'", "2001:db8::/32", nil},
+		{"127.0.0.1", "all", "0.0.0.0/0,::/0", nil},
+		{"192.0.2.1", "primary", "", nil},
+		{"0.0.0.0", "primary", "", nil},
+		{"'::'", "primary", "", nil},
+	} {
+		s, warnings, err := configured(t, header+"bindAddress: "+tc.bind+"\nnodePortAddresses: ["+tc.list+"]\nclientConnection: {kubeconfig: x}")
+		if err != nil {
+			t.Errorf("%s %q: %v", tc.bind, tc.list, err)
+			continue
+		}
+		compare(t, s.NodePorts.Ranges(), prefixes(t, tc.ranges))
+		compare(t, warnings, tc.warn)
+	}
+	s, _, err := configured(t, "", "--kubeconfig=x", "--bind-address=127.0.0.1")
+	if err != nil || s.PrimaryIP != netip.MustParseAddr("127.0.0.1") || !s.NodePorts.Primary {
+		t.Errorf("primary IP %v, node ports %+v, %v", s.PrimaryIP, s.NodePorts, err)
+	}
+}
