@@ -70,7 +70,7 @@ bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,00
 
 fuzz: ## fuzz each target for a minute
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
-	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./render
+	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./report
 	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
 
 tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq

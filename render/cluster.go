@@ -28,6 +28,9 @@ type Node struct {
 	// Addresses are the node's addresses at which node ports are served: at most one per family from the Node object, any
 	// number from interfaces.
 	Addresses []netip.Addr
+	// IPs are the node's primary addresses, at most one per family, whatever Addresses are. Source ranges that contain one of
+	// them admit the node.
+	IPs []netip.Addr
 	// ServiceCIDRs are the ranges of cluster IPs. Packets to an address in them that no Service has are dropped.
 	ServiceCIDRs []netip.Prefix
 	// ExternalIPs and LoadBalancerIPs are the allowed addresses of these kinds.
@@ -46,7 +49,7 @@ func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
-		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
+		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 
 // Counters selects the elements that count connections.

@@ -45,7 +45,10 @@ func flowEndpoints(texts ...string) (all []Endpoint) {
 	return all
 }
 
-func flowNode() Node { return Node{Name: "node-a", Addresses: addrs("192.0.2.10", "2001:db8::10")} }
+func flowNode() Node {
+	addresses := addrs("192.0.2.10", "2001:db8::10")
+	return Node{Name: "node-a", Addresses: addresses, IPs: addresses}
+}
 
 // flow returns an answered flow from a client to one address, answered by another.
 func flow(p nft.Protocol, to, by string) conntrack.Flow {

@@ -215,7 +215,7 @@ func admittedSources(n Node, s Service, f nft.Family) []netip.Prefix {
 func sourcesOfNode(n Node, s Service, ranges []netip.Prefix) []netip.Prefix {
 	var sources []netip.Prefix
 	for _, r := range ranges {
-		for _, addr := range n.Addresses {
+		for _, addr := range n.IPs {
 			if !r.Contains(addr) {
 				continue
 			}

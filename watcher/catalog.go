@@ -257,7 +257,8 @@ func (c *catalog) logProblems(old, now []Problem) {
 // settings describe it, the same at each call; the facts of the Node object and of the ServiceCIDRs are added.
 func (c *catalog) update(given render.Node) (update render.Update, changed bool) {
 	update.Node = c.node.describe(given)
-	update.Node.Addresses = c.nodePorts.choose(update.Node.Addresses)
+	update.Node.IPs = c.nodePorts.primary(update.Node.Addresses)
+	update.Node.Addresses = c.nodePorts.choose(update.Node.IPs)
 	update.Node.ServiceCIDRs = c.allServiceCIDRs(given.ServiceCIDRs)
 	update.NotEligible = !c.node.eligible(c.nodeRequired)
 	nodeChanged := !update.Node.Equal(c.reported.Node)

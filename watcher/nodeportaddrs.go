@@ -25,21 +25,8 @@ func (n nodePortAddresses) withoutNode() ([]netip.Addr, error) {
 	return n.defaultRoutes.addresses()
 }
 
-// choose returns the addresses, sorted, for a Node object with the given addresses.
-func (n nodePortAddresses) choose(ofNode []netip.Addr) []netip.Addr {
-	switch {
-	case n.interfaces == nil:
-		return n.primary(ofNode)
-	case !n.withNode:
-		return n.interfaces.get()
-	}
-	addrs := slices.Concat(n.interfaces.get(), n.primary(ofNode))
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
-}
-
-// primary returns the Node's addresses, in which primaryIP replaces the one of its family. A loopback address only removes
-// it: node ports are not served at loopback addresses.
+// primary returns the node's primary addresses: those of the Node object, in which primaryIP replaces the one of its family. A
+// loopback address only removes it: node ports are not served at loopback addresses.
 func (n nodePortAddresses) primary(ofNode []netip.Addr) []netip.Addr {
 	if !n.primaryIP.IsValid() {
 		return ofNode
@@ -50,6 +37,19 @@ func (n nodePortAddresses) primary(ofNode []netip.Addr) []netip.Addr {
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	return addrs
+}
+
+// choose returns the addresses at which node ports are served, sorted, for a node with the given primary addresses.
+func (n nodePortAddresses) choose(primary []netip.Addr) []netip.Addr {
+	switch {
+	case n.interfaces == nil:
+		return primary
+	case !n.withNode:
+		return n.interfaces.get()
+	}
+	addrs := slices.Concat(n.interfaces.get(), primary)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
 }
 
 // changed returns a channel that holds a token after the addresses of the interfaces have changed. Without interfaces it

@@ -49,7 +49,7 @@ func TestNodePortAddresses(t *testing.T) {
 		},
 	} {
 		ofNode := slices.Clone(tc.ofNode)
-		if got := tc.given.choose(tc.ofNode); !slices.Equal(got, tc.want) {
+		if got := tc.given.choose(tc.given.primary(tc.ofNode)); !slices.Equal(got, tc.want) {
 			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
 		}
 		if !slices.Equal(tc.ofNode, ofNode) {
@@ -124,17 +124,19 @@ func TestInterfaceAddressUpdates(t *testing.T) {
 	expect([]string{"c"}, 1, "192.0.2.1", "192.0.2.2")
 	silent()
 
-	// The Node's addresses are not used, but its other facts are, also after a change of the interfaces.
+	// The Node's addresses do not serve node ports, but source ranges depend on them, and its other facts are used too, also
+	// after a change of the interfaces.
 	w.put(aNode("z", "198.51.100.1"))
 	expect([]string{"a", "c"}, 0, "192.0.2.1", "192.0.2.2")
 	w.put(aNode("z", "198.51.100.2"))
-	silent()
-	w.put(with(aNode("z", "198.51.100.1"), func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taintToBeDeleted}} }))
+	expect([]string{"a", "c"}, 0, "192.0.2.1", "192.0.2.2")
+	w.put(with(aNode("z", "198.51.100.2"), func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taintToBeDeleted}} }))
 	if u, err := w.next(10 * time.Second); err != nil || !u.NotEligible || len(u.Services) > 0 {
 		t.Errorf("Update %v, error %v", u, err)
 	}
 	m.add("192.0.2.9/24")
-	if u, err := w.next(10 * time.Second); err != nil || !u.NotEligible || u.Node.Zone != "z" || u.Seen.IsZero() {
+	if u, err := w.next(10 * time.Second); err != nil || !u.NotEligible || u.Node.Zone != "z" || u.Seen.IsZero() ||
+		!slices.Equal(u.Node.IPs, addrs("198.51.100.2")) {
 		t.Errorf("Update %v, error %v", u, err)
 	}
 	w.put(aNode("z"))

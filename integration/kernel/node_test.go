@@ -30,11 +30,13 @@ type testNode struct {
 
 // nodeFacts returns the facts of a test node: its pods are the addresses in the cluster CIDRs.
 func nodeFacts() render.Node {
+	addresses := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
 	return render.Node{
 		Name:         "node-a",
 		ClusterCIDRs: prefixes("10.244.0.0/16", "fd00:10:244::/48"),
 		ServiceCIDRs: prefixes("10.96.0.0/16", "fd00:10:96::/112"),
-		Addresses:    []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")},
+		Addresses:    addresses,
+		IPs:          addresses,
 	}
 }
 
