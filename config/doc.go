@@ -5,7 +5,7 @@
 //	            |
 //	raw values and defaults          config.go, defaults.go
 //	            |
-//	Settings and Warnings            check.go, settings.go
+//	Settings and Warnings            check.go, nodeports.go, featuregates.go, settings.go
 //
 // FromCLI does all of it. It reports all invalid values at once, each with its flag, or with the file and the field. A valid
 // value without effect gives a Warning. Watch loads the file again when it changes, and Reload compares the old and the new

@@ -67,7 +67,10 @@ func parseNodePorts(list string) (NodePorts, error) {
 		default:
 			cidrs, err := parsePrefixes(text)
 			if err != nil {
-				return NodePorts{}, fmt.Errorf("%w, nor primary, localhost or all", err)
+				if !strings.Contains(text, "/") {
+					err = fmt.Errorf("%w, nor primary, localhost or all", err)
+				}
+				return NodePorts{}, err
 			}
 			n.CIDRs = append(n.CIDRs, cidrs...)
 		}
