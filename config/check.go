@@ -31,7 +31,7 @@ func (c *configuration) settings() Settings {
 	s.Node = c.node()
 	s.NodePorts = c.nodePorts()
 	s.PrimaryIP = c.primaryIP()
-	s.NodePorts = c.withoutPrimary(s.NodePorts, s.PrimaryIP)
+	s.NodePorts = c.completeFamilies(s.NodePorts, s.PrimaryIP)
 	c.checkMode()
 	c.checkFeatureGates()
 	s.MinSyncPeriod = c.period("nftables.minSyncPeriod", c.NFTables.MinSyncPeriod.Duration)

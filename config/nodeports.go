@@ -81,19 +81,22 @@ func parseNodePorts(list string) (NodePorts, error) {
 	return n, nil
 }
 
-// withoutPrimary adds all addresses of the family of a loopback bindAddress, of which kube-proxy has no primary address then.
-// In kube-proxy, node ports of a family without ranges are served at all addresses of the family.
-func (c *configuration) withoutPrimary(n NodePorts, primaryIP netip.Addr) NodePorts {
-	ipv4 := primaryIP.Is4()
-	ofFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == ipv4 }
-	if !n.Primary || !primaryIP.IsLoopback() || slices.ContainsFunc(n.Ranges(), ofFamily) {
-		return n
+// completeFamilies adds all addresses of a family without ranges, unless the family has a primary address that serves node ports:
+// a loopback bindAddress means that it has none. kube-proxy does the same (NewNodePortAddresses in
+// pkg/proxy/util/nodeport_addresses.go).
+func (c *configuration) completeFamilies(n NodePorts, primaryIP netip.Addr) NodePorts {
+	ranges := n.Ranges()
+	for _, ipv4 := range []bool{true, false} {
+		ofFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == ipv4 }
+		noPrimary := primaryIP.IsLoopback() && primaryIP.Is4() == ipv4
+		if slices.ContainsFunc(ranges, ofFamily) || n.Primary && !noPrimary {
+			continue
+		}
+		if n.Primary {
+			family := map[bool]string{true: "IPv4", false: "IPv6"}[ipv4]
+			c.warn("bindAddress", "a loopback address: node ports are served at all "+family+" addresses")
+		}
+		n.CIDRs = append(n.CIDRs, allAddresses(ipv4))
 	}
-	family := "IPv6"
-	if ipv4 {
-		family = "IPv4"
-	}
-	c.warn("bindAddress", "a loopback address: node ports are served at all "+family+" addresses")
-	n.CIDRs = append(n.CIDRs, allAddresses(ipv4))
 	return n
 }
