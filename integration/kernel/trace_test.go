@@ -364,7 +364,8 @@ table ip far { chain out { type nat hook postrouting priority 50; ip daddr 10.24
 	}
 }
 
-// TestTraceToNode: a packet to an endpoint on the node itself is traced to the end, from outside and from the node.
+// TestTraceToNode: a packet to an endpoint on the node itself is traced to the end, from outside and from the node, with the chain
+// that remembers the client.
 func TestTraceToNode(t *testing.T) {
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		w := newTrafficNode(t, family)
@@ -373,19 +374,27 @@ func TestTraceToNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { l.Close() })
-		w.apply(render.Update{Services: []render.Service{service("host", nft.TCP, w.at("free", 80), w.at("node", 8080))}})
-		for _, from := range []string{"outside", "node"} {
-			b := behaviour{from: from, to: "free", port: 80}
-			f := w.startTrace(t, w.request(nft.TCP, b))
-			ctx, cancel := context.WithTimeout(t.Context(), connectTimeout)
-			c, err := w.from(from).Dial(ctx, "tcp", w.source(from), w.at("free", 80))
-			cancel()
-			if err != nil {
-				t.Fatal(err)
-			}
-			c.Close()
-			if tr := f.next(); tr.Outcome != "accepted" || tr.Endpoint.String() != w.at("node", 8080) {
-				t.Errorf("%s, from %s: trace %+v", family, from, tr)
+		s := service("host", nft.TCP, w.at("free", 80), w.at("node", 8080))
+		for _, s.Affinity = range []time.Duration{0, time.Hour} {
+			w.apply(render.Update{Services: []render.Service{s}})
+			for from, chain := range map[string]string{"outside": "learn/", "node": "remember/"} {
+				b := behaviour{from: from, to: "free", port: 80}
+				f := w.startTrace(t, w.request(nft.TCP, b))
+				ctx, cancel := context.WithTimeout(t.Context(), connectTimeout)
+				c, err := w.from(from).Dial(ctx, "tcp", w.source(from), w.at("free", 80))
+				cancel()
+				if err != nil {
+					t.Fatal(err)
+				}
+				c.Close()
+				tr := f.next()
+				if tr.Outcome != "accepted" || tr.Endpoint.String() != w.at("node", 8080) {
+					t.Errorf("%s, from %s: trace %+v", family, from, tr)
+				}
+				inChain := func(s trace.Step) bool { return strings.HasPrefix(s.Chain, chain) }
+				if remembered := slices.ContainsFunc(tr.Steps, inChain); remembered != (s.Affinity > 0) {
+					t.Errorf("%s, from %s, affinity %s: a rule of chain %s: %v: %+v", family, from, s.Affinity, chain, remembered, tr)
+				}
 			}
 		}
 	}
