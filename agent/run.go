@@ -44,6 +44,8 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	}
 	k.CounterKey = render.CounterKey
 	l.owns(k)
+	recorder := metrics.New(version)
+	recorder.WatchClients() // before the source starts its clients
 	src, err := watcher.Open(set, version, log)
 	if err != nil {
 		return err
@@ -67,7 +69,6 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	d := newDaemon(src.Next, k, monitor, set.Node, log)
 	d.throttle.minSync = set.MinSyncPeriod
 	d.startTasks(l)
-	recorder := metrics.New(version)
 	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.DisallowedAddresses}).observer())
 	if err := addConntrackCleaner(l, d, recorder); err != nil {
 		return err
@@ -147,7 +148,6 @@ func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.
 		return err
 	}
 	l.owns(counters)
-	recorder.WatchClients()
 	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
 	d.observers = append(d.observers, observer{
 		updated: recorder.Updated,

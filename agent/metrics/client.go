@@ -66,8 +66,9 @@ func (c clientMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.duration, c.throttled, c.sent, c.received, c.results, c.retries}
 }
 
-// WatchClients makes the recorder count the requests of all Kubernetes clients in this process. client-go accepts one
-// registration per process, so a second call has no effect.
+// WatchClients makes the recorder count the requests of all Kubernetes clients in this process. It must return before the first
+// of them sends a request, because client-go reads the registration without a lock. client-go accepts one registration per
+// process, so a second call has no effect.
 func (r *Recorder) WatchClients() {
 	if r == nil {
 		return

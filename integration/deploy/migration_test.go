@@ -299,12 +299,13 @@ func TestStaleRules(t *testing.T) {
 		t.Fatal(err)
 	}
 	cluster.EventuallyTrue(t, "nfproxy has programmed the change", cluster.Not(m.DumpContains(m.ip["web"])))
-	m.checkUnanswered(web)                                 // an address of the service CIDR without a Service
-	m.checkAnswers(atNode, backendAddr(0), backendAddr(1)) // kube-proxy's rules still have the deleted Service
+	m.checkAnswers(web, backendAddr(0), backendAddr(1)) // kube-proxy's rules still have the deleted Service
+	m.checkAnswers(atNode, backendAddr(0), backendAddr(1))
 	if out := m.runNfproxy("check"); !strings.Contains(out, "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; their rules still apply") {
 		t.Errorf("nfproxy check does not report kube-proxy's tables:\n%s", out)
 	}
 	m.runNfproxy("cleanup", "--kube-proxy")
+	m.checkUnanswered(web) // an address of the service CIDR without a Service
 	m.checkAnswers(admittedLater, backendAddr(0), backendAddr(1))
 	if _, err := connect(t, atNode); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("node port of a deleted Service: %v, want %v", err, syscall.ECONNREFUSED)
@@ -328,13 +329,14 @@ func TestStaleRules(t *testing.T) {
 	agent = m.nfproxy.start(t)
 	m.awaitEndpoints("empty", 2)
 	agent.Stop()
+	m.serve("empty", 1)
 	m.service("new", "", corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "talk", Port: 81}}})
 	m.serve("new", 1)
 	cluster.EventuallyTrue(t, "kube-proxy has programmed the change", cluster.KubeProxyTablesContain("-default/new/tcp/talk"))
-	newService := access{"new Service", "tcp", m.client.Namespace, m.ip["new"] + ":81", "10.244.1.99"}
-	m.checkUnanswered(newService)
+	m.checkAnswers(firstEndpoint, backendAddr(2))
+	m.checkAnswers(access{"new Service", "tcp", m.client.Namespace, m.ip["new"] + ":81", "10.244.1.99"}, backendAddr(1)) // only kube-proxy knows it
 	m.runNfproxy("cleanup")
-	m.checkAnswers(newService, backendAddr(1))
+	m.checkAnswers(firstEndpoint, backendAddr(1))
 }
 
 // setSourceRanges sets loadBalancerSourceRanges of Service ranges.
