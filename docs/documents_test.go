@@ -80,7 +80,7 @@ var (
 	quoted      = regexp.MustCompile("`([^`\n]+)`")
 	testName    = regexp.MustCompile(`^(?:Test|Fuzz|Benchmark)[A-Z]\w*$`)
 	fileName    = regexp.MustCompile(`^[\w/*-]+\.(?:go|txtar)$`)
-	scenarios   = regexp.MustCompile("\\b(?:scenarios?|story|stories)((?:,? (?:and )?`[^`]+`)+)") // files of render/testdata
+	scenarios   = regexp.MustCompile("\\bscenarios?((?:,? (?:and )?`[^`]+`)+)") // files of render/testdata
 	declaration = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz|Benchmark)\w+)\(`)
 )
 

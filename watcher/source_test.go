@@ -288,20 +288,20 @@ func (s *server) open(w *world) (source, error) {
 	return newAPI(s.config, render.Node{Name: "n1"}, nodePortAddresses{}, shortBackoff(), w.logger())
 }
 
-// TestSources runs each story with both sources.
+// TestSources runs each scenario with both sources.
 func TestSources(t *testing.T) {
 	t.Parallel()
-	for name, story := range stories() {
+	for name, scenario := range scenarios() {
 		t.Run("dir/"+name, func(t *testing.T) {
 			t.Parallel()
-			story(t, manifests{t.TempDir()})
+			scenario(t, manifests{t.TempDir()})
 		})
 	}
 	t.Run("api", func(t *testing.T) {
 		t.Parallel()
 		api := newServer(t)
-		for name, story := range stories() {
-			t.Run(name, func(t *testing.T) { story(t, api) })
+		for name, scenario := range scenarios() {
+			t.Run(name, func(t *testing.T) { scenario(t, api) })
 		}
 	})
 }

@@ -11,13 +11,13 @@ import (
 
 const (
 	dataPlaneDocument = "docs/data-plane.md"
-	dataPlaneStory    = "integration/cli/testdata/data-plane.txtar"
+	dataPlaneScenario = "integration/cli/testdata/data-plane.txtar"
 )
 
 // shown is a block of a document: a manifest, or a command and its output.
 type shown struct{ command, text string }
 
-// TestDataPlaneDocument: the blocks of the document are the manifests, commands and outputs of the story, in the same order.
+// TestDataPlaneDocument: the blocks of the document are the manifests, commands and outputs of the scenario, in the same order.
 // -update rewrites manifests and outputs, but not the order and the commands.
 func TestDataPlaneDocument(t *testing.T) {
 	text, err := os.ReadFile(dataPlaneDocument)
@@ -33,10 +33,10 @@ func TestDataPlaneDocument(t *testing.T) {
 		}
 		is := p.shown()
 		if len(played) == 0 {
-			t.Fatalf("%s has a block that is not in the story: %q", dataPlaneDocument, is)
+			t.Fatalf("%s has a block that is not in the scenario: %q", dataPlaneDocument, is)
 		}
 		if is.command != played[0].command {
-			t.Fatalf("%s has the block %q, but the story continues with %q", dataPlaneDocument, is, played[0])
+			t.Fatalf("%s has the block %q, but the scenario continues with %q", dataPlaneDocument, is, played[0])
 		}
 		if is != played[0] && !*update {
 			t.Errorf("%s: %s\n%s\nwant\n%s", dataPlaneDocument, is.command, is.text, played[0].text)
@@ -71,22 +71,22 @@ func TestReadmeShowsDataPlane(t *testing.T) {
 	}
 }
 
-var storyStep = regexp.MustCompile(`(?m)^cp (\S+) manifests/|^env (.*)$|^exec (sed .*)$|^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`)
+var scenarioStep = regexp.MustCompile(`(?m)^cp (\S+) manifests/|^env (.*)$|^exec (sed .*)$|^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`)
 
-// dataPlanePlayed returns the blocks that the story implies: manifests copied into the directory, variables, edits, and
+// dataPlanePlayed returns the blocks that the scenario implies: manifests copied into the directory, variables, edits, and
 // commands whose whole output is compared.
 func dataPlanePlayed(t *testing.T) []shown {
 	t.Helper()
-	story, err := txtar.ParseFile(dataPlaneStory)
+	scenario, err := txtar.ParseFile(dataPlaneScenario)
 	if err != nil {
 		t.Fatal(err)
 	}
 	files := make(map[string]string)
-	for _, f := range story.Files {
+	for _, f := range scenario.Files {
 		files[f.Name] = strings.ReplaceAll(strings.TrimSpace(string(f.Data)), "\t", "    ")
 	}
 	var all []shown
-	for _, m := range storyStep.FindAllStringSubmatch(string(story.Comment), -1) {
+	for _, m := range scenarioStep.FindAllStringSubmatch(string(scenario.Comment), -1) {
 		switch manifest, variable, edit, command, output := m[1], m[2], m[3], m[4], m[5]; {
 		case manifest != "":
 			all = append(all, shown{text: files[manifest]})

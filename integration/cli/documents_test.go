@@ -14,7 +14,7 @@ import (
 // commandBlock matches a command in a document, and its output.
 var commandBlock = regexp.MustCompile(`(?m)^    \$ (nfproxy .*)\n((?:    .*\n|\n)+)`)
 
-// TestDocumentsShowOutput: every output in the documents is the output of the same command in a story.
+// TestDocumentsShowOutput: every output in the documents is the output of the same command in a scenario.
 func TestDocumentsShowOutput(t *testing.T) {
 	seen := outputs(t)
 	for name, least := range map[string]int{"explain": 5, "troubleshooting": 8} {
@@ -27,7 +27,7 @@ func TestDocumentsShowOutput(t *testing.T) {
 		for _, m := range found {
 			shown := strings.TrimSpace(regexp.MustCompile(`(?m)^    `).ReplaceAllString(m[2], ""))
 			if !slices.Contains(seen[m[1]], shown) {
-				t.Errorf("docs/%s.md: the output of %s is\n%s\nbut in the stories\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
+				t.Errorf("docs/%s.md: the output of %s is\n%s\nbut in the scenarios\n%s", name, m[1], shown, strings.Join(seen[m[1]], "\nor\n"))
 			}
 		}
 		if len(found) < least {
@@ -36,24 +36,24 @@ func TestDocumentsShowOutput(t *testing.T) {
 	}
 }
 
-// outputs returns the outputs of the commands in the stories, where the whole output is compared.
+// outputs returns the outputs of the commands in the scenarios, where the whole output is compared.
 func outputs(t *testing.T) map[string][]string {
 	t.Helper()
-	stories, err := filepath.Glob("integration/cli/testdata/*.txtar")
+	scenarios, err := filepath.Glob("integration/cli/testdata/*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := make(map[string][]string)
-	for _, path := range stories {
-		story, err := txtar.ParseFile(path)
+	for _, path := range scenarios {
+		scenario, err := txtar.ParseFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		files := make(map[string]string)
-		for _, f := range story.Files {
+		for _, f := range scenario.Files {
 			files[f.Name] = strings.TrimSpace(string(f.Data))
 		}
-		for _, m := range regexp.MustCompile(`(?m)^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`).FindAllStringSubmatch(string(story.Comment), -1) {
+		for _, m := range regexp.MustCompile(`(?m)^(?:! )?(nfproxy .*)\ncmp stdout (\S+)$`).FindAllStringSubmatch(string(scenario.Comment), -1) {
 			seen[m[1]] = append(seen[m[1]], files[m[2]])
 		}
 	}

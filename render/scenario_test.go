@@ -22,30 +22,30 @@ import (
 	"nfproxy/watcher"
 )
 
-var update = flag.Bool("update", false, "rewrite the expected output of the stories; review the diff before committing it")
+var update = flag.Bool("update", false, "rewrite the expected output of the scenarios; review the diff before committing it")
 
-// TestStories: each file in testdata contains manifests, the rulesets that they result in and the outcome for packets. The section
+// TestScenarios: each file in testdata contains manifests, the rulesets that they result in and the outcome for packets. The section
 // "node" contains the facts of the Node, "packets" one line per packet: source, hook and destination.
-func TestStories(t *testing.T) {
+func TestScenarios(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(files) == 0 {
-		t.Fatalf("testdata contains no stories: %v", err)
+		t.Fatalf("testdata contains no scenarios: %v", err)
 	}
 	for _, file := range files {
-		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { testStory(t, file) })
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) { testScenario(t, file) })
 	}
 }
 
-// testStory tests one story, or rewrites it with -update.
-func testStory(t *testing.T, file string) {
-	story, err := txtar.ParseFile(file)
+// testScenario tests one scenario, or rewrites it with -update.
+func testScenario(t *testing.T, file string) {
+	scenario, err := txtar.ParseFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := storyNode(t, section(story, "node"))
-	u := storyUpdate(t, story, node)
+	node := scenarioNode(t, section(scenario, "node"))
+	u := scenarioUpdate(t, scenario, node)
 	tables := build(t, u)
-	got := map[string]string{"ip.nft": tables[0].String(), "ip6.nft": tables[1].String(), "packets": packets(t, tables, section(story, "packets"))}
+	got := map[string]string{"ip.nft": tables[0].String(), "ip6.nft": tables[1].String(), "packets": packets(t, tables, section(scenario, "packets"))}
 	for i := range 5 {
 		shuffled := build(t, shuffle(u, uint64(i)))
 		if diff := cmp.Diff(tables[0].String()+tables[1].String(), shuffled[0].String()+shuffled[1].String()); diff != "" {
@@ -53,17 +53,17 @@ func testStory(t *testing.T, file string) {
 		}
 	}
 	if *update {
-		for i, f := range story.Files {
+		for i, f := range scenario.Files {
 			if text, ok := got[f.Name]; ok {
-				story.Files[i].Data = []byte(text)
+				scenario.Files[i].Data = []byte(text)
 			}
 		}
-		if err := os.WriteFile(file, txtar.Format(story), 0o644); err != nil {
+		if err := os.WriteFile(file, txtar.Format(scenario), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
 	}
-	for _, f := range story.Files { // a story may omit some of the sections, but not all
+	for _, f := range scenario.Files { // a scenario may omit some of the sections, but not all
 		if text, ok := got[f.Name]; ok {
 			if diff := cmp.Diff(string(f.Data), text); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", f.Name, diff)
@@ -72,7 +72,7 @@ func testStory(t *testing.T, file string) {
 		}
 	}
 	if len(got) == 3 {
-		t.Error("the story expects nothing")
+		t.Error("the scenario expects nothing")
 	}
 }
 
@@ -173,8 +173,8 @@ func section(a *txtar.Archive, name string) string {
 	return ""
 }
 
-// storyNode parses lines such as "cluster-cidr 10.244.0.0/16".
-func storyNode(t *testing.T, text string) (n render.Node) {
+// scenarioNode parses lines such as "cluster-cidr 10.244.0.0/16".
+func scenarioNode(t *testing.T, text string) (n render.Node) {
 	t.Helper()
 	for line := range strings.Lines(text) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -192,8 +192,8 @@ func storyNode(t *testing.T, text string) (n render.Node) {
 	return n
 }
 
-// storyUpdate reads the manifests of a story as nfproxy run does.
-func storyUpdate(t *testing.T, a *txtar.Archive, n render.Node) render.Update {
+// scenarioUpdate reads the manifests of a scenario as nfproxy run does.
+func scenarioUpdate(t *testing.T, a *txtar.Archive, n render.Node) render.Update {
 	t.Helper()
 	dir := t.TempDir()
 	for _, f := range a.Files {

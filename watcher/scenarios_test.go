@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// stories are changes of a cluster for which every source has to return the same Updates.
-func stories() map[string]func(*testing.T, cluster) {
+// scenarios are changes of a cluster for which every source has to return the same Updates.
+func scenarios() map[string]func(*testing.T, cluster) {
 	return map[string]func(*testing.T, cluster){
 		"life of a Service":      testServiceLife,
 		"another proxy":          testOtherProxy,
