@@ -12,7 +12,7 @@ func TestRetryQueue(t *testing.T) {
 	now := time.Now()
 	var some retryQueue
 	if _, ok := some.next(now); ok || some.wait(now) < time.Hour {
-		t.Error("nobody is there, and is tried")
+		t.Error("an empty queue returns a Service, or a short time to wait")
 	}
 	a, b := testService("a", "10.96.0.1:80").ServiceName, testService("b", "10.96.0.2:80").ServiceName
 	if d := some.add(b, now); d != minRetry {

@@ -24,7 +24,7 @@ type NodePorts struct {
 func (n NodePorts) Ranges() []netip.Prefix {
 	var ranges []netip.Prefix
 	if n.All {
-		ranges = append(ranges, allAddresses(true), allAddresses(false))
+		ranges = append(ranges, allIPv4(), allIPv6())
 	}
 	if n.Localhost {
 		ranges = append(ranges, netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
@@ -32,13 +32,9 @@ func (n NodePorts) Ranges() []netip.Prefix {
 	return append(ranges, n.CIDRs...)
 }
 
-// allAddresses returns the range of all addresses of a family.
-func allAddresses(ipv4 bool) netip.Prefix {
-	if ipv4 {
-		return netip.PrefixFrom(netip.IPv4Unspecified(), 0)
-	}
-	return netip.PrefixFrom(netip.IPv6Unspecified(), 0)
-}
+// allIPv4 and allIPv6 return the ranges of all addresses of a family.
+func allIPv4() netip.Prefix { return netip.PrefixFrom(netip.IPv4Unspecified(), 0) }
+func allIPv6() netip.Prefix { return netip.PrefixFrom(netip.IPv6Unspecified(), 0) }
 
 // nodePorts returns the addresses at which node ports are served.
 func (c *configuration) nodePorts() NodePorts {
@@ -86,17 +82,20 @@ func parseNodePorts(list string) (NodePorts, error) {
 // pkg/proxy/util/nodeport_addresses.go).
 func (c *configuration) completeFamilies(n NodePorts, primaryIP netip.Addr) NodePorts {
 	ranges := n.Ranges()
-	for _, ipv4 := range []bool{true, false} {
+	for _, family := range []struct {
+		name string
+		all  netip.Prefix
+	}{{"IPv4", allIPv4()}, {"IPv6", allIPv6()}} {
+		ipv4 := family.all.Addr().Is4()
 		ofFamily := func(p netip.Prefix) bool { return p.Addr().Is4() == ipv4 }
 		noPrimary := primaryIP.IsLoopback() && primaryIP.Is4() == ipv4
 		if slices.ContainsFunc(ranges, ofFamily) || n.Primary && !noPrimary {
 			continue
 		}
 		if n.Primary {
-			family := map[bool]string{true: "IPv4", false: "IPv6"}[ipv4]
-			c.warn("bindAddress", "a loopback address: node ports are served at all "+family+" addresses")
+			c.warn("bindAddress", "a loopback address: node ports are served at all "+family.name+" addresses")
 		}
-		n.CIDRs = append(n.CIDRs, allAddresses(ipv4))
+		n.CIDRs = append(n.CIDRs, family.all)
 	}
 	return n
 }

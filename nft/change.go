@@ -55,6 +55,17 @@ func (Rules) object()           {}
 func (Elements) object()        {}
 func (DynamicElements) object() {}
 
+// Chain returns the chain that a change adds, deletes or gives other rules, nil for a change of another object.
+func (c Change) Chain() *Chain {
+	switch o := c.Object.(type) {
+	case *Chain:
+		return o
+	case Rules:
+		return o.Chain
+	}
+	return nil
+}
+
 // String prints the change as nft commands.
 func (c Change) String() string {
 	switch o := c.Object.(type) {

@@ -81,18 +81,19 @@ func (a *affinity) lookup(balance nft.Verdict, local bool) nft.Verdict {
 	return a.chain(object, rule(nft.DNAT{Key: source, Map: m.set.Name}, a.match), rule(balance))
 }
 
-// recordIn returns the verdict that records the client of a connection that leaves this node and then goes to a masquerade chain.
-func (a *affinity) recordIn(masqueradeChain string, action Action) nft.Verdict {
+// recordLeaving returns the verdict that records the client of a connection that leaves this node and then goes to the chain of
+// its masquerade class.
+func (a *affinity) recordLeaving(class MasqueradeClass, action Action) nft.Verdict {
 	chains := rememberChains
 	switch {
-	case masqueradeChain == MasqueradeNodeChain:
+	case class == MasqueradeNodeSource:
 		chains = rememberSplitChains
-	case masqueradeChain == MasqueradeAllChain:
+	case class == MasqueradeAll:
 		chains = rememberExternalChains
 	case action == ToLocal:
 		chains = rememberLocalChains
 	}
-	return a.record(record{chains, action, nft.GotoChain(masqueradeChain)})
+	return a.record(record{chains, action, nft.GotoChain(class.chain())})
 }
 
 // recordDelivered returns the verdict that records the client of a connection to this node itself, which is never masqueraded.

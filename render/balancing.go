@@ -85,13 +85,7 @@ func WithoutUnusedChains(changes []nft.Change) []nft.Change {
 		}
 	}
 	return slices.DeleteFunc(changes, func(c nft.Change) bool {
-		var chain *nft.Chain
-		switch o := c.Object.(type) {
-		case *nft.Chain:
-			chain = o
-		case nft.Rules:
-			chain = o.Chain
-		}
+		chain := c.Chain()
 		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
 			return false
 		}

@@ -75,11 +75,14 @@ func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
 // flowPorts returns the Service's UDP and SCTP ports. Policies and topology do not matter: they decide only where new connections
 // go.
 func flowPorts(n Node, s Service) []*flowPort {
-	admitted := map[nft.Family][]netip.Prefix{nft.IPv4: admittedSources(n, s, nft.IPv4), nft.IPv6: admittedSources(n, s, nft.IPv6)}
 	var ports []*flowPort
+	var admitted map[nft.Family][]netip.Prefix // the same for all ports
 	for _, p := range s.Ports {
 		if !hasFlows(p.Protocol) {
 			continue
+		}
+		if admitted == nil {
+			admitted = map[nft.Family][]netip.Prefix{nft.IPv4: admittedSources(n, s, nft.IPv4), nft.IPv6: admittedSources(n, s, nft.IPv6)}
 		}
 		port := &flowPort{frontends: make(map[Frontend]Kind), admitted: admitted}
 		for _, e := range p.Endpoints {

@@ -146,13 +146,14 @@ func (f *frontendBuilder) verdict() nft.Verdict {
 	return f.balance(action == ToLocal)
 }
 
-// masquerade adds the element that sends connections to the chain of their masquerade class, with session affinity through a
-// chain that records the client, and another element for connections to this node itself. A cluster IP without affinity needs none: the cluster-ips set is enough.
+// masquerade adds the element that sends connections to the chain of their masquerade class. With session affinity they pass a
+// chain that records the client, and connections to this node itself have an element of their own. A cluster IP without affinity
+// needs no element: the cluster-ips set is enough.
 func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 	v := nft.GotoChain(class.chain())
 	switch {
 	case f.affinity != nil:
-		v = f.affinity.recordIn(class.chain(), action)
+		v = f.affinity.recordLeaving(class, action)
 		f.add(f.schema.Delivered, nft.Element{Key: f.key, Data: f.affinity.recordDelivered(action).Value()})
 	case f.kind == ClusterIP:
 		return

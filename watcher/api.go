@@ -37,14 +37,6 @@ type API struct {
 	started  bool
 }
 
-// NewAPI returns a source that follows the API server of config. node describes this machine: its Node object adds the zone
-// and the addresses, and the ServiceCIDRs of the API server are added to those of node. Problems of objects and changes of
-// the API server's availability are logged. NewAPI returns an error if config is invalid, but not if the API server is
-// unavailable.
-func NewAPI(config *rest.Config, node render.Node, log *slog.Logger) (*API, error) {
-	return newAPI(config, node, nodePortAddresses{}, newBackoff(), log)
-}
-
 // Bounds of the time between attempts to reach an API server that does not answer. client-go's default goes up to a minute,
 // too long for a node that needs current Services. Jitter spreads the requests of many nodes.
 const (
@@ -56,6 +48,10 @@ func newBackoff() *wait.Backoff {
 	return &wait.Backoff{Duration: minReconnect, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: maxReconnect}
 }
 
+// newAPI returns a source that follows the API server of config. node describes this machine: its Node object adds the zone
+// and the addresses, and the ServiceCIDRs of the API server are added to those of node. Problems of objects and changes of
+// the API server's availability are logged. newAPI returns an error if config is invalid, but not if the API server is
+// unavailable.
 func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, backoff *wait.Backoff, log *slog.Logger) (*API, error) {
 	clients, err := newRESTClients(config)
 	if err != nil {

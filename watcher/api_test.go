@@ -185,7 +185,7 @@ func testPermissions(t *testing.T, s *server) {
 	}
 }
 
-// allow grants the user nobody the permission to list and watch the resources.
+// allow grants the user named "nobody" the permission to list and watch the resources.
 func (s *server) allow(t *testing.T, name, group string, resources ...string) {
 	t.Helper()
 	ctx, meta := context.Background(), metav1.ObjectMeta{Name: "test-" + name, Labels: map[string]string{"test": ""}}

@@ -132,7 +132,7 @@ func (p *ServicePorts) reconcile() {
 	}
 }
 
-// wants reports whether a health check is to be served at the address and port.
+// wants reports whether the server of a health check should listen at an address and port.
 func (p *ServicePorts) wants(at netip.AddrPort) bool {
 	return p.checks[at.Port()].Of(render.Family(at.Addr())).Served && slices.Contains(p.addrs, at.Addr())
 }

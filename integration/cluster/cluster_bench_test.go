@@ -117,14 +117,21 @@ func (l *loadedCluster) awaitConnection(b *testing.B, by string) {
 	}
 }
 
-// benchmarkList lists the same objects with client-go, as protobuf, and keeps none of them.
-func (l *loadedCluster) benchmarkList(b *testing.B) {
+// protobufClient returns a client that requests objects as protobuf.
+func (l *loadedCluster) protobufClient(b *testing.B) *kubernetes.Clientset {
+	b.Helper()
 	config := l.AdminConfig()
 	config.ContentType = "application/vnd.kubernetes.protobuf"
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		b.Fatal(err)
 	}
+	return client
+}
+
+// benchmarkList lists the same objects with client-go, as protobuf, and keeps none of them.
+func (l *loadedCluster) benchmarkList(b *testing.B) {
+	client := l.protobufClient(b)
 	for b.Loop() {
 		options := metav1.ListOptions{ResourceVersion: "0"}
 		if _, err := client.CoreV1().Services("").List(b.Context(), options); err != nil {
@@ -138,12 +145,7 @@ func (l *loadedCluster) benchmarkList(b *testing.B) {
 
 // benchmarkInformers fills client-go informers with the same objects, as most programs do.
 func (l *loadedCluster) benchmarkInformers(b *testing.B) {
-	config := l.AdminConfig()
-	config.ContentType = "application/vnd.kubernetes.protobuf"
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		b.Fatal(err)
-	}
+	client := l.protobufClient(b)
 	for b.Loop() {
 		ctx, cancel := context.WithCancel(b.Context())
 		factory := informers.NewSharedInformerFactory(client, 0)

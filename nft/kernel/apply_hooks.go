@@ -23,13 +23,7 @@ func hooksLast(changes []nft.Change) (first, hooks []nft.Change) {
 		return changes, nil
 	}
 	for _, c := range changes {
-		var of *nft.Chain
-		switch o := c.Object.(type) {
-		case *nft.Chain:
-			of = o
-		case nft.Rules:
-			of = o.Chain
-		}
+		of := c.Chain()
 		if of != nil && slices.ContainsFunc(added, func(h *nft.Chain) bool { return h.Table == of.Table && h.Name == of.Name }) {
 			hooks = append(hooks, c)
 		} else {
