@@ -49,9 +49,9 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	r.Update(u)
 	r.Observe(tables)
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
-	key := nft.Addr(e.To.Address) + nft.Proto(protocol) + nft.Port(e.To.Port)
-	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), key)}
-	owner := r.Owner(render.FrontendOf(key))
+	frontend := render.Frontend{AddrPort: netip.AddrPortFrom(e.To.Address, e.To.Port), Protocol: protocol}
+	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), frontend)}
+	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
 		if d, found := disallowedAddress(u, e.To.Address); found {
@@ -60,21 +60,20 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 		return x
 	}
 	x.Service = owner.String()
-	at := netip.AddrPortFrom(e.To.Address, e.To.Port)
-	if kind, port, ok := reachedAt(u.Node, u.Services[i], at, protocol); ok {
+	if kind, port, ok := reachedAt(u.Node, u.Services[i], frontend); ok {
 		x.judge(u.Node, u.Services[i], port, kind, e)
 	}
 	return x
 }
 
 // reachedAt finds the port of a Service that has the frontend: the first, as in render.RulesOf.
-func reachedAt(n render.Node, s render.Service, at netip.AddrPort, protocol nft.Protocol) (kind render.Kind, port render.Port, found bool) {
+func reachedAt(n render.Node, s render.Service, frontend render.Frontend) (kind render.Kind, port render.Port, found bool) {
 	for _, p := range s.Ports {
-		if p.Protocol != protocol {
+		if p.Protocol != frontend.Protocol {
 			continue
 		}
-		p.Frontends(n, s, func(k render.Kind, frontend netip.AddrPort) {
-			if frontend == at && !found {
+		p.Frontends(n, s, func(k render.Kind, at netip.AddrPort) {
+			if at == frontend.AddrPort && !found {
 				kind, port, found = k, p, true
 			}
 		})
@@ -106,8 +105,9 @@ func (x *Expectation) judge(n render.Node, s render.Service, p render.Port, k re
 }
 
 // drift counts the changes to make. Unused load balancing chains do not count.
-func drift(changes []nft.Change, frontend nft.Value) Drift {
+func drift(changes []nft.Change, frontend render.Frontend) Drift {
 	var d Drift
+	family, key := render.Family(frontend.Addr()), string(frontend.Key())
 	for _, c := range render.WithoutUnusedChains(changes) {
 		if d.First == "" {
 			d.First, _, _ = strings.Cut(c.Summary(), "\n")
@@ -119,7 +119,7 @@ func drift(changes []nft.Change, frontend nft.Value) Drift {
 		}
 		d.Changes += len(list.List)
 		d.Frontend = d.Frontend || len(list.Set.Key) >= 3 && slices.ContainsFunc(list.List, func(e nft.Element) bool {
-			return render.Family(frontend[:len(frontend)-3].Addr()) == list.Set.Table.Family && strings.HasPrefix(string(e.Key), string(frontend))
+			return list.Set.Table.Family == family && strings.HasPrefix(string(e.Key), key)
 		})
 	}
 	return d
