@@ -32,8 +32,8 @@ func TestAffinityOfLocalOnlyEndpoint(t *testing.T) {
 		{"from outside to a ready endpoint", []render.Endpoint{readyHere}, "198.51.100.7", []string{local, all}},
 		{"from a Pod to a ready endpoint", []render.Endpoint{readyHere}, "10.244.1.9", []string{local, all}},
 	} {
-		s := render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: "web"}, ExternalIPs: []netip.Addr{external},
-			ExternalLocal: true, Affinity: time.Hour, Ports: []render.Port{{Protocol: nft.TCP, Port: 80, Endpoints: c.endpoints}}}
+		s := render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: "web"}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")},
+			ExternalIPs: []netip.Addr{external}, ExternalLocal: true, Affinity: time.Hour, Ports: []render.Port{{Protocol: nft.TCP, Port: 80, Endpoints: c.endpoints}}}
 		tables := build(t, render.Update{Services: []render.Service{s},
 			Node: render.Node{Name: "n", ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}})
 		path := nft.Simulate(tables[0], nft.Packet{Hook: nft.Prerouting, Protocol: nft.TCP,

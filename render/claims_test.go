@@ -8,10 +8,11 @@ import (
 	"nfproxy/nft"
 )
 
-// claimant returns a Service whose only frontend is 192.0.2.1:80, an address of the node too, as the given kind.
+// claimant returns a Service with the frontend 192.0.2.1:80, an address of the node too, as the given kind. Its cluster IP is
+// another address if the kind is not ClusterIP.
 func claimant(k Kind, name string, created int64) Service {
 	s := testService(name, created, "192.0.2.1:80", "10.0.0.1:1")
-	s.ClusterIPs = nil
+	s.ClusterIPs = []netip.Addr{netip.AddrFrom4([4]byte{10, 96, 0, byte(created)})}
 	addr := []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 	switch k {
 	case ClusterIP:

@@ -258,7 +258,7 @@ func TestFlowConflict(t *testing.T) {
 // TestFlowsOfClaimedFrontend: UDP flows to an external IP are stale once the address becomes the cluster IP of another Service,
 // whatever the endpoints of that Service are.
 func TestFlowsOfClaimedFrontend(t *testing.T) {
-	thief := Service{ServiceName: ServiceName{"test", "thief"}, ExternalIPs: addrs("10.96.0.10"), Ports: []Port{
+	thief := Service{ServiceName: ServiceName{"test", "thief"}, ClusterIPs: addrs("10.96.0.66"), ExternalIPs: addrs("10.96.0.10"), Ports: []Port{
 		{Name: "dns", Protocol: nft.UDP, Port: 53, Endpoints: flowEndpoints("10.244.1.66:5353")}}}
 	x, f := newOwnedIndex(), flow(nft.UDP, "10.96.0.10:53", "10.244.1.66:5353")
 	x.Take(Update{Node: flowNode(), Services: []Service{thief}})

@@ -32,23 +32,27 @@ func RulesOf(n Node, s Service) ServiceRules {
 }
 
 // Frontends calls each for every address and port at which a port of the Service is reached on the node. It can name the same
-// one twice.
+// one twice. A Service is reached only in the families in which it has a cluster IP: kube-proxy has one proxy per family, which
+// skips Services without one (ServicesInitMap in pkg/proxy/servicechangetracker.go).
 func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
-	for _, addr := range n.supported(s.ClusterIPs) {
-		each(ClusterIP, netip.AddrPortFrom(addr, p.Port))
+	at := func(kind Kind, addrs []netip.Addr, port uint16) {
+		for _, addr := range n.supported(addrs) {
+			if s.hasFamilyOf(addr) {
+				each(kind, netip.AddrPortFrom(addr, port))
+			}
+		}
 	}
-	for _, addr := range n.supported(n.ExternalIPs.of(s.ExternalIPs)) {
-		each(ExternalIP, netip.AddrPortFrom(addr, p.Port))
+	at(ClusterIP, s.ClusterIPs, p.Port)
+	at(ExternalIP, n.ExternalIPs.of(s.ExternalIPs), p.Port)
+	at(LoadBalancer, n.LoadBalancerIPs.of(s.LoadBalancerIPs), p.Port)
+	if p.NodePort != 0 {
+		at(NodePort, n.Addresses, p.NodePort)
 	}
-	for _, addr := range n.supported(n.LoadBalancerIPs.of(s.LoadBalancerIPs)) {
-		each(LoadBalancer, netip.AddrPortFrom(addr, p.Port))
-	}
-	if p.NodePort == 0 {
-		return
-	}
-	for _, addr := range n.supported(n.Addresses) {
-		each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
-	}
+}
+
+// hasFamilyOf reports whether the Service has a cluster IP of an address's family.
+func (s Service) hasFamilyOf(addr netip.Addr) bool {
+	return slices.ContainsFunc(s.ClusterIPs, func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
 }
 
 // serviceBuilder builds the rules of a Service.

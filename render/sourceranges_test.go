@@ -12,7 +12,8 @@ import (
 // is bound on the node, by the node's primary addresses and not by those at which node ports are served.
 func TestSourceRangesAdmitNode(t *testing.T) {
 	lb := netip.MustParseAddr("203.0.113.99")
-	s := render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: "web"}, LoadBalancerIPs: []netip.Addr{lb},
+	s := render.Service{ServiceName: render.ServiceName{Namespace: "test", Name: "web"},
+		ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}, LoadBalancerIPs: []netip.Addr{lb},
 		SourceRanges: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		Ports: []render.Port{{Protocol: nft.TCP, Port: 80,
 			Endpoints: []render.Endpoint{{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Ready: true, Serving: true}}}}}
