@@ -46,8 +46,11 @@ func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	if p.NodePort == 0 {
 		return
 	}
+	families := s.NodePortFamilies()
 	for _, addr := range n.supported(n.Addresses) {
-		each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
+		if families.Has(Family(addr)) {
+			each(NodePort, netip.AddrPortFrom(addr, p.NodePort))
+		}
 	}
 }
 
