@@ -94,7 +94,7 @@ func followInterfaces(ipv4Only bool, log *slog.Logger) (*interfaceAddresses, err
 }
 
 // subscribe returns a socket that receives notifications of changes of addresses, links and routes of type local. Links are
-// among them because the kernel removes IPv4 routes without a notification when an interface goes down (fib_disable_ip in
+// among them because the kernel removes the IPv4 routes of a deleted interface without a notification of routes (fib_flush in
 // net/ipv4/fib_frontend.c).
 func subscribe() (*nl.NetlinkSocket, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,

@@ -111,7 +111,9 @@ func TestNodeMissing(t *testing.T) {
 func TestNodeMissingWithRanges(t *testing.T) {
 	m := newMachine(t)
 	m.addUplink("eth0", 100, "192.0.2.10/24")
-	a, log := newAPIWithout(nodePortAddresses{interfaces: m.follow("203.0.113.0/24"), defaultRoutes: m.defaultRoutes()})
+	nodePorts := m.nodePorts("203.0.113.0/24", "2001:db8:cb::/64")
+	nodePorts.defaultRoutes = m.defaultRoutes()
+	a, log := newAPIWithout(nodePorts)
 	if u, changed := a.update(); !changed || len(u.Node.Addresses) > 0 {
 		t.Errorf("changed %v, %v", changed, u)
 	}

@@ -253,7 +253,8 @@ var badInput = []manifestCase{
 	{
 		name: "external IP that is a node address: other ports of the node stay reachable",
 		services: []string{
-			serviceManifest("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
+			serviceManifest("old", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
+  ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"),
 			serviceManifest("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
