@@ -145,7 +145,7 @@ func testInterfaces(t *testing.T, s *server) {
 		if _, err := w.next(patience); err != nil || !slices.Equal(w.last.Node.Addresses, addrs(want...)) || w.last.Node.Zone != "z1" {
 			t.Fatalf("Update %v, %v, want addresses %v", w.last, err, want)
 		}
-		w.until("web http 80/tcp")
+		w.until("web http 80/tcp at nodes 30080")
 	}
 	expect("192.0.2.1")
 	m.add("192.0.2.2/24")

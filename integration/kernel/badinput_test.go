@@ -97,8 +97,8 @@ func (m *manifestNode) write(name, text string) {
 	}
 }
 
-// applyNext waits for the next update and applies it.
-func (m *manifestNode) applyNext() {
+// applyNext waits for the next update, applies it and returns its node.
+func (m *manifestNode) applyNext() render.Node {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -113,12 +113,20 @@ func (m *manifestNode) applyNext() {
 	if !m.known {
 		m.reconcile()
 		m.known = true
-		return
+		return update.Node
 	}
 	if err := m.kernel.Apply(m.ruleset.Plan(), 0); err != nil {
 		m.t.Fatal(err)
 	}
 	m.ruleset.Accept()
+	return update.Node
+}
+
+// applyUntil applies updates up to the first whose node is as expected. The addresses of interfaces can change at any time.
+func (m *manifestNode) applyUntil(expected func(render.Node) bool) {
+	m.t.Helper()
+	for !expected(m.applyNext()) {
+	}
 }
 
 // serviceManifest returns the manifests of a Service with this spec and status, and of an EndpointSlice per family with pod a
@@ -358,13 +366,13 @@ func TestNodeWithoutAddresses(t *testing.T) {
 		{nil, slices.Concat(all4, all6)},
 	} {
 		m.write("node.yaml", nodeManifest(step.addresses...))
-		m.applyNext()
+		m.applyUntil(func(n render.Node) bool { return fmt.Sprint(n.IPs) == fmt.Sprint(step.addresses) })
 		t.Logf("addresses %v", step.addresses)
 		m.expect(t, slices.Concat(step.packets, rest)...)
 	}
 	m.expect(t, "outside 203.0.113.9:30001 dropped")
 	m.addLocalRoutes("203.0.113.9/32")
-	m.applyNext()
+	m.applyUntil(func(n render.Node) bool { return slices.Contains(n.Addresses, netip.MustParseAddr("203.0.113.9")) })
 	m.expect(t, "outside 203.0.113.9:30001 10.244.1.2:8080")
 }
 
