@@ -21,8 +21,8 @@ type localAddresses struct {
 	// ofInterfaces are the addresses that are assigned to interfaces, even if an interface is down.
 	ofInterfaces []netip.Addr
 	// all are the addresses to which the kernel delivers packets on this machine: the host routes of type local in the routing
-	// table local. These are the addresses of interfaces that are up and in no VRF, and those of routes that were added. A route
-	// of type local to a wider range is omitted.
+	// table local. These are the addresses of interfaces outside VRFs, and those of routes that were added. A route of type local
+	// to a wider range is omitted.
 	all []netip.Addr
 }
 
@@ -57,11 +57,6 @@ func followInterfaces(ipv4Only bool, log *slog.Logger) (*interfaceAddresses, err
 		return nil, fmt.Errorf("watch interface addresses: %w", err)
 	}
 	list, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err == nil {
-		// The kernel then sends only the routes that are asked for, of possibly a million (ip_valid_fib_dump_req in
-		// net/ipv4/fib_frontend.c).
-		err = list.SetStrictCheck(true)
-	}
 	if err != nil {
 		events.Close()
 		return nil, fmt.Errorf("list interface addresses: %w", err)
@@ -85,7 +80,13 @@ func followInterfaces(ipv4Only bool, log *slog.Logger) (*interfaceAddresses, err
 		running.Wait()
 		list.Close()
 	})
-	if a.current, err = a.read(); err != nil {
+	// With strict checks the kernel sends only the routes that are asked for, of possibly a million (ip_valid_fib_dump_req in
+	// net/ipv4/fib_frontend.c).
+	err = list.SetStrictCheck(true)
+	if err == nil {
+		a.current, err = a.read()
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	running.Go(a.receive)
