@@ -20,7 +20,7 @@ type NodePorts struct {
 }
 
 // Ranges returns the ranges of the interface addresses at which node ports are served: all but Primary. It is empty for
-// Primary alone.
+// Primary alone. A range of all addresses of a family means all local addresses, not only those of interfaces.
 func (n NodePorts) Ranges() []netip.Prefix {
 	var ranges []netip.Prefix
 	if n.All {

@@ -26,8 +26,11 @@ type Node struct {
 	// Zone is the node's topology.kubernetes.io/zone, empty if it has none.
 	Zone string
 	// Addresses are the node's addresses at which node ports are served: at most one per family from the Node object, any
-	// number from interfaces.
+	// number from interfaces and routes.
 	Addresses []netip.Addr
+	// AllAddresses are the families in which node ports are served at all local addresses. Addresses contains these addresses if
+	// a Service has node ports of the family.
+	AllAddresses Families
 	// IPs are the node's primary addresses, at most one per family, whatever Addresses are. Source ranges that contain one of
 	// them admit the node.
 	IPs []netip.Addr
@@ -47,10 +50,33 @@ type Node struct {
 // Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
+
+// EqualExceptNodePorts reports whether two Nodes are equal apart from the addresses of node ports. Then the rules of Services
+// without node ports are equal too.
+func (n Node) EqualExceptNodePorts(m Node) bool {
+	n.Addresses, n.AllAddresses = m.Addresses, m.AllAddresses
+	return n.Equal(m)
+}
+
+// Families is a set of address families.
+type Families struct {
+	IPv4, IPv6 bool
+}
+
+// Of returns a pointer to the member that reports whether the set contains a family.
+func (f *Families) Of(family nft.Family) *bool {
+	if family == nft.IPv6 {
+		return &f.IPv6
+	}
+	return &f.IPv4
+}
+
+// Has reports whether the set contains a family.
+func (f Families) Has(family nft.Family) bool { return *f.Of(family) }
 
 // Counters selects the elements that count connections.
 type Counters uint8
@@ -115,6 +141,21 @@ type Port struct {
 	Endpoints []Endpoint
 }
 
+// HasNodePorts reports whether a port of the Service has a node port.
+func (s Service) HasNodePorts() bool {
+	return slices.ContainsFunc(s.Ports, func(p Port) bool { return p.NodePort != 0 })
+}
+
+// Families returns the families in which a Service is reached: those of its cluster IPs, as in kube-proxy, which has one proxy per
+// family (serviceToServiceMap in pkg/proxy/servicechangetracker.go), or both if none of these is valid.
+func (s Service) Families() Families {
+	f := Families{IPv4: len(s.ClusterIPs) == 0, IPv6: len(s.ClusterIPs) == 0}
+	for _, addr := range s.ClusterIPs {
+		*f.Of(Family(addr)) = true
+	}
+	return f
+}
+
 // Endpoint is one address and port that serves a Service port.
 type Endpoint struct {
 	netip.AddrPort
@@ -133,7 +174,8 @@ type Hints struct {
 
 // Update holds what changed in a source since its last Update.
 type Update struct {
-	// Node is the current Node. If it differs from that of the last Update, Services holds all Services.
+	// Node is the current Node. If it differs from that of the last Update, Services holds all Services, or those with node ports
+	// if only the addresses of node ports differ.
 	Node Node
 	// Services holds the complete Services that were added or changed.
 	Services []Service

@@ -34,6 +34,25 @@ func (c HealthCheck) Of(f nft.Family) FamilyCheck {
 	return c.IPv4
 }
 
+// HealthCheckAddresses returns the addresses at which the node's servers of health checks listen: those of node ports and, in a
+// family in which node ports are served at all local addresses, the wildcard address alone, as in kube-proxy
+// (newServiceHealthServer in pkg/proxy/healthcheck). No server listens at a link-local IPv6 address: it would need an interface.
+func (n Node) HealthCheckAddresses() []netip.Addr {
+	var addrs []netip.Addr
+	if n.AllAddresses.IPv4 {
+		addrs = append(addrs, netip.IPv4Unspecified())
+	}
+	if n.AllAddresses.IPv6 {
+		addrs = append(addrs, netip.IPv6Unspecified())
+	}
+	for _, addr := range n.Addresses {
+		if !n.AllAddresses.Has(Family(addr)) && !(addr.Is6() && addr.IsLinkLocalUnicast()) {
+			addrs = append(addrs, addr)
+		}
+	}
+	return n.supported(addrs)
+}
+
 // Precedes reports whether c takes precedence over d, the health check of another Service with the same port. The order is that
 // of claims to a frontend: the older Service first, then by name.
 func (c HealthCheck) Precedes(d HealthCheck) bool { return c.claim().before(d.claim()) }

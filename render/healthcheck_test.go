@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +96,27 @@ func TestHealthCheckPrecedes(t *testing.T) {
 	b, _ := HealthCheckOf(Node{}, utc)
 	if a != b {
 		t.Error("the health check depends on the time zone of the creation time")
+	}
+}
+
+// TestHealthCheckAddresses: health checks are served at the addresses of node ports, at the wildcard address if these are all
+// addresses of a family, and never at link-local IPv6 addresses.
+func TestHealthCheckAddresses(t *testing.T) {
+	addresses := addrs("169.254.1.1", "192.0.2.1", "2001:db8::1", "fe80::1")
+	for _, c := range []struct {
+		all      Families
+		ipv4Only bool
+		want     []netip.Addr
+	}{
+		{want: addrs("169.254.1.1", "192.0.2.1", "2001:db8::1")},
+		{all: Families{IPv4: true}, want: addrs("0.0.0.0", "2001:db8::1")},
+		{all: Families{IPv6: true}, want: addrs("::", "169.254.1.1", "192.0.2.1")},
+		{all: Families{IPv4: true, IPv6: true}, want: addrs("0.0.0.0", "::")},
+		{all: Families{IPv4: true, IPv6: true}, ipv4Only: true, want: addrs("0.0.0.0")},
+	} {
+		n := Node{Addresses: addresses, AllAddresses: c.all, IPv4Only: c.ipv4Only}
+		if got := n.HealthCheckAddresses(); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v, want %v", c.all, got, c.want)
+		}
 	}
 }

@@ -32,12 +32,12 @@ func RulesOf(n Node, s Service) ServiceRules {
 }
 
 // Frontends calls each for every address and port at which a port of the Service is reached on the node. It can name the same
-// one twice. A Service is reached only in the families in which it has a cluster IP: kube-proxy has one proxy per family, which
-// skips Services without one (ServicesInitMap in pkg/proxy/servicechangetracker.go).
+// one twice.
 func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
+	families := s.Families()
 	at := func(kind Kind, addrs []netip.Addr, port uint16) {
 		for _, addr := range n.supported(addrs) {
-			if s.hasFamilyOf(addr) {
+			if families.Has(Family(addr)) {
 				each(kind, netip.AddrPortFrom(addr, port))
 			}
 		}
@@ -48,11 +48,6 @@ func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
 	if p.NodePort != 0 {
 		at(NodePort, n.Addresses, p.NodePort)
 	}
-}
-
-// hasFamilyOf reports whether the Service has a cluster IP of an address's family.
-func (s Service) hasFamilyOf(addr netip.Addr) bool {
-	return slices.ContainsFunc(s.ClusterIPs, func(a netip.Addr) bool { return a.Is4() == addr.Is4() })
 }
 
 // serviceBuilder builds the rules of a Service.

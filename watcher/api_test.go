@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -116,13 +117,17 @@ func testNodeMissing(t *testing.T, s *server) {
 	w.logged(1, "level=WARN", "Node object of this machine does not exist", "node=n1")
 }
 
-// testInterfaces: a change of the interface addresses gives an Update with all Services and without the Node's addresses.
+// testInterfaces: a change of the interface addresses gives an Update without the Node's addresses, and with the Services that have
+// node ports.
 func testInterfaces(t *testing.T, s *server) {
 	m := newMachine(t)
 	m.add("192.0.2.1/24")
-	nodePorts := nodePortAddresses{interfaces: m.follow("192.0.2.0/24")}
+	nodePorts := m.nodePorts("192.0.2.0/24")
 	w := &world{watched: newWatched(t, nil, new(logtest.Buffer)), cluster: s, there: map[objectKey]runtime.Object{}}
-	w.put(aNode("z1", "198.51.100.1"), aService("web", "10.96.1.1"))
+	web := with(aService("web", "10.96.1.1"), func(s *corev1.Service) {
+		s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
+	})
+	w.put(aNode("z1", "198.51.100.1"), web)
 	a, err := newAPI(s.config, render.Node{Name: "n1"}, nodePorts, shortBackoff(), w.logger())
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +145,7 @@ func testInterfaces(t *testing.T, s *server) {
 		if _, err := w.next(patience); err != nil || !slices.Equal(w.last.Node.Addresses, addrs(want...)) || w.last.Node.Zone != "z1" {
 			t.Fatalf("Update %v, %v, want addresses %v", w.last, err, want)
 		}
-		w.until("web http 80/tcp")
+		w.until("web http 80/tcp at nodes 30080")
 	}
 	expect("192.0.2.1")
 	m.add("192.0.2.2/24")

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"nfproxy/nft"
 	"nfproxy/render"
 )
 
@@ -22,10 +23,12 @@ type catalog struct {
 	nodePorts    nodePortAddresses
 
 	// node is this machine's Node, nil if there is none.
-	node         *node
-	services     map[render.ServiceName]*service
-	serviceCIDRs map[string]*serviceCIDR
-	slicesByName map[sliceName]*slice
+	node     *node
+	services map[render.ServiceName]*service
+	// nodePortServices counts the Services with node ports of each family.
+	nodePortServices map[nft.Family]int
+	serviceCIDRs     map[string]*serviceCIDR
+	slicesByName     map[sliceName]*slice
 	// slicesByService holds the slices that belong to a Service, by their own names, whether the Service exists or not.
 	slicesByService map[render.ServiceName]map[string]*slice
 
@@ -52,15 +55,16 @@ type sliceName struct {
 
 func newCatalog(log *slog.Logger) *catalog {
 	return &catalog{
-		log:             log,
-		services:        map[render.ServiceName]*service{},
-		serviceCIDRs:    map[string]*serviceCIDR{},
-		slicesByName:    map[sliceName]*slice{},
-		slicesByService: map[render.ServiceName]map[string]*slice{},
-		dirty:           map[render.ServiceName]bool{},
-		joined:          map[render.ServiceName]render.Service{},
-		triggered:       map[render.ServiceName][]time.Time{},
-		created:         time.Now(),
+		log:              log,
+		services:         map[render.ServiceName]*service{},
+		nodePortServices: map[nft.Family]int{},
+		serviceCIDRs:     map[string]*serviceCIDR{},
+		slicesByName:     map[sliceName]*slice{},
+		slicesByService:  map[render.ServiceName]map[string]*slice{},
+		dirty:            map[render.ServiceName]bool{},
+		joined:           map[render.ServiceName]render.Service{},
+		triggered:        map[render.ServiceName][]time.Time{},
+		created:          time.Now(),
 	}
 }
 
@@ -167,13 +171,23 @@ func (c *catalog) putService(s *service) {
 		return
 	}
 	c.logProblems(deref(old).problems, s.problems)
+	c.countNodePorts(old, -1)
+	c.countNodePorts(s, 1)
 	c.services[s.ServiceName] = s
 	c.touchService(s.ServiceName)
 }
 
 func (c *catalog) removeService(name render.ServiceName) {
+	c.countNodePorts(c.services[name], -1)
 	delete(c.services, name)
 	c.touchService(name)
+}
+
+// countNodePorts adds n to the numbers of Services with node ports of the families in which a Service, which may be nil, has some.
+func (c *catalog) countNodePorts(s *service, n int) {
+	for _, family := range s.nodePortFamilies() {
+		c.nodePortServices[family] += n
+	}
 }
 
 func (c *catalog) putSlice(s *slice) {
@@ -252,22 +266,28 @@ func (c *catalog) logProblems(old, now []Problem) {
 	}
 }
 
-// update joins the Services that have changed and returns an Update with those whose joined value differs, sorted by name,
-// or with all Services if the node differs. It reports whether the Update contains a change. given is the node as the
+// update joins the Services that have changed and returns an Update with those whose joined value differs, sorted by name, and
+// with those that are affected if the node differs. It reports whether the Update contains a change. given is the node as the
 // settings describe it, the same at each call; the facts of the Node object and of the ServiceCIDRs are added.
 func (c *catalog) update(given render.Node) (update render.Update, changed bool) {
 	update.Node = c.node.describe(given)
 	update.Node.IPs = c.nodePorts.primary(update.Node.Addresses)
-	update.Node.Addresses = c.nodePorts.choose(update.Node.IPs)
+	update.Node.Addresses, update.Node.AllAddresses = c.nodePorts.choose(update.Node.IPs, c.nodePortServices)
 	update.Node.ServiceCIDRs = c.allServiceCIDRs(given.ServiceCIDRs)
 	update.NotEligible = !c.node.eligible(c.nodeRequired)
+	if c.started && !slices.Equal(update.Node.Addresses, c.reported.Node.Addresses) {
+		c.log.Info("the addresses of node ports changed", "addresses", update.Node.Addresses)
+	}
 	nodeChanged := !update.Node.Equal(c.reported.Node)
+	changedServices := make(map[render.ServiceName]bool)
 	for _, name := range slices.SortedFunc(maps.Keys(c.dirty), render.ServiceName.Compare) {
 		service, removed, differs := c.rejoin(name)
 		switch {
 		case removed:
 			update.Removed = append(update.Removed, name)
-		case differs && !nodeChanged:
+		case differs && nodeChanged:
+			changedServices[name] = true
+		case differs:
 			update.Services = append(update.Services, service)
 		}
 		if differs && c.started {
@@ -275,8 +295,11 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 		}
 	}
 	if nodeChanged {
+		all := !c.started || !update.Node.EqualExceptNodePorts(c.reported.Node)
 		for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
-			update.Services = append(update.Services, c.joined[name])
+			if s := c.joined[name]; all || s.HasNodePorts() || changedServices[name] {
+				update.Services = append(update.Services, s)
+			}
 		}
 	}
 	changed = nodeChanged || len(update.Services) > 0 || len(update.Removed) > 0 || update.NotEligible != c.reported.NotEligible

@@ -93,7 +93,7 @@ func sourceOf(route netlink.Route, listed []netlink.Addr) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// servable reports whether node ports can be served at an address of an interface.
+// servable reports whether an address can be the node's address.
 func servable(addr netip.Addr) bool {
 	return !addr.IsLoopback() && !addr.IsLinkLocalUnicast() && !addr.IsMulticast() && !addr.IsUnspecified()
 }

@@ -111,6 +111,11 @@ func serviceYAML(name, ip string) string {
 		"  ports:\n  - port: 80\n", name, ip)
 }
 
+// nodePortYAML is a Service with node port 30001.
+func nodePortYAML(name, ip string) string {
+	return strings.Replace(serviceYAML(name, ip), "spec:\n", "spec:\n  type: NodePort\n", 1) + "    nodePort: 30001\n"
+}
+
 func sliceYAML(name, service string, addresses ...string) string {
 	text := fmt.Sprintf("apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: %s\n  labels:\n"+
 		"    kubernetes.io/service-name: %s\naddressType: IPv4\nports:\n- port: 8080\nendpoints:\n", name, service)

@@ -27,7 +27,8 @@
 //
 // Objects are reduced on arrival to what the join needs, and the joined Services are kept for comparison. The memory of a
 // source therefore does not depend on the other content of the objects, not even during the initial list. A change costs
-// the join of the Services that it touches; a change of the node returns all Services as they were joined before.
+// the join of the Services that it touches; a change of the node returns all Services as they were joined before, or those
+// with node ports if only the addresses of node ports have changed.
 //
 // The sources differ in one point. A directory need not contain a Node, and when its Node is removed, its facts no longer
 // hold. A cluster has a Node for every machine, so a machine must not get new connections from load balancers until it has

@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -11,13 +12,27 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
-// interfaceAddresses follows the addresses of this machine's interfaces that are inside given ranges. Loopback, link-local
-// and multicast addresses are never included.
+// localAddresses are addresses of this machine. Both lists are sorted and omit loopback and multicast addresses.
+type localAddresses struct {
+	// ofInterfaces are the addresses that are assigned to interfaces, even if an interface is down.
+	ofInterfaces []netip.Addr
+	// all are the addresses to which the kernel delivers packets on this machine: the host routes of type local in the routing
+	// table local. These are the addresses of interfaces outside VRFs, and those of routes that were added. A route of type local
+	// to a wider range is omitted.
+	all []netip.Addr
+}
+
+func (l localAddresses) equal(m localAddresses) bool {
+	return slices.Equal(l.ofInterfaces, m.ofInterfaces) && slices.Equal(l.all, m.all)
+}
+
+// interfaceAddresses follows the addresses of this machine.
 type interfaceAddresses struct {
-	prefixes []netip.Prefix
+	families []int
 	log      *slog.Logger
 	// changed holds a token when get may return another result than before.
 	changed chan struct{}
@@ -31,13 +46,13 @@ type interfaceAddresses struct {
 	stale chan struct{}
 
 	mu      sync.Mutex
-	current []netip.Addr
+	current localAddresses
 }
 
 // followInterfaces lists the addresses of the calling thread's network namespace and follows their changes until close.
-// Changes and failures are logged.
-func followInterfaces(prefixes []netip.Prefix, log *slog.Logger) (*interfaceAddresses, error) {
-	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+// Failures are logged.
+func followInterfaces(ipv4Only bool, log *slog.Logger) (*interfaceAddresses, error) {
+	events, err := subscribe()
 	if err != nil {
 		return nil, fmt.Errorf("watch interface addresses: %w", err)
 	}
@@ -47,13 +62,16 @@ func followInterfaces(prefixes []netip.Prefix, log *slog.Logger) (*interfaceAddr
 		return nil, fmt.Errorf("list interface addresses: %w", err)
 	}
 	a := &interfaceAddresses{
-		prefixes: prefixes,
+		families: []int{netlink.FAMILY_V4},
 		log:      log,
 		changed:  make(chan struct{}, 1),
 		closed:   make(chan struct{}),
 		events:   events,
 		list:     list,
 		stale:    make(chan struct{}, 1),
+	}
+	if !ipv4Only {
+		a.families = append(a.families, netlink.FAMILY_V6)
 	}
 	var running sync.WaitGroup
 	a.closing = sync.OnceFunc(func() {
@@ -62,7 +80,13 @@ func followInterfaces(prefixes []netip.Prefix, log *slog.Logger) (*interfaceAddr
 		running.Wait()
 		list.Close()
 	})
-	if a.current, err = a.read(); err != nil {
+	// With strict checks the kernel sends only the routes that are asked for, of possibly a million (ip_valid_fib_dump_req in
+	// net/ipv4/fib_frontend.c).
+	err = list.SetStrictCheck(true)
+	if err == nil {
+		a.current, err = a.read()
+	}
+	if err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	running.Go(a.receive)
@@ -70,8 +94,53 @@ func followInterfaces(prefixes []netip.Prefix, log *slog.Logger) (*interfaceAddr
 	return a, nil
 }
 
-// get returns the addresses, sorted. The caller must not modify the slice.
-func (a *interfaceAddresses) get() []netip.Addr {
+// subscribe returns a socket that receives notifications of changes of addresses, links and routes of type local. Links are
+// among them because the kernel removes the IPv4 routes of a deleted interface without a notification of routes (fib_flush in
+// net/ipv4/fib_frontend.c).
+func subscribe() (*nl.NetlinkSocket, error) {
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	filter, err := bpf.Assemble(exceptOtherRoutes())
+	if err == nil {
+		program := make([]unix.SockFilter, len(filter))
+		for i, f := range filter {
+			program[i] = unix.SockFilter{Code: f.Op, Jt: f.Jt, Jf: f.Jf, K: f.K}
+		}
+		err = unix.SetsockoptSockFprog(s.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// exceptOtherRoutes returns a filter that drops notifications about routes of other types than local. It runs in the kernel, so
+// that a routing daemon with a million routes neither fills the receive buffer nor wakes this process.
+func exceptOtherRoutes() []bpf.Instruction {
+	const (
+		messageTypeOffset = 4                       // nlmsg_type in struct nlmsghdr
+		routeTypeOffset   = unix.SizeofNlMsghdr + 7 // rtm_type in struct rtmsg
+	)
+	message := func(kind uint16) uint32 { // the filter converts from network byte order, although nlmsg_type is in the CPU's
+		return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, kind)))
+	}
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: messageTypeOffset, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: message(unix.RTM_NEWROUTE), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: message(unix.RTM_DELROUTE), SkipTrue: 2},
+		bpf.LoadAbsolute{Off: routeTypeOffset, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.RTN_LOCAL, SkipTrue: 1},
+		bpf.RetConstant{Val: ^uint32(0)},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// get returns the addresses. The caller must not modify them.
+func (a *interfaceAddresses) get() localAddresses {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.current
@@ -125,14 +194,13 @@ func (a *interfaceAddresses) follow() {
 	}
 }
 
-func (a *interfaceAddresses) set(now []netip.Addr) {
+func (a *interfaceAddresses) set(now localAddresses) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if slices.Equal(a.current, now) {
+	if a.current.equal(now) {
 		return
 	}
 	a.current = now
-	a.log.Info("the addresses of node ports changed", "addresses", now)
 	poke(a.changed)
 }
 
@@ -149,28 +217,61 @@ func (a *interfaceAddresses) sleep(d time.Duration) bool {
 // readAttempts limits how often a list is requested when it changes while the kernel sends it.
 const readAttempts = 10
 
-// read lists the addresses, sorted.
-func (a *interfaceAddresses) read() ([]netip.Addr, error) {
-	listed, err := complete(func() ([]netlink.Addr, error) { return a.list.AddrList(nil, netlink.FAMILY_ALL) })
-	if err != nil {
-		return nil, fmt.Errorf("list interface addresses: %w", err)
+// read lists the addresses.
+func (a *interfaceAddresses) read() (now localAddresses, err error) {
+	if now.ofInterfaces, err = a.readInterfaces(); err != nil {
+		return now, fmt.Errorf("list interface addresses: %w", err)
 	}
-	var addrs []netip.Addr
+	for _, family := range a.families {
+		addrs, err := a.readLocalRoutes(family)
+		if err != nil {
+			return now, fmt.Errorf("list local routes: %w", err)
+		}
+		now.all = append(now.all, addrs...)
+	}
+	return localAddresses{reachable(now.ofInterfaces), reachable(now.all)}, nil
+}
+
+// readInterfaces lists the addresses of interfaces.
+func (a *interfaceAddresses) readInterfaces() (addrs []netip.Addr, err error) {
+	listed, err := complete(func() ([]netlink.Addr, error) { return a.list.AddrList(nil, netlink.FAMILY_ALL) })
 	for _, l := range listed {
 		if l.IPNet == nil {
 			continue // neither IPv4 nor IPv6
 		}
-		if addr, ok := netip.AddrFromSlice(l.IP); ok && a.wanted(addr) {
+		if addr, ok := netip.AddrFromSlice(l.IP); ok {
 			addrs = append(addrs, addr)
 		}
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs), nil
+	return addrs, err
 }
 
-// wanted reports whether node ports are served at an address.
-func (a *interfaceAddresses) wanted(addr netip.Addr) bool {
-	return servable(addr) && slices.ContainsFunc(a.prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
+// readLocalRoutes lists the destinations of the host routes of type local in the routing table local.
+func (a *interfaceAddresses) readLocalRoutes(family int) (addrs []netip.Addr, err error) {
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL}
+	listed, err := complete(func() ([]netlink.Route, error) {
+		return a.list.RouteListFiltered(family, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_TYPE)
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // the table exists when it has had a route
+	}
+	for _, l := range listed {
+		if l.Dst == nil {
+			continue // 0.0.0.0/0 or ::/0
+		}
+		addr, ok := netip.AddrFromSlice(l.Dst.IP)
+		if bits, _ := l.Dst.Mask.Size(); ok && bits == addr.BitLen() {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs, err
+}
+
+// reachable returns the addresses that other hosts or Pods may reach, sorted, without duplicates.
+func reachable(addrs []netip.Addr) []netip.Addr {
+	addrs = slices.DeleteFunc(addrs, func(a netip.Addr) bool { return a.IsLoopback() || a.IsMulticast() || a.IsUnspecified() })
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.Compact(addrs)
 }
 
 // poke puts a token into a channel of capacity 1 unless it holds one already.

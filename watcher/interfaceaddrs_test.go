@@ -3,6 +3,7 @@ package watcher
 import (
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"runtime"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"nfproxy/logtest"
@@ -70,16 +72,12 @@ func (m *machine) change(f func(netlink.Link, *netlink.Addr) error, addrs []stri
 	}
 }
 
-// follow follows the addresses inside the ranges.
-func (m *machine) follow(ranges ...string) *interfaceAddresses {
+// follow follows the addresses.
+func (m *machine) follow() *interfaceAddresses {
 	m.Helper()
-	var prefixes []netip.Prefix
-	for _, r := range ranges {
-		prefixes = append(prefixes, netip.MustParsePrefix(r))
-	}
 	var a *interfaceAddresses
 	err := m.space.Do(func() (err error) {
-		a, err = followInterfaces(prefixes, slog.New(slog.NewTextHandler(&m.log, nil)))
+		a, err = followInterfaces(false, slog.New(slog.NewTextHandler(&m.log, nil)))
 		return err
 	})
 	if err != nil {
@@ -87,6 +85,20 @@ func (m *machine) follow(ranges ...string) *interfaceAddresses {
 	}
 	m.Cleanup(func() { a.close() })
 	return a
+}
+
+// nodePorts serves node ports at the addresses inside the ranges.
+func (m *machine) nodePorts(ranges ...string) nodePortAddresses {
+	m.Helper()
+	return nodePortAddresses{ranges: prefixes(ranges...), rangesOnly: true, interfaces: m.follow()}
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var prefixes []netip.Prefix
+	for _, text := range texts {
+		prefixes = append(prefixes, netip.MustParsePrefix(text))
+	}
+	return prefixes
 }
 
 func addrs(texts ...string) []netip.Addr {
@@ -97,80 +109,149 @@ func addrs(texts ...string) []netip.Addr {
 	return addrs
 }
 
-// become waits until the addresses are the wanted ones.
-func (m *machine) become(a *interfaceAddresses, want ...string) {
+// become waits until the addresses of interfaces and all local addresses are the wanted ones.
+func (m *machine) become(a *interfaceAddresses, ofInterfaces, all []netip.Addr) {
 	m.Helper()
-	for deadline := time.After(10 * time.Second); !slices.Equal(a.get(), addrs(want...)); {
+	for deadline := time.After(10 * time.Second); !a.get().equal(localAddresses{ofInterfaces, all}); {
 		select {
 		case <-a.changed:
 		case <-deadline:
-			m.Fatalf("addresses %v, want %v", a.get(), want)
+			m.Fatalf("addresses %v and %v, want %v and %v", a.get().ofInterfaces, a.get().all, ofInterfaces, all)
 		}
 	}
 }
 
+// withoutGenerated omits the link-local addresses that the kernel gives to interfaces.
+func withoutGenerated(addrs []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(addrs), func(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() })
+}
+
+// TestInterfaceAddresses: the addresses are those of interfaces and those that packets are delivered to, link-local ones
+// included and loopback ones not, and they follow changes.
 func TestInterfaceAddresses(t *testing.T) {
 	m := newMachine(t)
-	m.add("192.0.2.7/24", "192.0.2.5/32", "198.51.100.1/24", "2001:db8::5/64", "169.254.1.1/16", "fe80::5/64")
-	everything := m.follow("0.0.0.0/0", "::/0")
-	a := m.follow("192.0.2.0/24", "192.0.0.0/16", "127.0.0.0/8", "2001:db8::/32")
-
+	m.add("192.0.2.5/32", "192.0.2.7/24", "2001:db8::5/64", "169.254.1.1/16", "fe80::5/64")
+	a := m.follow()
+	have := addrs("169.254.1.1", "192.0.2.5", "192.0.2.7", "2001:db8::5", "fe80::5")
 	// The initial addresses are there without a change. 127.0.0.1 and ::1 of lo are not among them.
-	if got := a.get(); !slices.Equal(got, addrs("192.0.2.5", "192.0.2.7", "2001:db8::5")) {
+	if got := a.get(); !got.equal(localAddresses{have, have}) {
 		t.Errorf("addresses %v", got)
 	}
-	if got := everything.get(); !slices.Equal(got, addrs("192.0.2.5", "192.0.2.7", "198.51.100.1", "2001:db8::5")) {
-		t.Errorf("addresses of all ranges %v", got)
-	}
 
-	m.add("192.0.2.6/24")
-	m.become(a, "192.0.2.5", "192.0.2.6", "192.0.2.7", "2001:db8::5")
-	m.add("2001:db8::4/128")
-	m.become(a, "192.0.2.5", "192.0.2.6", "192.0.2.7", "2001:db8::4", "2001:db8::5")
-	m.del("192.0.2.5/32", "2001:db8::5/64")
-	m.become(a, "192.0.2.6", "192.0.2.7", "2001:db8::4")
-
-	// Addresses that are not wanted change nothing.
-	m.become(everything, "192.0.2.6", "192.0.2.7", "198.51.100.1", "2001:db8::4")
-	m.add("203.0.113.1/24", "127.0.0.2/32", "fe80::6/64")
-	m.become(everything, "192.0.2.6", "192.0.2.7", "198.51.100.1", "203.0.113.1", "2001:db8::4")
+	m.add("192.0.2.6/24", "2001:db8::4/128")
+	m.del("192.0.2.5/32", "2001:db8::5/64", "fe80::5/64")
+	have = addrs("169.254.1.1", "192.0.2.6", "192.0.2.7", "2001:db8::4")
+	m.become(a, have, have)
+	m.add("127.0.0.2/32")
 	m.add("192.0.2.8/24")
-	m.become(a, "192.0.2.6", "192.0.2.7", "192.0.2.8", "2001:db8::4")
+	have = addrs("169.254.1.1", "192.0.2.6", "192.0.2.7", "192.0.2.8", "2001:db8::4")
+	m.become(a, have, have)
 }
 
-// TestInterfaceAddressesWanted: addresses that cannot be reached from outside the machine never serve node ports, whatever
-// the ranges.
-func TestInterfaceAddressesWanted(t *testing.T) {
-	a := &interfaceAddresses{prefixes: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}}
-	for _, addr := range addrs("127.0.0.1", "127.1.2.3", "169.254.0.1", "224.0.0.1", "0.0.0.0", "::1", "fe80::1", "ff02::1", "::") {
-		if a.wanted(addr) {
-			t.Errorf("%s is wanted", addr)
+// TestInterfaceAddressesOfRoutes: host routes of type local make addresses local. Wider routes, routes of other types and those of
+// other tables do not.
+func TestInterfaceAddressesOfRoutes(t *testing.T) {
+	m := newMachine(t)
+	a := m.follow()
+	m.add("192.0.2.7/24", "2001:db8::7/64")
+	route := func(f func(*netlink.Route) error, kind, table int, dst string) {
+		t.Helper()
+		to, err := netlink.ParseIPNet(dst)
+		m.must(err)
+		r := &netlink.Route{Dst: to, Type: kind, Table: table}
+		switch kind {
+		case unix.RTN_LOCAL:
+			r.LinkIndex, r.Scope = m.lo.Attrs().Index, netlink.SCOPE_HOST
+		case unix.RTN_UNICAST, unix.RTN_ANYCAST:
+			r.LinkIndex, r.Scope = m.lo.Attrs().Index, netlink.SCOPE_LINK
+		}
+		if err := f(r); err != nil {
+			t.Fatalf("%s: %v", dst, err)
 		}
 	}
-	for _, addr := range addrs("10.0.0.1", "203.0.113.1", "2001:db8::1", "fd00::1") {
-		if !a.wanted(addr) {
-			t.Errorf("%s is not wanted", addr)
-		}
+	for _, r := range []struct {
+		kind, table int
+		dst         string
+	}{
+		{unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "203.0.113.0/24"},
+		{unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "2001:db8:cb::/64"},
+		{unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "127.0.0.9/32"},
+		{unix.RTN_LOCAL, 100, "203.0.113.1/32"},
+		{unix.RTN_LOCAL, 100, "2001:db8:cb::1/128"},
+		{unix.RTN_ANYCAST, unix.RT_TABLE_LOCAL, "2001:db8:cb::2/128"},
+		{unix.RTN_UNICAST, unix.RT_TABLE_LOCAL, "203.0.113.2/32"},
+		{unix.RTN_BLACKHOLE, unix.RT_TABLE_LOCAL, "203.0.113.3/32"},
+		{unix.RTN_BLACKHOLE, unix.RT_TABLE_LOCAL, "2001:db8:cb::3/128"},
+		{unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "203.0.113.8/32"},
+		{unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "2001:db8:cb::8/128"},
+	} {
+		route(m.routing.RouteAdd, r.kind, r.table, r.dst)
+	}
+	have := addrs("192.0.2.7", "2001:db8::7")
+	m.become(a, have, addrs("192.0.2.7", "203.0.113.8", "2001:db8::7", "2001:db8:cb::8"))
+	route(m.routing.RouteDel, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "203.0.113.8/32")
+	route(m.routing.RouteDel, unix.RTN_LOCAL, unix.RT_TABLE_LOCAL, "2001:db8:cb::8/128")
+	m.become(a, have, have)
+
+	// The kernel removes the routes of a deleted interface without a notification of routes.
+	eth1 := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth1"}, PeerName: "eth1-peer"}
+	m.must(m.routing.LinkAdd(eth1))
+	m.must(m.routing.LinkSetIP6AddrGenMode(eth1, nl.IN6_ADDR_GEN_MODE_NONE)) // no notification of an address either
+	m.must(m.routing.LinkSetUp(eth1))
+	m.must(m.routing.RouteAdd(&netlink.Route{Dst: hostRoute("203.0.113.9"), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+		LinkIndex: eth1.Attrs().Index, Scope: netlink.SCOPE_HOST}))
+	m.become(a, have, addrs("192.0.2.7", "203.0.113.9", "2001:db8::7"))
+	m.must(m.routing.LinkDel(eth1))
+	m.become(a, have, have)
+}
+
+// hostRoute returns the destination of a route to one IPv4 address.
+func hostRoute(addr string) *net.IPNet {
+	return &net.IPNet{IP: net.ParseIP(addr).To4(), Mask: net.CIDRMask(32, 32)}
+}
+
+// TestInterfaceAddressesQuiet: changes of routes that are not local do not wake the process.
+func TestInterfaceAddressesQuiet(t *testing.T) {
+	m := newMachine(t)
+	var events *nl.NetlinkSocket
+	m.must(m.space.Do(func() (err error) {
+		events, err = subscribe()
+		return err
+	}))
+	defer events.Close()
+	for _, dst := range []string{"198.51.100.0/24", "203.0.113.7/32", "2001:db8:51::/64"} {
+		to, err := netlink.ParseIPNet(dst)
+		m.must(err)
+		route := &netlink.Route{LinkIndex: m.lo.Attrs().Index, Dst: to, Scope: netlink.SCOPE_LINK}
+		m.must(m.routing.RouteAdd(route))
+		m.must(m.routing.RouteDel(route))
+	}
+	m.must(m.routing.RouteAdd(&netlink.Route{Dst: hostRoute("203.0.113.8"), Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL,
+		LinkIndex: m.lo.Attrs().Index, Scope: netlink.SCOPE_HOST}))
+	received, _, err := events.Receive()
+	if err != nil || len(received) != 1 || received[0].Header.Type != unix.RTM_NEWROUTE || received[0].Data[7] != unix.RTN_LOCAL {
+		t.Errorf("received first %v, %v, want the route of type local", received, err)
 	}
 }
 
 // TestInterfaceAddressesOverrun: after the kernel has dropped events, the addresses are correct in the end.
 func TestInterfaceAddressesOverrun(t *testing.T) {
 	m := newMachine(t)
-	a := m.follow("10.0.0.0/8")
+	a := m.follow()
 	if err := unix.SetsockoptInt(a.events.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
 		t.Fatal(err)
 	}
 	last := netip.MustParseAddr("10.0.0.0")
-	var want []string
+	var want []netip.Addr
 	for range 500 {
 		last = last.Next()
-		want = append(want, last.String())
+		want = append(want, last)
 		m.add(last.String() + "/32")
 	}
-	m.become(a, want...)
+	m.become(a, want, want)
 	m.add("10.1.0.1/32")
-	m.become(a, append(want, "10.1.0.1")...)
+	want = append(want, netip.MustParseAddr("10.1.0.1"))
+	m.become(a, want, want)
 	if len(m.log.Lines("no buffer space")) == 0 {
 		t.Error("the kernel dropped no event, the test is void")
 	}
@@ -179,10 +260,10 @@ func TestInterfaceAddressesOverrun(t *testing.T) {
 // TestInterfaceAddressesClose: close leaves no goroutine and no descriptor behind.
 func TestInterfaceAddressesClose(t *testing.T) {
 	m := newMachine(t)
-	m.follow("::/0").close() // opens the descriptors that the runtime opens only once
+	m.follow().close() // opens the descriptors that the runtime opens only once
 	checkLeaks := noLeaks(t)
 	for range 50 {
-		a := m.follow("192.0.2.0/24")
+		a := m.follow()
 		d, err := newDir(t.TempDir(), render.Node{}, nodePortAddresses{interfaces: a}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)

@@ -106,12 +106,43 @@ func TestNodeMissing(t *testing.T) {
 	}
 }
 
+// TestNodeMissingWithoutRoute: without a Node object and without a default route of a family, node ports of the family are served at
+// all local addresses, as long as the Node has no address of the family.
+func TestNodeMissingWithoutRoute(t *testing.T) {
+	m := newMachine(t)
+	m.add("203.0.113.10/32", "2001:db8:cb::10/128")
+	m.addUplink("eth0", 100, "192.0.2.10/24")
+	nodePort := with(aService("np", "10.96.1.2"), func(s *corev1.Service) {
+		s.Spec.Type, s.Spec.ClusterIPs, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, []string{"10.96.1.2", "fd00::2"}, 30001
+	})
+	a, _ := newAPIWithout(nodePortAddresses{defaultRoutes: m.defaultRoutes(), interfaces: m.follow()}, nodePort)
+	for _, step := range []struct {
+		node *corev1.Node
+		all  render.Families
+		want []string
+	}{
+		{nil, render.Families{IPv6: true}, []string{"192.0.2.10", "2001:db8:cb::10"}},
+		{aNode(""), render.Families{IPv6: true}, []string{"192.0.2.10", "2001:db8:cb::10"}},
+		{aNode("", "2001:db8::1"), render.Families{IPv4: true}, []string{"192.0.2.10", "203.0.113.10", "2001:db8::1"}},
+	} {
+		if step.node != nil {
+			a.putNode(step.node)
+		}
+		u, _ := a.update()
+		if got := withoutGenerated(u.Node.Addresses); !slices.Equal(got, addrs(step.want...)) || u.Node.AllAddresses != step.all {
+			t.Errorf("addresses %v, all of %v, want %v, %v", got, u.Node.AllAddresses, step.want, step.all)
+		}
+	}
+}
+
 // TestNodeMissingWithRanges: with ranges for node ports the default routes have no effect, even if no interface has an
 // address inside the ranges.
 func TestNodeMissingWithRanges(t *testing.T) {
 	m := newMachine(t)
 	m.addUplink("eth0", 100, "192.0.2.10/24")
-	a, log := newAPIWithout(nodePortAddresses{interfaces: m.follow("203.0.113.0/24"), defaultRoutes: m.defaultRoutes()})
+	nodePorts := m.nodePorts("203.0.113.0/24", "2001:db8:cb::/64")
+	nodePorts.defaultRoutes = m.defaultRoutes()
+	a, log := newAPIWithout(nodePorts)
 	if u, changed := a.update(); !changed || len(u.Node.Addresses) > 0 {
 		t.Errorf("changed %v, %v", changed, u)
 	}

@@ -68,15 +68,17 @@ func Snapshot(ctx context.Context, set config.Settings, version string, log *slo
 }
 
 func (s *Source) open(set config.Settings, version string, log *slog.Logger) error {
-	nodePorts := nodePortAddresses{primaryIP: set.PrimaryIP}
-	if ranges := set.NodePorts.Ranges(); len(ranges) > 0 {
-		nodePorts.withNode = set.NodePorts.Primary
-		interfaces, err := followInterfaces(ranges, log)
-		if err != nil {
-			return err
-		}
-		nodePorts.interfaces = interfaces
-		s.closers = append(s.closers, interfaces.close)
+	interfaces, err := followInterfaces(s.Node.IPv4Only, log)
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, interfaces.close)
+	ranges := set.NodePorts.Ranges()
+	nodePorts := nodePortAddresses{
+		primaryIP:  set.PrimaryIP,
+		ranges:     ranges,
+		rangesOnly: len(ranges) > 0 && !set.NodePorts.Primary,
+		interfaces: interfaces,
 	}
 	if set.Manifests != "" {
 		return s.openDir(set, nodePorts, log)

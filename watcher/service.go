@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nfproxy/nft"
 	"nfproxy/render"
 )
 
@@ -61,6 +62,20 @@ func reduceService(api *corev1.Service) *service {
 	s.affinity = reduceAffinity(api.Spec, problems)
 	s.ports = reduceServicePorts(api, problems)
 	return s
+}
+
+// nodePortFamilies returns the families in which the Service has node ports. A nil Service has none.
+func (s *service) nodePortFamilies() (families []nft.Family) {
+	if s == nil || !slices.ContainsFunc(s.ports, func(p servicePort) bool { return p.nodePort != 0 }) {
+		return nil
+	}
+	in := render.Service{ClusterIPs: s.clusterIPs}.Families()
+	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		if in.Has(family) {
+			families = append(families, family)
+		}
+	}
+	return families
 }
 
 // skipReason returns why a Service is not for this proxy, or an empty reason. kube-proxy skips the same Services (its

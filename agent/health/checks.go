@@ -17,7 +17,7 @@ type Checks struct {
 	changed bool // since the last call of set
 }
 
-// NewChecks returns Checks that passes the health checks and the node's addresses to set.
+// NewChecks returns Checks that passes the health checks and the addresses at which they are served to set.
 func NewChecks(set func([]render.HealthCheck, []netip.Addr)) *Checks {
 	return &Checks{set: set, checks: make(map[render.ServiceName]render.HealthCheck)}
 }
@@ -27,8 +27,8 @@ func (c *Checks) Take(u render.Update) {
 	if c == nil {
 		return
 	}
-	if !slices.Equal(c.addrs, u.Node.Addresses) {
-		c.addrs, c.changed = u.Node.Addresses, true
+	if addrs := u.Node.HealthCheckAddresses(); !slices.Equal(c.addrs, addrs) {
+		c.addrs, c.changed = addrs, true
 	}
 	for _, name := range u.Removed {
 		c.remove(name)

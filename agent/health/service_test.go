@@ -277,6 +277,42 @@ func TestHealthServersFollow(t *testing.T) {
 	}
 }
 
+// TestServicePortsWildcard: at the wildcard address of a family, the port is served at all addresses of this family and at no other.
+// The servers can move from one address to the wildcard address and back.
+func TestServicePortsWildcard(t *testing.T) {
+	h, addrs := newPortsTest(t), addNodeAddresses(t)
+	loopback4, loopback6 := netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()
+	any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+	checks := []render.HealthCheck{check("svc1", healthPort, 1)}
+	checks[0].IPv6.LocalEndpoints = 2
+	for _, step := range []struct {
+		at        []netip.Addr
+		four, six []netip.Addr // where it is served
+		notServed []netip.Addr
+	}{
+		{addrs, []netip.Addr{node4}, []netip.Addr{node6}, []netip.Addr{loopback4, loopback6}},
+		{[]netip.Addr{any4, node6}, []netip.Addr{node4, loopback4}, []netip.Addr{node6}, []netip.Addr{loopback6}},
+		{[]netip.Addr{any6, node4}, []netip.Addr{node4}, []netip.Addr{node6, loopback6}, []netip.Addr{loopback4}},
+		{[]netip.Addr{any4, any6}, []netip.Addr{node4, loopback4}, []netip.Addr{node6, loopback6}, nil},
+		{[]netip.Addr{any6}, nil, []netip.Addr{node6, loopback6}, []netip.Addr{node4, loopback4}},
+		{addrs, []netip.Addr{node4}, []netip.Addr{node6}, []netip.Addr{loopback4, loopback6}},
+	} {
+		h.Set(checks, step.at)
+		for _, addr := range step.four {
+			wantPortResponse(t, addr, healthPort, "/", response(ok200, "svc1", 1, true))
+		}
+		for _, addr := range step.six {
+			wantPortResponse(t, addr, healthPort, "/", response(ok200, "svc1", 2, true))
+		}
+		for _, addr := range step.notServed {
+			wantRefused(t, addr, healthPort)
+		}
+	}
+	if h.log.String() != "" {
+		t.Errorf("logged:\n%s", h.log.String())
+	}
+}
+
 // TestHealthPortTaken: a port in use by another process is reported once and bound when it is free; meanwhile the other
 // address is served.
 func TestHealthPortTaken(t *testing.T) {
@@ -411,6 +447,8 @@ func TestChecks(t *testing.T) {
 	node := render.Node{Name: "n", Addresses: []netip.Addr{node4}}
 	elsewhere := node
 	elsewhere.Addresses = []netip.Addr{node6}
+	everywhere := elsewhere
+	everywhere.AllAddresses = render.Families{IPv6: true}
 	for i, step := range []struct {
 		update render.Update
 		want   string // empty for nothing
@@ -425,6 +463,7 @@ func TestChecks(t *testing.T) {
 		{render.Update{Node: elsewhere, Services: []render.Service{service(30001)}}, "[{ns1/svc1 0001-01-01 00:00:00 +0000 UTC 30001 {true 0} {false 0}}] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, "[] [2001:db8::10]"},
 		{render.Update{Node: elsewhere, Removed: []render.ServiceName{{Namespace: "ns1", Name: "svc1"}}}, ""},
+		{render.Update{Node: everywhere}, "[] [::]"},
 	} {
 		passed = nil
 		c.Take(step.update)

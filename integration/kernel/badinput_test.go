@@ -16,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/render"
 	"nfproxy/sandbox"
@@ -27,7 +31,7 @@ import (
 type manifestNode struct {
 	*testNode
 	dir       string
-	source    *watcher.Dir
+	source    *watcher.Source
 	log       bytes.Buffer
 	conflicts []string
 	from      map[string]*sandbox.Namespace
@@ -63,11 +67,22 @@ func newManifestNode(t *testing.T, families ...nft.Family) *manifestNode {
 	} {
 		m.from[p.name] = m.pod(p.name, p.port, p.addrs...).Namespace
 	}
-	if m.source, err = watcher.NewDir(m.dir, m.facts, slog.New(slog.NewTextHandler(&m.log, nil))); err != nil {
-		t.Fatal(err)
-	}
+	m.open()
 	t.Cleanup(func() { m.source.Close() })
 	return m
+}
+
+// open opens the directory as the daemon does, with the default settings of node ports.
+func (m *manifestNode) open() {
+	m.t.Helper()
+	set := config.Settings{Manifests: m.dir, Node: m.facts, NodePorts: config.NodePorts{Primary: true}}
+	err := m.node.Do(func() (err error) {
+		m.source, err = watcher.Open(set, "test", slog.New(slog.NewTextHandler(&m.log, nil)))
+		return err
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
 }
 
 // write replaces a manifest atomically.
@@ -82,8 +97,8 @@ func (m *manifestNode) write(name, text string) {
 	}
 }
 
-// applyNext waits for the next update and applies it.
-func (m *manifestNode) applyNext() {
+// applyNext waits for the next update, applies it and returns its node.
+func (m *manifestNode) applyNext() render.Node {
 	m.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -98,12 +113,20 @@ func (m *manifestNode) applyNext() {
 	if !m.known {
 		m.reconcile()
 		m.known = true
-		return
+		return update.Node
 	}
 	if err := m.kernel.Apply(m.ruleset.Plan(), 0); err != nil {
 		m.t.Fatal(err)
 	}
 	m.ruleset.Accept()
+	return update.Node
+}
+
+// applyUntil applies updates up to the first whose node is as expected. The addresses of interfaces can change at any time.
+func (m *manifestNode) applyUntil(expected func(render.Node) bool) {
+	m.t.Helper()
+	for !expected(m.applyNext()) {
+	}
 }
 
 // serviceManifest returns the manifests of a Service with this spec and status, and of an EndpointSlice per family with pod a
@@ -238,7 +261,8 @@ var badInput = []manifestCase{
 	{
 		name: "external IP that is a node address: other ports of the node stay reachable",
 		services: []string{
-			serviceManifest("old", "1", "type: NodePort, clusterIP: 10.96.0.1, ports: [{name: p, port: 80, nodePort: 30001}]", "", "a"),
+			serviceManifest("old", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
+  ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"),
 			serviceManifest("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
@@ -311,33 +335,69 @@ func (m *manifestNode) configure(settings func(*render.Node)) {
 	settings(&m.facts)
 	m.ruleset = render.NewRuleset(m.facts)
 	m.source.Close()
-	var err error
-	if m.source, err = watcher.NewDir(m.dir, m.facts, slog.New(slog.NewTextHandler(&m.log, nil))); err != nil {
-		m.t.Fatal(err)
-	}
+	m.open()
 }
 
-// TestNodeWithoutAddresses: on a node without addresses everything but node ports is served. Node ports are served as long as
-// the node has an address.
+// TestNodeWithoutAddresses: in a family without an address of the Node, node ports are served at all local addresses: those of
+// interfaces, link-local ones and host routes of table local, but not at loopback addresses. They follow changes. Everything else
+// does not depend on the Node's addresses.
 func TestNodeWithoutAddresses(t *testing.T) {
 	m := newManifestNode(t, nft.IPv4, nft.IPv6)
 	m.write("web.yaml", serviceManifest("web", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
   externalIPs: [203.0.113.1], ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"))
 	rest := []string{"client 10.96.0.1:80 10.244.1.2:8080", "node 10.96.0.1:80 10.244.1.2:8080", "outside 203.0.113.1:80 10.244.1.2:8080",
 		"client [fd00:10:96::1]:80 [fd00:10:244:1::2]:8080"}
+	all4 := []string{"outside 192.0.2.10:30001 10.244.1.2:8080 192.0.2.10", "client 169.254.1.1:30001 10.244.1.2:8080",
+		"outside 203.0.113.8:30001 10.244.1.2:8080", "node 127.0.0.1:30001 refused", "outside 203.0.113.65:30001 refused"}
+	all6 := []string{"outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080", "outside [2001:db8:cb::8]:30001 [fd00:10:244:1::2]:8080",
+		"node [fe80::1%pod1]:30001 [fd00:10:244:1::2]:8080", "node [::1]:30001 refused"}
+	primary4 := []string{"outside 192.0.2.10:30001 10.244.1.2:8080 192.0.2.10", "outside 203.0.113.8:30001 refused", "client 169.254.1.1:30001 refused"}
+	primary6 := []string{"outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080", "outside [2001:db8:cb::8]:30001 refused"}
+	m.addLocalRoutes("203.0.113.8/32", "203.0.113.64/26", "2001:db8:cb::8/128")
+	m.configure(func(*render.Node) {}) // the source lists them when it opens
 	for _, step := range []struct {
 		addresses []string
 		packets   []string // lines for expect
 	}{
-		{nil, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 refused"}},
-		{[]string{"2001:db8::10"}, []string{"outside 192.0.2.10:30001 refused", "outside [2001:db8::10]:30001 [fd00:10:244:1::2]:8080"}},
-		{[]string{"192.0.2.10"}, []string{"outside 192.0.2.10:30001 10.244.1.2:8080 192.0.2.10", "outside [2001:db8::10]:30001 refused"}},
-		{nil, []string{"outside 192.0.2.10:30001 refused"}},
+		{nil, slices.Concat(all4, all6)},
+		{[]string{"2001:db8::10"}, slices.Concat(all4, primary6)},
+		{[]string{"192.0.2.10"}, slices.Concat(primary4, all6)},
+		{[]string{"192.0.2.10", "2001:db8::10"}, slices.Concat(primary4, primary6)},
+		{nil, slices.Concat(all4, all6)},
 	} {
 		m.write("node.yaml", nodeManifest(step.addresses...))
-		m.applyNext()
+		m.applyUntil(func(n render.Node) bool { return fmt.Sprint(n.IPs) == fmt.Sprint(step.addresses) })
 		t.Logf("addresses %v", step.addresses)
 		m.expect(t, slices.Concat(step.packets, rest)...)
+	}
+	m.expect(t, "outside 203.0.113.9:30001 dropped")
+	m.addLocalRoutes("203.0.113.9/32")
+	m.applyUntil(func(n render.Node) bool { return slices.Contains(n.Addresses, netip.MustParseAddr("203.0.113.9")) })
+	m.expect(t, "outside 203.0.113.9:30001 10.244.1.2:8080")
+}
+
+// addLocalRoutes adds routes of type local to the node, which make the addresses local without an interface that has them.
+func (m *manifestNode) addLocalRoutes(destinations ...string) {
+	m.t.Helper()
+	err := m.node.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		if err != nil {
+			return err
+		}
+		for _, text := range destinations {
+			dst, err := netlink.ParseIPNet(text)
+			if err != nil {
+				return err
+			}
+			route := netlink.Route{LinkIndex: lo.Attrs().Index, Dst: dst, Type: unix.RTN_LOCAL, Table: unix.RT_TABLE_LOCAL, Scope: netlink.SCOPE_HOST}
+			if err := netlink.RouteAdd(&route); err != nil {
+				return fmt.Errorf("%s: %w", text, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
 	}
 }
 

@@ -68,7 +68,8 @@ var hostileAddresses = []manifestCase{
 		name: "external IPs that are node addresses take no node port",
 		services: []string{
 			serviceManifest("a-thief", "1", `clusterIP: 10.96.0.1, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 30001}]`, "", "a"),
-			serviceManifest("web", "2", `type: NodePort, clusterIP: 10.96.0.10, ports: [{name: p, port: 80, nodePort: 30001}]`, "", "b"),
+			serviceManifest("web", "2", `type: NodePort, clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, "fd00:10:96::10"],
+  ports: [{name: p, port: 80, nodePort: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: web, not a-thief", "[2001:db8::10]:30001/tcp: web, not a-thief"},
 		packets:   []string{"outside 192.0.2.10:30001 10.244.1.3:8080", "outside [2001:db8::10]:30001 [fd00:10:244:1::3]:8080"},
