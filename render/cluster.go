@@ -28,6 +28,9 @@ type Node struct {
 	// Addresses are the node's addresses at which node ports are served: at most one per family from the Node object, any
 	// number from interfaces.
 	Addresses []netip.Addr
+	// Loopback are the loopback addresses at which TCP node ports are served by listeners, at most one per family. No rule
+	// depends on them.
+	Loopback []netip.Addr
 	// IPs are the node's primary addresses, at most one per family, whatever Addresses are. Source ranges that contain one of
 	// them admit the node.
 	IPs []netip.Addr
@@ -49,7 +52,7 @@ func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
-		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
+		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 
 // Counters selects the elements that count connections.
