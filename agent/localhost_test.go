@@ -231,12 +231,34 @@ func TestRunLocalhost(t *testing.T) {
 	n.write(cluster, "self")
 	n.want("self")
 	wantLoopbackAlone(t)
+	wantUDPUnaffected(t, "127.0.0.1:30053")
+	wantUDPUnaffected(t, "[::1]:30053")
 	const udp = `level=WARN msg="a node port is not served at localhost: only TCP is" service=default/web port=dns nodePort=30053 protocol=udp`
 	if log := n.log.String(); strings.Count(log, udp) != 2 { // the Service was there twice
 		t.Errorf("%d warnings about the UDP port", strings.Count(log, udp))
 	}
 	end()
 	n.want("refused")
+}
+
+// wantUDPUnaffected fails the test unless a program that listens at an address receives packets.
+func wantUDPUnaffected(t *testing.T, at string) {
+	t.Helper()
+	server, err := net.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close()
+	client, err := net.Dial("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Fprint(client, "hello")
+	_ = server.SetReadDeadline(time.Now().Add(time.Second))
+	if n, _, err := server.ReadFrom(make([]byte, 9)); n != 5 || err != nil {
+		t.Errorf("%s receives %d bytes: %v", at, n, err)
+	}
 }
 
 // TestRunLocalhostTaken: a node port at which another process listens is reported once, with its Service, and served when the

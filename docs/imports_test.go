@@ -31,7 +31,7 @@ var layers = []struct {
 	{"agent", []string{"agent/health", "agent/localhost", "agent/metrics", "config", "conntrack", "conntrack/ctnetlink", "nft", "nft/kernel", "preflight",
 		"render", "report", "watcher"}},
 	{"agent/health", []string{"agent/listeners", "agent/metrics", "config", "render"}},
-	{"agent/localhost", []string{"agent/listeners", "render"}},
+	{"agent/localhost", []string{"agent/listeners", "nft", "render"}},
 	{"agent/listeners", []string{"render"}},
 	{"agent/metrics", []string{"nft", "render", "report"}},
 	{"preflight", []string{"conntrack/ctnetlink", "nft", "nft/kernel", "render", "report"}},
