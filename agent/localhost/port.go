@@ -62,7 +62,8 @@ type port struct {
 	last     netip.AddrPort
 	lastUsed time.Time
 	open     map[*connection]bool
-	full     bool // the last connection was not admitted, and that was reported
+	// fullAt is when it was last reported that a connection is not admitted.
+	fullAt time.Time
 }
 
 func newPort(at netip.AddrPort, total *limit, log *slog.Logger) *port {
@@ -116,23 +117,27 @@ func (acceptor) Close() error { return nil }
 // acceptRetryInterval is the time between attempts to accept a connection while the process or the kernel lacks resources.
 const acceptRetryInterval = 100 * time.Millisecond
 
+// reportInterval is the shortest time between two reports of the same kind about a port: a limit can be reached many times a
+// second.
+const reportInterval = time.Minute
+
 // Serve implements listeners.Server.
 func (p *port) Serve(l net.Listener) error {
-	for lacking := false; ; {
+	var reported time.Time
+	for {
 		conn, err := l.Accept()
-		switch {
-		case err == nil:
-			lacking = false
+		if err == nil {
 			p.accept(conn.(*net.TCPConn))
-		case !lacksResources(err):
-			return err
-		default:
-			if !lacking {
-				p.log.Warn("node port at localhost accepts no connections for now", "address", p.at, "error", err)
-			}
-			lacking = true
-			time.Sleep(acceptRetryInterval)
+			continue
 		}
+		if !lacksResources(err) {
+			return err
+		}
+		if now := p.now(); now.Sub(reported) >= reportInterval {
+			p.log.Warn("node port at localhost accepts no connections for now", "address", p.at, "error", err)
+			reported = now
+		}
+		time.Sleep(acceptRetryInterval)
 	}
 }
 
@@ -151,15 +156,14 @@ func (p *port) accept(client *net.TCPConn) {
 		return
 	}
 	if len(p.open) >= maxPortConnections || !p.total.acquire() {
-		if !p.full {
+		if now := p.now(); now.Sub(p.fullAt) >= reportInterval {
+			p.fullAt = now
 			p.log.Warn("too many connections to node ports at localhost; new ones are reset", "service", p.service, "address", p.at,
 				"ofPort", len(p.open), "ofAll", p.total.used.Load())
 		}
-		p.full = true
 		reset(client)
 		return
 	}
-	p.full = false
 	ctx, abort := context.WithCancel(context.Background())
 	c := &connection{ctx: ctx, abort: abort, client: client, dialer: p.dialer}
 	p.open[c] = true
