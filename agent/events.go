@@ -29,6 +29,7 @@ const (
 	reasonConflict           = "FrontendConflict"
 	reasonRefused            = "RefusedByKernel"
 	reasonAddressRefused     = "AddressRefused"
+	reasonLocalhost          = "FailedToStartLocalhostNodePort"
 )
 
 // events sends Events about Services and this node to the API server. Sending does not block, and Events that cannot be sent
@@ -95,6 +96,11 @@ func (e *events) warn(s render.ServiceName, reason, message string) {
 // healthCheckFailed reports that a Service's health check node port cannot be served on this node.
 func (e *events) healthCheckFailed(s render.ServiceName, message string) {
 	e.warn(s, reasonServiceHealthcheck, message)
+}
+
+// localhostFailed reports that a Service's node port cannot be served at a loopback address of this node.
+func (e *events) localhostFailed(s render.ServiceName, message string) {
+	e.warn(s, reasonLocalhost, message)
 }
 
 // nodeReference refers to this node. Its UID is the node's name, as in the Events of kubelet and kube-proxy.

@@ -10,6 +10,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"nfproxy/agent/health"
+	"nfproxy/agent/localhost"
 	"nfproxy/agent/metrics"
 	"nfproxy/config"
 	"nfproxy/conntrack/ctnetlink"
@@ -79,6 +80,7 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	if err := addHealth(l, d, set, recorder, told); err != nil {
 		return err
 	}
+	addLocalhost(l, d, set.Node, recorder, told)
 	told.started(version)
 	return nil
 }
@@ -207,4 +209,18 @@ func addHealth(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.R
 		}
 	})
 	return nil
+}
+
+// addLocalhost adds the listeners of node ports at loopback addresses, if the settings ask for them.
+func addLocalhost(l *lifecycle, d *daemon, n render.Node, recorder *metrics.Recorder, told *events) {
+	if len(n.Loopback) == 0 {
+		return
+	}
+	ports := localhost.NewPorts(localhost.Hooks{Report: told.localhostFailed, Failed: recorder.LocalhostListenFailed}, d.log)
+	l.owns(closing(func() error { ports.Close(); return nil }))
+	recorder.ServeLocalhost(ports.Open)
+	d.observers = append(d.observers, observer{
+		updated:   ports.Take,
+		committed: func(commit) { ports.Programmed() },
+	})
 }

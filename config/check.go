@@ -30,6 +30,7 @@ func (c *configuration) settings() Settings {
 	s.Manifests, s.Kubeconfig, s.Master = c.source()
 	s.Node = c.node()
 	s.NodePorts = c.nodePorts()
+	s.Node.Loopback = c.loopback
 	s.PrimaryIP = c.primaryIP()
 	s.NodePorts = c.completeFamilies(s.NodePorts, s.PrimaryIP)
 	c.checkMode()

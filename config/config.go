@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"github.com/urfave/cli/v2"
@@ -49,6 +50,8 @@ type configuration struct {
 	affinitySize                   int
 	counters                       string
 	externalIPs, loadBalancerIPs   string
+	// loopback are the loopback addresses at which node ports are served. They follow from other values.
+	loopback []netip.Addr
 	// healthzPort and metricsPort are deprecated flags of kube-proxy: the ports of addresses without a port, 0 for no server.
 	healthzPort, metricsPort int
 

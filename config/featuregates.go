@@ -14,14 +14,19 @@ import (
 type gate struct {
 	name string
 	// only, if not nil, is the only value that nfproxy implements. The other value is an error. Without only, both values are
-	// valid, and of all gates only allowExternalIPs has an effect.
+	// valid.
 	only *bool
 	// why is the reason. It is a cell of the table in docs/configuration.md.
 	why string
 }
 
-// allowExternalIPs is the gate that restricts which addresses Services may claim.
-const allowExternalIPs = "AllowServiceExternalIPs"
+// The gates that have an effect: allowExternalIPs restricts which addresses Services may claim, localhostNodePorts decides
+// whether node ports are served at loopback addresses, and allAlpha is its default.
+const (
+	allowExternalIPs   = "AllowServiceExternalIPs"
+	localhostNodePorts = "KubeProxyNFTablesLocalhostNodePorts"
+	allAlpha           = "AllAlpha"
+)
 
 const (
 	clientGate  = "configures client-go; nfproxy reads client-go's variable `KUBE_FEATURE_` and the name instead"
@@ -37,7 +42,8 @@ func kubeProxyGates() []gate {
 		{"MultiCIDRServiceAllocator", new(true), "ServiceCIDRs are always read; 1.36 refuses false, too"},
 		{"PreferSameTrafficDistribution", new(true), "hints for nodes are always used; 1.36 refuses false, too"},
 		{"NFTablesProxyMode", new(true), "nftables is the only mode; 1.36 refuses false, too"},
-		{"KubeProxyNFTablesLocalhostNodePorts", new(false), "node ports are not served at loopback addresses"},
+		{localhostNodePorts, nil, "true serves TCP node ports at loopback addresses that `nodePortAddresses` contains, and false does not; " +
+			"without the gate, only the flag `--nodeport-addresses` serves them"},
 		{"NFTablesNetlink", nil, "netlink is always used"},
 		{"KubeProxyIPVS", nil, "there is no mode ipvs; the mode ipvs means nftables"},
 		{"ComponentFlagz", nil, "there is no page /flagz"},
@@ -58,7 +64,7 @@ func kubeProxyGates() []gate {
 		{"InformerResourceVersion", nil, clientGate},
 		{"UnlockWhileProcessingFIFO", nil, clientGate},
 		{"WatchListClient", nil, clientGate},
-		{"AllAlpha", nil, "of the alpha gates above, none restricts access"},
+		{allAlpha, nil, "true is the default of `KubeProxyNFTablesLocalhostNodePorts`; of the other alpha gates above, none restricts access"},
 		{"AllBeta", nil, "of the beta gates above, none restricts access"},
 	}
 }
@@ -79,7 +85,7 @@ func (c *configuration) checkFeatureGates() {
 		value := c.FeatureGates[name]
 		g, known := findGate(name)
 		switch {
-		case name == allowExternalIPs:
+		case name == allowExternalIPs, name == localhostNodePorts && !value, c.servesLocalhost(name):
 		case !known:
 			c.failGate(name, fmt.Errorf("%v: no feature gate of kube-proxy 1.36 or 1.37 has this name", value))
 		case g.only == nil:
@@ -94,6 +100,23 @@ func (c *configuration) checkFeatureGates() {
 func (c *configuration) externalIPsDenied() bool {
 	allowed, set := c.FeatureGates[allowExternalIPs]
 	return set && !allowed
+}
+
+// servesLocalhost reports whether a gate is the reason why node ports are served at loopback addresses.
+func (c *configuration) servesLocalhost(gate string) bool {
+	_, explicit := c.FeatureGates[localhostNodePorts]
+	return len(c.loopback) > 0 && c.FeatureGates[gate] && (gate == localhostNodePorts || gate == allAlpha && !explicit)
+}
+
+// localhostAllowed reports whether the gates allow node ports at loopback addresses. Without a gate, kube-proxy 1.37 does not
+// serve them. A flag that names loopback addresses has no other purpose, so it needs no gate.
+func (c *configuration) localhostAllowed() bool {
+	for _, gate := range []string{localhostNodePorts, allAlpha} {
+		if on, set := c.FeatureGates[gate]; set && (on || gate == localhostNodePorts) {
+			return on
+		}
+	}
+	return !c.fromFile("nodePortAddresses")
 }
 
 const (

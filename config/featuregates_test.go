@@ -40,7 +40,7 @@ func TestFeatureGates(t *testing.T) {
 		{gates: "AllowServiceExternalIPs=false,ComponentStatusz=false", want: none, warn: []string{"ComponentStatusz"}},
 		{gates: "MultiCIDRServiceAllocator=false", err: "MultiCIDRServiceAllocator: false is not supported: "},
 		{gates: "PreferSameTrafficDistribution=false", err: "PreferSameTrafficDistribution: false is not supported: "},
-		{gates: "KubeProxyNFTablesLocalhostNodePorts=true", err: "KubeProxyNFTablesLocalhostNodePorts: true is not supported: "},
+		{gates: "KubeProxyNFTablesLocalhostNodePorts=true", warn: []string{"KubeProxyNFTablesLocalhostNodePorts"}},
 		{gates: "DenyNodePorts=true", err: "DenyNodePorts: true: no feature gate of kube-proxy 1.36 or 1.37 has this name"},
 		{gates: "allowServiceExternalIPs=false", err: "allowServiceExternalIPs: false: no feature gate of kube-proxy 1.36 or 1.37 has this name"},
 	} {

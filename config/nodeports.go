@@ -11,7 +11,7 @@ import (
 type NodePorts struct {
 	// Primary means the addresses of the Node object; Settings.PrimaryIP replaces the one of its family. It is the default.
 	Primary bool
-	// Localhost means the loopback addresses, 127.0.0.0/8 and ::1. nfproxy does not serve node ports there.
+	// Localhost means the loopback addresses, 127.0.0.0/8 and ::1. No rule serves node ports there: see render.Node.Loopback.
 	Localhost bool
 	// All means all addresses.
 	All bool
@@ -43,10 +43,26 @@ func (c *configuration) nodePorts() NodePorts {
 	if err != nil {
 		c.fail(field, err)
 	}
-	if n.Localhost || slices.ContainsFunc(n.CIDRs, func(p netip.Prefix) bool { return p.Addr().IsLoopback() }) {
-		c.warn(field, "node ports are not served at loopback addresses")
+	if loopback := n.loopback(); len(loopback) > 0 && !c.localhostAllowed() {
+		c.warn(field, "node ports are not served at loopback addresses without the feature gate "+localhostNodePorts)
+	} else {
+		c.loopback = loopback
 	}
 	return n
+}
+
+// loopback returns the loopback address of each family of which a range lies within the loopback addresses. A range that merely
+// contains them, such as that of all addresses, does not count, as in kube-proxy (ContainsExplicitLoopback in
+// pkg/proxy/util/nodeport_addresses.go of 1.37).
+func (n NodePorts) loopback() []netip.Addr {
+	var all []netip.Addr
+	for _, addr := range []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()} {
+		explicit := func(p netip.Prefix) bool { return p.Addr().IsLoopback() && p.Addr().Is4() == addr.Is4() }
+		if slices.ContainsFunc(n.Ranges(), explicit) {
+			all = append(all, addr)
+		}
+	}
+	return all
 }
 
 // parseNodePorts parses keywords and CIDRs separated by commas. An empty list means primary.

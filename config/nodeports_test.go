@@ -1,13 +1,15 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 )
 
 // TestNodePortSettings: nodePortAddresses is any mixture of primary, localhost, all and CIDRs, as in Kubernetes 1.37.
 func TestNodePortSettings(t *testing.T) {
-	const loopback = "conf nodePortAddresses: node ports are not served at loopback addresses"
+	const loopback = "conf nodePortAddresses: node ports are not served at loopback addresses without the feature gate KubeProxyNFTablesLocalhostNodePorts"
 	for _, tc := range []struct {
 		list   string
 		want   NodePorts
@@ -83,5 +85,59 @@ func TestBindAddressLoopback(t *testing.T) {
 	s, _, err := configured(t, "", "--kubeconfig=x", "--bind-address=127.0.0.1")
 	if err != nil || s.PrimaryIP != netip.MustParseAddr("127.0.0.1") || !s.NodePorts.Primary {
 		t.Errorf("primary IP %v, node ports %+v, %v", s.PrimaryIP, s.NodePorts, err)
+	}
+}
+
+// TestLocalhostNodePorts: node ports are served at 127.0.0.1 or ::1 if a range within the loopback addresses asks for it. In a
+// file this needs the feature gate, as in kube-proxy 1.37; a flag does not.
+func TestLocalhostNodePorts(t *testing.T) {
+	const (
+		gate    = "KubeProxyNFTablesLocalhostNodePorts"
+		without = "node ports are not served at loopback addresses without the feature gate " + gate
+		both    = "127.0.0.1 ::1"
+	)
+	for _, tc := range []struct {
+		list, gates string
+		file, flag  string // the addresses
+		// fileWarn and flagWarn are warnings; those of a gate are its name.
+		fileWarn, flagWarn string
+	}{
+		{list: "primary"},
+		{list: "all"},
+		{list: "localhost", flag: both, fileWarn: without},
+		{list: "primary,localhost", flag: both, fileWarn: without},
+		{list: "all,localhost", flag: both, fileWarn: without},
+		{list: "127.0.0.0/8", flag: "127.0.0.1", fileWarn: without},
+		{list: "127.5.0.0/16,::/0", flag: "127.0.0.1", fileWarn: without},
+		{list: "::1/128,192.0.2.0/24", flag: "::1", fileWarn: without},
+		{list: "126.0.0.0/7"},
+		{list: "localhost", gates: gate + "=true", file: both, flag: both},
+		{list: "localhost", gates: gate + "=false", fileWarn: without, flagWarn: without},
+		{list: "localhost", gates: "AllAlpha=true", file: both, flag: both},
+		{list: "localhost", gates: "AllAlpha=true," + gate + "=false", fileWarn: without, flagWarn: without},
+		{list: "localhost", gates: "AllAlpha=false," + gate + "=true", file: both, flag: both, fileWarn: "AllAlpha", flagWarn: "AllAlpha"},
+		{list: "localhost", gates: "AllAlpha=false", flag: both, fileWarn: without, flagWarn: "AllAlpha"},
+		{list: "all", gates: gate + "=true", fileWarn: gate, flagWarn: gate},
+		{list: "primary", gates: gate + "=false"},
+	} {
+		check := func(how, want, warn, file string, args ...string) {
+			t.Helper()
+			s, warnings, err := configured(t, file, args...)
+			if err != nil {
+				t.Errorf("%s, %q, gates %q: %v", how, tc.list, tc.gates, err)
+				return
+			}
+			if got := strings.Trim(fmt.Sprint(s.Node.Loopback), "[]"); got != want {
+				t.Errorf("%s, %q, gates %q: %q, want %q", how, tc.list, tc.gates, got, want)
+			}
+			if text := fmt.Sprint(warnings); !strings.Contains(text, warn) || warn == "" && len(warnings) > 0 {
+				t.Errorf("%s, %q, gates %q: warnings %q, want %q", how, tc.list, tc.gates, warnings, warn)
+			}
+		}
+		fields := strings.NewReplacer("=", ": ", ",", ", ").Replace(tc.gates)
+		list := "'" + strings.ReplaceAll(tc.list, ",", "', '") + "'"
+		check("file", tc.file, tc.fileWarn,
+			header+"nodePortAddresses: ["+list+"]\nfeatureGates: {"+fields+"}\nclientConnection: {kubeconfig: x}")
+		check("flag", tc.flag, tc.flagWarn, "", "--kubeconfig=x", "--nodeport-addresses="+tc.list, "--feature-gates="+tc.gates)
 	}
 }

@@ -7,6 +7,7 @@ import "reflect"
 func Reload(old, new Settings) (live Settings, restart []string) {
 	live = old
 	live.Verbosity = new.Verbosity
+	samePorts := reflect.DeepEqual(old.NodePorts, new.NodePorts)
 	for _, f := range []struct {
 		name     string
 		old, new any
@@ -22,6 +23,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"masqueradeAll", old.Node.MasqueradeAll, new.Node.MasqueradeAll},
 		{"serviceCIDR", old.Node.ServiceCIDRs, new.Node.ServiceCIDRs},
 		{"nodePortAddresses", old.NodePorts, new.NodePorts},
+		{"featureGates", samePorts && len(old.Node.Loopback) > 0, samePorts && len(new.Node.Loopback) > 0},
 		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
 		{"connectionCounters", old.Node.Counters, new.Node.Counters},
 		{"externalIPs", old.Node.ExternalIPs, new.Node.ExternalIPs},

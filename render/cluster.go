@@ -31,6 +31,9 @@ type Node struct {
 	// AllAddresses are the families in which node ports are served at all local addresses. Addresses contains these addresses if
 	// a Service has node ports of the family.
 	AllAddresses Families
+	// Loopback are the loopback addresses at which TCP node ports are served by listeners, at most one per family. No rule
+	// depends on them.
+	Loopback []netip.Addr
 	// IPs are the node's primary addresses, at most one per family, whatever Addresses are. Source ranges that contain one of
 	// them admit the node.
 	IPs []netip.Addr
@@ -52,7 +55,7 @@ func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
-		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
+		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
 
 // EqualExceptNodePorts reports whether two Nodes are equal apart from the addresses of node ports. Then the rules of Services

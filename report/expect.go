@@ -12,7 +12,8 @@ import (
 
 // Expectation is what should become of connections according to the desired state.
 type Expectation struct {
-	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend.
+	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend, or
+	// "listen" for a node port at a loopback address, which no rule serves.
 	Service string        `json:"service,omitempty"`
 	Action  string        `json:"action,omitempty"`
 	Why     render.Reason `json:"why"`
@@ -51,6 +52,10 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
 	frontend := render.Frontend{AddrPort: netip.AddrPortFrom(e.To.Address, e.To.Port), Protocol: protocol}
 	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), frontend)}
+	if frontend.Addr().IsLoopback() {
+		x.expectLocalhost(u, frontend)
+		return x
+	}
 	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
@@ -92,6 +97,11 @@ func (x *Expectation) judge(n render.Node, s render.Service, p render.Port, k re
 		x.Action = "balance"
 	}
 	local := action == render.ToLocal || action == render.Drop || action == render.Split && e.From.Origin == Outsider
+	x.judgeEndpoints(n, p, family, selected, local)
+}
+
+// judgeEndpoints fills in the endpoints: those of Selection.Cluster or, with local, of Selection.Local, and the excluded ones.
+func (x *Expectation) judgeEndpoints(n render.Node, p render.Port, family nft.Family, selected render.Selection, local bool) {
 	why := selected.WhyCluster
 	if local {
 		why = selected.WhyLocal

@@ -262,3 +262,49 @@ func TestObserveOtherShape(t *testing.T) {
 		t.Errorf("the tables are\n%s\nwant\n%s", got, want)
 	}
 }
+
+// TestExplainLoopback: the tables touch no connection to a loopback address; the explanation says what else may serve it, and,
+// with a desired state, what does.
+func TestExplainLoopback(t *testing.T) {
+	u := mixedServices()
+	u.Node.Loopback = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	older := u.Services[0]
+	older.Name, older.Ports = "older", slices.Clone(older.Ports)
+	older.Ports[0].NodePort = 30005 // of Service empty, which is older by name
+	u.Services = append(u.Services, older)
+	tables := build(t, u)
+	for _, tc := range []struct {
+		to       string
+		protocol nft.Protocol
+		why      render.Reason // contained in the reason
+		service  string
+		action   string
+		expected render.Reason
+		chosen   int // of the endpoints
+	}{
+		{"127.0.0.1:30001", nft.TCP, "; 30001/tcp is a node port of test/web:main", "test/web", "listen", report.ListenerServes, 3},
+		{"127.0.0.1:30002", nft.TCP, "; 30002/tcp is a node port of test/local:main", "test/local", "listen", report.ListenerServes, 1},
+		{"127.0.0.1:30005", nft.TCP, "; 30005/tcp is a node port of test/empty:main", "test/empty", "refuse", render.NoEndpoint, 0},
+		{"127.0.0.1:30009", nft.TCP, "if its node port addresses contain localhost", "", "", report.NotClaimed, 0},
+		{"127.0.0.1:30001", nft.UDP, report.OnlyTCP, "", "", report.OnlyTCP, 0},
+		{"127.0.0.2:30001", nft.TCP, report.LoopbackUntouched, "", "", report.NoListener, 0},
+		{"[::1]:30001", nft.TCP, report.LoopbackUntouched, "", "", report.NoListener, 0},
+	} {
+		p := nft.Packet{Hook: nft.Output, Protocol: tc.protocol, Destination: netip.MustParseAddrPort(tc.to)}
+		p.Source = netip.AddrPortFrom(p.Destination.Addr(), 0)
+		e := report.Explain(tables, report.Query{Packet: p, Desired: &u})
+		if e.Outcome != report.Untouched || len(e.Why) != 1 || !strings.HasPrefix(string(e.Why[0]), string(report.LoopbackUntouched)) ||
+			!strings.Contains(string(e.Why[0]), string(tc.why)) {
+			t.Errorf("%s/%s: %s because %q, want %q", tc.to, tc.protocol, e.Outcome, e.Why, tc.why)
+		}
+		chosen := 0
+		for _, c := range e.Expected.Endpoints {
+			if c.Chosen {
+				chosen++
+			}
+		}
+		if x := e.Expected; x.Service != tc.service || x.Action != tc.action || x.Why != tc.expected || chosen != tc.chosen {
+			t.Errorf("%s/%s: expected %+v, want %+v", tc.to, tc.protocol, x, tc)
+		}
+	}
+}

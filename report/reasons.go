@@ -153,6 +153,9 @@ func (x *explainer) why(path nft.Path) []render.Reason {
 	case Sent:
 		return x.whySent(path)
 	case Untouched:
+		if x.To.Address.IsLoopback() {
+			return []render.Reason{x.whyLoopback()}
+		}
 		return []render.Reason{"no Service has this address and port" + x.neighbours()}
 	case Refused:
 		if x.Service != nil {

@@ -1,23 +1,18 @@
 package health
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/netip"
 	"slices"
 	"strconv"
 	"sync"
-	"time"
 
+	"nfproxy/agent/listeners"
 	"nfproxy/render"
 )
-
-// bindRetryInterval is the time between attempts to bind ports that could not be bound.
-const bindRetryInterval = time.Second
 
 // ServicePorts serves the health check node ports of Services: one HTTP server for each health check and node address. Its
 // methods are safe for concurrent use.
@@ -25,15 +20,11 @@ type ServicePorts struct {
 	healthy func() bool
 	report  func(service render.ServiceName, message string)
 	log     *slog.Logger
-	stop    context.CancelFunc
-	stopped chan struct{}
+	servers *listeners.Set
 
-	mu      sync.Mutex
-	addrs   []netip.Addr
-	checks  map[uint16]render.HealthCheck // by port
-	servers map[netip.AddrPort]*portServer
-	// unbound holds the addresses and ports that could not be bound, and the Services for which this was reported.
-	unbound map[netip.AddrPort]render.ServiceName
+	mu     sync.Mutex
+	addrs  []netip.Addr
+	checks map[uint16]render.HealthCheck // by port
 	// conflicts holds the health checks whose port belongs to another Service, and that Service. Each was reported.
 	conflicts map[render.HealthCheck]render.ServiceName
 }
@@ -42,17 +33,11 @@ type ServicePorts struct {
 // proxy is healthy (Node.Healthy); it is called concurrently. report is called with an error message for a Service whose port
 // cannot be bound.
 func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
-	ctx, cancel := context.WithCancel(context.Background())
-	p := &ServicePorts{
-		healthy: healthy,
-		report:  report,
-		log:     log,
-		stop:    cancel,
-		stopped: make(chan struct{}),
-		servers: make(map[netip.AddrPort]*portServer),
-		unbound: make(map[netip.AddrPort]render.ServiceName),
-	}
-	go p.retry(ctx)
+	p := &ServicePorts{healthy: healthy, report: report, log: log}
+	p.servers = listeners.New(
+		func(at netip.AddrPort) listeners.Server { return newPortServer(p.handler(at), log) },
+		listeners.Hooks{Failed: p.failed, Bound: p.bound, Ended: p.ended},
+	)
 	return p
 }
 
@@ -64,31 +49,12 @@ func (p *ServicePorts) Set(checks []render.HealthCheck, addrs []netip.Addr) {
 	defer p.mu.Unlock()
 	p.addrs = slices.Clone(addrs)
 	p.assignPorts(checks)
-	p.reconcile()
+	p.servers.Keep(p.wanted())
 }
 
 // Close stops all servers and closes their connections. It may be called twice; Set must not be called afterwards.
 func (p *ServicePorts) Close() {
-	p.stop()
-	<-p.stopped
-	p.Set(nil, nil)
-}
-
-// retry periodically binds ports that could not be bound and restarts servers that have ended, until ctx ends.
-func (p *ServicePorts) retry(ctx context.Context) {
-	defer close(p.stopped)
-	tick := time.NewTicker(bindRetryInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			p.mu.Lock()
-			p.reconcile()
-			p.mu.Unlock()
-		case <-ctx.Done():
-			return
-		}
-	}
+	p.servers.Close()
 }
 
 // assignPorts assigns each port to one health check and reports the others that want it.
@@ -114,45 +80,33 @@ func (p *ServicePorts) assignPorts(checks []render.HealthCheck) {
 	p.conflicts = conflicts
 }
 
-// reconcile closes servers that are not wanted or have ended, and opens the missing ones whose ports can be bound.
-func (p *ServicePorts) reconcile() {
-	for at, s := range p.servers {
-		if !p.wants(at) || s.hasEnded() {
-			s.close()
-			delete(p.servers, at)
-		}
-	}
-	maps.DeleteFunc(p.unbound, func(at netip.AddrPort, _ render.ServiceName) bool { return !p.wants(at) })
+// wanted returns the addresses and ports at which health checks are served.
+func (p *ServicePorts) wanted() map[netip.AddrPort]render.ServiceName {
+	wanted := make(map[netip.AddrPort]render.ServiceName)
 	for port, check := range p.checks {
 		for _, addr := range p.addrs {
-			if at := netip.AddrPortFrom(addr, port); p.wants(at) && p.servers[at] == nil {
-				p.open(at, check.Service)
+			if check.Of(render.Family(addr)).Served {
+				wanted[netip.AddrPortFrom(addr, port)] = check.Service
 			}
 		}
 	}
+	return wanted
 }
 
-// wants reports whether the server of a health check should listen at an address and port.
-func (p *ServicePorts) wants(at netip.AddrPort) bool {
-	return p.checks[at.Port()].Of(render.Family(at.Addr())).Served && slices.Contains(p.addrs, at.Addr())
-}
-
-// open starts a server, or reports once for each Service that the port cannot be bound.
-func (p *ServicePorts) open(at netip.AddrPort, service render.ServiceName) {
-	s, err := newPortServer(at, p.handler(at), p.log)
-	reportedFor, reported := p.unbound[at]
-	switch {
-	case err == nil:
-		p.servers[at] = s
-		delete(p.unbound, at)
-		if reported {
-			p.log.Info("health check node port is served now", "service", service, "address", at)
-		}
-	case !reported || reportedFor != service:
-		p.unbound[at] = service
+// failed reports once for each Service that its port cannot be bound.
+func (p *ServicePorts) failed(service render.ServiceName, at netip.AddrPort, err error, first bool) {
+	if first {
 		p.log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
 		p.report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
 	}
+}
+
+func (p *ServicePorts) bound(service render.ServiceName, at netip.AddrPort) {
+	p.log.Info("health check node port is served now", "service", service, "address", at)
+}
+
+func (p *ServicePorts) ended(at netip.AddrPort, err error) {
+	p.log.Warn("health check server ended, restarting it", "address", at, "error", err)
 }
 
 // serviceStatus is the body of a response, byte for byte as in kube-proxy.

@@ -346,11 +346,13 @@ func TestHealthPortTaken(t *testing.T) {
 // the kubelet's, and that server keeps serving.
 func TestHealthPortOfOthers(t *testing.T) {
 	h, addrs := newPortsTest(t), addNodeAddresses(t)
-	other, err := newPortServer(netip.AddrPortFrom(netip.IPv4Unspecified(), healthPort), http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	listener, err := net.Listen("tcp4", netip.AddrPortFrom(netip.IPv4Unspecified(), healthPort).String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.close()
+	other := newPortServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	go func() { _ = other.Serve(listener) }() // until it is closed
+	defer other.Close()
 	h.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs[:1])
 	if log := h.log.String(); !strings.Contains(log, "address already in use") {
 		t.Errorf("logged:\n%s", log)
@@ -358,34 +360,6 @@ func TestHealthPortOfOthers(t *testing.T) {
 	if got, err := request(node4, healthPort, "/"); err != nil || !strings.HasPrefix(got, "HTTP/1.1 404 ") {
 		t.Errorf("the other server answers %q: %v", got, err)
 	}
-}
-
-// TestServicePortNoLongerWanted: a port that could not be bound is not retried after its Service is gone.
-func TestServicePortNoLongerWanted(t *testing.T) {
-	h := newPortsTest(t) // the namespace does not have the address yet
-	h.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, []netip.Addr{node4})
-	if log := h.log.String(); !strings.Contains(log, "cannot assign requested address") {
-		t.Errorf("logged:\n%s", log)
-	}
-	h.Set(nil, []netip.Addr{node4})
-	addNodeAddresses(t)
-	h.mu.Lock()
-	h.reconcile() // as the timer does
-	h.mu.Unlock()
-	wantRefused(t, node4, healthPort)
-}
-
-// TestServicePortServerFails: a server whose listener fails is restarted.
-func TestServicePortServerFails(t *testing.T) {
-	h, addrs := newPortsTest(t), addNodeAddresses(t)
-	h.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs)
-	h.mu.Lock()
-	h.servers[netip.AddrPortFrom(node4, healthPort)].listener.Close()
-	h.mu.Unlock()
-	within(t, 3*time.Second, "port is served again", func() bool {
-		_, err := request(node4, healthPort, "/")
-		return err == nil
-	})
 }
 
 // TestHealthPortOfTwo: of two Services with the same port, the one that precedes gets it; the other is reported once and gets it
@@ -424,8 +398,7 @@ func TestServicePortsClose(t *testing.T) {
 	within(t, 3*time.Second, "all goroutines have ended", func() bool {
 		buf := make([]byte, 1<<20)
 		stacks = string(buf[:runtime.Stack(buf, true)])
-		return !strings.Contains(stacks, "net/http.(*") && !strings.Contains(stacks, "health.newPortServer") &&
-			!strings.Contains(stacks, "health.(*ServicePorts)")
+		return !strings.Contains(stacks, "net/http.(*") && !strings.Contains(stacks, "nfproxy/agent/listeners.")
 	})
 }
 

@@ -25,6 +25,7 @@ type kubeProxyMetrics struct {
 	healthz, livez                  *prometheus.CounterVec
 	cleanupDuration                 *prometheus.HistogramVec
 	cleanupDeleted                  *prometheus.CounterVec
+	localhostFailures               *prometheus.CounterVec // of 1.37; registered by ServeLocalhost
 }
 
 // kubeProxyPrefix is the prefix of the names of kube-proxy's metrics.
@@ -64,6 +65,8 @@ func newKubeProxyMetrics() kubeProxyMetrics {
 		livez:           counterVec("proxy_livez_total", "Responses of /livez by HTTP status code.", "code"),
 		cleanupDuration: familyHistogram("conntrack_reconciler_sync_duration_seconds", "Duration of a cleanup of stale conntrack entries.", syncBuckets()),
 		cleanupDeleted:  counterVec("conntrack_reconciler_deleted_entries_total", "Stale conntrack entries that were deleted.", "ip_family"),
+		localhostFailures: counterVec(localhostPrefix+"listener_creation_failures_total",
+			"Failed attempts to listen for connections to a node port at a loopback address.", "ip_family"),
 	}
 	p.initialize()
 	return p
@@ -77,6 +80,7 @@ func (p kubeProxyMetrics) initialize() {
 		}
 		p.syncFailures.WithLabelValues(family)
 		p.cleanupDeleted.WithLabelValues(family)
+		p.localhostFailures.WithLabelValues(family)
 		p.noLocalEndpoints.WithLabelValues(internalPolicy, family)
 		p.noLocalEndpoints.WithLabelValues(externalPolicy, family)
 	}

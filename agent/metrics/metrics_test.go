@@ -104,6 +104,7 @@ func populatedRecorder() *Recorder {
 	m.Failed()
 	m.Repaired()
 	m.Quarantined(2)
+	m.ServeLocalhost(func() (int, int) { return 1, 1 })
 	m.Conflicts(3)
 	m.DisallowedAddresses(4)
 	m.ConntrackCleaned(nft.IPv6, 7, 20*time.Millisecond)
@@ -259,6 +260,33 @@ func TestNilRecorder(t *testing.T) {
 	m.HealthzAnswered(200)
 	m.LivezAnswered(200)
 	m.WatchClients()
+	m.ServeLocalhost(func() (int, int) { return 1, 1 })
+	m.LocalhostListenFailed(nft.IPv4)
+}
+
+// TestLocalhostMetrics: the metrics of node ports at loopback addresses have kube-proxy's names and meaning, and are absent
+// unless such node ports are served.
+func TestLocalhostMetrics(t *testing.T) {
+	m := New("v1.2.3")
+	for sample := range scrape(t, m).samples {
+		if strings.Contains(sample, "localhost") {
+			t.Errorf("%s exists", sample)
+		}
+	}
+	m.ServeLocalhost(func() (ipv4, ipv6 int) { return 3, 2 })
+	m.LocalhostListenFailed(nft.IPv6)
+	m.LocalhostListenFailed(nft.IPv6)
+	got := scrape(t, m).samples
+	for sample, want := range map[string]float64{
+		`kubeproxy_nftables_localhost_nodeport_listeners{ip_family="IPv4"}`:                        3,
+		`kubeproxy_nftables_localhost_nodeport_listeners{ip_family="IPv6"}`:                        2,
+		`kubeproxy_nftables_localhost_nodeport_listener_creation_failures_total{ip_family="IPv4"}`: 0,
+		`kubeproxy_nftables_localhost_nodeport_listener_creation_failures_total{ip_family="IPv6"}`: 2,
+	} {
+		if value, ok := got[sample]; !ok || value != want {
+			t.Errorf("%s is %v, want %v", sample, value, want)
+		}
+	}
 }
 
 // documentedMetric matches a row of docs/metrics.md: name, type and labels.

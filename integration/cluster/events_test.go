@@ -8,15 +8,20 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestEvents: nfproxy reports its start, conflicts, disallowed addresses and occupied health check node ports as Events, with
-// the permissions that deploy/rbac.yaml grants.
+// TestEvents: nfproxy reports its start, conflicts, disallowed addresses and occupied health check node ports and node ports at
+// localhost as Events, with the permissions that deploy/rbac.yaml grants.
 func TestEvents(t *testing.T) {
 	c := New(t)
 	listener, err := net.Listen("tcp", "192.0.2.10:30500") // another program occupies a health check node port
 	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	if listener, err = net.Listen("tcp", "127.0.0.1:30600"); err != nil { // and a node port at localhost
 		t.Fatal(err)
 	}
 	defer listener.Close()
@@ -31,18 +36,42 @@ func TestEvents(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c.startAgent("--external-ips", "203.0.113.0/24")
+	addLocalNodePort(t, c, 30600)
+	c.startAgent("--external-ips", "203.0.113.0/24", "--nodeport-addresses", "primary,localhost")
 	for _, want := range []string{
 		"Node/node-a Normal Starting nfproxy ",
 		"Service/second Warning FrontendConflict 203.0.113.7:80/tcp belongs to Service default/first, which is older",
 		"Service/first Warning AddressRefused 198.51.100.99 in spec.externalIPs: nfproxy is set not to serve it",
 		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
 		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
+		"Service/local Warning FailedToStartLocalhostNodePort cannot listen at 127.0.0.1:30600: ",
 	} {
 		EventuallyTrue(t, "the API has an Event "+want, func() (bool, string) {
 			events := c.events()
 			return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, want) }), strings.Join(events, "\n")
 		})
+	}
+}
+
+// addLocalNodePort adds the Service local with a node port and an endpoint.
+func addLocalNodePort(t *testing.T, c *Cluster, nodePort int32) {
+	t.Helper()
+	port := corev1.ServicePort{Port: 80, NodePort: nodePort}
+	_, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "local"},
+		Spec:       corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, Ports: []corev1.ServicePort{port}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.DiscoveryV1().EndpointSlices("default").Create(t.Context(), &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Name: "local", Labels: map[string]string{discoveryv1.LabelServiceName: "local"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new(""), Port: new(int32(8080))}},
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"10.244.1.2"}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

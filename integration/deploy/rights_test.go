@@ -2,6 +2,7 @@ package deploy
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -87,12 +88,14 @@ func TestStandalone(t *testing.T) {
 	made.mount(t, "/run/credentials/nfproxy.service", map[string]string{"kubeconfig": string(kubeconfig)})
 	made.Args = strings.Fields(unitSetting(t, "ExecStart"))
 	made.Env = []string{"NFPROXY_KUBECONFIG=/run/credentials/nfproxy.service/kubeconfig", "NFPROXY_HOSTNAME_OVERRIDE=" + cluster.NodeName,
-		"NFPROXY_CLUSTER_CIDR=10.244.0.0/16,fd00:10:244::/48", "NFPROXY_CONNTRACK_TCP_TIMEOUT_ESTABLISHED=12345s"}
+		"NFPROXY_CLUSTER_CIDR=10.244.0.0/16,fd00:10:244::/48", "NFPROXY_CONNTRACK_TCP_TIMEOUT_ESTABLISHED=12345s",
+		"NFPROXY_NODEPORT_ADDRESSES=primary,localhost"}
 	agent := made.start(t)
 	c.checkWorks(b)
 	for _, file := range []string{"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_established", "/proc/self/oom_score_adj"} {
 		agent.AwaitLog(`msg="could not set a number of the kernel; it stays as it is" file=` + file)
 	}
+	c.checkLocalhost("web")
 	agent.Stop()
 }
 
@@ -134,6 +137,28 @@ func (c *deployment) checkWorks(b *cluster.Backends) {
 	cluster.EventuallyTrue(c.T, "the health check node port answers", func() (bool, string) {
 		status, body := cluster.FetchAt(cluster.NodeAddrs[0].String(), int(local.Spec.HealthCheckNodePort), "/")
 		return status == 503 && strings.Contains(body, `"localEndpoints"`), fmt.Sprint(status, body)
+	})
+}
+
+// checkLocalhost makes a Service a NodePort and fails the test unless a Pod of it greets at 127.0.0.1.
+func (c *deployment) checkLocalhost(name string) {
+	c.T.Helper()
+	s, err := c.CoreV1().Services("default").Get(c.T.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	s.Spec.Type = corev1.ServiceTypeNodePort
+	if s, err = c.CoreV1().Services("default").Update(c.T.Context(), s, metav1.UpdateOptions{}); err != nil {
+		c.T.Fatal(err)
+	}
+	cluster.EventuallyTrue(c.T, "a Pod greets at 127.0.0.1", func() (bool, string) {
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", s.Spec.Ports[0].NodePort))
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close()
+		text, err := io.ReadAll(conn)
+		return err == nil && strings.HasPrefix(string(text), "10.244.7."), fmt.Sprintf("%q, %v", text, err)
 	})
 }
 

@@ -30,8 +30,8 @@ var systemCalls = map[string]uintptr{
 	"restart_syscall": unix.SYS_RESTART_SYSCALL, "rt_sigaction": unix.SYS_RT_SIGACTION,
 	"rt_sigprocmask": unix.SYS_RT_SIGPROCMASK, "rt_sigreturn": unix.SYS_RT_SIGRETURN,
 	"sched_getaffinity": unix.SYS_SCHED_GETAFFINITY, "sched_yield": unix.SYS_SCHED_YIELD, "sendmsg": unix.SYS_SENDMSG,
-	"sendto": unix.SYS_SENDTO, "setsockopt": unix.SYS_SETSOCKOPT, "sigaltstack": unix.SYS_SIGALTSTACK,
-	"socket": unix.SYS_SOCKET, "statfs": unix.SYS_STATFS, "tgkill": unix.SYS_TGKILL, "timer_create": unix.SYS_TIMER_CREATE,
+	"sendto": unix.SYS_SENDTO, "setsockopt": unix.SYS_SETSOCKOPT, "shutdown": unix.SYS_SHUTDOWN,
+	"sigaltstack": unix.SYS_SIGALTSTACK, "socket": unix.SYS_SOCKET, "splice": unix.SYS_SPLICE, "statfs": unix.SYS_STATFS, "tgkill": unix.SYS_TGKILL, "timer_create": unix.SYS_TIMER_CREATE,
 	"timer_delete": unix.SYS_TIMER_DELETE, "timer_settime": unix.SYS_TIMER_SETTIME, "uname": unix.SYS_UNAME, "write": unix.SYS_WRITE,
 }
 
