@@ -26,6 +26,7 @@ type arena struct {
 	kubeconfig string
 	dir        string // of the configuration file
 	stored     state  // what the API server has
+	last, now  state  // of the current case
 	changes    int    // counts states, for the marker
 	kubeProxy  contestant
 	nfproxy    contestant

@@ -81,6 +81,7 @@ func exchange(flows []*flow, timeout time.Duration) error {
 	var probes []*probe
 	for _, f := range flows {
 		f.result = ""
+		unix.GetsockoptInt(f.fd, unix.SOL_SOCKET, unix.SO_ERROR) // clears an error of the last exchange
 		f.start()
 		probes = append(probes, f.probe)
 	}

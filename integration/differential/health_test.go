@@ -16,9 +16,10 @@ import (
 
 // healthTarget is an HTTP server of a proxy.
 type healthTarget struct {
-	place string
-	at    netip.AddrPort
-	path  string
+	place   string
+	at      netip.AddrPort
+	path    string
+	service string // whose health check node port it is
 }
 
 func (h healthTarget) String() string {
@@ -27,11 +28,11 @@ func (h healthTarget) String() string {
 
 // healthTargets returns the servers of a state: /healthz, and the health check node port of each Service, at every address.
 func healthTargets(s state) []healthTarget {
-	all := []healthTarget{{"node", netip.MustParseAddrPort("127.0.0.1:10256"), "/healthz"}, {"node", netip.MustParseAddrPort("127.0.0.1:10256"), "/livez"}}
+	all := []healthTarget{{"node", netip.MustParseAddrPort("127.0.0.1:10256"), "/healthz", ""}, {"node", netip.MustParseAddrPort("127.0.0.1:10256"), "/livez", ""}}
 	for _, v := range s.services {
 		if port := v.Spec.HealthCheckNodePort; port != 0 {
 			for _, a := range nodeAddrs {
-				all = append(all, healthTarget{"outside", netip.AddrPortFrom(a, uint16(port)), "/"})
+				all = append(all, healthTarget{"outside", netip.AddrPortFrom(a, uint16(port)), "/", v.Name})
 			}
 		}
 	}

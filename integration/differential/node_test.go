@@ -18,11 +18,11 @@ import (
 
 // node is the network of one proxy: a node, its pods and everything else that sends packets to it or receives packets from it.
 //
-//	pod, pod2      pods of this node; their interfaces on the node are pod1 and pod2
-//	remote         pods of another node
-//	other          that other node itself
-//	outside        hosts outside the cluster
-//	world          the gateway of the default routes; it answers at every address
+//	pod, pod2, pod3    pods of this node; their interfaces on the node are pod1, pod2 and pod3
+//	remote, remote2    pods of another node
+//	other              that other node itself
+//	outside, outside2  hosts outside the cluster
+//	world              the gateway of the default routes; it answers at every address
 //
 // All of them except world are servers and clients.
 type node struct {
@@ -37,6 +37,7 @@ type place struct {
 	name    string
 	ns      *sandbox.Namespace
 	sources [2]sources // IPv4, IPv6
+	serves  bool       // endpoints can be there
 }
 
 // sources are the addresses of a place of one family. If pool is valid, the place owns all of its addresses, and each can be
@@ -47,19 +48,25 @@ type sources struct {
 	used int
 }
 
-// shape lists what is connected to a node, in the order of the interfaces pod1, pod2, ...
+// shape lists what is connected to a node, in the order of the interfaces pod1, pod2, ... The clients with pools are no endpoints: an
+// endpoint cannot answer itself unless its connection is masqueraded.
 var shape = []struct {
 	name  string
 	addrs []string // the first one of each family is the main address; a server listens at each
 	pools []string
 }{
-	{"pod", []string{"10.244.1.2", "fd00:10:244:1::2"}, []string{"10.244.16.0/20", "fd00:10:244:16::/64"}},
-	{"pod2", []string{"10.244.1.3", "fd00:10:244:1::3"}, nil},
-	{"remote", []string{"10.244.129.2", "10.244.129.3", "fd00:10:244:8001::2", "fd00:10:244:8001::3"}, []string{"10.244.144.0/20", "fd00:10:244:8010::/64"}},
+	{"pod", []string{"10.244.1.9", "fd00:10:244:1::9"}, []string{"10.244.16.0/20", "fd00:10:244:16::/64"}},
+	{"pod2", []string{"10.244.1.2", "fd00:10:244:1::2"}, nil},
+	{"pod3", []string{"10.244.1.3", "fd00:10:244:1::3"}, nil},
+	{"remote", []string{"10.244.129.9", "fd00:10:244:8001::9"}, []string{"10.244.144.0/20", "fd00:10:244:8010::/64"}},
+	{"remote2", []string{"10.244.129.2", "10.244.129.3", "fd00:10:244:8001::2", "fd00:10:244:8001::3"}, nil},
 	{"other", []string{"192.0.2.11", "2001:db8::11"}, nil},
 	{"outside", []string{"198.51.100.7", "2001:db8:51::7"}, []string{"198.18.0.0/20", "2001:db8:18::/64"}},
 	{"outside2", []string{"203.0.113.200", "2001:db8:52::7"}, nil},
 }
+
+// silent are the members of the shape from which no probes are sent: others send the same.
+var silent = []string{"pod3", "remote2"}
 
 // Addresses of the node. The first one of each family is the source of its own connections.
 var nodeAddrs = addrs("192.0.2.10", "192.0.2.20", "2001:db8::10", "2001:db8::20")
@@ -103,7 +110,7 @@ func newNode(t *testing.T, name string) *node {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := &place{name: s.name, ns: pod.Namespace}
+		p := &place{name: s.name, ns: pod.Namespace, serves: slices.ContainsFunc(endpointServers, func(v server) bool { return slices.Contains(s.addrs, v.addr4) })}
 		for _, a := range addrs(s.addrs...) {
 			n.servers.start(pod.Namespace, a)
 			if own := &p.sources[index(a)]; !own.addr.IsValid() {
@@ -115,7 +122,9 @@ func newNode(t *testing.T, name string) *node {
 			p.sources[index(pool.Addr())].pool = pool
 			check(t, addPool(ns, fmt.Sprintf("pod%d", i+1), pod.Namespace, pool))
 		}
-		n.places = append(n.places, p)
+		if !slices.Contains(silent, s.name) {
+			n.places = append(n.places, p)
+		}
 	}
 	n.places = append(n.places, &place{name: "node", ns: ns})
 	n.addWorld(t)

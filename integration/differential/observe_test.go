@@ -55,7 +55,9 @@ type observation struct {
 // move is a connection of a client that has session affinity and that was at another endpoint before.
 type move struct {
 	question question
-	from     string
+	client   netip.Addr
+	from, to string        // endpoints
+	by       *target       // of the client's last connection
 	after    time.Duration // since the client's last connection to the Service's port
 }
 
@@ -69,6 +71,7 @@ type clientKey struct {
 // visit is the last connection of a client.
 type visit struct {
 	endpoint string
+	by       *target
 	at       time.Time
 }
 
@@ -115,12 +118,7 @@ func observe(observers []*observer, questions []question, e effort) (observation
 // probes without session affinity at once.
 func (o *observer) observe(questions []question, e effort, into *observation) error {
 	one := func(question) []netip.Addr { return make([]netip.Addr, 1) }
-	most := func(q question) []netip.Addr {
-		if q.target.affinity > 0 {
-			return make([]netip.Addr, 1)
-		}
-		return make([]netip.Addr, e.attempts)
-	}
+	most := func(q question) []netip.Addr { return make([]netip.Addr, e.attempts) }
 	first := one
 	if e.fresh {
 		first = most
@@ -142,24 +140,27 @@ func (o *observer) observe(questions []question, e effort, into *observation) er
 	}
 	if !e.fresh {
 		if err := o.send(append(more, unanswered...), func(q question) []netip.Addr {
-			if into.outcomes[q].answered() {
+			if into.outcomes[q].answered() || q.target.affinity > 0 {
 				return most(q)
 			}
 			return one(q)
 		}, e, into); err != nil {
 			return err
 		}
+		for _, q := range unanswered {
+			if into.outcomes[q].answered() && q.target.affinity > 0 {
+				passes[q.target.port] = append(passes[q.target.port], q)
+			}
+		}
 	}
 	return o.observeClients(passes, e, into)
 }
 
-// observeClients sends the probes of clients with session affinity: twice for each question.
+// observeClients sends the probes of clients with session affinity, twice for each question, if the place has many clients.
 func (o *observer) observeClients(passes map[string][]question, e effort, into *observation) error {
 	clients := [2][]netip.Addr{o.sources[0].clients(e), o.sources[1].clients(e)}
-	for key := range o.clients {
-		if !o.sources[index(key.source)].pool.IsValid() { // the first probes have sent this client anywhere
-			delete(o.clients, key)
-		}
+	if len(clients[0]) == 0 {
+		return nil
 	}
 	for i := 0; ; i++ {
 		var pass []question
@@ -177,13 +178,13 @@ func (o *observer) observeClients(passes map[string][]question, e effort, into *
 	}
 }
 
-// clients returns the addresses of clients with session affinity.
+// clients returns the addresses of clients with session affinity, none without a pool.
 func (s *sources) clients(e effort) []netip.Addr {
 	if !s.pool.IsValid() {
-		return []netip.Addr{s.addr}
+		return nil
 	}
 	if e.fresh {
-		s.used += e.attempts
+		s.used = (s.used + e.attempts) % (scouts / 2)
 	}
 	all := make([]netip.Addr, e.attempts)
 	for i := range all {
@@ -192,12 +193,15 @@ func (s *sources) clients(e effort) []netip.Addr {
 	return all
 }
 
-// client returns an address of the pool. Client -1 is no client with session affinity.
+// scouts is the first of the addresses of a pool that find out who answers, before the clients whose order of connections matters.
+const scouts = 3600
+
+// client returns an address of the pool, or the only address.
 func (s *sources) client(i int) netip.Addr {
 	if !s.pool.IsValid() {
 		return s.addr
 	}
-	i = (i + 2) % 4000
+	i = (i + 2) % 4000 // without the first ones, which are special
 	b := s.pool.Addr().AsSlice()
 	b[len(b)-2] += byte(i >> 8)
 	b[len(b)-1] = byte(i)
@@ -212,12 +216,12 @@ func (o *observer) send(questions []question, sources func(question) []netip.Add
 	var of []question
 	for _, q := range questions {
 		own := &o.sources[index(q.target.to.Addr())]
+		scout := scouts
 		for _, a := range sources(q) {
-			p := &probe{protocol: q.target.protocol, source: a, target: q.target.to}
+			p := &probe{protocol: q.target.protocol, source: a, target: q.target.to, client: a.IsValid()}
 			if !a.IsValid() {
-				p.source = own.client(-1)
-			} else {
-				p.client = true
+				p.source = own.client(scout)
+				scout++
 			}
 			probes, of = append(probes, p), append(of, q)
 		}
@@ -241,22 +245,21 @@ func (o *observer) record(q question, p *probe, into *observation) {
 		into.outcomes[q] = make(outcomes)
 	}
 	endpoint, _, answered := strings.Cut(p.result, " ")
-	if q.target.affinity > 0 && !o.sources[index(q.target.to.Addr())].pool.IsValid() && answered {
-		into.outcomes[q]["an endpoint"] = true // one client is at one of the endpoints
-	} else {
-		into.outcomes[q][text] = true
+	if q.target.affinity > 0 && !o.sources[index(q.target.to.Addr())].pool.IsValid() && (answered || o.serves && text == dropped) {
+		text = "an endpoint" // one client is at one of the endpoints, perhaps at itself, which cannot answer
 	}
+	into.outcomes[q][text] = true
 	if !p.client {
 		return
 	}
 	key := clientKey{o.name, p.source, q.target.port}
 	last, known := o.clients[key]
 	if answered {
-		o.clients[key] = visit{endpoint, time.Now()}
+		o.clients[key] = visit{endpoint, q.target, time.Now()}
 	} else {
 		delete(o.clients, key)
 	}
 	if known && answered && last.endpoint != endpoint {
-		into.moves = append(into.moves, move{q, last.endpoint, time.Since(last.at)})
+		into.moves = append(into.moves, move{q, p.source, last.endpoint, endpoint, last.by, time.Since(last.at)})
 	}
 }

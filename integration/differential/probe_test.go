@@ -109,18 +109,15 @@ func (p *probe) open() (err error) {
 	if p.fd, err = unix.Socket(familyOf(p.target.Addr()), kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, protocol); err != nil {
 		return err
 	}
-	switch p.protocol {
-	case corev1.ProtocolTCP: // close resets the connection: no socket and no conntrack entry waits for its end
-		err = unix.SetsockoptLinger(p.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	case corev1.ProtocolSCTP: // ICMP errors are queued with the packet that caused them
-		if p.target.Addr().Is4() {
-			err = unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-		} else {
-			err = unix.SetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	if p.protocol == corev1.ProtocolTCP { // close resets the connection: no socket and no conntrack entry waits for its end
+		if err := unix.SetsockoptLinger(p.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
+			return err
 		}
 	}
-	if err != nil {
-		return err
+	if p.protocol != corev1.ProtocolUDP {
+		if err := p.queueErrors(); err != nil {
+			return err
+		}
 	}
 	if !p.source.IsValid() {
 		return nil
@@ -136,6 +133,26 @@ func (p *probe) open() (err error) {
 		}
 	}
 	return unix.Bind(p.fd, socketAddress(netip.AddrPortFrom(p.source, 0)))
+}
+
+// queueErrors makes the kernel queue ICMP errors with the packets that caused them. A TCP socket notices such an error only then:
+// while it sends the SYN it is locked, and the error, which arrives at the same moment, has no effect (tcp_v6_err in
+// net/ipv6/tcp_ipv6.c, Linux 6.18).
+func (p *probe) queueErrors() error {
+	if p.target.Addr().Is4() {
+		return unix.SetsockoptInt(p.fd, unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	}
+	return unix.SetsockoptInt(p.fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+}
+
+// queuedError returns the next queued error and the packet that caused it, from its transport header on.
+func (p *probe) queuedError() (packet []byte, err error) {
+	packet, control := make([]byte, 200), make([]byte, 200)
+	size, read, _, _, failed := unix.Recvmsg(p.fd, packet, control, unix.MSG_ERRQUEUE)
+	if failed != nil || read < unix.CmsgLen(4) {
+		return nil, nil
+	}
+	return packet[:size], unix.Errno(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):])) // ee_errno: ip(7)
 }
 
 // start connects the socket and sends the first packet.
@@ -171,6 +188,10 @@ func (p *probe) packet() []byte {
 // proceed reads what the socket has.
 func (p *probe) proceed() {
 	if p.writing {
+		if _, err := p.queuedError(); err != nil {
+			p.result = outcome(err)
+			return
+		}
 		p.writing = false
 		code, err := unix.GetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 		if err == nil && code != 0 {
@@ -201,14 +222,11 @@ func (p *probe) proceed() {
 // readSCTP reads a packet and an error. Every raw socket of the namespace receives all packets from its target's address and all
 // errors about packets to it; the probe looks for its own port.
 func (p *probe) readSCTP() {
-	buffer, control := make([]byte, 200), make([]byte, 200)
-	if size, _, _, _, err := unix.Recvmsg(p.fd, buffer, control, unix.MSG_ERRQUEUE); err == nil {
-		// The packet begins with the SCTP header, the control message with its header and then the error: ip(7).
-		code := unix.Errno(binary.NativeEndian.Uint32(control[unix.CmsgLen(0):]))
-		if size >= 4 && binary.BigEndian.Uint16(buffer) == p.port && binary.BigEndian.Uint16(buffer[2:]) == p.target.Port() {
-			p.result = outcome(code)
-		}
+	if cause, err := p.queuedError(); err != nil && len(cause) >= 4 &&
+		binary.BigEndian.Uint16(cause) == p.port && binary.BigEndian.Uint16(cause[2:]) == p.target.Port() {
+		p.result = outcome(err)
 	}
+	buffer := make([]byte, 200)
 	size, err := unix.Read(p.fd, buffer)
 	if err != nil { // there is no packet, or the error that the queue has as well
 		return

@@ -56,7 +56,7 @@ func targetsOf(s state) []*target {
 	for _, a := range slices.Concat(boundAddrs, nodeAddrs, hostRoutes) {
 		list.add(nil, nil, corev1.ProtocolTCP, a, listenerPort, "listener of the node")
 	}
-	for _, a := range addrs("10.244.1.2", "fd00:10:244:1::2", "10.244.129.2") {
+	for _, a := range addrs("10.244.1.3", "fd00:10:244:1::3", "10.244.129.2") {
 		list.add(nil, nil, corev1.ProtocolTCP, a, 8080, "endpoint")
 		list.add(nil, nil, corev1.ProtocolUDP, a, 8080, "endpoint")
 	}

@@ -1,0 +1,119 @@
+package differential
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+)
+
+// refusedAtOutput explains what the node's own UDP and SCTP sockets see at its own node ports.
+func refusedAtOutput(d difference) bool {
+	return d.kind == probed && d.question.place == "node" && d.question.target.what == "node port" && d.nfproxy == forbidden &&
+		slices.Contains([]string{refused, dropped, dropped + ", " + refused}, d.kubeProxy)
+}
+
+// severalServices explains what happens at a frontend that several Services claim.
+func severalServices(d difference) bool {
+	return d.question != nil && len(d.question.target.services) > 1
+}
+
+// inTwoSlices explains everything about a Service with an endpoint that is in two EndpointSlices under different conditions.
+func inTwoSlices(d difference) bool {
+	if d.question == nil {
+		return false
+	}
+	for _, s := range []state{d.last, d.now} {
+		seen := make(map[string]discoveryv1.Endpoint)
+		for _, e := range s.endpointsOf(d.question.target) {
+			before, ok := seen[e.at]
+			if ok && !(equality.Semantic.DeepEqual(before.Conditions, e.Conditions) && equality.Semantic.DeepEqual(before.Hints, e.Hints)) {
+				return true
+			}
+			seen[e.at] = e.Endpoint
+		}
+	}
+	return false
+}
+
+// endpointOrFrontendGone explains flows that nfproxy ends and kube-proxy does not.
+func endpointOrFrontendGone(d difference) bool {
+	return d.kind == flowed && strings.HasPrefix(d.kubeProxy, "entry stays") && strings.HasPrefix(d.nfproxy, "entry is gone") &&
+		(!d.now.serves(d.question.target) || !slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.at == d.before }) ||
+			d.question.target.what == "node port" && !equality.Semantic.DeepEqual(d.last.node, d.now.node))
+}
+
+// readyAndNotServing explains flows that kube-proxy ends and nfproxy does not.
+func readyAndNotServing(d difference) bool {
+	return d.kind == flowed && strings.HasPrefix(d.kubeProxy, "entry is gone") && strings.HasPrefix(d.nfproxy, "entry stays") &&
+		slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool {
+			ready, serving := e.Conditions.Ready, e.Conditions.Serving
+			return e.at == d.before && (ready == nil || *ready) && serving != nil && !*serving
+		})
+}
+
+// numberOfNodePort explains flows to an address of the node at which the node port is not served.
+func numberOfNodePort(d difference) bool {
+	return d.kind == flowed && d.question.target.what == "node port" && isOutcome(d.before) &&
+		strings.HasPrefix(d.kubeProxy, "entry is gone") && strings.HasPrefix(d.nfproxy, "entry stays")
+}
+
+// countsOtherPorts explains health checks of Services whose EndpointSlices have other ports.
+func countsOtherPorts(d difference) bool {
+	return d.service != "" && slices.ContainsFunc(d.now.services, func(v *corev1.Service) bool {
+		return v.Name == d.service && slices.ContainsFunc(d.now.slicesOf(v), func(e *discoveryv1.EndpointSlice) bool {
+			return !slices.ContainsFunc(e.Ports, func(p discoveryv1.EndpointPort) bool {
+				return slices.ContainsFunc(v.Spec.Ports, func(o corev1.ServicePort) bool {
+					return (p.Name == nil && o.Name == "" || p.Name != nil && o.Name == *p.Name) && *p.Protocol == o.Protocol
+				})
+			})
+		})
+	})
+}
+
+// endpointAt is an endpoint of a Service port, at "address:port".
+type endpointAt struct {
+	discoveryv1.Endpoint
+	at string
+}
+
+// endpointsOf returns what the EndpointSlices have for a target.
+func (s state) endpointsOf(t *target) []endpointAt {
+	var all []endpointAt
+	for _, name := range t.services {
+		service := &corev1.Service{ObjectMeta: meta(name)}
+		for _, slice := range s.slicesOf(service) {
+			for _, p := range slice.Ports {
+				text := ""
+				if p.Name != nil {
+					text = *p.Name
+				}
+				if t.port != name+"/"+text {
+					continue
+				}
+				for _, e := range slice.Endpoints {
+					at := netip.AddrPortFrom(netip.MustParseAddr(e.Addresses[0]), uint16(*p.Port)).String()
+					all = append(all, endpointAt{e, at})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// serves reports whether a target is a frontend of the same Service port in a state, as far as this follows from the Service.
+func (s state) serves(t *target) bool {
+	for _, now := range targetsOf(s) {
+		if now.to != t.to || now.protocol != t.protocol || now.port != t.port {
+			continue
+		}
+		return slices.ContainsFunc(s.services, func(v *corev1.Service) bool {
+			return slices.Contains(now.services, v.Name) && len(v.Labels) == 0 && v.Spec.ClusterIP != corev1.ClusterIPNone && v.Spec.ClusterIP != "" &&
+				slices.ContainsFunc(v.Spec.ClusterIPs, func(ip string) bool { return strings.Contains(ip, ":") == t.to.Addr().Is6() })
+		})
+	}
+	return false
+}
