@@ -61,6 +61,14 @@ func numberOfNodePort(d difference) bool {
 		strings.HasPrefix(d.kubeProxy, "entry is gone") && strings.HasPrefix(d.nfproxy, "entry stays")
 }
 
+// localAndHints explains clients with session affinity of Services with a policy Local and topology hints.
+func localAndHints(d difference) bool {
+	return d.kind == clients && slices.ContainsFunc(d.now.services, func(v *corev1.Service) bool {
+		return slices.Contains(d.question.target.services, v.Name) &&
+			(v.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal || *v.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal)
+	}) && slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.Hints != nil })
+}
+
 // countsOtherPorts explains health checks of Services whose EndpointSlices have other ports.
 func countsOtherPorts(d difference) bool {
 	return d.service != "" && slices.ContainsFunc(d.now.services, func(v *corev1.Service) bool {

@@ -226,9 +226,11 @@ func (o *observer) send(questions []question, sources func(question) []netip.Add
 			probes, of = append(probes, p), append(of, q)
 		}
 	}
-	const batch = 1000
-	for i := 0; i < len(probes); i += batch {
-		if err := send(o.ns, probes[i:min(i+batch, len(probes))], e.timeout); err != nil {
+	if err := o.sendAll(probes, e); err != nil {
+		return err
+	}
+	if e.fresh {
+		if err := o.sendAgain(probes, of, e); err != nil {
 			return err
 		}
 	}
@@ -236,6 +238,34 @@ func (o *observer) send(questions []question, sources func(question) []netip.Add
 		o.record(of[i], p, into)
 	}
 	return nil
+}
+
+// sendAll sends probes in batches.
+func (o *observer) sendAll(probes []*probe, e effort) error {
+	const batch = 1000
+	for i := 0; i < len(probes); i += batch {
+		if err := send(o.ns, probes[i:min(i+batch, len(probes))], e.timeout); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendAgain repeats each probe that was dropped, once, if servers answered others of its question: on a busy machine a packet is
+// lost now and then.
+func (o *observer) sendAgain(probes []*probe, of []question, e effort) error {
+	answered := make(map[question]bool)
+	for i, p := range probes {
+		answered[of[i]] = answered[of[i]] || !isOutcome(p.result)
+	}
+	var again []*probe
+	for i, p := range probes {
+		if p.result == dropped && answered[of[i]] {
+			p.result = ""
+			again = append(again, p)
+		}
+	}
+	return o.sendAll(again, e)
 }
 
 // record adds the result of a probe to the observation.

@@ -56,7 +56,9 @@ func send(ns *sandbox.Namespace, probes []*probe, timeout time.Duration) error {
 	}); err != nil {
 		return err
 	}
-	for _, p := range probes {
+	first := 20000 + rand.IntN(20000) // SCTP ports: each probe has its own
+	for i, p := range probes {
+		p.port = uint16(first + i)
 		p.start()
 	}
 	return await(probes, timeout)
@@ -119,6 +121,11 @@ func (p *probe) open() (err error) {
 			return err
 		}
 	}
+	if p.protocol == corev1.ProtocolSCTP { // it receives the answers to all probes
+		if err := unix.SetsockoptInt(p.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20); err != nil {
+			return err
+		}
+	}
 	if !p.source.IsValid() {
 		return nil
 	}
@@ -160,7 +167,6 @@ func (p *probe) start() {
 	target := p.target
 	if p.protocol == corev1.ProtocolSCTP {
 		target = netip.AddrPortFrom(target.Addr(), 0)
-		p.port = uint16(20000 + rand.IntN(40000))
 	}
 	err := unix.Connect(p.fd, socketAddress(target))
 	switch {

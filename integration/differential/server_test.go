@@ -41,8 +41,7 @@ func (s *servers) listen(ns *sandbox.Namespace, addr netip.Addr, port uint16) {
 	at := netip.AddrPortFrom(addr, port).String()
 	tcp, err := ns.Listen("tcp"+version, at)
 	check(s.t, err)
-	udp, err := ns.ListenPacket("udp"+version, at)
-	check(s.t, err)
+	udp := s.listenPacket(ns, "udp"+version, at)
 	s.t.Cleanup(func() { tcp.Close(); udp.Close() })
 	go func() {
 		for {
@@ -67,6 +66,24 @@ func (s *servers) listen(ns *sandbox.Namespace, addr netip.Addr, port uint16) {
 	}()
 }
 
+// listenPacket opens a socket with a buffer for all probes that are sent at the same time. If the buffer of a raw socket is full,
+// the kernel even answers as if there were no socket (raw_v4_input in net/ipv4/raw.c, Linux 6.18).
+func (s *servers) listenPacket(ns *sandbox.Namespace, network, at string) net.PacketConn {
+	s.t.Helper()
+	var conn net.PacketConn
+	check(s.t, ns.Do(func() (err error) {
+		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) {
+				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1) // some addresses are on no interface
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+			})
+		}}
+		conn, err = config.ListenPacket(s.t.Context(), network, at)
+		return err
+	}))
+	return conn
+}
+
 func answer(at string, client netip.Addr) string { return fmt.Sprintf("%s %s", at, client.Unmap()) }
 
 // serveSCTP answers each INIT chunk with an INIT ACK chunk that carries the answer.
@@ -76,18 +93,7 @@ func (s *servers) serveSCTP(ns *sandbox.Namespace, addr netip.Addr) {
 	if addr.Is6() {
 		network = "ip6:132"
 	}
-	var conn net.PacketConn
-	check(s.t, ns.Do(func() (err error) {
-		config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-			return c.Control(func(fd uintptr) { // some addresses are on no interface; if it fails, listening fails as well
-				unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, 1)
-				// If its buffer is full, the kernel answers as if there were no socket: raw_v4_input in net/ipv4/raw.c.
-				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
-			})
-		}}
-		conn, err = config.ListenPacket(s.t.Context(), network, addr.String())
-		return err
-	}))
+	conn := s.listenPacket(ns, network, addr.String())
 	s.t.Cleanup(func() { conn.Close() })
 	go func() {
 		for buffer := make([]byte, 200); ; {
