@@ -19,7 +19,7 @@ const DefaultAffinityClients = 1 << 16
 // Clients are recorded where the packet leaves, when it already has the endpoint's address: in postrouting, or in input if the
 // endpoint is this node itself. One rule records a client and extends its timeout, whichever chain chose the endpoint and however
 // many endpoints there are. Each connection is recorded in every map whose lookups may use its endpoint, so that a client meets
-// one endpoint over all frontends that the endpoint may serve.
+// one endpoint over all frontends that the endpoint may serve; and connections without restriction look clients up in both maps.
 type affinity struct {
 	schema  *Schema
 	id      string // see affinityID
@@ -133,6 +133,20 @@ func (a *affinity) addRecordChains() {
 	}
 }
 
+// addLocalLookup makes connections without restriction look clients up in both maps, if every endpoint of the local one may serve
+// them: a client may have lost the endpoint that it had by them, and have one by the other frontends. It is called when every
+// lookup is known.
+func (a *affinity) addLocalLookup() {
+	if !a.local.used || !a.localServesAll() {
+		return
+	}
+	for _, c := range a.chains {
+		if c.Name == dedicatedName(affinityObject, a.id) {
+			c.Rules = slices.Insert(c.Rules, 1, rule(nft.DNAT{Key: source, Map: a.local.set.Name}, a.match))
+		}
+	}
+}
+
 // localServesAll reports whether every endpoint that may serve connections that are restricted to this node may serve all others
 // too. It may not if it is terminating, or excluded by topology hints, while others are ready.
 func (a *affinity) localServesAll() bool {
@@ -180,6 +194,7 @@ func dedicatedObjects(affinities []*affinity) *DedicatedObjects {
 	o := &DedicatedObjects{timeout: affinities[0].timeout}
 	for _, a := range affinities {
 		a.addRecordChains()
+		a.addLocalLookup()
 		for _, m := range []clientMap{a.clients, a.local} {
 			if m.used {
 				o.maps = append(o.maps, m)

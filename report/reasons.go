@@ -64,8 +64,8 @@ func (x *explainer) affinity(path nft.Path) *Affinity {
 		if !ok || clients == nil {
 			continue
 		}
+		client, clients, known := x.remembered(clients)
 		a := &Affinity{Seconds: int(remember.Timeout.Seconds()), State: "new", Clients: len(clients.Elements), Room: int(clients.Size)}
-		client, known := clients.Lookup(nft.Addr(x.packet.Source.Addr()))
 		switch to := client.Data.Fields(clients.Data); {
 		case known && len(to) == 2:
 			a.State, a.Endpoint = "remembered", netip.AddrPortFrom(to[0].Addr(), to[1].Uint16()).String()
@@ -79,6 +79,22 @@ func (x *explainer) affinity(path nft.Path) *Affinity {
 		return a
 	}
 	return nil
+}
+
+// remembered returns the element of the client and its map: the first one with such an element of those in which the chain with the
+// name of a map looks clients up. Without any it returns that map.
+func (x *explainer) remembered(clients *nft.Set) (client nft.Element, in *nft.Set, known bool) {
+	if c := x.table.Chain(clients.Name); c != nil {
+		for _, r := range c.Rules {
+			lookup, ok := r.Do.(nft.DNAT)
+			if m := x.table.Set(lookup.Map); ok && m != nil {
+				if client, known = m.Lookup(nft.Addr(x.packet.Source.Addr())); known {
+					return client, m, true
+				}
+			}
+		}
+	}
+	return client, clients, false
 }
 
 // origin classifies the source by the match that holds for Pods.

@@ -13,6 +13,7 @@ type difference struct {
 	kind      kind
 	what      string    // the probe, flow, client or health check
 	question  *question // of a probe, flow or client
+	back      bool      // of a client: it returns to an endpoint that it had before
 	service   string    // of a health check node port
 	before    string    // of a flow: what answered it before the edit
 	kubeProxy string
@@ -142,22 +143,30 @@ func (a *arena) compareMoves(k, n observation) []difference {
 	var found []difference
 	moved := movesWithoutNeed(n, k, n)
 	allowed := movesWithoutNeed(k, k, n)
-	for q, text := range moved {
-		if allowed[q] == "" {
-			found = append(found, difference{kind: clients, what: q.String(), question: &q, kubeProxy: "keeps its endpoint", nfproxy: text})
+	for key, m := range moved {
+		if _, ok := allowed[key]; ok {
+			continue
 		}
+		text := fmt.Sprintf("%s leaves %s, where it was by %s (%s) %v ago, for %s", m.client, m.from, m.by.to, m.by.what, m.after.Round(time.Millisecond), m.to)
+		found = append(found, difference{kind: clients, what: key.question.String(), question: &key.question, back: m.back, kubeProxy: "keeps its endpoint", nfproxy: text})
 	}
 	return a.unexpected(found)
 }
 
+// moveKey distinguishes moves to new endpoints from moves back.
+type moveKey struct {
+	question question
+	back     bool
+}
+
 // movesWithoutNeed returns the moves of an observation from an endpoint that is also one of the question's, while the client is
 // remembered.
-func movesWithoutNeed(o, k, n observation) map[question]string {
-	found := make(map[question]string)
+func movesWithoutNeed(o, k, n observation) map[moveKey]move {
+	found := make(map[moveKey]move)
 	for _, m := range o.moves {
 		timeout := time.Duration(m.question.target.affinity) * time.Second
-		if m.after < timeout/2 && (k.outcomes[m.question].has(m.from) && n.outcomes[m.question].has(m.from)) {
-			found[m.question] = fmt.Sprintf("%s leaves %s, where it was by %s (%s) %v ago, for %s", m.client, m.from, m.by.to, m.by.what, m.after.Round(time.Millisecond), m.to)
+		if m.after < timeout/2 && k.outcomes[m.question].has(m.from) && n.outcomes[m.question].has(m.from) {
+			found[moveKey{m.question, m.back}] = m
 		}
 	}
 	return found

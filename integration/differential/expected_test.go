@@ -65,7 +65,7 @@ var expected = []expectation{
 		"a map per port, one lookup; a changed timeout takes effect at once (`TestAffinityTimeout`)", nil},
 	{"a client that reached one endpoint and then, by a frontend with policy Local, another one on this node",
 		"its next connections by the first frontend reach the one of them that comes first in the rules",
-		"they reach the one that the client reached last, if it may serve them: one map has one endpoint for each client (`TestAffinityOfLocalOnlyEndpoint`)", nil},
+		"they reach the one that the client reached first by such a frontend: the entry of a client keeps its endpoint, and one map has one entry for each client (`TestAffinityMixedPolicies`, `TestAffinityLosesFirstEndpoint`)", returnsToItsFirst},
 	{"session affinity, a policy Local, and topology hints that exclude some endpoints of this node from other connections",
 		"a client that reached an endpoint of this node by a frontend with policy Local keeps it by every frontend that the endpoint may serve",
 		"it keeps it by the frontends with policy Local; by the others only if all endpoints of this node may serve them, because a rule for each endpoint would be needed to tell which of them may (`TestAffinityOfLocalOnlyEndpoint`)", localAndHints},

@@ -61,12 +61,21 @@ func numberOfNodePort(d difference) bool {
 		strings.HasPrefix(d.kubeProxy, "entry is gone") && strings.HasPrefix(d.nfproxy, "entry stays")
 }
 
+// returnsToItsFirst explains clients with session affinity of Services with a policy Local that go back to an endpoint.
+func returnsToItsFirst(d difference) bool { return d.kind == clients && d.back && d.hasPolicyLocal() }
+
 // localAndHints explains clients with session affinity of Services with a policy Local and topology hints.
 func localAndHints(d difference) bool {
-	return d.kind == clients && slices.ContainsFunc(d.now.services, func(v *corev1.Service) bool {
+	return d.kind == clients && d.hasPolicyLocal() &&
+		slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.Hints != nil })
+}
+
+// hasPolicyLocal reports whether a Service of the difference has a traffic policy Local.
+func (d difference) hasPolicyLocal() bool {
+	return slices.ContainsFunc(d.now.services, func(v *corev1.Service) bool {
 		return slices.Contains(d.question.target.services, v.Name) &&
 			(v.Spec.ExternalTrafficPolicy == corev1.ServiceExternalTrafficPolicyLocal || *v.Spec.InternalTrafficPolicy == corev1.ServiceInternalTrafficPolicyLocal)
-	}) && slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.Hints != nil })
+	})
 }
 
 // countsOtherPorts explains health checks of Services whose EndpointSlices have other ports.

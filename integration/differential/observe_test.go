@@ -58,6 +58,7 @@ type move struct {
 	client   netip.Addr
 	from, to string        // endpoints
 	by       *target       // of the client's last connection
+	back     bool          // to an endpoint that it had before
 	after    time.Duration // since the client's last connection to the Service's port
 }
 
@@ -73,6 +74,7 @@ type visit struct {
 	endpoint string
 	by       *target
 	at       time.Time
+	all      []string // endpoints that the client has had
 }
 
 // observer sends the probes of one place of one node, and remembers at which endpoint each client with session affinity is.
@@ -285,11 +287,11 @@ func (o *observer) record(q question, p *probe, into *observation) {
 	key := clientKey{o.name, p.source, q.target.port}
 	last, known := o.clients[key]
 	if answered {
-		o.clients[key] = visit{endpoint, q.target, time.Now()}
+		o.clients[key] = visit{endpoint, q.target, time.Now(), append(last.all, endpoint)}
 	} else {
 		delete(o.clients, key)
 	}
 	if known && answered && last.endpoint != endpoint {
-		into.moves = append(into.moves, move{q, p.source, last.endpoint, endpoint, last.by, time.Since(last.at)})
+		into.moves = append(into.moves, move{q, p.source, last.endpoint, endpoint, last.by, slices.Contains(last.all, endpoint), time.Since(last.at)})
 	}
 }

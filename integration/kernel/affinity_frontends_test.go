@@ -115,3 +115,43 @@ func TestAffinityMixedPolicies(t *testing.T) {
 		}
 	}
 }
+
+// TestAffinityLosesFirstEndpoint: a client that loses the endpoint that it had by the cluster IP continues there with the one that
+// it has by a frontend with policy Local.
+func TestAffinityLosesFirstEndpoint(t *testing.T) {
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		for _, p := range []nft.Protocol{nft.TCP, nft.UDP} {
+			t.Run(f.String()+"/"+p.String(), func(t *testing.T) {
+				policy := func(s *render.Service) { s.ExternalLocal = true }
+				w := newAffinityFrontends(t, f, p, policy, "c")
+				serve := func(names ...string) {
+					var texts []string
+					for _, name := range names {
+						texts = append(texts, w.at(name, 8080))
+					}
+					if names[0] == "c" {
+						texts[0] += " remote"
+					}
+					s := w.service("cluster", p, texts...)
+					s.Affinity = 3 * time.Hour
+					policy(&s)
+					w.ruleset.Update(render.Update{Node: w.facts, Services: []render.Service{s}})
+					w.reconcile()
+				}
+				w.endpointsOf(t, p, "outside", "cluster-ip")
+				serve("c", "a", "b")
+				local := w.endpointsOf(t, p, "outside", "load-balancer")
+				serve("a", "b")
+				then := w.endpointsOf(t, p, "outside", "cluster-ip", "load-balancer")
+				if len(local) != 1 || len(then) != 1 {
+					t.Fatalf("the client reaches %v, then %v", local, then)
+				}
+				for e := range local {
+					if then[e] == 0 {
+						t.Errorf("the client reaches %v, then %v", local, then)
+					}
+				}
+			})
+		}
+	}
+}
