@@ -91,6 +91,11 @@ func countsOtherPorts(d difference) bool {
 	})
 }
 
+// beganBefore explains flows that no rule has translated and that none translates now.
+func beganBefore(d difference) bool {
+	return d.kind == flowed && isOutcome(d.before) && strings.HasPrefix(d.kubeProxy, "entry stays") && strings.HasPrefix(d.nfproxy, "entry stays")
+}
+
 // endpointAt is an endpoint of a Service port, at "address:port".
 type endpointAt struct {
 	discoveryv1.Endpoint
