@@ -27,8 +27,10 @@ type client[T apiObject] interface {
 	Get(context.Context, string, metav1.GetOptions) (T, error)
 }
 
-// apply changes the objects of the API server from one state to another.
-func apply(ctx context.Context, api *kubernetes.Clientset, from, to state) error {
+// apply changes the objects of the API server from one state to another. It returns the names of the objects that it had to delete
+// and create anew, because a field that changes is immutable.
+func apply(ctx context.Context, api *kubernetes.Clientset, from, to state) (recreated []string, err error) {
+	again := func(name string) { recreated = append(recreated, name) }
 	var fromNode, toNode []*corev1.Node
 	if from.node != nil {
 		fromNode = append(fromNode, from.node)
@@ -36,29 +38,30 @@ func apply(ctx context.Context, api *kubernetes.Clientset, from, to state) error
 	if to.node != nil {
 		toNode = append(toNode, to.node)
 	}
-	if err := applyKind(ctx, api.CoreV1().Nodes(), fromNode, toNode, func(old, now *corev1.Node) error {
+	if err := applyKind(ctx, api.CoreV1().Nodes(), fromNode, toNode, again, func(old, now *corev1.Node) error {
 		now.Status = old.Status
 		_, err := api.CoreV1().Nodes().UpdateStatus(ctx, now, metav1.UpdateOptions{})
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	if err := applyKind(ctx, api.NetworkingV1().ServiceCIDRs(), from.cidrs, to.cidrs, func(_, _ *networkingv1.ServiceCIDR) error { return nil }); err != nil {
-		return err
+	if err := applyKind(ctx, api.NetworkingV1().ServiceCIDRs(), from.cidrs, to.cidrs, again, func(_, _ *networkingv1.ServiceCIDR) error { return nil }); err != nil {
+		return nil, err
 	}
-	if err := applyKind(ctx, api.CoreV1().Services("default"), from.services, to.services, func(want, now *corev1.Service) error {
+	if err := applyKind(ctx, api.CoreV1().Services("default"), from.services, to.services, again, func(want, now *corev1.Service) error {
 		now.Status = want.Status
 		_, err := api.CoreV1().Services("default").UpdateStatus(ctx, now, metav1.UpdateOptions{})
 		return err
 	}); err != nil {
-		return err
+		return nil, err
 	}
-	return applyKind(ctx, api.DiscoveryV1().EndpointSlices("default"), from.slices, to.slices, func(_, _ *discoveryv1.EndpointSlice) error { return nil })
+	err = applyKind(ctx, api.DiscoveryV1().EndpointSlices("default"), from.slices, to.slices, again, func(_, _ *discoveryv1.EndpointSlice) error { return nil })
+	return recreated, err
 }
 
 // applyKind changes the objects of one kind. The status of an object is written by a call of its own. An update that the API
-// server rejects, because a field is immutable, becomes a deletion and a creation.
-func applyKind[T apiObject](ctx context.Context, c client[T], from, to []T, status func(want, now T) error) error {
+// server rejects becomes a deletion and a creation.
+func applyKind[T apiObject](ctx context.Context, c client[T], from, to []T, again func(name string), status func(want, now T) error) error {
 	var zero T
 	old := make(map[string]T)
 	for _, o := range from {
@@ -80,7 +83,7 @@ func applyKind[T apiObject](ctx context.Context, c client[T], from, to []T, stat
 		if before != zero && equality.Semantic.DeepEqual(before, o) {
 			continue
 		}
-		now, err := write(ctx, c, o, before != zero)
+		now, err := write(ctx, c, o, before != zero, again)
 		if err == nil {
 			err = status(o, now)
 		}
@@ -92,7 +95,7 @@ func applyKind[T apiObject](ctx context.Context, c client[T], from, to []T, stat
 }
 
 // write creates or updates an object.
-func write[T apiObject](ctx context.Context, c client[T], o T, exists bool) (T, error) {
+func write[T apiObject](ctx context.Context, c client[T], o T, exists bool, again func(name string)) (T, error) {
 	if exists {
 		now, err := c.Get(ctx, o.GetName(), metav1.GetOptions{})
 		if err != nil {
@@ -107,6 +110,7 @@ func write[T apiObject](ctx context.Context, c client[T], o T, exists bool) (T, 
 		if err := c.Delete(ctx, o.GetName(), metav1.DeleteOptions{}); err != nil {
 			return now, err
 		}
+		again(o.GetName())
 	}
 	return c.Create(ctx, o, metav1.CreateOptions{})
 }

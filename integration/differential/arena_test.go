@@ -24,10 +24,11 @@ type arena struct {
 	t          *testing.T
 	api        *kubernetes.Clientset
 	kubeconfig string
-	dir        string // of the configuration file
-	stored     state  // what the API server has
-	last, now  state  // of the current case
-	changes    int    // counts states, for the marker
+	dir        string   // of the configuration file
+	stored     state    // what the API server has
+	last, now  state    // of the current case
+	recreated  []string // objects that the last edit deleted and created anew
+	changes    int      // counts states, for the marker
 	kubeProxy  contestant
 	nfproxy    contestant
 }
@@ -160,7 +161,8 @@ func (a *arena) store(s state) error {
 	with := s.clone()
 	with.services = append(with.services, a.markerService())
 	with.slices = append(with.slices, a.markerSlice("4", discoveryv1.AddressTypeIPv4, "10.244.1.2"), a.markerSlice("6", discoveryv1.AddressTypeIPv6, "fd00:10:244:1::2"))
-	err := apply(a.t.Context(), a.api, a.stored, with)
+	var err error
+	a.recreated, err = apply(a.t.Context(), a.api, a.stored, with)
 	a.stored = with
 	return err
 }

@@ -18,14 +18,15 @@ type difference struct {
 	before    string    // of a flow: what answered it before the edit
 	kubeProxy string
 	nfproxy   string
-	last, now state // before and after the edit
+	last, now state    // before and after the edit
+	recreated []string // objects that the edit deleted and created anew
 }
 
 // unexpected returns the differences that the list of deliberate ones does not explain.
 func (a *arena) unexpected(all []difference) []difference {
 	var rest []difference
 	for _, d := range all {
-		d.last, d.now = a.last, a.now
+		d.last, d.now, d.recreated = a.last, a.now, a.recreated
 		if !isExpected(d) {
 			rest = append(rest, d)
 		}

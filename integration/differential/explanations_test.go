@@ -42,7 +42,7 @@ func inTwoSlices(d difference) bool {
 // endpointOrFrontendGone explains flows that nfproxy ends and kube-proxy does not.
 func endpointOrFrontendGone(d difference) bool {
 	return d.kind == flowed && strings.HasPrefix(d.kubeProxy, "entry stays") && strings.HasPrefix(d.nfproxy, "entry is gone") &&
-		(!d.now.serves(d.question.target) || !slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.at == d.before }) ||
+		(!d.now.serves(d.question.target) || slices.ContainsFunc(d.question.target.services, func(name string) bool { return slices.Contains(d.recreated, name) }) || !slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.at == d.before }) ||
 			d.question.target.what == "node port" && !equality.Semantic.DeepEqual(d.last.node, d.now.node))
 }
 

@@ -107,6 +107,10 @@ func (l *targetList) add(v *corev1.Service, p *corev1.ServicePort, protocol core
 		t.services = append(t.services, v.Name)
 	}
 	t.port = v.Name + "/" + p.Name
+	if len(t.services) > 1 { // the owner is one of them
+		t.affinity = 0
+		return
+	}
 	if v.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		t.affinity = cmp.Or(*v.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds, corev1.DefaultClientIPServiceAffinitySeconds)
 	}
