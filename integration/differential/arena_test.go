@@ -61,6 +61,21 @@ func newArena(t *testing.T) *arena {
 
 func (a *arena) contestants() []*contestant { return []*contestant{&a.kubeProxy, &a.nfproxy} }
 
+// both calls f for each of the proxies, at the same time.
+func both[T any](a *arena, f func(*contestant) (T, error)) (kubeProxy, nfproxy T, err error) {
+	done := make(chan error)
+	go func() {
+		var err error
+		kubeProxy, err = f(&a.kubeProxy)
+		done <- err
+	}()
+	nfproxy, err = f(&a.nfproxy)
+	if other := <-done; other != nil {
+		err = other
+	}
+	return kubeProxy, nfproxy, err
+}
+
 // forwardAPI makes the API server of one namespace reachable at the loopback address of another one.
 func forwardAPI(t *testing.T, from, to *sandbox.Namespace) {
 	t.Helper()

@@ -2,8 +2,8 @@ package differential
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -147,14 +147,6 @@ func describe(flows []*flow, with map[*flow]bool) map[flowKey]outcomes {
 	return all
 }
 
-// endpointOf returns the server's address in an answer, or the outcome.
-func endpointOf(result string) string {
-	at, _, _ := strings.Cut(result, " ")
-	return at
-}
-
-func isOutcome(text string) bool { return text == refused || text == dropped || text == forbidden }
-
 // flush deletes all conntrack entries of a node.
 func flush(n *node) error {
 	return inNamespace(n.network.Node(), func(h *netlink.Handle) error { return h.ConntrackTableFlush(netlink.ConntrackTable) })
@@ -168,4 +160,44 @@ func addrPort(a unix.Sockaddr) netip.AddrPort {
 		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr), uint16(a.Port))
 	}
 	return netip.AddrPort{}
+}
+
+// compareFlows compares what an edit does to flows that were open before.
+func (a *arena) compareFlows(kubeProxy, nfproxy []*flow, count *tally) ([]difference, error) {
+	type result struct {
+		with map[*flow]bool
+		of   map[flowKey]outcomes
+	}
+	flows := map[*contestant][]*flow{&a.kubeProxy: kubeProxy, &a.nfproxy: nfproxy}
+	list := func(c *contestant) (result, error) {
+		with, err := entries(c.node, flows[c])
+		return result{with, describe(flows[c], with)}, err
+	}
+	var k, n result
+	var err error
+	for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+		if k, n, err = both(a, list); err != nil {
+			return nil, err
+		}
+		if len(a.unexpected(flowDifferences(k.of, n.of))) == 0 || time.Now().After(deadline) {
+			break
+		}
+	}
+	if _, _, err := both(a, func(c *contestant) (any, error) { return nil, exchange(flows[c], probeTimeout) }); err != nil {
+		return nil, err
+	}
+	k.of, n.of = describe(kubeProxy, k.with), describe(nfproxy, n.with)
+	count.flows += len(k.of)
+	return a.unexpected(flowDifferences(k.of, n.of)), nil
+}
+
+// flowDifferences compares the flows that were at the same endpoint before.
+func flowDifferences(k, n map[flowKey]outcomes) []difference {
+	var found []difference
+	for key, of := range k {
+		if other, ok := n[key]; ok && !maps.Equal(of, other) {
+			found = append(found, difference{kind: flowed, what: key.String(), question: &key.question, before: key.before, kubeProxy: of.String(), nfproxy: other.String()})
+		}
+	}
+	return found
 }

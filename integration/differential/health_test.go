@@ -63,3 +63,28 @@ func get(n *node, h healthTarget) string {
 	body, _ := io.ReadAll(response.Body)
 	return fmt.Sprintf("%d weight %q %s", response.StatusCode, response.Header.Get("X-Load-Balancing-Endpoint-Weight"), timestamps.ReplaceAll(body, []byte("TIME")))
 }
+
+// compareHealth compares the answers of the proxies' HTTP servers.
+func (a *arena) compareHealth(s state, count *tally) ([]difference, error) {
+	questions := healthTargets(s)
+	count.healthChecks += len(questions)
+	var found []difference
+	for i := range 8 {
+		time.Sleep(time.Duration(i) * 100 * time.Millisecond)
+		found = nil
+		var again []healthTarget
+		for _, h := range questions {
+			if k, n := get(a.kubeProxy.node, h), get(a.nfproxy.node, h); k != n {
+				found = append(found, difference{kind: answered, what: h.String(), service: h.service, kubeProxy: k, nfproxy: n})
+				again = append(again, h)
+			}
+		}
+		if found = a.unexpected(found); len(found) == 0 {
+			return nil, nil
+		}
+		if questions = again; len(again) == 0 {
+			return nil, nil
+		}
+	}
+	return found, nil
+}

@@ -32,7 +32,17 @@ func (o outcomes) String() string { return strings.Join(slices.Sorted(maps.Keys(
 // answered reports whether a server answered a probe.
 func (o outcomes) answered() bool {
 	for text := range o {
-		if text != refused && text != dropped && text != forbidden {
+		if !isOutcome(text) {
+			return true
+		}
+	}
+	return false
+}
+
+// has reports whether a server is among the outcomes, whatever source it sees.
+func (o outcomes) has(server string) bool {
+	for text := range o {
+		if endpointOf(text) == server {
 			return true
 		}
 	}

@@ -265,6 +265,14 @@ func outcome(err error) string {
 	return err.Error()
 }
 
+// endpointOf returns the server's address in an answer, or the outcome.
+func endpointOf(result string) string {
+	at, _, _ := strings.Cut(result, " ")
+	return at
+}
+
+func isOutcome(text string) bool { return text == refused || text == dropped || text == forbidden }
+
 // summary describes the result in a form that does not depend on who the client is: the server's address, and the client's
 // address as the server sees it unless the client is seen as itself.
 func (p *probe) summary() string {
