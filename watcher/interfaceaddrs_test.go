@@ -56,7 +56,12 @@ func newMachine(t *testing.T) *machine {
 	return m
 }
 
-func (m *machine) add(addrs ...string) { m.change(m.routing.AddrAdd, addrs) }
+func (m *machine) add(addrs ...string) {
+	m.change(m.routing.AddrAdd, addrs)
+	for _, text := range addrs {
+		m.awaitLocal(text)
+	}
+}
 func (m *machine) del(addrs ...string) { m.change(m.routing.AddrDel, addrs) }
 
 func (m *machine) change(f func(netlink.Link, *netlink.Addr) error, addrs []string) {
@@ -70,6 +75,24 @@ func (m *machine) change(f func(netlink.Link, *netlink.Addr) error, addrs []stri
 			m.Fatalf("%s: %v", text, err)
 		}
 	}
+}
+
+// awaitLocal waits until the kernel delivers packets to an address. For IPv6 it adds the route from a work queue (addrconf_dad_start in
+// net/ipv6/addrconf.c).
+func (m *machine) awaitLocal(text string) {
+	m.Helper()
+	addr := netip.MustParsePrefix(text).Addr()
+	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}}
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		routes, err := m.routing.RouteListFiltered(netlink.FAMILY_ALL, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
+		if err != nil {
+			m.Fatal(err)
+		}
+		if len(routes) > 0 {
+			return
+		}
+	}
+	m.Fatalf("no local route to %s", addr)
 }
 
 // follow follows the addresses.

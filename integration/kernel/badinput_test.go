@@ -228,7 +228,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "source ranges with host bits and spaces",
-		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [" 198.51.100.200/24", "2001:db8:51::77/64	"]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		packets: []string{
@@ -238,7 +238,7 @@ var badInput = []manifestCase{
 	},
 	{
 		name: "source ranges of one family all invalid: only load balancer addresses of that family are not served",
-		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, ports: [{name: p, port: 80}],
+		services: []string{serviceManifest("ranged", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], ports: [{name: p, port: 80}],
   loadBalancerSourceRanges: [198.51.100.0/42, "2001:db8:51::/64"], externalIPs: [203.0.113.1, "2001:db8:cb::1", 203.0.113.2]`,
 			"loadBalancer: {ingress: [{ip: 203.0.113.1}, {ip: '2001:db8:cb::1'}]}", "a")},
 		problems: []string{"ranged spec.loadBalancerSourceRanges", "ranged spec.loadBalancerSourceRanges[0]"},
@@ -263,7 +263,7 @@ var badInput = []manifestCase{
 		services: []string{
 			serviceManifest("old", "1", `type: NodePort, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"],
   ports: [{name: p, port: 80, nodePort: 30001}]`, "", "a"),
-			serviceManifest("new", "2", `clusterIP: 10.96.0.2, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
+			serviceManifest("new", "2", `clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2, "fd00:10:96::2"], externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 8000}, {name: x, port: 30001}]`, "", "b"),
 		},
 		conflicts: []string{"192.0.2.10:30001/tcp: old, not new", "[2001:db8::10]:30001/tcp: old, not new"},
 		packets: []string{

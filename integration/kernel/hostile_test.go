@@ -46,7 +46,7 @@ var hostileAddresses = []manifestCase{
 	{
 		name: "external IPs that are another Service's cluster IPs take none of its ports",
 		services: []string{
-			serviceManifest("a-thief", "1", `clusterIP: 10.96.0.1, externalIPs: [10.96.0.10, "fd00:10:96::10"], ports: [{name: p, port: 53}, {name: q, port: 54}]`, "", "a"),
+			serviceManifest("a-thief", "1", `clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], externalIPs: [10.96.0.10, "fd00:10:96::10"], ports: [{name: p, port: 53}, {name: q, port: 54}]`, "", "a"),
 			serviceManifest("dns", "2", `clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, "fd00:10:96::10"], ports: [{name: p, port: 53}]`, "", "b"),
 		},
 		conflicts: []string{"10.96.0.10:53/tcp: dns, not a-thief", "[fd00:10:96::10]:53/tcp: dns, not a-thief"},
@@ -67,7 +67,7 @@ var hostileAddresses = []manifestCase{
 	{
 		name: "external IPs that are node addresses take no node port",
 		services: []string{
-			serviceManifest("a-thief", "1", `clusterIP: 10.96.0.1, externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 30001}]`, "", "a"),
+			serviceManifest("a-thief", "1", `clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], externalIPs: [192.0.2.10, "2001:db8::10"], ports: [{name: p, port: 30001}]`, "", "a"),
 			serviceManifest("web", "2", `type: NodePort, clusterIP: 10.96.0.10, clusterIPs: [10.96.0.10, "fd00:10:96::10"],
   ports: [{name: p, port: 80, nodePort: 30001}]`, "", "b"),
 		},
@@ -87,7 +87,7 @@ var hostileAddresses = []manifestCase{
 		name: "external IPs take ports of the node, and addresses outside the cluster",
 		services: []string{
 			serviceManifest("node", "1", `clusterIP: 10.96.0.1, externalIPs: [192.0.2.10], ports: [{name: p, port: 22}]`, "", "a"),
-			serviceManifest("elsewhere", "1", `clusterIP: 10.96.0.2, externalIPs: [198.51.100.7, "2001:db8:51::7"], ports: [{name: p, port: 6443}]`, "", "a"),
+			serviceManifest("elsewhere", "1", `clusterIP: 10.96.0.2, clusterIPs: [10.96.0.2, "fd00:10:96::2"], externalIPs: [198.51.100.7, "2001:db8:51::7"], ports: [{name: p, port: 6443}]`, "", "a"),
 		},
 		packets: []string{
 			"outside 192.0.2.10:22 10.244.1.2:8080", "client 198.51.100.7:6443 10.244.1.2:8080", "node 198.51.100.7:6443 10.244.1.2:8080",
@@ -97,7 +97,7 @@ var hostileAddresses = []manifestCase{
 	{
 		name:     "disallowed external IPs take nothing, and the other frontends of the Service are served",
 		settings: allowExternalIPs(),
-		services: []string{serviceManifest("thief", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, externalIPs: [192.0.2.10, 198.51.100.7, "2001:db8:51::7", 10.96.0.77],
+		services: []string{serviceManifest("thief", "1", `type: LoadBalancer, clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], externalIPs: [192.0.2.10, 198.51.100.7, "2001:db8:51::7", 10.96.0.77],
   ports: [{name: p, port: 22, nodePort: 30001}, {name: q, port: 6443}]`, "loadBalancer: {ingress: [{ip: 203.0.113.1}]}", "a")},
 		packets: []string{
 			"outside 192.0.2.10:22 192.0.2.10:22 198.51.100.7", "client 198.51.100.7:6443 198.51.100.7:6443", "node 198.51.100.7:6443 198.51.100.7:6443",
@@ -108,7 +108,7 @@ var hostileAddresses = []manifestCase{
 	{
 		name:     "only external IPs in an allowed range are served",
 		settings: allowExternalIPs("203.0.113.0/24"),
-		services: []string{serviceManifest("mixed", "1", `clusterIP: 10.96.0.1, externalIPs: [203.0.113.1, 198.51.100.7, "2001:db8:51::7"], ports: [{name: p, port: 6443}]`, "", "a")},
+		services: []string{serviceManifest("mixed", "1", `clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, "fd00:10:96::1"], externalIPs: [203.0.113.1, 198.51.100.7, "2001:db8:51::7"], ports: [{name: p, port: 6443}]`, "", "a")},
 		packets: []string{"outside 203.0.113.1:6443 10.244.1.2:8080", "client 198.51.100.7:6443 198.51.100.7:6443",
 			"client [2001:db8:51::7]:6443 [2001:db8:51::7]:6443"},
 	},
