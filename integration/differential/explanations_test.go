@@ -1,6 +1,7 @@
 package differential
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -23,20 +24,36 @@ func severalServices(d difference) bool {
 
 // inTwoSlices explains everything about a Service with an endpoint that is in two EndpointSlices under different conditions.
 func inTwoSlices(d difference) bool {
-	if d.question == nil {
-		return false
+	services := []string{d.service}
+	if d.question != nil {
+		services = d.question.target.services
 	}
-	for _, s := range []state{d.last, d.now} {
-		seen := make(map[string]discoveryv1.Endpoint)
-		for _, e := range s.endpointsOf(d.question.target) {
-			before, ok := seen[e.at]
-			if ok && !(equality.Semantic.DeepEqual(before.Conditions, e.Conditions) && equality.Semantic.DeepEqual(before.Hints, e.Hints)) {
-				return true
+	return slices.ContainsFunc(services, func(name string) bool { return d.last.hasTwofold(name) || d.now.hasTwofold(name) })
+}
+
+// hasTwofold reports whether a Service has such an endpoint.
+func (s state) hasTwofold(service string) bool {
+	seen := make(map[string]discoveryv1.Endpoint)
+	for _, slice := range s.slicesOf(&corev1.Service{ObjectMeta: meta(service)}) {
+		for _, p := range slice.Ports {
+			for _, e := range slice.Endpoints {
+				key := fmt.Sprint(deref(p.Name), *p.Protocol, *p.Port, e.Addresses)
+				before, ok := seen[key]
+				if ok && !(equality.Semantic.DeepEqual(before.Conditions, e.Conditions) && equality.Semantic.DeepEqual(before.Hints, e.Hints)) {
+					return true
+				}
+				seen[key] = e
 			}
-			seen[e.at] = e.Endpoint
 		}
 	}
 	return false
+}
+
+func deref(name *string) string {
+	if name == nil {
+		return ""
+	}
+	return *name
 }
 
 // endpointOrFrontendGone explains flows that nfproxy ends and kube-proxy does not.
@@ -84,7 +101,7 @@ func countsOtherPorts(d difference) bool {
 		return v.Name == d.service && slices.ContainsFunc(d.now.slicesOf(v), func(e *discoveryv1.EndpointSlice) bool {
 			return !slices.ContainsFunc(e.Ports, func(p discoveryv1.EndpointPort) bool {
 				return slices.ContainsFunc(v.Spec.Ports, func(o corev1.ServicePort) bool {
-					return (p.Name == nil && o.Name == "" || p.Name != nil && o.Name == *p.Name) && *p.Protocol == o.Protocol
+					return o.Name == deref(p.Name) && o.Protocol == *p.Protocol
 				})
 			})
 		})
@@ -109,11 +126,7 @@ func (s state) endpointsOf(t *target) []endpointAt {
 		service := &corev1.Service{ObjectMeta: meta(name)}
 		for _, slice := range s.slicesOf(service) {
 			for _, p := range slice.Ports {
-				text := ""
-				if p.Name != nil {
-					text = *p.Name
-				}
-				if t.port != name+"/"+text {
+				if t.port != name+"/"+deref(p.Name) {
 					continue
 				}
 				for _, e := range slice.Endpoints {
