@@ -87,7 +87,7 @@ func nodes() *rapid.Generator[*corev1.Node] {
 			n.Status.Addresses = append(n.Status.Addresses, corev1.NodeAddress{Type: pick(t, "address type", corev1.NodeInternalIP, corev1.NodeInternalIP, corev1.NodeExternalIP), Address: a})
 		}
 		// With NodeCIDR kube-proxy does not start without them.
-		n.Spec.PodCIDRs = pick(t, "podCIDRs", []string{"10.244.0.0/17", "fd00:10:244::/49"}, []string{"10.244.1.0/24", "fd00:10:244:1::/64"}, []string{"10.244.0.0/17"})
+		n.Spec.PodCIDRs = pick(t, "podCIDRs", []string{"10.244.0.0/17", "fd00:10:244::/49"}, []string{"10.244.1.0/24", "fd00:10:244:1::/64"})
 		n.Spec.PodCIDR = n.Spec.PodCIDRs[0]
 		if pick(t, "taint", false, false, false, true) {
 			n.Spec.Taints = []corev1.Taint{{Key: "ToBeDeletedByClusterAutoscaler", Effect: corev1.TaintEffectNoSchedule}}
