@@ -125,7 +125,7 @@ func (a *arena) step(i int, last, now state, count *tally) ([]difference, error)
 		return nil, err
 	}
 	targets := targetsOf(now)
-	for _, compare := range []func([]*target, *tally) ([]difference, error){a.compareProbes, a.compareExpiry} {
+	for _, compare := range []func([]*target, *tally) ([]difference, error){a.compareAgain, a.compareExpiry} {
 		more, err := compare(targets, count)
 		if err != nil {
 			return nil, err
