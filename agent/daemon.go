@@ -41,6 +41,10 @@ type pending struct {
 	triggered []time.Time
 }
 
+// maxTriggered is the largest number of pending.triggered. The list grows while programming fails, or by a first Update; later
+// times are not observed in the metric of the programming time.
+const maxTriggered = 10_000
+
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
@@ -125,7 +129,8 @@ func (d *daemon) take(u render.Update) {
 	if d.pending.seen.IsZero() {
 		d.pending.seen = u.Seen
 	}
-	d.pending.triggered = append(d.pending.triggered, u.Triggered...)
+	room := maxTriggered - len(d.pending.triggered)
+	d.pending.triggered = append(d.pending.triggered, u.Triggered[:min(room, len(u.Triggered))]...)
 	d.throttle.hurry()
 	conflicts := d.ruleset.Update(u)
 	for _, o := range d.observers {

@@ -247,3 +247,15 @@ func TestCommitTimes(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 }
+
+// TestTriggeredIsBounded: while programming fails, the daemon keeps the times of a bounded number of causes, the oldest.
+func TestTriggeredIsBounded(t *testing.T) {
+	d := newDaemon(nil, nil, nil, render.Node{}, slog.New(slog.DiscardHandler))
+	first := time.Now()
+	for i := range 3 * maxTriggered / 2 {
+		d.take(render.Update{Triggered: []time.Time{first.Add(time.Duration(i)), first.Add(time.Duration(i))}})
+	}
+	if kept := d.pending.triggered; len(kept) != maxTriggered || !kept[0].Equal(first) {
+		t.Errorf("%d times are kept, the first is %s, not %s", len(kept), kept[0], first)
+	}
+}
