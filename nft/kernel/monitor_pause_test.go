@@ -8,7 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix")
+	"golang.org/x/sys/unix"
+)
 
 // TestMonitorRejoins: if the Monitor cannot join its group again after a pause, Apply returns an error until it has joined. Then
 // the Monitor reports that it missed changes.
