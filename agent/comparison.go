@@ -43,9 +43,9 @@ func (c *comparison) wait(now time.Time) time.Duration {
 	return max(0, c.due.Sub(now))
 }
 
-// compareIfDue makes a periodic comparison if one is due and nothing waits to be programmed, so that any difference is
-// an external change. Unless another program has committed since the tables were last read, there is nothing
-// to compare; otherwise an attempt reads them.
+// compareIfDue makes a periodic comparison if one is due and nothing waits to be programmed, so that any difference is an external
+// change. Unless another program has committed since the tables were last read, there is nothing to compare; otherwise an attempt
+// reads them.
 func (d *daemon) compareIfDue(now time.Time) {
 	if d.pending.dirty || !d.comparison.isDue(now) {
 		return
