@@ -19,8 +19,9 @@ type daemon struct {
 	ruleset *render.Ruleset
 	log     *slog.Logger
 	// observers are told of everything that happens, in this order.
-	observers []observer
-	throttle  throttle
+	observers  []observer
+	throttle   throttle
+	comparison comparison
 
 	updates  chan render.Update
 	external chan kernel.ExternalChange
@@ -40,10 +41,15 @@ type pending struct {
 	triggered []time.Time
 }
 
+// maxTriggered is the largest number of pending.triggered. The list grows while programming fails, or by a first Update; later
+// times are not observed in the metric of the programming time.
+const maxTriggered = 10_000
+
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
-		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
+		comparison: comparison{interval: comparisonInterval},
+		updates:    make(chan render.Update), external: make(chan kernel.ExternalChange)}
 }
 
 // startTasks adds the daemon's tasks to a life cycle.
@@ -104,6 +110,7 @@ func (d *daemon) run(ctx context.Context) error {
 		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now()) {
 			d.attempt()
 		}
+		d.compareIfDue(time.Now())
 	}
 }
 
@@ -111,9 +118,9 @@ func (d *daemon) run(ctx context.Context) error {
 func (d *daemon) wait(now time.Time) time.Duration {
 	wait := d.retries.wait(now)
 	if d.pending.dirty && d.pending.started {
-		wait = min(wait, d.throttle.wait(now))
+		return min(wait, d.throttle.wait(now))
 	}
-	return wait
+	return min(wait, d.comparison.wait(now))
 }
 
 // take makes an Update desired.
@@ -122,7 +129,8 @@ func (d *daemon) take(u render.Update) {
 	if d.pending.seen.IsZero() {
 		d.pending.seen = u.Seen
 	}
-	d.pending.triggered = append(d.pending.triggered, u.Triggered...)
+	room := maxTriggered - len(d.pending.triggered)
+	d.pending.triggered = append(d.pending.triggered, u.Triggered[:min(room, len(u.Triggered))]...)
 	d.throttle.hurry()
 	conflicts := d.ruleset.Update(u)
 	for _, o := range d.observers {
@@ -144,6 +152,11 @@ func (d *daemon) takeExternal(c kernel.ExternalChange) {
 	d.disturbance = &c
 	d.pending.dirty = true
 	d.throttle.disturbed(time.Now())
+	d.tellDisturbed()
+}
+
+// tellDisturbed tells the observers that the state of the tables is unknown.
+func (d *daemon) tellDisturbed() {
 	for _, o := range d.observers {
 		if o.disturbed != nil {
 			o.disturbed()

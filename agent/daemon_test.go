@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/agent/metrics"
 	"nfproxy/logtest"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
@@ -17,11 +18,12 @@ import (
 
 // testDaemon is a daemon that runs in the network namespace of the tests. The tests are its source.
 type testDaemon struct {
-	t       *testing.T
-	updates chan render.Update
-	commits chan commit
-	log     *logtest.Buffer
-	kernel  *kernel.Conn // another connection than the daemon's
+	t        *testing.T
+	updates  chan render.Update
+	commits  chan commit
+	compared chan metrics.ComparisonResult
+	log      *logtest.Buffer
+	kernel   *kernel.Conn // another connection than the daemon's
 }
 
 // patience is how long a test waits for an expected event.
@@ -30,7 +32,14 @@ const patience = 10 * time.Second
 // startDaemon starts a daemon. It is stopped, and its tables are removed, when the test ends.
 func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
-	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100), log: &logtest.Buffer{}}
+	return startDaemonWith(t, comparisonInterval, render.TableIDs()...)
+}
+
+// startDaemonWith starts a daemon with an interval of its periodic comparisons, and with a monitor of some tables.
+func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.TableID) *testDaemon {
+	t.Helper()
+	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100),
+		compared: make(chan metrics.ComparisonResult, 1000), log: &logtest.Buffer{}}
 	open := func() *kernel.Conn {
 		k, err := kernel.Open()
 		if err != nil {
@@ -42,7 +51,7 @@ func startDaemon(t *testing.T) *testDaemon {
 	k := open()
 	k.CounterKey = render.CounterKey
 	d.kernel = open()
-	monitor, err := k.Monitor(render.TableIDs()...)
+	monitor, err := k.Monitor(monitored...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,12 +66,13 @@ func startDaemon(t *testing.T) *testDaemon {
 	var l lifecycle
 	l.owns(monitor)
 	run := newDaemon(next, k, monitor, render.Node{Name: "n"}, slog.New(slog.NewTextHandler(d.log, nil)))
+	run.comparison.interval = interval
 	run.startTasks(&l)
 	run.observers = []observer{(&reports{log: run.log, counted: func(int) {}}).observer(), {committed: func(c commit) {
 		if len(c.changes) > 0 {
 			d.commits <- c
 		}
-	}}}
+	}, compared: func(r metrics.ComparisonResult) { d.compared <- r }}}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- l.run(ctx) }()
@@ -235,5 +245,17 @@ func TestCommitTimes(t *testing.T) {
 		Seen: seen, Triggered: []time.Time{cause}}
 	if c := d.await(); !c.seen.Equal(seen) || len(c.triggered) != 1 || !c.triggered[0].Equal(cause) {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestTriggeredIsBounded: while programming fails, the daemon keeps the times of a bounded number of causes, the oldest.
+func TestTriggeredIsBounded(t *testing.T) {
+	d := newDaemon(nil, nil, nil, render.Node{}, slog.New(slog.DiscardHandler))
+	first := time.Now()
+	for i := range 3 * maxTriggered / 2 {
+		d.take(render.Update{Triggered: []time.Time{first.Add(time.Duration(i)), first.Add(time.Duration(i))}})
+	}
+	if kept := d.pending.triggered; len(kept) != maxTriggered || !kept[0].Equal(first) {
+		t.Errorf("%d times are kept, the first is %s, not %s", len(kept), kept[0], first)
 	}
 }

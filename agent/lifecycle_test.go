@@ -3,10 +3,14 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // recordedLife returns a life cycle with two resources and a task that runs until the end, and what happened to them in order.
@@ -55,5 +59,42 @@ func TestLifecycleFailure(t *testing.T) {
 		if got := strings.Join(*events, ", "); got != "steady ends, close second, close first" {
 			t.Error(got)
 		}
+	}
+}
+
+// TestTasksEndTheDaemon: the daemon ends with an error that names the part if its monitor or its source ends.
+func TestTasksEndTheDaemon(t *testing.T) {
+	for _, c := range []struct {
+		want string
+		next func(context.Context) (render.Update, error)
+		end  func(*kernel.Monitor) // called while the daemon runs
+	}{
+		{"monitor of the tables: monitor nftables: file already closed", nil, func(m *kernel.Monitor) { m.Close() }},
+		{"source of Services: broken", func(context.Context) (render.Update, error) { return render.Update{}, errors.New("broken") },
+			func(*kernel.Monitor) {}},
+	} {
+		k, err := kernel.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		monitor, err := k.Monitor(render.TableIDs()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.next == nil {
+			c.next = func(ctx context.Context) (render.Update, error) {
+				<-ctx.Done()
+				return render.Update{}, ctx.Err()
+			}
+		}
+		l := lifecycle{}
+		l.owns(k)
+		newDaemon(c.next, k, monitor, render.Node{}, slog.New(slog.DiscardHandler)).startTasks(&l)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		time.AfterFunc(20*time.Millisecond, func() { c.end(monitor) })
+		if err := l.run(ctx); err == nil || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("the daemon ends with %v, not with %s", err, c.want)
+		}
+		cancel()
 	}
 }

@@ -3,6 +3,7 @@ package agent
 import (
 	"time"
 
+	"nfproxy/agent/metrics"
 	"nfproxy/nft"
 	"nfproxy/render"
 )
@@ -14,10 +15,12 @@ type observer struct {
 	updated func(render.Update)
 	// conflicted: an Update brought frontends that two Services claim.
 	conflicted func([]render.Conflict)
-	// disturbed: another program changed the tables.
+	// disturbed: another program changed the tables, or may have.
 	disturbed func()
 	// committed: the kernel has everything that was desired. It is called even if there was nothing to change.
 	committed func(commit)
+	// compared: a periodic comparison with the kernel's tables ended.
+	compared func(metrics.ComparisonResult)
 	// failed: an attempt to program the kernel failed, and the tables are as they were.
 	failed func()
 	// quarantined: the kernel refused the rules of a Service, which keeps those that it had.

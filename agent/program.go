@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"nfproxy/agent/metrics"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -23,6 +24,9 @@ func (d *daemon) attempt() {
 			if o.failed != nil {
 				o.failed()
 			}
+		}
+		if d.comparison.running {
+			d.endComparison(metrics.ComparisonFailed, 0)
 		}
 		return
 	}
@@ -121,9 +125,10 @@ func (d *daemon) committed(c commit) {
 	d.retries.keep(d.ruleset.Quarantined)
 	c.quarantined, c.contested = len(d.retries), d.ruleset.Contested()
 	if c.full {
-		c.repaired = d.synced && d.disturbance != nil && len(c.changes) > 0
+		c.repaired = d.synced && (d.disturbance != nil || d.comparison.running) && len(c.changes) > 0
 		d.logReconciled(c)
 		d.disturbance, d.synced = nil, true
+		d.compared(c)
 	}
 	for _, o := range d.observers {
 		if o.committed != nil {
@@ -142,6 +147,11 @@ func (d *daemon) logReconciled(c commit) {
 	case !d.synced:
 		d.log.Info("in sync", "operations", c.operations(), "took", took)
 		go debug.FreeOSMemory() // the start needs more memory than what follows
+	case d.comparison.running && c.repaired:
+		d.log.Warn("a periodic comparison found and repaired a change of which no notification told", "operations", c.operations(),
+			"first", c.changes[0].Summary(), "took", took)
+	case d.comparison.running:
+		d.log.Debug("a periodic comparison found no difference", "took", took)
 	case c.repaired:
 		d.log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
 			"first", c.changes[0].Summary(), "took", took)

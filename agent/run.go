@@ -152,8 +152,9 @@ func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.
 	l.owns(counters)
 	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
 	d.observers = append(d.observers, observer{
-		updated: recorder.Updated,
-		failed:  recorder.Failed,
+		updated:  recorder.Updated,
+		compared: recorder.Compared,
+		failed:   recorder.Failed,
 		committed: func(c commit) {
 			if c.repaired {
 				recorder.Repaired()

@@ -12,13 +12,15 @@ const (
 	portIdleTimeout    = 2 * time.Minute
 )
 
-// newPortServer returns the HTTP server of one address and health check node port.
-func newPortServer(handler http.Handler, log *slog.Logger) *http.Server {
+// newPortServer returns the HTTP server of one address and health check node port. All of them share the limit of connections.
+func newPortServer(handler http.Handler, limit *connections, log *slog.Logger) *http.Server {
 	return &http.Server{
-		Handler:      handler,
-		ReadTimeout:  portRequestTimeout,
-		WriteTimeout: portRequestTimeout,
-		IdleTimeout:  portIdleTimeout,
-		ErrorLog:     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		Handler:        handler,
+		ReadTimeout:    portRequestTimeout,
+		WriteTimeout:   portRequestTimeout,
+		IdleTimeout:    portIdleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ConnState:      limit.track,
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 }

@@ -166,11 +166,13 @@ const (
 // connection is accepted afterwards.
 func (s *server) serve(ctx context.Context, listener net.Listener) error {
 	httpServer := &http.Server{
-		Handler:      s.handler,
-		ReadTimeout:  requestTimeout,
-		WriteTimeout: responseTimeout,
-		IdleTimeout:  idleTimeout,
-		ErrorLog:     slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Handler:        s.handler,
+		ReadTimeout:    requestTimeout,
+		WriteTimeout:   responseTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeader,
+		ConnState:      newConnections().track,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	stop := context.AfterFunc(ctx, func() { _ = listener.Close() })
 	defer stop()

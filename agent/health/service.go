@@ -34,8 +34,9 @@ type ServicePorts struct {
 // cannot be bound.
 func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
 	p := &ServicePorts{healthy: healthy, report: report, log: log}
+	limit := newConnections()
 	p.servers = listeners.New(
-		func(at netip.AddrPort) listeners.Server { return newPortServer(p.handler(at), log) },
+		func(at netip.AddrPort) listeners.Server { return newPortServer(p.handler(at), limit, log) },
 		listeners.Hooks{Failed: p.failed, Bound: p.bound, Ended: p.ended},
 	)
 	return p

@@ -350,7 +350,7 @@ func TestHealthPortOfOthers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := newPortServer(http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	other := newPortServer(http.NotFoundHandler(), newConnections(), slog.New(slog.DiscardHandler))
 	go func() { _ = other.Serve(listener) }() // until it is closed
 	defer other.Close()
 	h.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs[:1])

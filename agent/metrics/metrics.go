@@ -123,6 +123,13 @@ func (r *Recorder) Repaired() {
 	}
 }
 
+// Compared counts a periodic comparison with the kernel's tables.
+func (r *Recorder) Compared(result ComparisonResult) {
+	if r != nil {
+		r.nfproxy.comparisons.WithLabelValues(string(result)).Inc()
+	}
+}
+
 // Quarantined sets the number of Services in quarantine.
 func (r *Recorder) Quarantined(n int) {
 	if r != nil {

@@ -103,6 +103,7 @@ func populatedRecorder() *Recorder {
 	m.Committed(Round{Took: 40 * time.Millisecond, Full: true})
 	m.Failed()
 	m.Repaired()
+	m.Compared(ComparisonRepaired)
 	m.Quarantined(2)
 	m.ServeLocalhost(func() (int, int) { return 1, 1 })
 	m.Conflicts(3)
@@ -198,6 +199,8 @@ func TestMetricsValues(t *testing.T) {
 		`nfproxy_commit_duration_seconds_count`:                                                             1,
 		`nfproxy_batch_operations_sum`:                                                                      5,
 		`nfproxy_repairs_total`:                                                                             1,
+		`nfproxy_comparisons_total{result="repaired"}`:                                                      1,
+		`nfproxy_comparisons_total{result="equal"}`:                                                         0,
 		`nfproxy_quarantined_services`:                                                                      2,
 		`nfproxy_conflicting_frontends`:                                                                     3,
 		`rest_client_requests_total{code="200",host="api:6443",method="GET"}`:                               1,
@@ -253,6 +256,7 @@ func TestNilRecorder(t *testing.T) {
 	m.Committed(Round{Full: true})
 	m.Failed()
 	m.Repaired()
+	m.Compared(ComparisonRepaired)
 	m.Quarantined(1)
 	m.Conflicts(1)
 	m.DisallowedAddresses(1)

@@ -13,8 +13,24 @@ import (
 type nfproxyMetrics struct {
 	eventToCommit, commitDuration, batchOperations prometheus.Histogram
 	repairs                                        prometheus.Counter
+	comparisons                                    *prometheus.CounterVec
 	quarantined, conflicts, disallowedAddresses    prometheus.Gauge
 }
+
+// ComparisonResult is the result of a periodic comparison with the kernel's tables.
+type ComparisonResult string
+
+// The results of comparisons.
+const (
+	// ComparisonUnchanged: no other program had committed, so the tables were not read.
+	ComparisonUnchanged ComparisonResult = "unchanged"
+	// ComparisonEqual: other programs had committed, and the tables had the desired state.
+	ComparisonEqual ComparisonResult = "equal"
+	// ComparisonRepaired: the tables differed from the desired state and were repaired.
+	ComparisonRepaired ComparisonResult = "repaired"
+	// ComparisonFailed: the tables could not be read or repaired; the retry is not a comparison.
+	ComparisonFailed ComparisonResult = "failed"
+)
 
 // fastBuckets returns buckets from 0.1 ms to 13 s, each twice the previous one, for durations below a millisecond.
 func fastBuckets() []float64 { return prometheus.ExponentialBuckets(0.0001, 2, 18) }
@@ -26,7 +42,13 @@ func newNfproxyMetrics() nfproxyMetrics {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: "nfproxy", Name: name, Help: help})
 	}
+	comparisons := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "nfproxy", Name: "comparisons_total",
+		Help: "Periodic comparisons with the kernel's tables, by what they found."}, []string{"result"})
+	for _, result := range []ComparisonResult{ComparisonUnchanged, ComparisonEqual, ComparisonRepaired, ComparisonFailed} {
+		comparisons.WithLabelValues(string(result))
+	}
 	return nfproxyMetrics{
+		comparisons: comparisons,
 		eventToCommit: histogram("event_to_commit_seconds",
 			"Time from the arrival of the first change of a round on this node until the kernel has the changes.", fastBuckets()),
 		commitDuration: histogram("commit_duration_seconds",
@@ -43,7 +65,7 @@ func newNfproxyMetrics() nfproxyMetrics {
 }
 
 func (o nfproxyMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.quarantined, o.conflicts, o.disallowedAddresses}
+	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts, o.disallowedAddresses}
 }
 
 // newBuildInfo returns the metric nfproxy_build_info. It is not named kubernetes_build_info, because alerts on components

@@ -34,8 +34,14 @@ import (
 // The error is ErrStale or a *ChangeError if the kernel refused a transaction: nothing of that one was applied, while
 // transactions before it stay. After any other error the state of the kernel is unknown and must be read again.
 //
-// If the Conn has a Monitor, it is paused during a large batch; see Monitor.
+// If the Conn has a Monitor, it is paused during a large batch; see Monitor. If it could not be resumed afterwards, Apply
+// returns an error and applies nothing until the Monitor receives notifications again.
 func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
+	if c.monitored != nil {
+		if err := c.monitored.rejoin(); err != nil {
+			return err
+		}
+	}
 	if c.monitored == nil || nft.ElementOperations(changes) < largeBatch {
 		return c.applyInSteps(changes, generation)
 	}

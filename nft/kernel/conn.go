@@ -23,6 +23,12 @@ type Conn struct {
 	spare     []byte        // the buffer of the last batch
 	commits   uint32        // number of batches committed so far
 	monitored *subscription // of the Conn's Monitor, nil if there is none
+	read      position      // of the last Read
+}
+
+// position is a state of the ruleset, as a Conn knows it: the generation, and the number of the Conn's commits until then.
+type position struct {
+	generation, commits uint32
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change nftables there, the
@@ -77,4 +83,14 @@ func (c *Conn) Generation() (uint32, error) {
 		return nil
 	})
 	return gen, err
+}
+
+// ChangedSinceRead reports whether another program has committed, in whatever table, since the last Read began its successful
+// attempt: whether the generation has advanced further than the Conn's own commits account for. It is one small request.
+func (c *Conn) ChangedSinceRead() (bool, error) {
+	generation, err := c.Generation()
+	if err != nil {
+		return false, fmt.Errorf("read generation: %w", err)
+	}
+	return generation-c.read.generation != c.commits-c.read.commits, nil
 }

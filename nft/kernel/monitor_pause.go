@@ -21,12 +21,15 @@ const largeBatch = 1000
 // the socket. Its Conn suspends and resumes the membership, in Apply's goroutine, while the Monitor may be in Next.
 type subscription struct {
 	nl *nlmsg.Socket
+	// left reports that a pause has begun and the socket has not joined the group again. Only Apply's goroutine uses it.
+	left bool
 }
 
 func (s *subscription) join() error {
 	if err := s.nl.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("monitor nftables: join group: %w", err)
 	}
+	s.left = false
 	return nil
 }
 
@@ -34,7 +37,19 @@ func (s *subscription) leave() error {
 	if err := s.nl.LeaveGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("monitor nftables: leave group: %w", err)
 	}
+	s.left = true
 	return nil
+}
+
+// rejoin joins the group again if the end of a pause could not. The changes of the time between are reported as missed.
+func (s *subscription) rejoin() error {
+	if !s.left {
+		return nil
+	}
+	if err := s.join(); err != nil {
+		return err
+	}
+	return s.reportMissed()
 }
 
 // reportMissed makes Next return ExternalChange{Missed: true}. Several calls before Next returns make one report.
@@ -78,7 +93,8 @@ func (c *Conn) pauseMonitor() (pause, error) {
 }
 
 // resume ends the pause. If the generation has advanced further than the Conn's own commits account for, another program
-// has committed during the pause, and the Monitor reports that it missed changes.
+// has committed during the pause, and the Monitor reports that it missed changes. If the Monitor cannot join its group, each
+// later Apply tries again first.
 func (p pause) resume() error {
 	s := p.conn.monitored
 	if err := s.join(); err != nil {

@@ -30,6 +30,7 @@ func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32,
 		if err != nil {
 			return nil, 0, fmt.Errorf("read generation: %w", err)
 		}
+		c.read = position{before, c.commits}
 		var interrupted bool
 		tables, interrupted, err = c.readTables(ids)
 		if err != nil {

@@ -1,0 +1,104 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"nfproxy/agent/metrics"
+	"nfproxy/nft"
+	"nfproxy/render"
+)
+
+// otherTable is a table of another program.
+func otherTable(name string) nft.TableID { return nft.TableID{Family: nft.IPv4, Name: name} }
+
+// awaitCompared waits for a periodic comparison with this result and returns the results before it.
+func (d *testDaemon) awaitCompared(want metrics.ComparisonResult) (before []metrics.ComparisonResult) {
+	d.t.Helper()
+	for end := time.After(patience); ; {
+		select {
+		case got := <-d.compared:
+			if got == want {
+				return before
+			}
+			before = append(before, got)
+		case <-end:
+			d.t.Fatalf("no comparison is %s, only %q; the log:\n%s", want, before, d.log)
+		}
+	}
+}
+
+// TestComparisonRepairs: a periodic comparison repairs an external change of which no notification told, and logs it.
+func TestComparisonRepairs(t *testing.T) {
+	d := startDaemonWith(t, 20*time.Millisecond, otherTable("other")) // notifications about nfproxy's tables are ignored
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
+	d.await()
+	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	if err == nil {
+		err = d.kernel.Apply(nft.Diff(tables, nil), 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.awaitCompared(metrics.ComparisonRepaired)
+	if c := d.await(); !c.repaired || !strings.Contains(d.text(), "ns/web:p") {
+		t.Errorf("%+v is not a repair:\n%s", c, d.text())
+	}
+	if log := d.log.String(); !strings.Contains(log, "a periodic comparison found and repaired a change of which no notification told") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
+// TestComparisonReadsOnlyAfterCommits: a periodic comparison reads the tables only if another program has committed since they
+// were last read, and then finds no difference if only other tables changed. Updates of nfproxy do not count.
+func TestComparisonReadsOnlyAfterCommits(t *testing.T) {
+	d := startDaemonWith(t, 20*time.Millisecond, render.TableIDs()...)
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
+	d.await()
+	d.awaitCompared(metrics.ComparisonUnchanged)
+	d.send(testService("more", "10.96.0.2:80", "10.0.0.2:80"))
+	d.await()
+	for range 3 {
+		if before := d.awaitCompared(metrics.ComparisonUnchanged); len(before) > 0 {
+			t.Errorf("comparisons are %q although only nfproxy commits", before)
+		}
+	}
+	other := []*nft.Table{{TableID: otherTable("other")}}
+	if err := d.kernel.Apply(nft.Diff(nil, other), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.kernel.Apply(nft.Diff(other, nil), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	d.awaitCompared(metrics.ComparisonEqual)
+	if before := d.awaitCompared(metrics.ComparisonUnchanged); len(before) > 0 {
+		t.Errorf("after one commit further comparisons are %q", before)
+	}
+}
+
+// TestComparisonSchedule: the pause between comparisons has jitter, and is much longer than a comparison takes.
+func TestComparisonSchedule(t *testing.T) {
+	now, pauses := time.Unix(1000, 0), make(map[time.Duration]bool)
+	c := comparison{interval: comparisonInterval}
+	for range 100 {
+		c.schedule(now, time.Second)
+		pause := c.wait(now)
+		pauses[pause] = true
+		if pause < comparisonInterval || pause > comparisonInterval*3/2 || c.isDue(now.Add(pause-1)) || !c.isDue(now.Add(pause)) {
+			t.Errorf("the next comparison is after %s", pause)
+		}
+	}
+	if len(pauses) < 50 {
+		t.Errorf("only %d different pauses", len(pauses))
+	}
+	if c.schedule(now, 10*time.Second); c.wait(now) != 1000*time.Second {
+		t.Errorf("after a comparison of 10 s the next one is after %s", c.wait(now))
+	}
+	var never comparison
+	if never.schedule(now, time.Second); never.isDue(now.Add(time.Hour)) {
+		t.Error("a comparison without an interval is due")
+	}
+}
