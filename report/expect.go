@@ -73,17 +73,18 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 
 // reachedAt finds the port of a Service that has the frontend: the first, as in render.RulesOf.
 func reachedAt(n render.Node, s render.Service, frontend render.Frontend) (kind render.Kind, port render.Port, found bool) {
+	addresses := render.FrontendAddressesOf(n, s)
 	for _, p := range s.Ports {
 		if p.Protocol != frontend.Protocol {
 			continue
 		}
-		p.Frontends(n, s, func(k render.Kind, at netip.AddrPort) {
-			if at == frontend.AddrPort && !found {
-				kind, port, found = k, p, true
+		for k, at := range p.Frontends(addresses) {
+			if at == frontend.AddrPort {
+				return k, p, true
 			}
-		})
+		}
 	}
-	return kind, port, found
+	return kind, port, false
 }
 
 // judge fills in the action and, for every endpoint of the port, why it is chosen or not.
