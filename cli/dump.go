@@ -171,8 +171,11 @@ func writeComparison(w io.Writer, found report.Comparison) bool {
 	for _, d := range found.Disallowed {
 		fmt.Fprintf(w, "disallowed address: %s\n", d)
 	}
+	for _, o := range found.Oversized {
+		fmt.Fprintf(w, "too large: Service %s\n", o)
+	}
 	for _, c := range found.Changes {
 		fmt.Fprintf(w, "difference, to be fixed by: %s\n", c.Summary())
 	}
-	return len(found.Conflicts)+len(found.Disallowed)+len(found.Changes) > 0
+	return len(found.Conflicts)+len(found.Disallowed)+len(found.Oversized)+len(found.Changes) > 0
 }

@@ -59,7 +59,9 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
-		if d, found := disallowedAddress(u, e.To.Address); found {
+		if o, found := oversizedService(u, e.To.Address); found {
+			x.Why = render.Reason(fmt.Sprintf("Service %s is too large: %s", o.Service, o.Excess))
+		} else if d, found := disallowedAddress(u, e.To.Address); found {
 			x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
 		}
 		return x
