@@ -156,7 +156,7 @@ func TestBound(t *testing.T) {
 		{"10,000 endpoints", node, wideService(1, 1, 1, 10_000), NoExcess, 32000},
 		{"as many endpoints as a frontend can have", node, withAddresses(wideClusterIP(1, MaxEndpoints), nil, nil), NoExcess, 32000},
 		{"100 ports, 100 endpoints, load balancer with source ranges", node, wideService(100, 1, 1, 100), NoExcess, 32000},
-		{"1,000 ports, 20 endpoints", node, withAddresses(wideClusterIP(1000, 20), nil, nil), NoExcess, 32000},
+		{"1,000 ports, 20 endpoints, four addresses", node, withAddresses(wideClusterIP(1000, 20), wideService(0, 3, 0, 0).ExternalIPs, nil), NoExcess, 32000},
 		{"1,000 ports, 2,000 external IPs", node, wideService(1000, 2000, 0, 1), WithoutAddresses, 32000},
 		{"100 ports, 1,000 load balancer addresses with 1,000 source ranges", node, wideService(100, 0, 1000, 1), WithoutAddresses, 0},
 		{"50,000 ports, 3 endpoints", node, wideClusterIP(50_000, 3), WithoutPorts, 0},

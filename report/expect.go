@@ -59,11 +59,7 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
-		if o, found := oversizedService(u, e.To.Address); found {
-			x.Why = render.Reason(fmt.Sprintf("Service %s is too large: %s", o.Service, o.Excess))
-		} else if d, found := disallowedAddress(u, e.To.Address); found {
-			x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
-		}
+		x.expectUnclaimed(u, e.To.Address)
 		return x
 	}
 	x.Service = owner.String()
@@ -71,6 +67,18 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 		x.judge(u.Node, u.Services[i], port, kind, e)
 	}
 	return x
+}
+
+// expectUnclaimed fills in what becomes of connections to an address and port that no Service gets.
+func (x *Expectation) expectUnclaimed(u render.Update, addr netip.Addr) {
+	if s, found := oversizedService(u, addr); found {
+		x.Why = render.Reason(fmt.Sprintf("Service %s is too large: %s", s.ServiceName, s.Excess))
+		if slices.Contains(s.ClusterIPs, addr) {
+			x.Service, x.Action = s.String(), "refuse"
+		}
+	} else if d, found := disallowedAddress(u, addr); found {
+		x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
+	}
 }
 
 // reachedAt finds the port of a Service that has the frontend: the first, as in render.RulesOf.

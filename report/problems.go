@@ -62,13 +62,13 @@ type OversizedService struct {
 func (o OversizedService) String() string { return fmt.Sprintf("%s: %s", o.Service, o.Excess) }
 
 // oversizedService returns the first Service that would have an address if it were smaller.
-func oversizedService(u render.Update, addr netip.Addr) (OversizedService, bool) {
+func oversizedService(u render.Update, addr netip.Addr) (render.Service, bool) {
 	for _, s := range u.Services {
 		if slices.Contains(s.Unserved, addr) || s.Excess == render.WithoutPorts && slices.Contains(s.ClusterIPs, addr) {
-			return OversizedService{s.ServiceName, s.Excess}, true
+			return s, true
 		}
 	}
-	return OversizedService{}, false
+	return render.Service{}, false
 }
 
 // Compare compares tables with the desired state, which holds every Service.
