@@ -111,7 +111,9 @@ func randomAddrs(r *rand.Rand, prefixes ...string) (all []netip.Addr) {
 // wideService returns a Service with ports of both protocols, external and load balancer addresses, source ranges and endpoints
 // behind each port.
 func wideService(ports, addresses, ranges, endpoints int) Service {
-	at := func(a byte, i int) netip.Addr { return netip.AddrFrom4([4]byte{a, byte(i >> 16), byte(i >> 8), byte(i)}) }
+	at := func(a byte, i int) netip.Addr {
+		return netip.AddrFrom4([4]byte{a, byte(i >> 16), byte(i >> 8), byte(i)})
+	}
 	s := Service{ServiceName: ServiceName{"ns", "wide"}, ClusterIPs: []netip.Addr{at(10, 1)}, HealthCheckNodePort: 32000, ExternalLocal: true}
 	for i := range addresses {
 		s.ExternalIPs = append(s.ExternalIPs, at(11, i))
