@@ -68,7 +68,7 @@ func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.Tabl
 	run := newDaemon(next, k, monitor, render.Node{Name: "n"}, slog.New(slog.NewTextHandler(d.log, nil)))
 	run.comparison.interval = interval
 	run.startTasks(&l)
-	run.observers = []observer{(&reports{log: run.log, counted: func(int) {}}).observer(), {committed: func(c commit) {
+	run.observers = []observer{(&reports{log: run.log, counted: func(int, int) {}}).observer(), {committed: func(c commit) {
 		if len(c.changes) > 0 {
 			d.commits <- c
 		}

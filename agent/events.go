@@ -29,6 +29,7 @@ const (
 	reasonConflict           = "FrontendConflict"
 	reasonRefused            = "RefusedByKernel"
 	reasonAddressRefused     = "AddressRefused"
+	reasonTooLarge           = "ServiceTooLarge"
 	reasonLocalhost          = "FailedToStartLocalhostNodePort"
 )
 

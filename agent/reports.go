@@ -14,8 +14,9 @@ type reports struct {
 	log        *slog.Logger
 	events     *events
 	disallowed disallowedAddresses
-	// counted is told how many addresses are not served.
-	counted func(int)
+	oversized  oversizedServices
+	// counted is told how many addresses are not served, and how many Services are too large.
+	counted func(addresses, oversized int)
 }
 
 // observer returns the observer that reports what the daemon does.
@@ -23,10 +24,11 @@ func (r *reports) observer() observer {
 	return observer{updated: r.updated, conflicted: r.conflicted, quarantined: r.quarantined}
 }
 
-// updated reports addresses that are not served, and for debugging the endpoints that were selected.
+// updated reports addresses that are not served and Services that are too large, and for debugging the endpoints that were selected.
 func (r *reports) updated(u render.Update) {
 	r.disallowed.take(u, r.log, r.events)
-	r.counted(r.disallowed.count)
+	r.oversized.take(u, r.log, r.events)
+	r.counted(r.disallowed.count, len(r.oversized.of))
 	if !r.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}

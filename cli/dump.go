@@ -25,7 +25,8 @@ func dumpCommand() *cli.Command {
 			"ruleset in nft syntax. --diff compares the tables with what nfproxy run would program with the same flags: it\n" +
 			"prints the changes to make as nft commands, and the exit code is 1 if there are any. --problems prints the\n" +
 			"frontends that refuse or drop connections; with a source of Services, such as --kubeconfig, it also prints\n" +
-			"conflicts, disallowed addresses and differences from the desired state.",
+			"conflicts, disallowed addresses, Services that are too large and differences from the\n" +
+			"desired state.",
 		Flags: append([]cli.Flag{
 			outputFlag("table", "wide", "json", "yaml", "nft"),
 			&cli.StringFlag{Name: "family", Usage: "address `FAMILY` to print: ip or ip6 (default: both)"},
@@ -171,8 +172,11 @@ func writeComparison(w io.Writer, found report.Comparison) bool {
 	for _, d := range found.Disallowed {
 		fmt.Fprintf(w, "disallowed address: %s\n", d)
 	}
+	for _, o := range found.Oversized {
+		fmt.Fprintf(w, "too large: Service %s\n", o)
+	}
 	for _, c := range found.Changes {
 		fmt.Fprintf(w, "difference, to be fixed by: %s\n", c.Summary())
 	}
-	return len(found.Conflicts)+len(found.Disallowed)+len(found.Changes) > 0
+	return len(found.Conflicts)+len(found.Disallowed)+len(found.Oversized)+len(found.Changes) > 0
 }

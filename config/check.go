@@ -101,6 +101,10 @@ func (c *configuration) node() render.Node {
 		c.failAt("--session-affinity-size", fmt.Errorf("%d is less than 1", c.affinitySize))
 	}
 	n.AffinityClients = uint32(c.affinitySize)
+	if c.maxServiceElements < 1 {
+		c.failAt("--max-service-elements", fmt.Errorf("%d is less than 1", c.maxServiceElements))
+	}
+	n.MaxServiceElements = uint32(c.maxServiceElements)
 	n.Counters = c.connectionCounters()
 	if n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs); c.externalIPsDenied() {
 		n.ExternalIPs = render.Allowlist{Only: true}

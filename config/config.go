@@ -48,6 +48,7 @@ type configuration struct {
 	v1alpha1.KubeProxyConfiguration
 	manifests, master, serviceCIDR string
 	affinitySize                   int
+	maxServiceElements             int
 	counters                       string
 	externalIPs, loadBalancerIPs   string
 	// loopback are the loopback addresses at which node ports are served. They follow from other values.
@@ -79,14 +80,15 @@ const (
 
 func newConfiguration(file string) *configuration {
 	return &configuration{
-		file:            file,
-		affinitySize:    render.DefaultAffinityClients,
-		counters:        "services",
-		externalIPs:     "any",
-		loadBalancerIPs: "any",
-		healthzPort:     healthzPort,
-		metricsPort:     metricsPort,
-		flags:           map[string]string{},
+		file:               file,
+		affinitySize:       render.DefaultAffinityClients,
+		maxServiceElements: render.DefaultMaxServiceElements,
+		counters:           "services",
+		externalIPs:        "any",
+		loadBalancerIPs:    "any",
+		healthzPort:        healthzPort,
+		metricsPort:        metricsPort,
+		flags:              map[string]string{},
 	}
 }
 

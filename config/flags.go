@@ -25,7 +25,8 @@ func Flags() []cli.Flag {
 func SourceFlags() []cli.Flag {
 	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
-		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size", "connection-counters"}
+		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size",
+		"max-service-elements", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
 
@@ -76,6 +77,8 @@ func serviceOptions() []option {
 			func(c *configuration) *string { return &c.loadBalancerIPs }),
 		intOption("session-affinity-size", "", "`NUMBER` of clients that session affinity remembers per Service port and family (default: 65536)",
 			func(c *configuration) *int { return &c.affinitySize }),
+		intOption("max-service-elements", "", "`NUMBER` of elements that one Service may cost in the tables; beyond it, only a part of the Service is served (default: 100000)",
+			func(c *configuration) *int { return &c.maxServiceElements }),
 		stringOption("connection-counters", "", "which connections are counted: those of `WHICH`: none, services or endpoints (default: services)",
 			func(c *configuration) *string { return &c.counters }),
 		durationOption("min-sync-period", "nftables.minSyncPeriod", "minimum `TIME` between two transactions (default: 0s, each change at once)",

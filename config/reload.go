@@ -29,6 +29,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"externalIPs", old.Node.ExternalIPs, new.Node.ExternalIPs},
 		{"loadBalancerIPs", old.Node.LoadBalancerIPs, new.Node.LoadBalancerIPs},
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
+		{"maxServiceElements", old.Node.MaxServiceElements, new.Node.MaxServiceElements},
 		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
 		{"healthzBindAddress", old.Healthz, new.Healthz},
 		{"metricsBindAddress", old.Metrics, new.Metrics},

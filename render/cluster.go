@@ -48,12 +48,14 @@ type Node struct {
 	// AffinityClients is the number of clients that a Service port with session affinity remembers per family; 0 means
 	// DefaultAffinityClients. The connections of further clients are balanced independently of each other.
 	AffinityClients uint32
+	// MaxServiceElements is what one Service may cost in elements; 0 means DefaultMaxServiceElements. Bound applies it.
+	MaxServiceElements uint32
 }
 
 // Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
@@ -132,6 +134,9 @@ type Service struct {
 	// Local; 0 for none.
 	HealthCheckNodePort uint16
 	Ports               []Port
+	// Excess is what Bound removed from the Service, and Unserved are the addresses among it. No rule depends on them.
+	Excess   Excess
+	Unserved []netip.Addr
 }
 
 // Port is one port of a Service with the endpoints behind it, of both families.
@@ -180,7 +185,7 @@ type Update struct {
 	// Node is the current Node. If it differs from that of the last Update, Services holds all Services, or those with node ports
 	// if only the addresses of node ports differ.
 	Node Node
-	// Services holds the complete Services that were added or changed.
+	// Services holds the complete Services that were added or changed, each as Bound returns it.
 	Services []Service
 	// Removed holds the names of the Services that were removed.
 	Removed []ServiceName

@@ -76,13 +76,10 @@ func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
 // go.
 func flowPorts(n Node, s Service) []*flowPort {
 	var ports []*flowPort
-	var admitted map[nft.Family][]netip.Prefix // the same for all ports
+	addresses, admitted := FrontendAddressesOf(n, s), admittedByFamily(n, s) // the same for all ports
 	for _, p := range s.Ports {
 		if !hasFlows(p.Protocol) {
 			continue
-		}
-		if admitted == nil {
-			admitted = map[nft.Family][]netip.Prefix{nft.IPv4: admittedSources(n, s, nft.IPv4), nft.IPv6: admittedSources(n, s, nft.IPv6)}
 		}
 		port := &flowPort{frontends: make(map[Frontend]Kind), admitted: admitted}
 		for _, e := range p.Endpoints {
@@ -93,12 +90,12 @@ func flowPorts(n Node, s Service) []*flowPort {
 		}
 		slices.SortFunc(port.serving, netip.AddrPort.Compare)
 		slices.SortFunc(port.listed, netip.AddrPort.Compare)
-		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) {
+		for kind, at := range p.Frontends(addresses) {
 			f := Frontend{at, p.Protocol}
 			if _, twice := port.frontends[f]; !twice {
 				port.frontends[f] = kind
 			}
-		})
+		}
 		ports = append(ports, port)
 	}
 	return ports

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -18,35 +19,58 @@ type ServiceRules struct {
 // RulesOf returns the rules of one Service on a node. They depend on nothing else, not even on the order of the Service's
 // slices. Endpoints take the slots in order of their addresses.
 func RulesOf(n Node, s Service) ServiceRules {
-	b := serviceBuilder{node: n, service: s, taken: make(map[nft.Value]bool)}
+	b := serviceBuilder{node: n, service: s, taken: make(map[nft.Value]bool), admitted: admittedByFamily(n, s)}
 	for _, addr := range n.supported(s.ClusterIPs) {
 		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
+	addresses := FrontendAddressesOf(n, s)
 	for _, p := range s.Ports {
 		b.families = make(map[nft.Family]*portFamily)
-		p.Frontends(n, s, func(kind Kind, at netip.AddrPort) { b.frontend(kind, p, at.Addr(), at.Port()) })
+		for kind, at := range p.Frontends(addresses) {
+			b.frontend(kind, p, at.Addr(), at.Port())
+		}
 	}
 	b.fragment.Sort()
 	// The rules are kept as long as the Service exists: Clone drops the spare capacity.
 	return ServiceRules{slices.Clone(compact(b.fragment)), dedicatedObjects(b.affinities)}
 }
 
-// Frontends calls each for every address and port at which a port of the Service is reached on the node. It can name the same
-// one twice.
-func (p Port) Frontends(n Node, s Service, each func(Kind, netip.AddrPort)) {
+// FrontendAddresses are the addresses at which a node serves the ports of a Service, by kind.
+type FrontendAddresses struct {
+	cluster, external, loadBalancer, node []netip.Addr
+}
+
+// FrontendAddressesOf returns the addresses at which a node serves the ports of a Service. All ports have the same.
+func FrontendAddressesOf(n Node, s Service) FrontendAddresses {
 	families := s.Families()
-	at := func(kind Kind, addrs []netip.Addr, port uint16) {
-		for _, addr := range n.supported(addrs) {
-			if families.Has(Family(addr)) {
-				each(kind, netip.AddrPortFrom(addr, port))
-			}
+	served := func(addrs []netip.Addr) []netip.Addr {
+		other := func(addr netip.Addr) bool { return !families.Has(Family(addr)) || n.IPv4Only && addr.Is6() }
+		if !slices.ContainsFunc(addrs, other) {
+			return addrs
 		}
+		return slices.DeleteFunc(slices.Clone(addrs), other)
 	}
-	at(ClusterIP, s.ClusterIPs, p.Port)
-	at(ExternalIP, n.ExternalIPs.of(s.ExternalIPs), p.Port)
-	at(LoadBalancer, n.LoadBalancerIPs.of(s.LoadBalancerIPs), p.Port)
-	if p.NodePort != 0 {
-		at(NodePort, n.Addresses, p.NodePort)
+	return FrontendAddresses{
+		cluster:      served(s.ClusterIPs),
+		external:     served(n.ExternalIPs.of(s.ExternalIPs)),
+		loadBalancer: served(n.LoadBalancerIPs.of(s.LoadBalancerIPs)),
+		node:         served(n.Addresses),
+	}
+}
+
+// Frontends returns every address and port at which the port is reached, with its kind. It can name the same one twice.
+func (p Port) Frontends(at FrontendAddresses) iter.Seq2[Kind, netip.AddrPort] {
+	return func(yield func(Kind, netip.AddrPort) bool) {
+		all := func(kind Kind, addrs []netip.Addr, port uint16) bool {
+			for _, addr := range addrs {
+				if !yield(kind, netip.AddrPortFrom(addr, port)) {
+					return false
+				}
+			}
+			return true
+		}
+		_ = all(ClusterIP, at.cluster, p.Port) && all(ExternalIP, at.external, p.Port) && all(LoadBalancer, at.loadBalancer, p.Port) &&
+			(p.NodePort == 0 || all(NodePort, at.node, p.NodePort))
 	}
 }
 
@@ -55,7 +79,8 @@ type serviceBuilder struct {
 	node       Node
 	service    Service
 	fragment   nft.Fragment
-	taken      map[nft.Value]bool         // keys of existing frontends: the first port or address wins
+	taken      map[nft.Value]bool // keys of existing frontends: the first port or address wins
+	admitted   map[nft.Family][]netip.Prefix
 	families   map[nft.Family]*portFamily // of the current port
 	affinities []*affinity
 }
@@ -188,7 +213,7 @@ func endpointValues(endpoints []Endpoint) []nft.Value {
 // restrict returns the verdict that admits only the sources of admittedSources to an action. If all sources are admitted, it
 // returns the action.
 func (b *serviceBuilder) restrict(sc *Schema, key nft.Value, action nft.Verdict) nft.Verdict {
-	admitted := admittedSources(b.node, b.service, sc.Table.Family)
+	admitted := b.admitted[sc.Table.Family]
 	if admitted == nil {
 		return action
 	}
@@ -197,6 +222,14 @@ func (b *serviceBuilder) restrict(sc *Schema, key nft.Value, action nft.Verdict)
 	}
 	b.add(sc.Admitted, nft.Element{Key: key, Data: action.Value()})
 	return nft.GotoChain(SourceRangesChain)
+}
+
+// admittedByFamily returns the admittedSources of both families.
+func admittedByFamily(n Node, s Service) map[nft.Family][]netip.Prefix {
+	if len(s.SourceRanges) == 0 {
+		return nil
+	}
+	return map[nft.Family][]netip.Prefix{nft.IPv4: admittedSources(n, s, nft.IPv4), nft.IPv6: admittedSources(n, s, nft.IPv6)}
 }
 
 // admittedSources returns the sources of a family that reach the load balancer addresses of a Service: its source ranges. It

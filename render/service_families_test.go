@@ -32,7 +32,9 @@ func TestServiceFamilies(t *testing.T) {
 		s := render.Service{ClusterIPs: addrs(c.clusterIPs...), ExternalIPs: addrs("198.51.100.1", "2001:db8:51::1"),
 			LoadBalancerIPs: addrs("203.0.113.1", "2001:db8:113::1"), Ports: []render.Port{port}}
 		var got []string
-		port.Frontends(node, s, func(_ render.Kind, at netip.AddrPort) { got = append(got, at.String()) })
+		for _, at := range port.Frontends(render.FrontendAddressesOf(node, s)) {
+			got = append(got, at.String())
+		}
 		if !slices.Equal(got, c.want) {
 			t.Errorf("with the cluster IPs %v: %v, want %v", c.clusterIPs, got, c.want)
 		}

@@ -59,9 +59,7 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
-		if d, found := disallowedAddress(u, e.To.Address); found {
-			x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
-		}
+		x.expectUnclaimed(u, e.To.Address)
 		return x
 	}
 	x.Service = owner.String()
@@ -71,19 +69,32 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	return x
 }
 
+// expectUnclaimed fills in what becomes of connections to an address and port that no Service gets.
+func (x *Expectation) expectUnclaimed(u render.Update, addr netip.Addr) {
+	if s, found := oversizedService(u, addr); found {
+		x.Why = render.Reason(fmt.Sprintf("Service %s is too large: %s", s.ServiceName, s.Excess))
+		if slices.Contains(s.ClusterIPs, addr) {
+			x.Service, x.Action = s.String(), "refuse"
+		}
+	} else if d, found := disallowedAddress(u, addr); found {
+		x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
+	}
+}
+
 // reachedAt finds the port of a Service that has the frontend: the first, as in render.RulesOf.
 func reachedAt(n render.Node, s render.Service, frontend render.Frontend) (kind render.Kind, port render.Port, found bool) {
+	addresses := render.FrontendAddressesOf(n, s)
 	for _, p := range s.Ports {
 		if p.Protocol != frontend.Protocol {
 			continue
 		}
-		p.Frontends(n, s, func(k render.Kind, at netip.AddrPort) {
-			if at == frontend.AddrPort && !found {
-				kind, port, found = k, p, true
+		for k, at := range p.Frontends(addresses) {
+			if at == frontend.AddrPort {
+				return k, p, true
 			}
-		})
+		}
 	}
-	return kind, port, found
+	return kind, port, false
 }
 
 // judge fills in the action and, for every endpoint of the port, why it is chosen or not.

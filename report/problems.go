@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+	"slices"
 
 	"nfproxy/nft"
 	"nfproxy/render"
@@ -33,6 +34,8 @@ type Comparison struct {
 	Conflicts []render.Conflict
 	// Disallowed are the addresses of Services that the node's configuration disallows.
 	Disallowed []DisallowedAddress
+	// Oversized are the Services that cost more elements than one Service may.
+	Oversized []OversizedService
 	// Changes turn the tables into the desired state. Unused load balancing chains do not count.
 	Changes []nft.Change
 }
@@ -49,11 +52,35 @@ func (d DisallowedAddress) String() string {
 	return fmt.Sprintf("%s in %s of Service %s", d.Address, d.Field, d.Service)
 }
 
+// OversizedService is a Service that costs more elements than one Service may.
+type OversizedService struct {
+	Service render.ServiceName
+	Excess  render.Excess
+}
+
+// String returns the Service and what is served of it.
+func (o OversizedService) String() string { return fmt.Sprintf("%s: %s", o.Service, o.Excess) }
+
+// oversizedService returns the first Service that would have an address if it were smaller.
+func oversizedService(u render.Update, addr netip.Addr) (render.Service, bool) {
+	for _, s := range u.Services {
+		if slices.Contains(s.Unserved, addr) || s.Excess == render.WithoutPorts && slices.Contains(s.ClusterIPs, addr) {
+			return s, true
+		}
+	}
+	return render.Service{}, false
+}
+
 // Compare compares tables with the desired state, which holds every Service.
 func Compare(desired render.Update, tables []*nft.Table) Comparison {
 	var c Comparison
 	for d := range disallowedAddresses(desired) {
 		c.Disallowed = append(c.Disallowed, d)
+	}
+	for _, s := range desired.Services {
+		if s.Excess != render.NoExcess {
+			c.Oversized = append(c.Oversized, OversizedService{s.ServiceName, s.Excess})
+		}
 	}
 	r := render.NewRuleset(desired.Node)
 	c.Conflicts = r.Update(desired)

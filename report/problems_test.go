@@ -44,6 +44,11 @@ func TestCompare(t *testing.T) {
 	if got, want := fmt.Sprint(c.Disallowed), "[198.51.100.7 in spec.externalIPs of Service ns/first]"; got != want {
 		t.Errorf("disallowed addresses: %s, want %s", got, want)
 	}
+	second.Excess, second.Unserved = render.WithoutAddresses, []netip.Addr{netip.MustParseAddr("198.51.100.8")}
+	oversized := report.Compare(render.Update{Node: u.Node, Services: []render.Service{first, second}}, tables).Oversized
+	if got, want := fmt.Sprint(oversized), "[ns/second: its external IPs and load balancer addresses are not served; its cluster IPs and node ports are]"; got != want {
+		t.Errorf("too large: %s, want %s", got, want)
+	}
 	if len(c.Changes) != 0 {
 		t.Errorf("changes to the desired tables: %v", c.Changes)
 	}

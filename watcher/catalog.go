@@ -34,7 +34,7 @@ type catalog struct {
 
 	// dirty are the Services to join again.
 	dirty map[render.ServiceName]bool
-	// joined are the Services as Updates have reported them.
+	// joined are the Services as Updates have reported them, before render.Bound, whose result depends on the node too.
 	joined map[render.ServiceName]render.Service
 	// reported is the previous Update without its Services. started is false until the first Update.
 	reported render.Update
@@ -281,14 +281,14 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 	nodeChanged := !update.Node.Equal(c.reported.Node)
 	changedServices := make(map[render.ServiceName]bool)
 	for _, name := range slices.SortedFunc(maps.Keys(c.dirty), render.ServiceName.Compare) {
-		service, removed, differs := c.rejoin(name)
+		service, removed, differs := c.rejoin(update.Node, name)
 		switch {
 		case removed:
 			update.Removed = append(update.Removed, name)
 		case differs && nodeChanged:
 			changedServices[name] = true
 		case differs:
-			update.Services = append(update.Services, service)
+			update.Services = append(update.Services, render.Bound(update.Node, service))
 		}
 		if differs && c.started {
 			update.Triggered = append(update.Triggered, c.triggered[name]...)
@@ -298,7 +298,7 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 		all := !c.started || !update.Node.EqualExceptNodePorts(c.reported.Node)
 		for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
 			if s := c.joined[name]; all || s.HasNodePorts() || changedServices[name] {
-				update.Services = append(update.Services, s)
+				update.Services = append(update.Services, render.Bound(update.Node, s))
 			}
 		}
 	}
@@ -313,14 +313,14 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 
 // rejoin joins a Service again. It reports whether the Service was reported and is removed now, or differs from what was
 // reported.
-func (c *catalog) rejoin(name render.ServiceName) (joined render.Service, removed, differs bool) {
+func (c *catalog) rejoin(n render.Node, name render.ServiceName) (joined render.Service, removed, differs bool) {
 	old, reported := c.joined[name]
 	svc := c.services[name]
 	if svc == nil || svc.skipped {
 		delete(c.joined, name)
 		return joined, reported, false
 	}
-	joined = join(svc, slices.Collect(maps.Values(c.slicesByService[name])))
+	joined = join(n, svc, slices.Collect(maps.Values(c.slicesByService[name])))
 	if reported && equal(old, joined) {
 		return old, false, false
 	}

@@ -5,12 +5,14 @@ import (
 	"net/netip"
 	"slices"
 
+	"nfproxy/nft"
 	"nfproxy/render"
 )
 
 // join combines a Service and its EndpointSlices. The result does not depend on the order of the slices: ports are in the
-// Service's order, endpoints are sorted.
-func join(svc *service, from []*slice) render.Service {
+// Service's order, endpoints are sorted. If a Service has more endpoints than the node may join, those of all ports together, none
+// is: each port of a slice multiplies its endpoints.
+func join(n render.Node, svc *service, from []*slice) render.Service {
 	from = slices.SortedFunc(slices.Values(from), func(a, b *slice) int { return cmp.Compare(a.name, b.name) })
 	joined := render.Service{
 		ServiceName:         svc.ServiceName,
@@ -24,6 +26,9 @@ func join(svc *service, from []*slice) render.Service {
 		HealthCheckNodePort: svc.healthCheckNodePort,
 		Affinity:            svc.affinity,
 	}
+	if !render.EndpointsWithinBound(n, countEndpoints(svc.ports, from)) {
+		return render.Unported(joined)
+	}
 	for _, p := range svc.ports {
 		joined.Ports = append(joined.Ports, render.Port{
 			Name:      p.name,
@@ -34,6 +39,26 @@ func join(svc *service, from []*slice) render.Service {
 		})
 	}
 	return joined
+}
+
+// countEndpoints returns the number of endpoints that ports have in EndpointSlices, each as often as it is there.
+func countEndpoints(ports []servicePort, from []*slice) (count int) {
+	type key struct {
+		name     string
+		protocol nft.Protocol
+	}
+	has := make(map[key]bool, len(ports))
+	for _, p := range ports {
+		has[key{p.name, p.protocol}] = true
+	}
+	for _, s := range from {
+		for _, p := range s.ports {
+			if has[key{p.name, p.protocol}] {
+				count += len(s.endpoints)
+			}
+		}
+	}
+	return count
 }
 
 // endpoints returns the endpoints of one Service port, sorted by address and port, each address and port once. While the
@@ -86,7 +111,7 @@ func equal(a, b render.Service) bool {
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
-		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity &&
+		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity && a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) &&
 		slices.EqualFunc(a.Ports, b.Ports, equalPorts)
 }
 

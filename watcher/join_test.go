@@ -156,7 +156,7 @@ func TestJoin(t *testing.T) {
 	}
 	for range 20 {
 		rand.Shuffle(len(from), func(i, j int) { from[i], from[j] = from[j], from[i] })
-		got := join(svc, from)
+		got := join(render.Node{}, svc, from)
 		if diff := cmp.Diff(want, got, compare, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
@@ -195,7 +195,7 @@ func TestJoinRepeatedEndpoint(t *testing.T) {
 				from = append(from, reduceSlice(apiSlice(fmt.Sprintf("web-%d", i), func(s *discoveryv1.EndpointSlice) { s.Endpoints = endpoints })))
 			}
 			for range 2 {
-				got := join(reduceService(apiService(nil)), from).Ports[0].Endpoints
+				got := join(render.Node{}, reduceService(apiService(nil)), from).Ports[0].Endpoints
 				if len(got) != 1 || got[0].Node != tt.want {
 					t.Errorf("%v, want the endpoint of %s", got, tt.want)
 				}
@@ -266,7 +266,7 @@ func set(t *testing.T, field reflect.Value) {
 
 func TestJoinServesWithoutSlices(t *testing.T) {
 	t.Parallel()
-	got := brief(join(reduceService(apiService(nil)), nil))
+	got := brief(join(render.Node{}, reduceService(apiService(nil)), nil))
 	if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", "http 80/tcp"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -2,9 +2,13 @@ package watcher
 
 import (
 	"fmt"
+	"log/slog"
+	"nfproxy/render"
+	"runtime"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 // TestManyProblems: of an object with a hundred thousand problems a hundred are reported, and its valid parts are used.
@@ -38,5 +42,52 @@ func TestManyAddressesAndPorts(t *testing.T) {
 	}))
 	if len(s.externalIPs) != n || len(s.ports) != n || len(s.problems) > 0 || s.ports[n-1].nodePort != 1 {
 		t.Errorf("%d addresses, %d ports, problems %v", len(s.externalIPs), len(s.ports), s.problems)
+	}
+}
+
+// TestManyPortsAndEndpoints: a Service whose ports multiply the endpoints of one EndpointSlice beyond what one Service may cost is
+// not joined, which would take gigabytes. Its cluster IPs remain, and it is served again when it is smaller.
+func TestManyPortsAndEndpoints(t *testing.T) {
+	const ports, endpoints = 10_000, 1000
+	svc := apiService(func(s *corev1.Service) {
+		s.Spec.Ports, s.Spec.ExternalIPs = nil, []string{"203.0.113.1"}
+		for i := range ports {
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(i + 1)})
+		}
+	})
+	eps := func(ports int) *slice {
+		return reduceSlice(apiSlice("web-a", func(s *discoveryv1.EndpointSlice) {
+			s.Ports, s.Endpoints = nil, nil
+			for i := range ports {
+				s.Ports = append(s.Ports, discoveryv1.EndpointPort{Name: new(fmt.Sprint("p", i)), Port: new(int32(i + 1))})
+			}
+			for i := range endpoints {
+				s.Endpoints = append(s.Endpoints, apiEndpoint(fmt.Sprintf("10.1.%d.%d", i>>8, i&255)))
+			}
+		}))
+	}
+	c := newCatalog(slog.New(slog.DiscardHandler))
+	c.putService(reduceService(svc))
+	for _, step := range []struct {
+		ports    int // with endpoints
+		excess   render.Excess
+		unserved int // addresses
+		served   int // ports
+	}{{ports, render.WithoutPorts, 1, 0}, {20, render.NoExcess, 0, ports}, {101, render.WithoutPorts, 1, 0}} {
+		c.putSlice(eps(step.ports))
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		u, _ := c.update(render.Node{Name: "n"})
+		runtime.ReadMemStats(&after)
+		if len(u.Services) != 1 {
+			t.Fatalf("%d Services", len(u.Services))
+		}
+		s := u.Services[0]
+		if s.Excess != step.excess || len(s.Unserved) != step.unserved || len(s.Ports) != step.served || len(s.ClusterIPs) != 2 {
+			t.Errorf("%d ports with endpoints: %s; %d ports, %d cluster IPs; not served: %s", step.ports, s.Excess, len(s.Ports), len(s.ClusterIPs), s.Unserved)
+		}
+		if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 100<<20 {
+			t.Errorf("%d ports with endpoints: allocated %d MB", step.ports, bytes>>20)
+		}
 	}
 }

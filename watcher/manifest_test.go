@@ -3,6 +3,7 @@ package watcher
 import (
 	"fmt"
 	"maps"
+	"nfproxy/render"
 	"slices"
 	"strings"
 	"testing"
@@ -189,9 +190,9 @@ func FuzzParse(f *testing.F) {
 					from = append(from, other.slice)
 				}
 			}
-			joined := join(o.service, from)
+			joined := join(render.Node{}, o.service, from)
 			slices.Reverse(from)
-			if again := join(o.service, from); !equal(joined, again) {
+			if again := join(render.Node{}, o.service, from); !equal(joined, again) {
 				t.Errorf("the result depends on the order of the slices:\n%v\n%v", joined, again)
 			}
 		}

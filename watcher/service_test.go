@@ -1,6 +1,7 @@
 package watcher
 
 import (
+	"nfproxy/render"
 	"strings"
 	"testing"
 
@@ -412,7 +413,7 @@ func TestReduceService(t *testing.T) {
 			if tt.skipped {
 				return
 			}
-			if diff := cmp.Diff(tt.want, brief(join(got, nil))); diff != "" {
+			if diff := cmp.Diff(tt.want, brief(join(render.Node{}, got, nil))); diff != "" {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}
 		})

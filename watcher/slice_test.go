@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"fmt"
+	"nfproxy/render"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -172,7 +173,7 @@ func TestReduceSlice(t *testing.T) {
 			if tt.unused {
 				return
 			}
-			joined := join(reduceService(apiService(nil)), []*slice{got})
+			joined := join(render.Node{}, reduceService(apiService(nil)), []*slice{got})
 			if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", tt.want}, brief(joined)); diff != "" {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}

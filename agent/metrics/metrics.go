@@ -144,10 +144,12 @@ func (r *Recorder) Conflicts(n int) {
 	}
 }
 
-// DisallowedAddresses sets the number of addresses of Services that the configuration of this node disallows.
-func (r *Recorder) DisallowedAddresses(n int) {
+// NotServed sets the number of addresses of Services that the configuration of this node disallows, and the number of Services
+// that cost more elements than one Service may.
+func (r *Recorder) NotServed(addresses, oversized int) {
 	if r != nil {
-		r.nfproxy.disallowedAddresses.Set(float64(n))
+		r.nfproxy.disallowedAddresses.Set(float64(addresses))
+		r.nfproxy.oversized.Set(float64(oversized))
 	}
 }
 

@@ -11,10 +11,10 @@ import (
 
 // nfproxyMetrics are the metrics that kube-proxy does not have.
 type nfproxyMetrics struct {
-	eventToCommit, commitDuration, batchOperations prometheus.Histogram
-	repairs                                        prometheus.Counter
-	comparisons                                    *prometheus.CounterVec
-	quarantined, conflicts, disallowedAddresses    prometheus.Gauge
+	eventToCommit, commitDuration, batchOperations         prometheus.Histogram
+	repairs                                                prometheus.Counter
+	comparisons                                            *prometheus.CounterVec
+	quarantined, conflicts, disallowedAddresses, oversized prometheus.Gauge
 }
 
 // ComparisonResult is the result of a periodic comparison with the kernel's tables.
@@ -61,11 +61,13 @@ func newNfproxyMetrics() nfproxyMetrics {
 		conflicts:   gauge("conflicting_frontends", "Frontends that more than one Service claims."),
 		disallowedAddresses: gauge("refused_addresses",
 			"External and load balancer addresses of Services that the configuration of this node disallows."),
+		oversized: gauge("oversized_services", "Services that need more elements than one Service may have: only a part of each is served."),
 	}
 }
 
 func (o nfproxyMetrics) collectors() []prometheus.Collector {
-	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts, o.disallowedAddresses}
+	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts,
+		o.disallowedAddresses, o.oversized}
 }
 
 // newBuildInfo returns the metric nfproxy_build_info. It is not named kubernetes_build_info, because alerts on components

@@ -12,8 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestEvents: nfproxy reports its start, conflicts, disallowed addresses and occupied health check node ports and node ports at
-// localhost as Events, with the permissions that deploy/rbac.yaml grants.
+// TestEvents: nfproxy reports its start, conflicts, disallowed addresses, Services that are too large, and occupied health check
+// node ports and node ports at localhost as Events, with the permissions that deploy/rbac.yaml grants.
 func TestEvents(t *testing.T) {
 	c := New(t)
 	listener, err := net.Listen("tcp", "192.0.2.10:30500") // another program occupies a health check node port
@@ -37,7 +37,14 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	addLocalNodePort(t, c, 30600)
-	c.startAgent("--external-ips", "203.0.113.0/24", "--nodeport-addresses", "primary,localhost")
+	large := corev1.ServiceSpec{ExternalIPs: []string{"203.0.113.20", "203.0.113.21", "203.0.113.22"}}
+	for i := range 10 {
+		large.Ports = append(large.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(i + 1)})
+	}
+	if _, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "large"}, Spec: large}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.startAgent("--max-service-elements", "30", "--external-ips", "203.0.113.0/24", "--nodeport-addresses", "primary,localhost")
 	for _, want := range []string{
 		"Node/node-a Normal Starting nfproxy ",
 		"Service/second Warning FrontendConflict 203.0.113.7:80/tcp belongs to Service default/first, which is older",
@@ -45,6 +52,7 @@ func TestEvents(t *testing.T) {
 		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
 		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
 		"Service/local Warning FailedToStartLocalhostNodePort cannot listen at 127.0.0.1:30600: ",
+		"Service/large Warning ServiceTooLarge it needs more than the 30 elements that one Service may have: its external IPs and load balancer addresses are not served; ",
 	} {
 		EventuallyTrue(t, "the API has an Event "+want, func() (bool, string) {
 			events := c.events()

@@ -10,7 +10,7 @@ import (
 )
 
 // TestHugeService: a Service with 1,000 ports, one with 10,000 endpoints and an ordinary one are programmed completely, in one
-// transaction.
+// transaction: they are within the bound for one Service.
 func TestHugeService(t *testing.T) {
 	l := newTestNode(t)
 	service := func(name, clusterIP string) render.Service {
@@ -29,6 +29,9 @@ func TestHugeService(t *testing.T) {
 		deep.Ports[0].Endpoints = append(deep.Ports[0].Endpoints, endpoint(i))
 	}
 	plain.Ports = []render.Port{{Protocol: nft.TCP, Port: 80, Endpoints: []render.Endpoint{endpoint(1)}}}
+	for _, s := range []*render.Service{&wide, &deep, &plain} {
+		*s = render.Bound(l.facts, *s)
+	}
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{wide, deep, plain}})
 	l.reconcile()
 	table := l.tables()[0]
