@@ -181,6 +181,26 @@ func TestRefusedService(t *testing.T) {
 	d.until("10.96.0.2", false)
 }
 
+// TestRefusedAtStart: a daemon that finds the rules of an earlier one keeps those of a Service whose new rules the kernel refuses.
+func TestRefusedAtStart(t *testing.T) {
+	d := startDaemon(t)
+	before := refusedService("10.96.0.2:80", "10.0.0.2:80")
+	before.Affinity = 0
+	earlier := render.Tables(render.Update{Node: render.Node{Name: "n"},
+		Services: []render.Service{before, testService("gone", "10.96.0.3:80", "10.0.0.3:80")}})
+	if err := d.kernel.Apply(nft.Diff(nil, earlier), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.9:80"))
+	d.until("ns/web:p", true)
+	if text := d.text(); !strings.Contains(text, "10.0.0.2 . 80") || strings.Contains(text, "10.0.0.9 . 80") || strings.Contains(text, "ns/gone") {
+		t.Errorf("it does not keep what the kernel had:\n%s", text)
+	}
+	if log := d.log.String(); !strings.Contains(log, "the kernel refuses a Service") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
 // TestRefusedAgain: a quarantined Service is tried again with growing delays, and other Services are not affected.
 func TestRefusedAgain(t *testing.T) {
 	d := startDaemon(t)
