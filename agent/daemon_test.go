@@ -218,6 +218,34 @@ func TestRefusedAgain(t *testing.T) {
 	d.until("ns/web:p", true)
 }
 
+// TestForgetsInBulk: the daemon goes on to forget the clients of a removed endpoint until none is left, and programs other Services
+// meanwhile.
+func TestForgetsInBulk(t *testing.T) {
+	d := startDaemon(t)
+	sticky := testService("sticky", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	sticky.Affinity = time.Hour
+	d.send(sticky)
+	d.await()
+	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := make([]nft.Element, render.DefaultAffinityClients)
+	for i := range clients {
+		clients[i] = nft.Element{Key: nft.Addr(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})),
+			Data: nft.Addr(netip.MustParseAddr("10.0.0.1")) + nft.Port(80)}
+	}
+	m := tables[0].Set("affinity/ns/sticky/tcp/p")
+	if err := d.kernel.Apply([]nft.Change{{Op: nft.Add, Object: nft.Elements{Set: m, List: clients}}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	sticky.Ports[0].Endpoints = sticky.Ports[0].Endpoints[1:]
+	d.send(sticky)
+	d.send(testService("web", "10.96.0.2:80", "10.0.0.3:80"))
+	d.until("ns/web:p", true)
+	d.until("10.0.0.1 . 80", false)
+}
+
 // TestRepairs: external changes are repaired for as long as they go on, but with pauses.
 func TestRepairs(t *testing.T) {
 	d := startDaemon(t)

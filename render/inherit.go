@@ -10,9 +10,9 @@ import (
 )
 
 // inherited returns the objects that a Service has in the observed tables, which an earlier process programmed. Comments name the
-// Service of a frontend, and names the Service of a dedicated object. It returns no objects from a table of another schema version,
-// which is replaced as a whole, or from one without all sets, nor if another program has changed the Service's objects so that the tables would be
-// invalid.
+// Service of a frontend, and the names of dedicated objects contain it. It omits a table of another schema version, which is
+// replaced as a whole, and one that lacks a set. It returns no objects at all if another program has changed them so that the tables
+// would be invalid.
 func (r *Ruleset) inherited(name ServiceName) objects {
 	var o objects
 	dedicated := &DedicatedObjects{}

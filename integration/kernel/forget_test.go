@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"nfproxy/nft"
-	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // forgetNode is a node with a table of many affinity maps, in which every second client has an endpoint that is removed.
@@ -75,7 +75,7 @@ func (l *forgetNode) addExpiring() {
 }
 
 // TestForgetInBulk: a removed endpoint of a thousand affinity maps with a million clients, some of which expire meanwhile, delays
-// neither the rules of the same change nor those of the next. No client of the endpoint stays, and all others do. The same holds
+// neither the rules of the same change nor those of the next, which deletes one of the maps. No client of the endpoint stays, and all others do. The same holds
 // on kernels that cannot destroy elements.
 func TestForgetInBulk(t *testing.T) {
 	for _, without := range []bool{false, true} {
@@ -96,8 +96,13 @@ func TestForgetInBulk(t *testing.T) {
 			l.program(changes...)
 			first := time.Since(start)
 			start = time.Now()
-			l.program(add(2))
+			last := len(l.maps) - 1
+			l.program(add(2), nft.Change{Op: nft.Delete, Object: l.maps[last]})
+			l.maps = l.maps[:last]
 			second := time.Since(start)
+			if !l.kernel.Unsettled() {
+				t.Error("everything is forgotten already: the test has too few clients")
+			}
 			start = time.Now()
 			rounds := 0
 			for ; l.kernel.Unsettled(); rounds++ {
@@ -134,4 +139,72 @@ func (l *forgetNode) checkForgotten(t *testing.T) {
 	}
 }
 
-var _ = kernel.ErrStale
+// TestForgetExpiringInBulk: clients of a removed endpoint that expire between the listing of their map and their deletion are no
+// error.
+func TestForgetExpiringInBulk(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		t.Run(fmt.Sprintf("without destroy=%t", without), func(t *testing.T) {
+			l := &forgetNode{testNode: newTestNode(t)}
+			l.kernel.WithoutDestroy = without
+			var b strings.Builder
+			b.WriteString("add table ip nfproxy\n" +
+				"add map ip nfproxy m { type ipv4_addr : ipv4_addr . inet_service; size 65536; flags dynamic,timeout; timeout 1h; }\n" +
+				"add element ip nfproxy m { ")
+			const clients = 20_000 // ten of them expire in each millisecond
+			for i := range clients {
+				fmt.Fprintf(&b, "10.9.%d.%d timeout %dms : 10.244.1.2 . 8080, ", i>>8, i&0xff, 500+i/10)
+			}
+			b.WriteString("10.10.0.1 : 10.244.1.3 . 8080 }\n")
+			l.nft(b.String(), "-f", "-")
+			m := &nft.Set{Table: nft.TableID{Family: nft.IPv4, Name: "nfproxy"}, Name: "m", Key: []nft.Type{nft.IPv4Addr},
+				Data: []nft.Type{nft.IPv4Addr, nft.InetService}, Dynamic: true}
+			l.program(nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m, Data: []nft.Value{removedEndpoint}}})
+			for l.kernel.Unsettled() {
+				if err := l.kernel.Settle(100 * time.Millisecond); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if left := l.tables()[0].Set("m").Elements; len(left) != 1 || left[0].Data != keptEndpoint {
+				t.Errorf("%d clients in the map, want that of the kept endpoint", len(left))
+			}
+		})
+	}
+}
+
+// TestForgetWithRules: the transaction that removes an endpoint also forgets its clients, if these are few, so that no client is sent
+// to it afterwards.
+func TestForgetWithRules(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
+	endpoints := s.connectAll(t, s.frontends()[0])
+	before := s.generation()
+	s.apply(render.Update{Services: []render.Service{s.without(endpoints[0])}})
+	if n := s.generation() - before; n != 1 {
+		t.Errorf("the removal of an endpoint took %d transactions, want 1", n)
+	}
+	if s.kernel.Unsettled() {
+		t.Error("Apply leaves changes of the maps to Settle")
+	}
+}
+
+func (l *testNode) generation() uint32 {
+	l.t.Helper()
+	generation, err := l.kernel.Generation()
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return generation
+}
+
+// TestForgetInReplacedMap: a start that replaces the affinity map, because another number of clients is configured, and finds an
+// endpoint removed succeeds, although the clients to forget go with the old map.
+func TestForgetInReplacedMap(t *testing.T) {
+	s := newAffinityNode(t, nft.IPv4, nft.TCP)
+	endpoints := s.connectAll(t, s.frontends()[0])
+	s.facts.AffinityClients = 2 * affinityClientCount
+	s.restart(s.without(endpoints[0]))
+	for i, endpoint := range s.connectAll(t, s.frontends()[0]) {
+		if endpoint == endpoints[0] {
+			t.Errorf("client %d reaches %s, which was removed", i, endpoint)
+		}
+	}
+}

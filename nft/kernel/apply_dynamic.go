@@ -27,6 +27,8 @@ const (
 	// settleChunk is the number of elements in a transaction of Settle. It is below largeBatch, because the Monitor is
 	// not paused.
 	settleChunk = largeBatch / 2
+	// fruitlessListings is after how many incomplete listings of a map without elements to change Settle fails.
+	fruitlessListings = 20
 )
 
 func (e kernelElement) isExpiring() bool { return e.Expires <= expiring }
@@ -58,7 +60,7 @@ func (c *Conn) forgettable(dynamic []nft.Change) (deletions, inOrder []nft.Chang
 			beyond = append(beyond, ch)
 			continue
 		}
-		list, err := c.listDynamic(d)
+		list, _, err := c.listDynamic(d)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -83,42 +85,49 @@ func elementsOf(list []kernelElement) []nft.Element {
 	return elements
 }
 
-// listDynamic returns the elements of a dynamic map that have one of d.Data, or all of them if d.Data is empty.
-func (c *Conn) listDynamic(d nft.DynamicElements) ([]kernelElement, error) {
-	var list []kernelElement
+// listDynamic returns the elements of a dynamic map that have one of d.Data, or all of them if d.Data is empty. It reports
+// whether the list is complete. It need not be if another program commits meanwhile, or if the kernel resizes the hash
+// table: a dump continues by the number of elements that it has listed, so that for each element that it misses it lists
+// another one twice (nft_rhash_walk in net/netfilter/nft_set_hash.c). The kernel resizes after many deletions.
+func (c *Conn) listDynamic(d nft.DynamicElements) (list []kernelElement, complete bool, err error) {
 	r := reader{Conn: c}
-	err := r.dump(unix.NFT_MSG_GETSETELEM, d.Set.Table.Family, ofSet(d.Set), func(body []byte) {
+	seen, twice := make(map[nft.Value]bool), false
+	err = r.dump(unix.NFT_MSG_GETSETELEM, d.Set.Table.Family, ofSet(d.Set), func(body []byte) {
 		for e := range listed(d.Set, body) {
+			if seen[e.Key] {
+				twice = true
+				continue
+			}
+			seen[e.Key] = true
 			if len(d.Data) == 0 || slices.Contains(d.Data, e.Data) {
 				list = append(list, e)
 			}
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read %s %s: %w", d.Set.Table, d.Set.Name, err)
+		return nil, false, fmt.Errorf("read %s %s: %w", d.Set.Table, d.Set.Name, err)
 	}
 	slices.SortFunc(list, func(a, b kernelElement) int { return cmp.Compare(a.Key, b.Key) })
-	return slices.CompactFunc(list, func(a, b kernelElement) bool { return a.Key == b.Key }), nil
+	return list, !twice && !r.interrupted, nil
 }
 
 // Unsettled reports whether Apply left changes of dynamic elements to Settle.
 func (c *Conn) Unsettled() bool { return len(c.unsettled) > 0 }
 
-// Settle continues the changes of dynamic elements that Apply did not complete, for about the given time. Elements that
-// are gone already are no error. After an error the state of the maps is unknown and must be read again.
+// Settle continues the changes of dynamic elements that Apply did not complete. It ends with the first map after which
+// the given time has passed, and lists one map and works on it for that time at most. Elements that are gone already are
+// no error. After an error the state of the maps is unknown and must be read again.
 func (c *Conn) Settle(atMost time.Duration) error {
 	end := time.Now().Add(atMost)
 	for c.Unsettled() {
-		ch := c.unsettled[0]
-		done, err := c.settle(ch, end)
+		done, err := c.settle(c.unsettled[0], atMost)
 		if err != nil {
-			c.unsettled = nil
+			c.unsettled, c.fruitless = nil, 0
 			return err
 		}
-		if !done {
-			return nil
+		if done {
+			c.unsettled, c.fruitless = c.unsettled[1:], 0
 		}
-		c.unsettled = c.unsettled[1:]
 		if time.Now().After(end) {
 			return nil
 		}
@@ -127,10 +136,11 @@ func (c *Conn) Settle(atMost time.Duration) error {
 }
 
 // settle applies one change of dynamic elements to the elements that exist now, in transactions of bounded size. It
-// reports whether it completed the change before the end.
-func (c *Conn) settle(ch nft.Change, end time.Time) (done bool, err error) {
+// reports whether it completed the change. The time for it begins when the map is listed: otherwise a map that takes
+// longer to list would not get done.
+func (c *Conn) settle(ch nft.Change, atMost time.Duration) (done bool, err error) {
 	d := ch.Object.(nft.DynamicElements)
-	list, err := c.listDynamic(d)
+	list, complete, err := c.listDynamic(d)
 	if errors.Is(err, unix.ENOENT) { // a later Apply has deleted the map
 		return true, nil
 	}
@@ -143,15 +153,26 @@ func (c *Conn) settle(ch nft.Change, end time.Time) (done bool, err error) {
 			return e.timeout == d.Timeout || slices.Contains(deleted, e.Data)
 		})
 	}
-	for chunk := range slices.Chunk(list, settleChunk) {
+	end := time.Now().Add(atMost)
+	for n := 0; n < len(list); {
+		if n > 0 && time.Now().After(end) {
+			return false, nil
+		}
+		chunk := list[n:min(n+settleChunk, len(list))]
 		if err := c.settleElements(ch, chunk); err != nil {
 			return false, err
 		}
-		if time.Now().After(end) {
-			return len(chunk) < settleChunk, nil
+		n += len(chunk)
+	}
+	if len(list) > 0 {
+		c.fruitless = 0
+	}
+	if !complete {
+		if c.fruitless++; c.fruitless == fruitlessListings {
+			return false, fmt.Errorf("read %s %s: the kernel does not return all elements", d.Set.Table, d.Set.Name)
 		}
 	}
-	return true, nil
+	return complete, nil
 }
 
 // unsettledDeletions returns the data of elements of a map that are still to be deleted.

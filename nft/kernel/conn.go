@@ -28,6 +28,7 @@ type Conn struct {
 	monitored *subscription // of the Conn's Monitor, nil if there is none
 	deletes   uint16        // the message that deletes dynamic elements, 0 if that is unknown yet
 	unsettled []nft.Change  // of dynamic elements
+	fruitless int           // incomplete listings for the first of unsettled since one had elements to change
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change nftables there, the
