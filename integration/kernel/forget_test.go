@@ -152,7 +152,7 @@ func TestForgetExpiringInBulk(t *testing.T) {
 				"add element ip nfproxy m { ")
 			const clients = 20_000 // ten of them expire in each millisecond
 			for i := range clients {
-				fmt.Fprintf(&b, "10.9.%d.%d timeout %dms : 10.244.1.2 . 8080, ", i>>8, i&0xff, 500+i/10)
+				fmt.Fprintf(&b, "10.9.%d.%d timeout %dms : 10.244.1.2 . 8080, ", i>>8, i&0xff, 10+(clients-i)/10) // the last by key first
 			}
 			b.WriteString("10.10.0.1 : 10.244.1.3 . 8080 }\n")
 			l.nft(b.String(), "-f", "-")

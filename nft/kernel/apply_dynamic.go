@@ -27,6 +27,9 @@ const (
 	// settleChunk is the number of elements in a transaction of Settle. It is below largeBatch, because the Monitor is
 	// not paused.
 	settleChunk = largeBatch / 2
+	// settleMargin is the remaining time below which Settle waits until an element has expired or was refreshed, if the
+	// kernel would refuse the deletion of an expired one: each refusal takes about 10 ms.
+	settleMargin = 100 * time.Millisecond
 	// fruitlessListings is after how many incomplete listings of a map without elements to change Settle fails.
 	fruitlessListings = 20
 )
@@ -140,6 +143,7 @@ func (c *Conn) Settle(atMost time.Duration) error {
 // longer to list would not get done.
 func (c *Conn) settle(ch nft.Change, atMost time.Duration) (done bool, err error) {
 	d := ch.Object.(nft.DynamicElements)
+	listed := time.Now()
 	list, complete, err := c.listDynamic(d)
 	if errors.Is(err, unix.ENOENT) { // a later Apply has deleted the map
 		return true, nil
@@ -153,16 +157,25 @@ func (c *Conn) settle(ch nft.Change, atMost time.Duration) (done bool, err error
 			return e.timeout == d.Timeout || slices.Contains(deleted, e.Data)
 		})
 	}
+	if _, err := c.deletion(); err != nil {
+		return false, err
+	}
+	waiting := false // for elements that are about to expire
 	end := time.Now().Add(atMost)
 	for n := 0; n < len(list); {
 		if n > 0 && time.Now().After(end) {
 			return false, nil
 		}
 		chunk := list[n:min(n+settleChunk, len(list))]
+		n += len(chunk)
+		if c.deletes != destroySetElem {
+			all := len(chunk)
+			chunk = slices.DeleteFunc(chunk, func(e kernelElement) bool { return e.Expires-time.Since(listed) < settleMargin })
+			waiting = waiting || len(chunk) < all
+		}
 		if err := c.settleElements(ch, chunk); err != nil {
 			return false, err
 		}
-		n += len(chunk)
 	}
 	if len(list) > 0 {
 		c.fruitless = 0
@@ -172,7 +185,7 @@ func (c *Conn) settle(ch nft.Change, atMost time.Duration) (done bool, err error
 			return false, fmt.Errorf("read %s %s: the kernel does not return all elements", d.Set.Table, d.Set.Name)
 		}
 	}
-	return complete, nil
+	return complete && !waiting, nil
 }
 
 // unsettledDeletions returns the data of elements of a map that are still to be deleted.
@@ -227,7 +240,7 @@ const destroySetElem = 30
 // ENOENT, or EINVAL for an unknown message (nfnetlink_rcv_batch in net/netfilter/nfnetlink.c).
 func (c *Conn) deletion() (kind uint16, err error) {
 	if c.WithoutDestroy {
-		return unix.NFT_MSG_DELSETELEM, nil
+		c.deletes = unix.NFT_MSG_DELSETELEM
 	}
 	if c.deletes == 0 {
 		b := c.newBatch(nil, 0)
