@@ -109,6 +109,8 @@ func (d *daemon) run(ctx context.Context) error {
 		d.releaseOne(time.Now())
 		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now()) {
 			d.attempt()
+		} else if d.kernel.Unsettled() {
+			d.settle()
 		}
 		d.compareIfDue(time.Now())
 	}
@@ -116,6 +118,9 @@ func (d *daemon) run(ctx context.Context) error {
 
 // wait returns how long run has nothing to do unless something happens.
 func (d *daemon) wait(now time.Time) time.Duration {
+	if d.kernel.Unsettled() {
+		return 0
+	}
 	wait := d.retries.wait(now)
 	if d.pending.dirty && d.pending.started {
 		return min(wait, d.throttle.wait(now))

@@ -191,6 +191,26 @@ func TestRefusedService(t *testing.T) {
 	d.until("10.96.0.2", false)
 }
 
+// TestRefusedAtStart: a daemon that finds the rules of an earlier one keeps those of a Service whose new rules the kernel refuses.
+func TestRefusedAtStart(t *testing.T) {
+	d := startDaemon(t)
+	before := refusedService("10.96.0.2:80", "10.0.0.2:80")
+	before.Affinity = 0
+	earlier := render.Tables(render.Update{Node: render.Node{Name: "n"},
+		Services: []render.Service{before, testService("gone", "10.96.0.3:80", "10.0.0.3:80")}})
+	if err := d.kernel.Apply(nft.Diff(nil, earlier), 0); err != nil {
+		t.Fatal(err)
+	}
+	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"), refusedService("10.96.0.2:80", "10.0.0.9:80"))
+	d.until("ns/web:p", true)
+	if text := d.text(); !strings.Contains(text, "10.0.0.2 . 80") || strings.Contains(text, "10.0.0.9 . 80") || strings.Contains(text, "ns/gone") {
+		t.Errorf("it does not keep what the kernel had:\n%s", text)
+	}
+	if log := d.log.String(); !strings.Contains(log, "the kernel refuses a Service") {
+		t.Errorf("the log says\n%s", log)
+	}
+}
+
 // TestRefusedAgain: a quarantined Service is tried again with growing delays, and other Services are not affected.
 func TestRefusedAgain(t *testing.T) {
 	d := startDaemon(t)
@@ -206,6 +226,34 @@ func TestRefusedAgain(t *testing.T) {
 		}
 	}
 	d.until("ns/web:p", true)
+}
+
+// TestForgetsInBulk: the daemon goes on to forget the clients of a removed endpoint until none is left, and programs other Services
+// meanwhile.
+func TestForgetsInBulk(t *testing.T) {
+	d := startDaemon(t)
+	sticky := testService("sticky", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	sticky.Affinity = time.Hour
+	d.send(sticky)
+	d.await()
+	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := make([]nft.Element, render.DefaultAffinityClients)
+	for i := range clients {
+		clients[i] = nft.Element{Key: nft.Addr(netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})),
+			Data: nft.Addr(netip.MustParseAddr("10.0.0.1")) + nft.Port(80)}
+	}
+	m := tables[0].Set("affinity/ns/sticky/tcp/p")
+	if err := d.kernel.Apply([]nft.Change{{Op: nft.Add, Object: nft.Elements{Set: m, List: clients}}}, 0); err != nil {
+		t.Fatal(err)
+	}
+	sticky.Ports[0].Endpoints = sticky.Ports[0].Endpoints[1:]
+	d.send(sticky)
+	d.send(testService("web", "10.96.0.2:80", "10.0.0.3:80"))
+	d.until("ns/web:p", true)
+	d.until("10.0.0.1 . 80", false)
 }
 
 // TestRepairs: external changes are repaired for as long as they go on, but with pauses.

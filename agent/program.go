@@ -50,6 +50,18 @@ func (d *daemon) program() (commit, error) {
 	return commit{changes: changes, took: time.Since(start)}, nil
 }
 
+// settleTime is how long settle delays an Update at most, besides the listing of one map.
+const settleTime = 100 * time.Millisecond
+
+// settle continues to delete the clients that removed endpoints had by session affinity.
+func (d *daemon) settle() {
+	if err := d.kernel.Settle(settleTime); err != nil {
+		d.ruleset.Forget()
+		d.pending.dirty = true
+		d.log.Warn("a change was refused; reading the tables again", "error", err)
+	}
+}
+
 // reconcileAttempts is how often reconcile reads again if another program commits between its reading and its writing. After
 // that it writes regardless: other programs have no business in our tables, so their commits are most likely about their own.
 const reconcileAttempts = 3

@@ -68,7 +68,9 @@ func (r *Ruleset) planChanged(p *plan) []nft.Change {
 // planService plans the changes from the applied objects of a Service to the granted ones.
 func (r *Ruleset) planService(s *serviceState, p *plan) {
 	next := r.granted(s)
-	next.fragment = keepSlots(s.applied.fragment, next.fragment)
+	if !s.quarantined {
+		next.fragment = keepSlots(s.applied.fragment, next.fragment)
+	}
 	s.applied.fragment.Diff(next.fragment, func(op nft.Op, m nft.Member) { r.planElement(op, m, p) })
 	r.planDedicated(s.applied.dedicated, next.dedicated, p)
 	p.services = append(p.services, plannedService{s, next})
@@ -135,7 +137,9 @@ func (r *Ruleset) planAll(p *plan) []nft.Change {
 	p.services = make([]plannedService, 0, len(r.services))
 	for _, s := range r.services {
 		next := r.granted(s)
-		next.fragment = keepSlots(slotsIn(r.observed, next.fragment), next.fragment)
+		if !s.quarantined { // its endpoints are in their slots
+			next.fragment = keepSlots(slotsIn(r.observed, next.fragment), next.fragment)
+		}
 		stale = append(stale, next.dedicated.staleElements(r.observed)...)
 		p.services = append(p.services, plannedService{s, next})
 		for _, m := range next.fragment {

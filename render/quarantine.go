@@ -1,12 +1,15 @@
 package render
 
 // Quarantine makes a Service keep its applied objects, whatever the desired ones are, until its next Update or Release. It is
-// meant for a Service whose rules the kernel rejects, so that the others can be programmed. It returns false if the Service
-// does not exist or is quarantined already.
+// meant for a Service whose rules the kernel rejects, so that the others can be programmed. Before the first Accept its applied
+// objects are those in the observed tables. It returns false if the Service does not exist or is quarantined already.
 func (r *Ruleset) Quarantine(name ServiceName) bool {
 	s := r.services[name]
 	if s == nil || s.quarantined {
 		return false
+	}
+	if !r.confirmed {
+		s.applied = r.inherited(name)
 	}
 	s.quarantined = true
 	r.changed[name] = true

@@ -1,8 +1,12 @@
 package render
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"nfproxy/nft"
 )
 
 // TestQuarantine: a quarantined Service keeps its applied objects, others are programmed, and the next update of the Service ends the
@@ -58,5 +62,53 @@ func TestQuarantineGivesWay(t *testing.T) {
 	services := r.Tables()[0].Set("services").Elements
 	if len(services) != 1 || services[0].Comment != "ns/old:p" {
 		t.Errorf("the frontends are %v, want that of ns/old", services)
+	}
+}
+
+// TestQuarantineAtStart: before the first Accept a quarantined Service keeps its objects in the observed tables, unless these are of
+// another schema version or would make the tables invalid.
+func TestQuarantineAtStart(t *testing.T) {
+	s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
+	s.Affinity = time.Hour
+	for _, c := range []struct {
+		name   string
+		change func(*nft.Table)
+		kept   bool
+	}{
+		{"unchanged", func(*nft.Table) {}, true},
+		{"another schema version", func(t *nft.Table) { t.Comment = "nfproxy schema 0" }, false},
+		{"a verdict to a chain of another program", func(t *nft.Table) {
+			t.Set("services").Elements[0].Data = nft.GotoChain("theirs").Value()
+		}, false},
+		{"a balancing chain that cannot exist", func(t *nft.Table) {
+			t.Set("services").Elements[0].Data = nft.GotoChain("lb-0").Value()
+		}, false},
+		{"two slots with one endpoint", func(t *nft.Table) {
+			slots := t.Set("endpoints").Elements
+			slots[1].Data = slots[0].Data
+		}, true},
+		{"a rule of another program", func(t *nft.Table) {
+			t.Chain("affinity/ns/s/tcp/p").Rules[0].Do = nft.Opaque{Text: "theirs"}
+		}, false},
+		{"a map with another key", func(t *nft.Table) { t.Set("endpoints").Key = []nft.Type{nft.IPv4Addr} }, false},
+	} {
+		tables := Tables(Update{Services: []Service{s}})
+		c.change(tables[0])
+		desired := s
+		desired.Ports = append(slices.Clone(s.Ports), Port{Name: "q", Protocol: nft.TCP, Port: 81})
+		r := NewRuleset(Node{})
+		r.Update(Update{Services: []Service{desired}})
+		r.Observe(tables)
+		r.Plan()
+		r.Quarantine(s.ServiceName)
+		r.Plan()
+		r.Accept()
+		text := r.Tables()[0].String()
+		if kept := strings.Contains(text, "ns/s:p") && strings.Contains(text, "affinity/ns/s/tcp/p"); kept != c.kept {
+			t.Errorf("%s: kept: %t, want %t:\n%s", c.name, kept, c.kept, text)
+		}
+		if strings.Contains(text, "ns/s:q") {
+			t.Errorf("%s: the refused rules are planned:\n%s", c.name, text)
+		}
 	}
 }

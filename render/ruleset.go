@@ -27,6 +27,7 @@ type Ruleset struct {
 
 	applied   common
 	knowledge knowledge
+	confirmed bool         // a plan was accepted, so that the applied stage is what the kernel has
 	observed  []*nft.Table // the tables of the last Observe, nil after Accept
 	plan      *plan        // nil if there is none
 
@@ -174,7 +175,7 @@ func (r *Ruleset) Accept() {
 		}
 	}
 	r.applied.take(p)
-	r.plan, r.observed, r.knowledge = nil, nil, known
+	r.plan, r.observed, r.knowledge, r.confirmed = nil, nil, known, true
 }
 
 // take makes the common part of an accepted plan the applied one.

@@ -17,16 +17,19 @@ import (
 // Apply applies changes to any number of tables. Without changes it sends nothing. In general it commits one transaction:
 // all changes or none. Some changes need more, so that Apply takes these steps:
 //
-//  1. If nft.DynamicElements are deleted, their maps are listed: the kernel deletes elements only by key.
+//  1. If nft.DynamicElements are deleted, their maps are listed: the kernel deletes elements only by key. If there are
+//     more elements than forgetWithRules, or listing takes too long, some maps are left to step 5.
 //  2. If elements are replaced in a set that counts, the counters of the set's replaced and deleted elements are read.
 //     They continue in the new elements with the same counter key (see CounterKey).
-//  3. The main transaction contains all changes but those of the next two steps.
+//  3. The main transaction contains all changes but those of the next two steps, and deletes the elements of step 1.
 //  4. Base chains that are added, with their rules, follow in a second transaction, because elements of interval sets
 //     take effect later than rules. This does not apply if a table is deleted: then a table is replaced, and the new one
 //     must have its base chains at the moment when the old one goes.
-//  5. If there are changes of nft.DynamicElements, each map is listed once more. Elements that packets have added since
-//     step 1 are deleted, and elements get their new timeout, in one transaction per change. Each element within a second
-//     of its expiration has a transaction of its own, which may fail because the element is gone.
+//  5. If there are changes of nft.DynamicElements, each map is listed after the commit. Elements that step 3 did not
+//     delete, or that packets have added since, are deleted, and elements get their new timeout, in transactions of
+//     bounded size. This ends after settleTime: if Unsettled returns true, the caller continues with Settle.
+//
+// An element that has expired meanwhile makes no transaction fail.
 //
 // If generation is not 0, the kernel refuses the main transaction with ErrStale if the ruleset has changed since that
 // generation.
@@ -53,18 +56,37 @@ func (c *Conn) Apply(changes []nft.Change, generation uint32) error {
 }
 
 func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
-	changes, dynamic, err := c.expandDynamic(changes)
+	dynamic, changes := splitDynamic(changes)
+	deletions, dynamic, err := c.forgettable(dynamic)
 	if err != nil {
 		return err
 	}
 	first, hooks := hooksLast(changes)
-	if err := c.transact(first, generation); err != nil {
+	if err := c.transactForgetting(first, deletions, generation); err != nil {
 		return err
 	}
 	if err := c.transact(hooks, 0); err != nil {
 		return err
 	}
-	return c.settleDynamic(dynamic)
+	if c.unsettled = append(c.unsettled, dynamic...); len(dynamic) == 0 {
+		return nil
+	}
+	return c.Settle(settleTime)
+}
+
+// transactForgetting commits the changes together with deletions of dynamic elements. If the kernel refuses these because an
+// element has expired, it commits the changes without them.
+func (c *Conn) transactForgetting(changes, deletions []nft.Change, generation uint32) error {
+	err := c.transact(slices.Concat(changes, deletions), generation)
+	var refusal *ChangeError
+	if len(deletions) == 0 || !errors.As(err, &refusal) || !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	e, ok := refusal.Change.Object.(nft.Elements)
+	if !ok || !e.Set.Dynamic {
+		return err
+	}
+	return c.transact(changes, generation)
 }
 
 // transact commits the changes in one transaction.

@@ -19,11 +19,17 @@ type Conn struct {
 	// same set that has the same counter key. If CounterKey is nil, the key of an element is its counter key.
 	CounterKey func(*nft.Set, nft.Element) nft.Value
 
+	// WithoutDestroy makes Apply and Settle do without NFT_MSG_DESTROYSETELEM, as on kernels before 6.3. Tests set it.
+	WithoutDestroy bool
+
 	nl        *nlmsg.Socket
 	spare     []byte        // the buffer of the last batch
 	commits   uint32        // number of batches committed so far
 	monitored *subscription // of the Conn's Monitor, nil if there is none
 	read      position      // of the last Read
+	deletes   uint16        // the message that deletes dynamic elements, 0 if that is unknown yet
+	unsettled []nft.Change  // of dynamic elements
+	fruitless int           // incomplete listings for the first of unsettled since one had elements to change
 }
 
 // position is a state of the ruleset, as a Conn knows it: the generation, and the number of the Conn's commits until then.

@@ -1,0 +1,181 @@
+package render
+
+import (
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"nfproxy/nft"
+)
+
+// inherited returns the objects that a Service has in the observed tables, which an earlier process programmed. Comments name the
+// Service of a frontend, and the names of dedicated objects contain it. It omits a table of another schema version, which is
+// replaced as a whole, and one that lacks a set. It returns no objects at all if another program has changed them so that the tables
+// would be invalid.
+func (r *Ruleset) inherited(name ServiceName) objects {
+	var o objects
+	dedicated := &DedicatedObjects{}
+	for _, t := range r.observed {
+		in := inheritance{SchemaOf(t.Family), t}
+		if CheckSchema(t) != nil || !in.complete() || r.node.IPv4Only && t.Family == nft.IPv6 {
+			continue
+		}
+		f := in.fragment(name)
+		o.fragment = append(o.fragment, f...)
+		dedicated.inherit(t, name, endpointsIn(f))
+	}
+	o.fragment.Sort()
+	if len(dedicated.chains) > 0 {
+		o.dedicated = dedicated
+	}
+	if !r.valid(o) {
+		return objects{}
+	}
+	return o
+}
+
+// inheritance finds the objects of Services in a table that was read.
+type inheritance struct {
+	schema *Schema
+	table  *nft.Table
+}
+
+// set returns the set of the table that has the name of a set of the schema.
+func (in inheritance) set(s *nft.Set) *nft.Set { return in.table.Set(s.Name) }
+
+// complete reports whether the table has the sets of the schema, with the same types.
+func (in inheritance) complete() bool {
+	return !slices.ContainsFunc(in.schema.ofServices(), func(s *nft.Set) bool {
+		have := in.set(s)
+		return have == nil || have.Interval != s.Interval || !slices.Equal(have.Key, s.Key) || !slices.Equal(have.Data, s.Data)
+	})
+}
+
+// fragment returns the elements of the frontends whose comments name a Service.
+func (in inheritance) fragment(name ServiceName) nft.Fragment {
+	var f nft.Fragment
+	add := func(s *nft.Set, e nft.Element) {
+		f = append(f, nft.Member{Set: s, Element: nft.Element{Key: e.Key, Data: e.Data, Comment: e.Comment}})
+	}
+	addIfThere := func(s *nft.Set, key nft.Value) {
+		if e, ok := in.set(s).Lookup(key); ok {
+			add(s, e)
+		}
+	}
+	for _, e := range in.set(in.schema.Services).Elements {
+		if owner, _, ok := ParseLabel(e.Comment); !ok || owner != name {
+			continue
+		}
+		kind, _ := in.set(in.schema.Connections).Lookup(e.Key)
+		if KindOf(kind.Comment) == ClusterIP {
+			addIfThere(in.schema.ClusterIPs, nft.Addr(FrontendOf(e.Key).Addr()))
+		}
+		for _, s := range in.schema.ofServices() {
+			if s == in.schema.ClusterIPs || s == in.schema.Hairpin {
+				continue
+			}
+			for _, of := range SlotsOf(in.set(s).Elements, e.Key) {
+				add(s, of)
+			}
+		}
+	}
+	for _, endpoint := range endpointsIn(f) {
+		addr := endpoint.Fields(in.schema.Endpoints.Data)[0]
+		addIfThere(in.schema.Hairpin, addr+addr)
+	}
+	f.Sort()
+	return compact(f)
+}
+
+// endpointsIn returns the endpoints in the slots of a fragment.
+func endpointsIn(f nft.Fragment) []nft.Value {
+	var all []nft.Value
+	for _, m := range f {
+		if hasSlots(m.Set) && m.Data.Fields(m.Set.Data) != nil {
+			all = append(all, m.Data)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// inherit adds the dedicated objects that a Service with these endpoints has in a table that was read. Packets can record any of
+// the endpoints.
+func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []nft.Value) {
+	has := func(object string) bool {
+		_, id, _ := strings.Cut(object, "/")
+		return strings.HasPrefix(id, name.String()+"/")
+	}
+	for _, s := range t.Sets {
+		if !s.Dynamic || !has(s.Name) {
+			continue
+		}
+		recorded := slices.Clone(endpoints)
+		for _, e := range s.Elements {
+			recorded = append(recorded, e.Data)
+		}
+		slices.Sort(recorded)
+		declaration := *s
+		declaration.Elements = nil
+		o.maps = append(o.maps, clientMap{&declaration, slices.Compact(recorded), true})
+		o.timeout = max(o.timeout, recordTimeout(t, s))
+	}
+	for _, c := range t.Chains {
+		if c.Hook == nft.NoHook && has(c.Name) {
+			o.chains = append(o.chains, c)
+		}
+	}
+}
+
+// valid reports whether tables with only these objects of Services are valid: all references are resolved.
+func (r *Ruleset) valid(o objects) bool {
+	c := common{node: r.node, chains: make(map[BalancingChain]bool)}
+	for f, v := range o.verdicts() {
+		b, ok := BalancingChainOf(f, v)
+		if ok && (b.Endpoints < 1 || b.Endpoints > math.MaxUint16) {
+			return false
+		}
+		if ok {
+			c.chains[b] = true
+		}
+	}
+	if o.dedicated != nil && slices.ContainsFunc(o.dedicated.chains, isOpaque) {
+		return false
+	}
+	for _, t := range c.tables(func(yield func(objects) bool) { yield(o) }) {
+		if t.Validate() != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// isOpaque reports whether a chain has a rule that nfproxy cannot have written.
+func isOpaque(c *nft.Chain) bool {
+	return slices.ContainsFunc(c.Rules, func(r nft.Rule) bool {
+		_, opaque := r.Do.(nft.Opaque)
+		return opaque
+	})
+}
+
+// verdicts yields the verdicts of the elements and the dedicated chains with their families.
+func (o objects) verdicts() iter.Seq2[nft.Family, nft.Verdict] {
+	return func(yield func(nft.Family, nft.Verdict) bool) {
+		for _, m := range o.fragment {
+			if m.Set.IsVerdictMap() && !yield(m.Set.Table.Family, m.Data.Verdict()) {
+				return
+			}
+		}
+		if o.dedicated == nil {
+			return
+		}
+		for _, c := range o.dedicated.chains {
+			for _, rule := range c.Rules {
+				if v, ok := rule.Do.(nft.Verdict); ok && !yield(c.Table.Family, v) {
+					return
+				}
+			}
+		}
+	}
+}
