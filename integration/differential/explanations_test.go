@@ -17,9 +17,19 @@ func refusedAtOutput(d difference) bool {
 		slices.Contains([]string{refused, dropped, dropped + ", " + refused}, d.kubeProxy)
 }
 
-// severalServices explains what happens at a frontend that several Services claim.
+// severalServices explains what happens at a frontend that several Services claim, before or after the edit.
 func severalServices(d difference) bool {
-	return d.question != nil && len(d.question.target.services) > 1
+	return d.question != nil && (d.last.claims(d.question.target) > 1 || d.now.claims(d.question.target) > 1)
+}
+
+// claims returns the number of Services that have a target as a frontend.
+func (s state) claims(t *target) int {
+	for _, now := range targetsOf(s) {
+		if now.to == t.to && now.protocol == t.protocol {
+			return len(now.services)
+		}
+	}
+	return 0
 }
 
 // inTwoSlices explains everything about a Service with an endpoint that is in two EndpointSlices under different conditions.
