@@ -15,7 +15,7 @@ import (
 // The seed and the number of clusters of TestDifferential.
 var (
 	seed     = flag.String("differential.seed", "1", "seed of the random clusters")
-	clusters = flag.String("differential.clusters", "24", "number of random clusters")
+	clusters = flag.String("differential.clusters", "18", "number of random clusters")
 )
 
 // TestDifferential: for random clusters and random sequences of edits, packets experience the same with nfproxy as with kube-proxy,
