@@ -20,7 +20,6 @@ import (
 	"nfproxy/logtest"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-	"nfproxy/sandbox"
 )
 
 // localhostNode is this network namespace as a node with the Pods a and b, in whose place b is one of another node, and an
@@ -38,19 +37,8 @@ var localhostEndpoints = map[string][2]string{
 
 func newLocalhostNode(t *testing.T) *localhostNode {
 	t.Helper()
-	node, err := sandbox.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	network, err := sandbox.NewNetwork(node, netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := errors.Join(network.Close(), node.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+	network := newNodeNetwork(t)
+	node := network.Node()
 	if err := node.RaiseLoopback(); err != nil {
 		t.Fatal(err)
 	}

@@ -83,8 +83,8 @@ func runFor(t *testing.T, dir, node string) (end func() error) {
 	return end
 }
 
-// newHealthNode gives this namespace the node's addresses until the test ends.
-func newHealthNode(t *testing.T) {
+// newNodeNetwork makes this namespace a node with addresses of both families until the test ends.
+func newNodeNetwork(t *testing.T) *sandbox.Network {
 	t.Helper()
 	node, err := sandbox.Current()
 	if err != nil {
@@ -99,6 +99,7 @@ func newHealthNode(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return network
 }
 
 // answered reports whether the health check node port at an address answers with this status and number of local
@@ -130,7 +131,7 @@ func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
 // TestRunHealth: a health check node port follows the manifests: it answers, fails without local endpoints, goes, comes back,
 // and is closed when the daemon ends.
 func TestRunHealth(t *testing.T) {
-	newHealthNode(t)
+	newNodeNetwork(t)
 	dir := t.TempDir()
 	write := func(text string) {
 		if err := os.WriteFile(filepath.Join(dir, "all.yaml"), []byte(text), 0o600); err != nil {
@@ -165,7 +166,7 @@ func TestRunHealth(t *testing.T) {
 // TestHealthPortsTolerateFailures: health check node ports keep their answer while an external change, a failed attempt and
 // an update wait to be programmed, which is shorter than kube-proxy's tolerance: the kernel still has the rules.
 func TestHealthPortsTolerateFailures(t *testing.T) {
-	newHealthNode(t)
+	newNodeNetwork(t)
 	d := newDaemon(nil, nil, nil, render.Node{}, slog.New(slog.DiscardHandler))
 	var l lifecycle
 	t.Cleanup(func() {

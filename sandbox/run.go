@@ -105,6 +105,21 @@ func Main(main func() int) int {
 	return 0
 }
 
+// MainWithLoopback is Main with the loopback link of the sandbox up.
+func MainWithLoopback(main func() int) int {
+	return Main(func() int {
+		here, err := Current()
+		if err == nil {
+			err = here.RaiseLoopback()
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return main()
+	})
+}
+
 // namespaces returns the attributes of the child: its new namespaces and its parent death signal.
 func namespaces(privileged bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: unix.SIGKILL}

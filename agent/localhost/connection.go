@@ -47,7 +47,7 @@ func (c *connection) forward(to netip.AddrPort) error {
 			err := copyAll(way.to, way.from)
 			if err == nil {
 				both.Done()
-				awaitReset(way.from) // nobody else looks at it
+				awaitReset(way.from) // no copy reads from it any more
 			} else {
 				failures <- err
 				defer both.Done()

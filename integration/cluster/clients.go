@@ -15,16 +15,16 @@ import (
 // ServeGreeting makes a pod send a greeting to every TCP client at an address and close the connection.
 func ServeGreeting(t testing.TB, pod *sandbox.Pod, at, greeting string) {
 	t.Helper()
-	ServeTCP(t, pod, at, func(conn net.Conn) {
+	ServeTCP(t, pod.Namespace, at, func(conn net.Conn) {
 		_ = conn.SetDeadline(time.Now().Add(Timeout))
 		_, _ = io.WriteString(conn, greeting) // fails if the client has gone
 	})
 }
 
-// ServeTCP makes a pod accept TCP connections at an address and calls each for every one; a connection ends when each returns.
-func ServeTCP(t testing.TB, pod *sandbox.Pod, at string, each func(net.Conn)) {
+// ServeTCP accepts TCP connections in a namespace at an address and calls each for every one; a connection ends when each returns.
+func ServeTCP(t testing.TB, ns *sandbox.Namespace, at string, each func(net.Conn)) {
 	t.Helper()
-	listener, err := pod.Listen("tcp", at)
+	listener, err := ns.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

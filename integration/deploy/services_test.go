@@ -248,7 +248,7 @@ func addrOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).
 // serveTCP makes a pod answer every line of every TCP connection at an address.
 func serveTCP(t testing.TB, pod *sandbox.Pod, at string) {
 	t.Helper()
-	cluster.ServeTCP(t, pod, at, func(conn net.Conn) {
+	cluster.ServeTCP(t, pod.Namespace, at, func(conn net.Conn) {
 		for in := bufio.NewScanner(conn); in.Scan(); {
 			_, _ = conn.Write(answerText(conn.LocalAddr(), conn.RemoteAddr()))
 		}

@@ -3,6 +3,7 @@ package differential
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
+	"nfproxy/integration/cluster"
 	"nfproxy/integration/controlplane"
 	"nfproxy/sandbox"
 )
@@ -80,30 +82,18 @@ func both[T any](a *arena, f func(*contestant) (T, error)) (kubeProxy, nfproxy T
 func forwardAPI(t *testing.T, from, to *sandbox.Namespace) {
 	t.Helper()
 	at := fmt.Sprintf("127.0.0.1:%d", controlplane.Port)
-	listener, err := to.Listen("tcp", at)
-	check(t, err)
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				server, err := from.Dial(t.Context(), "tcp", "", at)
-				if err != nil {
-					return
-				}
-				defer server.Close()
-				go func() {
-					io.Copy(server, conn)
-					server.Close()
-				}()
-				io.Copy(conn, server)
-			}()
+	cluster.ServeTCP(t, to, at, func(conn net.Conn) {
+		server, err := from.Dial(t.Context(), "tcp", "", at)
+		if err != nil {
+			return
 		}
-	}()
+		defer server.Close()
+		go func() {
+			io.Copy(server, conn)
+			server.Close()
+		}()
+		io.Copy(conn, server)
+	})
 }
 
 // begin starts both proxies with a configuration on the first state of a case. Nothing of the case before is left.

@@ -68,9 +68,14 @@ func deref(name *string) string {
 
 // endpointOrFrontendGone explains flows that nfproxy ends and kube-proxy does not.
 func endpointOrFrontendGone(d difference) bool {
-	return d.kind == flowed && strings.HasPrefix(d.kubeProxy, "entry stays") && strings.HasPrefix(d.nfproxy, "entry is gone") &&
-		(!d.now.serves(d.question.target) || slices.ContainsFunc(d.question.target.services, func(name string) bool { return slices.Contains(d.recreated, name) }) || !slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.at == d.before }) ||
-			d.question.target.what == "node port" && !equality.Semantic.DeepEqual(d.last.node, d.now.node))
+	if d.kind != flowed || !strings.HasPrefix(d.kubeProxy, "entry stays") || !strings.HasPrefix(d.nfproxy, "entry is gone") {
+		return false
+	}
+	t := d.question.target
+	recreated := slices.ContainsFunc(t.services, func(name string) bool { return slices.Contains(d.recreated, name) })
+	moved := t.what == "node port" && !equality.Semantic.DeepEqual(d.last.node, d.now.node)
+	hasEndpoint := slices.ContainsFunc(d.now.endpointsOf(t), func(e endpointAt) bool { return e.at == d.before })
+	return !d.now.serves(t) || recreated || moved || !hasEndpoint
 }
 
 // readyAndNotServing explains flows that kube-proxy ends and nfproxy does not.
