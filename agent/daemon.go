@@ -29,6 +29,7 @@ type daemon struct {
 	pending pending
 	// disturbance is the external change that is not repaired yet, nil if there is none.
 	disturbance *kernel.ExternalChange
+	damaged     damagedElements
 	retries     retryQueue
 	synced      bool // the kernel has had everything that the source reported first
 }
@@ -148,12 +149,14 @@ func (d *daemon) take(u render.Update) {
 	}
 }
 
-// takeExternal notes that another program changed the tables, so that their state is unknown.
+// takeExternal notes that another program changed the tables: elements that it names, or their state is unknown.
 func (d *daemon) takeExternal(c kernel.ExternalChange) {
 	if !d.pending.started { // the first attempt reads the tables anyway
 		return
 	}
-	d.ruleset.Forget()
+	if !d.damaged.add(c) {
+		d.ruleset.Forget()
+	}
 	d.disturbance = &c
 	d.pending.dirty = true
 	d.throttle.disturbed(time.Now())

@@ -55,6 +55,7 @@ func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.Tabl
 	if err != nil {
 		t.Fatal(err)
 	}
+	monitor.NameElements(render.RestorableSets()...)
 	next := func(ctx context.Context) (render.Update, error) {
 		select {
 		case u := <-d.updates:

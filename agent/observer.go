@@ -32,7 +32,8 @@ type commit struct {
 	changes []nft.Change
 	took    time.Duration // from the beginning of the plan to the kernel's answer
 	full    bool          // the tables were read and compared as a whole
-	// repaired: another program had changed the tables, and something was wrong.
+	// repaired: another program had changed the tables, and something was wrong. Without full, only elements were, and only
+	// they were read.
 	repaired bool
 	// seen is when the first of the Updates reached this machine, zero if there was none; triggered are the times at which
 	// their causes happened in the cluster.

@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,14 +41,18 @@ func (d *daemon) program() (commit, error) {
 		return d.reconcile()
 	}
 	start := time.Now()
+	restored, err := d.restore()
 	changes := d.ruleset.Plan()
-	if err := d.kernel.Apply(changes, 0); err != nil {
+	if err == nil {
+		err = d.kernel.Apply(changes, 0)
+	}
+	if err != nil {
 		d.ruleset.Forget()
 		d.log.Warn("a change was refused; reading the tables again", "error", err)
 		return d.reconcile()
 	}
 	d.ruleset.Accept()
-	return commit{changes: changes, took: time.Since(start)}, nil
+	return commit{changes: slices.Concat(restored, changes), took: time.Since(start), repaired: len(restored) > 0}, nil
 }
 
 // settleTime is how long settle delays an Update at most, besides the listing of one map.
@@ -62,23 +67,21 @@ func (d *daemon) settle() {
 	}
 }
 
-// reconcileAttempts is how often reconcile reads again if another program commits between its reading and its writing. After
-// that it writes regardless: other programs have no business in our tables, so their commits are most likely about their own.
-const reconcileAttempts = 3
+// reconcileAttempts is how often reconcile reads the tables at most.
+const reconcileAttempts = 4
 
-// reconcile reads the tables and sends the difference.
+// reconcile reads the tables and sends the difference. If the kernel refuses it because another program has changed the tables
+// meanwhile, reconcile reads again. Commits to other tables do not matter.
 func (d *daemon) reconcile() (commit, error) {
+	d.damaged = nil
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		have, generation, err := d.kernel.Read(render.TableIDs()...)
+		have, _, err := d.kernel.Read(render.TableIDs()...)
 		if err != nil {
 			return commit{}, err
 		}
-		if attempt > reconcileAttempts {
-			generation = 0
-		}
 		d.ruleset.Observe(have)
-		changes, err := d.converge(generation)
+		changes, err := d.converge(attempt < reconcileAttempts)
 		switch {
 		case err == nil:
 			return commit{changes: changes, took: time.Since(start), full: true}, nil
@@ -90,20 +93,33 @@ func (d *daemon) reconcile() (commit, error) {
 }
 
 // converge sends the difference to the observed tables. Services whose rules the kernel refuses are quarantined, and the rest
-// is sent.
-func (d *daemon) converge(generation uint32) ([]nft.Change, error) {
+// is sent. With again, converge returns kernel.ErrStale instead if the tables may have changed since they were read.
+func (d *daemon) converge(again bool) ([]nft.Change, error) {
 	for {
 		changes := d.ruleset.Plan()
-		err := d.kernel.Apply(changes, generation)
+		err := d.kernel.Apply(changes, 0)
 		if err == nil {
 			d.ruleset.Accept()
 			return changes, nil
+		}
+		if again && d.stale(err) {
+			return nil, kernel.ErrStale
 		}
 		var refusal *kernel.ChangeError
 		if !errors.As(err, &refusal) || !d.quarantine(refusal) {
 			return nil, err
 		}
 	}
+}
+
+// stale reports whether changes may have been refused because another program changed the tables after they were read: the
+// changes add what exists, or delete what does not exist or is in use.
+func (d *daemon) stale(refusal error) bool {
+	if !errors.Is(refusal, unix.EEXIST) && !errors.Is(refusal, unix.ENOENT) && !errors.Is(refusal, unix.EBUSY) {
+		return false
+	}
+	changed, err := d.kernel.ChangedSinceRead()
+	return err == nil && changed
 }
 
 // quarantine quarantines the Services whose rules the kernel refused, and reports whether another attempt can succeed. If the
@@ -138,8 +154,12 @@ func (d *daemon) committed(c commit) {
 	c.quarantined, c.contested = len(d.retries), d.ruleset.Contested()
 	if c.full {
 		c.repaired = d.synced && (d.disturbance != nil || d.comparison.running) && len(c.changes) > 0
+	}
+	if c.full || d.disturbance != nil {
 		d.logReconciled(c)
 		d.disturbance, d.synced = nil, true
+	}
+	if c.full {
 		d.compared(c)
 	}
 	for _, o := range d.observers {
@@ -152,7 +172,7 @@ func (d *daemon) committed(c commit) {
 	}
 }
 
-// logReconciled logs what a comparison with the kernel's tables led to.
+// logReconciled logs what a comparison with the kernel's tables, or with the elements that other programs changed, led to.
 func (d *daemon) logReconciled(c commit) {
 	took := c.took.Round(time.Microsecond)
 	switch {

@@ -57,6 +57,7 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	if err != nil {
 		return err
 	}
+	monitor.NameElements(render.RestorableSets()...)
 	l.owns(monitor)
 	openGuard(l, set.Node, log)
 	logShortcomings(preflight.Here().Essential(), log)
@@ -134,7 +135,7 @@ func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) er
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },
 		committed: func(c commit) {
-			if c.full && len(c.changes) > 0 { // rules were missing, and connections may have begun without them
+			if (c.full || c.repaired) && len(c.changes) > 0 { // rules were missing, and connections may have begun without them
 				cleaner.DeleteUntranslated(d.ruleset.UntranslatedFlows())
 			}
 			cleaner.Programmed(c.changes)

@@ -102,8 +102,9 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	return s.in[:n], nil
 }
 
-// ErrInterrupted is the error of a dump during which the objects changed, so that the dump may be inconsistent
-// (NLM_F_DUMP_INTR).
+// ErrInterrupted is the error of a dump during which objects changed, so that the dump may be inconsistent
+// (NLM_F_DUMP_INTR). All its answers were passed on. nf_tables reports a change of any table, also of one that is not in the
+// dump.
 var ErrInterrupted = errors.New("the objects changed during the dump")
 
 // Exchange sends a request, with the attributes that fill appends, and calls each with the body of every answer, after
@@ -122,44 +123,54 @@ func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message),
 	}
 	// After an error the remaining answers are read too: else they would be in the way of the next request.
 	var failed error
+	interrupted := false
 	for {
 		b, err := s.Receive(true)
 		if err != nil {
 			return err
 		}
-		done, err := s.answers(b, each)
+		a, err := s.answers(b, each)
 		if failed == nil && err != nil {
 			failed, each = err, func([]byte) error { return nil }
 		}
-		if done {
+		interrupted = interrupted || a.interrupted
+		switch {
+		case a.done && failed == nil && interrupted:
+			return ErrInterrupted
+		case a.done:
 			return failed
 		}
 	}
 }
 
-// answers calls each for the answers to the current request among datagrams. done reports that its last one was among
-// them.
-func (s *Socket) answers(b []byte, each func([]byte) error) (done bool, err error) {
+// answered describes answers to the current request among received datagrams.
+type answered struct {
+	done        bool // the last answer was among them
+	interrupted bool // an answer has the flag NLM_F_DUMP_INTR
+}
+
+// answers calls each for the answers to the current request among datagrams.
+func (s *Socket) answers(b []byte, each func([]byte) error) (a answered, err error) {
 	for h, body := range Messages(b) {
 		if h.Seq != s.Seq {
 			continue
 		}
-		if h.Flags&unix.NLM_F_DUMP_INTR != 0 {
-			err = ErrInterrupted
-		}
+		a.interrupted = a.interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
 		switch {
 		case h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE && len(body) >= 4:
 			if code := int32(NativeUint32(body)); code != 0 {
 				err = syscall.Errno(-code)
 			}
-			return true, err
+			a.done = true
+			return a, err
 		case h.Type == unix.NLMSG_DONE:
-			return true, err
+			a.done = true
+			return a, err
 		case err == nil:
 			err = each(body[NFGenLen:])
 		}
 	}
-	return false, err
+	return a, err
 }
 
 // Drain discards the remaining answers of an Exchange that failed. The kernel continues a dump whenever its answers are

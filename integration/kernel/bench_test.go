@@ -95,6 +95,38 @@ func BenchmarkAddRemoveEndpoint(b *testing.B) {
 	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3+i%2, 0) }, 3)
 }
 
+// BenchmarkRestoreElement measures the repair of one element that another program deleted, as the daemon makes it: from the
+// notification up to the commit.
+func BenchmarkRestoreElement(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			l, services := newLoadedNode(b, n)
+			foreign := openKernel(b, l.node)
+			s := render.SchemaOf(nft.IPv4).Services
+			frontend := render.Frontend{AddrPort: netip.AddrPortFrom(services[7].ClusterIPs[0], 80), Protocol: nft.TCP}
+			one := nft.Elements{Set: s, List: []nft.Element{{Key: frontend.Key()}}}
+			for b.Loop() {
+				b.StopTimer()
+				if err := foreign.Apply([]nft.Change{{Op: nft.Delete, Object: one}}, 0); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+				found, err := l.kernel.ReadElements(one)
+				if err != nil {
+					b.Fatal(err)
+				}
+				changes := l.ruleset.Restore(one, found)
+				if len(changes) != 1 {
+					b.Fatalf("%d changes", len(changes))
+				}
+				if err := l.kernel.Apply(changes, 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 // benchmarkChange measures a change of one Service among many. Each change must take this number of element operations.
 func benchmarkChange(b *testing.B, variant func(i int) render.Service, operations int) {
 	for _, n := range sizes {

@@ -93,9 +93,8 @@ func elementsOf(list []kernelElement) []nft.Element {
 // table: a dump continues by the number of elements that it has listed, so that for each element that it misses it lists
 // another one twice (nft_rhash_walk in net/netfilter/nft_set_hash.c). The kernel resizes after many deletions.
 func (c *Conn) listDynamic(d nft.DynamicElements) (list []kernelElement, complete bool, err error) {
-	r := reader{Conn: c}
 	seen, twice := make(map[nft.Value]bool), false
-	err = r.dump(unix.NFT_MSG_GETSETELEM, d.Set.Table.Family, ofSet(d.Set), func(body []byte) {
+	interrupted, err := c.dump(unix.NFT_MSG_GETSETELEM, d.Set.Table.Family.Number(), ofSet(d.Set), func(body []byte) {
 		for e := range listed(d.Set, body) {
 			if seen[e.Key] {
 				twice = true
@@ -111,7 +110,7 @@ func (c *Conn) listDynamic(d nft.DynamicElements) (list []kernelElement, complet
 		return nil, false, fmt.Errorf("read %s %s: %w", d.Set.Table, d.Set.Name, err)
 	}
 	slices.SortFunc(list, func(a, b kernelElement) int { return cmp.Compare(a.Key, b.Key) })
-	return list, !twice && !r.interrupted, nil
+	return list, !twice && !interrupted, nil
 }
 
 // Unsettled reports whether Apply left changes of dynamic elements to Settle.

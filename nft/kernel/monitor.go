@@ -23,6 +23,7 @@ import (
 type Monitor struct {
 	*subscription
 	tables  []nft.TableID
+	named   []*nft.Set
 	pending ExternalChange // of the commit whose end has not been received yet
 }
 
@@ -34,10 +35,18 @@ type ExternalChange struct {
 	Count int
 	// By is the name and the number of the process that committed.
 	By string
+	// Elements are the keys of all changed elements, some perhaps twice, if the change consists of at most maxNamed elements of
+	// the sets given to NameElements. Otherwise Elements is nil.
+	Elements []nft.Elements
 	// Missed reports that notifications were lost. Then the other fields are empty: it is unknown what was changed and
 	// whether that concerns the tables.
 	Missed bool
+
+	unnamed bool // something was changed besides Elements
 }
+
+// maxNamed is the largest number of elements that an ExternalChange names.
+const maxNamed = 1000
 
 // String describes the change for the log.
 func (x ExternalChange) String() string {
@@ -74,6 +83,9 @@ func (c *Conn) Monitor(tables ...nft.TableID) (*Monitor, error) {
 	c.monitored = m.subscription
 	return m, nil
 }
+
+// NameElements has Next name the changed elements of sets. It must be called before Next.
+func (m *Monitor) NameElements(sets ...*nft.Set) { m.named = sets }
 
 // exceptFrom is a socket filter that drops messages about commits of one socket. The kernel puts the port ID of the
 // socket that committed into every notification (nf_tables_commit_notify and nf_tables_fill_gen_info in
@@ -121,7 +133,7 @@ func (m *Monitor) missed() ExternalChange {
 }
 
 // take decodes received datagrams. A commit is a series of notifications that ends with NFT_MSG_NEWGEN, which names the
-// process. Several commits of one call become one ExternalChange, the last.
+// process. Several commits of one call become one ExternalChange, with the First, the Count and the process of the last.
 func (m *Monitor) take(b []byte) (found ExternalChange, ok bool) {
 	for h, body := range nlmsg.Messages(b) {
 		if h.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(body) < nlmsg.NFGenLen {
@@ -130,8 +142,8 @@ func (m *Monitor) take(b []byte) (found ExternalChange, ok bool) {
 		family, kind, body := body[0], h.Type&0xff, body[nlmsg.NFGenLen:]
 		if kind == unix.NFT_MSG_NEWGEN {
 			if m.pending.Count > 0 {
-				found, ok = m.pending, true
-				found.By = author(body)
+				m.pending.By = author(body)
+				found, ok = m.pending.after(found), true
 			}
 			m.pending = ExternalChange{}
 			continue
@@ -145,33 +157,85 @@ func (m *Monitor) take(b []byte) (found ExternalChange, ok bool) {
 		if m.pending.Count++; m.pending.Count == 1 {
 			m.pending.First = fmt.Sprintf("%s %s%s", eventName(kind), m.tables[i], objectOf(kind, body))
 		}
+		m.name(m.tables[i], kind, body)
 	}
-	return found, ok
+	return found.withoutUnnamed(), ok
+}
+
+// name adds the elements of a notification to the pending change.
+func (m *Monitor) name(t nft.TableID, kind uint16, body []byte) {
+	i := -1
+	if kind == unix.NFT_MSG_NEWSETELEM || kind == unix.NFT_MSG_DELSETELEM {
+		set := setOf(body)
+		i = slices.IndexFunc(m.named, func(s *nft.Set) bool { return s.Table == t && s.Name == set })
+	}
+	if i < 0 || m.pending.elements() >= maxNamed {
+		m.pending.unnamed = true
+		return
+	}
+	var keys []nft.Element
+	for e := range listed(m.named[i], body) {
+		keys = append(keys, nft.Element{Key: e.Key})
+	}
+	m.pending.Elements = append(m.pending.Elements, nft.Elements{Set: m.named[i], List: keys})
+}
+
+// elements counts the named elements.
+func (x ExternalChange) elements() int {
+	n := 0
+	for _, e := range x.Elements {
+		n += len(e.List)
+	}
+	return n
+}
+
+// after returns the change with the elements of an earlier one.
+func (x ExternalChange) after(earlier ExternalChange) ExternalChange {
+	x.Elements = append(earlier.Elements, x.Elements...)
+	x.unnamed = x.unnamed || earlier.unnamed || x.elements() > maxNamed
+	return x
+}
+
+// withoutUnnamed returns the change without its elements if they are not all that was changed.
+func (x ExternalChange) withoutUnnamed() ExternalChange {
+	if x.unnamed {
+		x.Elements = nil
+	}
+	return x
 }
 
 // tableOf returns the name of the table of a notification, which is attribute 1 of every kind of object
 // (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE and so on in include/uapi/linux/netfilter/nf_tables.h).
 func tableOf(body []byte) string {
-	for kind, b := range nlmsg.Attributes(body) {
-		if kind == 1 {
-			return nlmsg.CString(b)
-		}
-	}
-	return ""
+	return attribute(body, unix.NFTA_TABLE_NAME)
 }
 
 // objectOf returns the name of the chain or set of a notification, or the chain of its rule, with a space before it.
 func objectOf(event uint16, body []byte) string {
-	name := uint16(unix.NFTA_SET_NAME) // NFTA_RULE_CHAIN and NFTA_SET_ELEM_LIST_SET have the same number
-	if event == unix.NFT_MSG_NEWCHAIN || event == unix.NFT_MSG_DELCHAIN {
-		name = unix.NFTA_CHAIN_NAME
+	name := ""
+	switch event {
+	case unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE:
+		return ""
+	case unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN:
+		name = attribute(body, unix.NFTA_CHAIN_NAME)
+	default:
+		name = setOf(body)
 	}
-	if event == unix.NFT_MSG_NEWTABLE || event == unix.NFT_MSG_DELTABLE {
+	if name == "" {
 		return ""
 	}
+	return " " + name
+}
+
+// setOf returns the name of the set of a notification, or of the chain of its rule: NFTA_SET_NAME, NFTA_RULE_CHAIN and
+// NFTA_SET_ELEM_LIST_SET are the same number.
+func setOf(body []byte) string { return attribute(body, unix.NFTA_SET_NAME) }
+
+// attribute returns a string among the attributes of a notification, "" if it is not there.
+func attribute(body []byte, name uint16) string {
 	for kind, b := range nlmsg.Attributes(body) {
 		if kind == name {
-			return " " + nlmsg.CString(b)
+			return nlmsg.CString(b)
 		}
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,42 +16,36 @@ import (
 
 // Reading tables: dumps of chains, rules, sets and elements.
 
-// readAttempts is how often Read begins again if the ruleset changes meanwhile. On a node where another program commits
-// continually, a long dump is always interrupted. The last attempt counts, since other programs do not normally write
-// to these tables.
-const readAttempts = 5
+// readAgain bounds the time in which Read begins again if another program commits meanwhile. Small tables are thus read at one
+// generation, and reading large tables ends although other programs commit continually.
+const readAgain = 100 * time.Millisecond
 
-// Read returns those of the tables that exist, with all their elements, and the generation of the ruleset at which they
-// were read. A rule that package nft cannot express is an nft.Opaque, and a set whose types it does not know has no
-// elements.
+// Read returns those of the tables that exist, with all their elements, and the generation of the ruleset at which it began to
+// read. A rule that package nft cannot express is an nft.Opaque, and a set whose types it does not know has no elements.
+//
+// If other programs commit continually, Read returns each object as it was at some moment since that generation. Their commits
+// to other tables do not disturb it. If they change the tables themselves, the result can lack an object that existed all
+// the time: the kernel continues a listing by the number of objects that it has returned. A Monitor reports such changes.
 func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32, err error) {
-	for range readAttempts {
-		var before uint32
-		before, err = c.Generation()
+	for start := time.Now(); ; {
+		before, err := c.Generation()
 		if err != nil {
 			return nil, 0, fmt.Errorf("read generation: %w", err)
 		}
 		c.read = position{before, c.commits}
-		var interrupted bool
-		tables, interrupted, err = c.readTables(ids)
-		if err != nil {
+		r := reader{Conn: c}
+		tables, err = r.tables(ids)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // an object can go while it is being read
 			return nil, 0, err
 		}
-		generation, err = c.Generation()
-		if err != nil {
-			return nil, 0, fmt.Errorf("read generation: %w", err)
+		after, failed := c.Generation()
+		if failed != nil {
+			return nil, 0, fmt.Errorf("read generation: %w", failed)
 		}
-		if !interrupted && before == generation {
-			break
+		if before == after || time.Since(start) > readAgain {
+			return tables, before, err
 		}
 	}
-	return tables, generation, nil
-}
-
-func (c *Conn) readTables(ids []nft.TableID) (tables []*nft.Table, interrupted bool, err error) {
-	r := reader{Conn: c}
-	tables, err = r.tables(ids)
-	return tables, r.interrupted, err
 }
 
 // ReadSets is Read for callers that need only the sets with the given names. It reads them in that order and only once:
@@ -63,9 +58,8 @@ func (c *Conn) ReadSets(names []string, ids ...nft.TableID) ([]*nft.Table, error
 // reader is one pass over the tables.
 type reader struct {
 	*Conn
-	only        []string                                  // names of the sets to read, nil for all
-	part        func(*nft.Table, *nft.Set, []nft.Element) // called with each part of a listing, may be nil
-	interrupted bool                                      // the ruleset changed during a dump
+	only []string                                  // names of the sets to read, nil for all
+	part func(*nft.Table, *nft.Set, []nft.Element) // called with each part of a listing, may be nil
 }
 
 // tables reads those of the tables that exist.
@@ -111,21 +105,24 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	return t, nil
 }
 
-// dump requests all objects of a kind in a family, or those that fill selects.
-func (r *reader) dump(kind uint16, f nft.Family, fill func(*nlmsg.Message), each func([]byte)) error {
-	err := r.request(kind, unix.NLM_F_DUMP, f.Number(), fill, func(body []byte) error {
+// dump requests all objects of a kind in a family, given by its number in the kernel, or those that fill selects. It reports
+// whether a program committed meanwhile, to whatever table.
+func (c *Conn) dump(kind uint16, family uint8, fill func(*nlmsg.Message), each func([]byte)) (interrupted bool, err error) {
+	err = c.request(kind, unix.NLM_F_DUMP, family, fill, func(body []byte) error {
 		each(body)
 		return nil
 	})
 	if errors.Is(err, nlmsg.ErrInterrupted) {
-		r.interrupted = true
-		return nil
+		return true, nil
 	}
-	return err
+	return false, err
 }
 
+// chains lists the chains of the table. The kernel lists those of all tables and continues by their number, so that a chain can
+// be missed, or returned twice, if another program adds or deletes chains of its own (nf_tables_dump_chains in
+// net/netfilter/nf_tables_api.c). Every chain of nfproxy has rules: see rules.
 func (r *reader) chains(t *nft.Table) error {
-	err := r.dump(unix.NFT_MSG_GETCHAIN, t.Family, nil, func(body []byte) {
+	_, err := r.dump(unix.NFT_MSG_GETCHAIN, t.Family.Number(), nil, func(body []byte) {
 		if c := decodeChain(t.Family, body); c.Table == t.TableID {
 			t.Chains = append(t.Chains, c)
 		}
@@ -133,13 +130,33 @@ func (r *reader) chains(t *nft.Table) error {
 	if err != nil {
 		return fmt.Errorf("chains: %w", err)
 	}
-	slices.SortFunc(t.Chains, func(a, b *nft.Chain) int { return cmp.Compare(a.Name, b.Name) })
+	sortChains(t)
+	t.Chains = slices.CompactFunc(t.Chains, func(a, b *nft.Chain) bool { return a.Name == b.Name })
 	return nil
+}
+
+func sortChains(t *nft.Table) {
+	slices.SortFunc(t.Chains, func(a, b *nft.Chain) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// chain requests one chain by its name. It returns nil if there is none.
+func (r *reader) chain(id nft.TableID, name string) (c *nft.Chain, err error) {
+	err = r.request(unix.NFT_MSG_GETCHAIN, unix.NLM_F_ACK, id.Family.Number(), func(m *nlmsg.Message) {
+		m.String(unix.NFTA_CHAIN_TABLE, id.Name)
+		m.String(unix.NFTA_CHAIN_NAME, name)
+	}, func(body []byte) error {
+		c = decodeChain(id.Family, body)
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return c, err
 }
 
 func (r *reader) sets(t *nft.Table) error {
 	byTable := func(m *nlmsg.Message) { m.String(unix.NFTA_SET_TABLE, t.Name) }
-	err := r.dump(unix.NFT_MSG_GETSET, t.Family, byTable, func(body []byte) {
+	_, err := r.dump(unix.NFT_MSG_GETSET, t.Family.Number(), byTable, func(body []byte) {
 		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
 			t.Sets = append(t.Sets, s)
 		}
@@ -163,10 +180,42 @@ func (r *reader) sets(t *nft.Table) error {
 	return nil
 }
 
+// listAgain is how often the elements of a set are listed at most, and listPause the first pause between two of these listings,
+// each of which is twice as long as the one before.
+const (
+	listAgain = 8
+	listPause = 5 * time.Millisecond
+)
+
+// elements lists the elements of a set, sorted and without duplicates.
+//
+// While the kernel resizes the hash table of a set, a listing can miss elements: it continues by the number of elements that
+// it has returned, and their order changes meanwhile (nft_rhash_walk in net/netfilter/nft_set_hash.c). It then returns another
+// element twice for each that it misses, and is repeated. The kernel resizes after a commit that adds or deletes many elements,
+// without a new generation. Packets change a dynamic set all the time, so that its listing always can miss elements.
 func (r *reader) elements(s *nft.Set, t *nft.Table) error {
+	for attempt, pause := 1, listPause; ; attempt, pause = attempt+1, 2*pause {
+		twice, err := r.listElements(s, t)
+		switch {
+		case err != nil:
+			return err
+		case !twice || s.Dynamic:
+			return nil
+		case attempt == listAgain:
+			return errIncomplete
+		}
+		time.Sleep(pause)
+	}
+}
+
+// errIncomplete is the error of a listing that can lack elements, after several attempts.
+var errIncomplete = errors.New("the kernel does not return all elements: another program changes them all the time")
+
+// listElements lists the elements of a set once. twice reports that the kernel returned some of them twice.
+func (r *reader) listElements(s *nft.Set, t *nft.Table) (twice bool, err error) {
 	var parts [][]nft.Element
 	var intervals []kernelElement
-	err := r.dump(unix.NFT_MSG_GETSETELEM, t.Family, ofSet(s), func(body []byte) {
+	_, err = r.dump(unix.NFT_MSG_GETSETELEM, t.Family.Number(), ofSet(s), func(body []byte) {
 		var part []nft.Element
 		for e := range listed(s, body) {
 			if s.Interval {
@@ -183,16 +232,15 @@ func (r *reader) elements(s *nft.Set, t *nft.Table) error {
 	if s.Interval {
 		parts = [][]nft.Element{joinIntervals(s, intervals)}
 	}
-	fill(s, slices.Concat(parts...))
-	return err
+	return fill(s, slices.Concat(parts...)), err
 }
 
-// fill sets the elements of a set, sorted and without duplicates: a hash table that grows during a dump returns some
-// elements twice.
-func fill(s *nft.Set, elements []nft.Element) {
+// fill sets the elements of a set, sorted and without duplicates, and reports whether there were duplicates.
+func fill(s *nft.Set, elements []nft.Element) (twice bool) {
 	s.Elements = elements
 	s.Sort()
 	s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
+	return len(s.Elements) < len(elements)
 }
 
 // ofSet returns the function that names the set in a message about elements.
@@ -203,18 +251,37 @@ func ofSet(s *nft.Set) func(*nlmsg.Message) {
 	}
 }
 
+// rules lists the rules of the table, and requests the chains with rules that chains missed.
 func (r *reader) rules(t *nft.Table) error {
-	return r.listRules(t.TableID, func(chain string, _ uint64, rule nft.Rule) {
-		if c := t.Chain(chain); c != nil {
-			c.Rules = append(c.Rules, rule)
-		}
+	rules := make(map[string][]nft.Rule)
+	_, err := r.listRules(t.TableID, func(chain string, _ uint64, rule nft.Rule) {
+		rules[chain] = append(rules[chain], rule)
 	})
+	if err != nil {
+		return err
+	}
+	for _, c := range t.Chains {
+		c.Rules = rules[c.Name]
+		delete(rules, c.Name)
+	}
+	for name, of := range rules {
+		c, err := r.chain(t.TableID, name)
+		if err != nil {
+			return fmt.Errorf("chain %s: %w", name, err)
+		}
+		if c != nil {
+			c.Rules = of
+			t.Chains = append(t.Chains, c)
+		}
+	}
+	sortChains(t)
+	return nil
 }
 
-// listRules calls each for every rule of a table.
-func (r *reader) listRules(t nft.TableID, each func(chain string, handle uint64, rule nft.Rule)) error {
+// listRules calls each for every rule of a table. It reports whether a program committed meanwhile, to whatever table.
+func (c *Conn) listRules(t nft.TableID, each func(chain string, handle uint64, rule nft.Rule)) (interrupted bool, err error) {
 	byTable := func(m *nlmsg.Message) { m.String(unix.NFTA_RULE_TABLE, t.Name) }
-	err := r.dump(unix.NFT_MSG_GETRULE, t.Family, byTable, func(body []byte) {
+	interrupted, err = c.dump(unix.NFT_MSG_GETRULE, t.Family.Number(), byTable, func(body []byte) {
 		var chain string
 		var handle uint64
 		var rule nft.Rule
@@ -231,24 +298,22 @@ func (r *reader) listRules(t nft.TableID, each func(chain string, handle uint64,
 		each(chain, handle, rule)
 	})
 	if err != nil {
-		return fmt.Errorf("rules: %w", err)
+		return false, fmt.Errorf("rules: %w", err)
 	}
-	return nil
+	return interrupted, nil
 }
 
 // Rules returns a table's rules by their handles, as trace events name them. A handle is not used again while the table
 // exists (nf_tables_alloc_handle in net/netfilter/nf_tables_api.c).
 func (c *Conn) Rules(t nft.TableID) (map[uint64]nft.Rule, error) {
 	rules := make(map[uint64]nft.Rule)
-	for range readAttempts {
-		r := reader{Conn: c}
-		err := r.listRules(t, func(_ string, handle uint64, rule nft.Rule) { rules[handle] = rule })
+	for start := time.Now(); ; {
+		interrupted, err := c.listRules(t, func(_ string, handle uint64, rule nft.Rule) { rules[handle] = rule })
 		if err != nil {
 			return nil, fmt.Errorf("read table %s: %w", t, err)
 		}
-		if !r.interrupted {
-			break
+		if !interrupted || time.Since(start) > readAgain {
+			return rules, nil
 		}
 	}
-	return rules, nil
 }

@@ -4,13 +4,9 @@ package kernel
 
 import (
 	"errors"
-	"fmt"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"nfproxy/nft"
-	"nfproxy/nlmsg"
 )
 
 // References returns the elements of other sets to which elements of one set lead, by their keys. s is the set and part
@@ -61,19 +57,11 @@ type follower struct {
 
 func (f *follower) request(all []nft.Elements) error {
 	for _, e := range all {
-		for list := e.List; len(list) > 0; {
-			n := min(len(list), keysPerRequest)
-			found := make([]nft.Element, 0, n)
-			err := f.readKeys(e.Set, list[:n], func(got nft.Element) { found = append(found, got) })
-			switch {
-			case errors.Is(err, unix.ENOENT): // the kernel stops at the first key that does not exist
-				n = len(found) + 1
-			case err != nil:
-				return fmt.Errorf("read elements of %s %s: %w", e.Set.Table, e.Set.Name, err)
-			}
-			f.found[e.Set] = append(f.found[e.Set], found)
-			list = list[n:]
+		found, err := f.ReadElements(e)
+		if err != nil {
+			return err
 		}
+		f.found[e.Set] = append(f.found[e.Set], found)
 	}
 	return nil
 }
@@ -83,25 +71,4 @@ func (f *follower) set(declared *nft.Set) *nft.Set {
 	s := *declared
 	fill(&s, slices.Concat(f.found[declared]...))
 	return &s
-}
-
-// keysPerRequest bounds a request for elements by key: each answer is a message of its own, and all of them must fit the
-// receive buffer.
-const keysPerRequest = 256
-
-// readKeys requests at most keysPerRequest elements by their keys. It fails with ENOENT at the first that does not exist.
-func (c *Conn) readKeys(s *nft.Set, keys []nft.Element, each func(nft.Element)) error {
-	return c.request(unix.NFT_MSG_GETSETELEM, unix.NLM_F_ACK, s.Table.Family.Number(), func(m *nlmsg.Message) {
-		ofSet(s)(m)
-		at := m.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS)
-		for _, e := range keys {
-			addElement(m, s, e, true)
-		}
-		m.Unnest(at)
-	}, func(body []byte) error {
-		for got := range listed(s, body) {
-			each(got.Element)
-		}
-		return nil
-	})
 }

@@ -3,8 +3,8 @@ package kernel
 // Reading the base chains of all programs.
 
 import (
-	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,43 +40,46 @@ func (c *Conn) Survey() ([]SurveyedTable, error) {
 		number uint8
 		name   string
 	}{{unix.NFPROTO_IPV4, "ip"}, {unix.NFPROTO_IPV6, "ip6"}, {unix.NFPROTO_INET, "inet"}} {
-		for attempt := 1; ; attempt++ {
-			tables, err := c.surveyFamily(f.number, f.name)
-			if err == nil || errors.Is(err, nlmsg.ErrInterrupted) && attempt == readAttempts {
+		for start := time.Now(); ; {
+			tables, interrupted, err := c.surveyFamily(f.number, f.name)
+			if err != nil {
+				return nil, fmt.Errorf("list tables of family %s: %w", f.name, err)
+			}
+			if !interrupted || time.Since(start) > readAgain {
 				all = append(all, tables...)
 				break
-			}
-			if !errors.Is(err, nlmsg.ErrInterrupted) {
-				return nil, fmt.Errorf("list tables of family %s: %w", f.name, err)
 			}
 		}
 	}
 	return all, nil
 }
 
-func (c *Conn) surveyFamily(family uint8, name string) ([]SurveyedTable, error) {
-	var tables []SurveyedTable
-	err := c.request(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, family, nil, func(body []byte) error {
+// surveyFamily lists the tables of one family. It reports whether a program committed meanwhile.
+func (c *Conn) surveyFamily(family uint8, name string) (tables []SurveyedTable, interrupted bool, err error) {
+	list := func(kind uint16, each func(body []byte)) error {
+		changed, err := c.dump(kind, family, nil, each)
+		interrupted = interrupted || changed
+		return err
+	}
+	err = list(unix.NFT_MSG_GETTABLE, func(body []byte) {
 		for kind, b := range nlmsg.Attributes(body) {
 			if kind == unix.NFTA_TABLE_NAME {
 				tables = append(tables, SurveyedTable{Family: name, Name: nlmsg.CString(b)})
 			}
 		}
-		return nil
 	})
 	if err != nil {
-		return tables, err
+		return nil, false, err
 	}
-	err = c.request(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, family, nil, func(body []byte) error {
+	err = list(unix.NFT_MSG_GETCHAIN, func(body []byte) {
 		table, chain := decodeSurveyed(body)
 		for i := range tables {
 			if tables[i].Name == table {
 				tables[i].Chains = append(tables[i].Chains, chain)
 			}
 		}
-		return nil
 	})
-	return tables, err
+	return tables, interrupted, err
 }
 
 // decodeSurveyed decodes a NEWCHAIN message of family ip, ip6 or inet.
