@@ -93,11 +93,24 @@ func proxyFaults() []fault {
 	return faults
 }
 
+// environment is what the trials share.
+type environment struct {
+	api         string // address of the API server
+	etcd        *relay // between the lagging API server and etcd
+	undisturbed string // kubeconfig file for the API server itself
+}
+
+// laggingPort is the port of an API server that does not know the latest state while the relay to etcd is silent. Like
+// API servers before v1.32 it does not send the initial objects as a stream.
+const laggingPort = 6444
+
 // TestFaults: during every fault the tables stay, and after it a change arrives and the tables are those of an undisturbed nfproxy.
 func TestFaults(t *testing.T) {
 	c := cluster.New(t)
 	api := net.JoinHostPort(cluster.NodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
 	undisturbed := c.Kubeconfig(account(c, api))
+	etcd := newRelay(t, "127.0.0.1:0", "127.0.0.1:2379")
+	c.AddAPIServer(laggingPort, "http://"+etcd.addr, "--feature-gates=WatchList=false")
 	type run struct {
 		fault fault
 		route *route
@@ -109,6 +122,24 @@ func TestFaults(t *testing.T) {
 	}
 	for _, f := range proxyFaults() {
 		runs = append(runs, run{f, &route{instance: newInstance(t, c, "f-"+f.name, 10+len(runs)), proxy: newProxy(t, c)}})
+	}
+	for n, trial := range []struct {
+		name string
+		run  func(*route, *environment)
+	}{
+		{"slow-list", slowList},
+		{"lagging-server", laggingServer},
+		{"rotated-token", rotatedToken},
+		{"rotated-client-certificate", rotatedClientCertificate},
+		{"rotated-authority", rotatedAuthority},
+		{"certificate-not-yet-valid", certificateNotYetValid},
+	} {
+		route := &route{instance: newInstance(t, c, "t-"+trial.name, 100+n)}
+		t.Run(trial.name, func(t *testing.T) {
+			t.Parallel()
+			route.t = t
+			trial.run(route, &environment{api: api, etcd: etcd, undisturbed: undisturbed})
+		})
 	}
 	for _, r := range runs {
 		addr := ""
@@ -161,7 +192,7 @@ func (f fault) try(p *route) time.Duration {
 }
 
 // report logs the durations, and appends them to the file that the environment names.
-func report(t *testing.T, took []time.Duration) {
+func report(t testing.TB, took []time.Duration) {
 	slices.Sort(took)
 	line := fmt.Sprintf("%s: %d times, median %.1f s, worst %.1f s", t.Name(), len(took), took[len(took)/2].Seconds(), took[len(took)-1].Seconds())
 	t.Log(line)

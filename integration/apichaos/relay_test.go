@@ -21,6 +21,8 @@ type relay struct {
 	// is closed, zero for no limit.
 	silent bool
 	cut    int
+	// accepted counts the connections.
+	accepted int
 }
 
 // pair is one relayed connection. It forwards nothing while gate is locked.
@@ -95,6 +97,21 @@ func (r *relay) reconnect() {
 	r.closeAll()
 }
 
+// lead ends all connections and forwards new ones to another target.
+func (r *relay) lead(target string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.target, r.accepted = target, 0
+	r.closeAll()
+}
+
+// connections returns how many connections have been made since the last call of lead.
+func (r *relay) connections() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.accepted
+}
+
 // clientPorts returns the ports of the clients.
 func (r *relay) clientPorts() (ports []string) {
 	r.mu.Lock()
@@ -141,7 +158,10 @@ func (r *relay) setCut(most int) {
 }
 
 func (r *relay) serve(client net.Conn) {
-	target, err := net.Dial("tcp", r.target)
+	r.mu.Lock()
+	to := r.target
+	r.mu.Unlock()
+	target, err := net.Dial("tcp", to)
 	if err != nil {
 		_ = client.Close()
 		return
@@ -152,6 +172,7 @@ func (r *relay) serve(client net.Conn) {
 		p.gate.Lock()
 	}
 	r.pairs[p] = true
+	r.accepted++
 	limit := 0
 	if r.cut > 0 {
 		limit = 1 + rand.IntN(r.cut)
