@@ -50,6 +50,11 @@ func TestAPI(t *testing.T) {
 		"lists":         testLists,
 		"cut off":       testCutOff,
 		"restart":       testRestart,
+		"repeats":       testRepeats,
+		"retry after":   testRetryAfter,
+		"no relist":     testNoRelist,
+		"black hole":    testBlackHole,
+		"timeouts":      testTimeoutIsLogged,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}

@@ -23,21 +23,6 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestAPIFaults: the source asks again, not too often and not too late, whatever the API server answers.
-func TestAPIFaults(t *testing.T) {
-	t.Parallel()
-	s := newServer(t)
-	for name, test := range map[string]func(*testing.T, *server){
-		"repeats":     testRepeats,
-		"retry after": testRetryAfter,
-		"no relist":   testNoRelist,
-		"black hole":  testBlackHole,
-		"timeouts":    testTimeoutIsLogged,
-	} {
-		t.Run(name, func(t *testing.T) { test(t, s) })
-	}
-}
-
 // TestPause: the pause between two attempts to reach the API server is never longer than documented, with its jitter.
 func TestPause(t *testing.T) {
 	t.Parallel()
@@ -196,13 +181,14 @@ func testNoRelist(t *testing.T, s *server) {
 type hole struct {
 	net.Conn
 	open   *atomic.Bool
-	closed chan struct{}
+	closed context.Context
+	close  context.CancelFunc
 }
 
 func (h hole) Read(b []byte) (int, error) {
 	n, err := h.Conn.Read(b)
 	if h.open.Load() {
-		<-h.closed
+		<-h.closed.Done()
 		return 0, net.ErrClosed
 	}
 	return n, err
@@ -216,8 +202,7 @@ func (h hole) Write(b []byte) (int, error) {
 }
 
 func (h hole) Close() error {
-	defer func() { recover() }() //nolint // closed twice
-	close(h.closed)
+	h.close()
 	return h.Conn.Close()
 }
 
@@ -231,7 +216,8 @@ func testBlackHole(t *testing.T, s *server) {
 			if err != nil || open.Swap(false) {
 				return conn, err
 			}
-			return hole{conn, open, make(chan struct{})}, nil
+			closed, closing := context.WithCancel(context.Background())
+			return hole{conn, open, closed, closing}, nil
 		}
 	})
 	p := shortPace()
@@ -296,7 +282,9 @@ func TestAPIAnswerNeverBegins(t *testing.T) {
 	w := &world{watched: newWatched(t, nil, log)}
 	config := &rest.Config{
 		Host: server.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true, NextProtos: []string{"h2"}},
-		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) { return ns.Dial(ctx, network, "", addr) },
+		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			return ns.Dial(ctx, network, "", addr)
+		},
 	}
 	a, err := newAPI(config, render.Node{Name: "n1"}, nodePortAddresses{}, p, w.logger())
 	if err != nil {
