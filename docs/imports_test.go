@@ -17,6 +17,7 @@ var layers = []struct {
 	imports []string
 }{
 	// Tests, and programs that are no part of nfproxy.
+	{"integration/apichaos", nil},
 	{"integration/cli", nil},
 	{"integration/deploy", nil},
 	{"integration/differential", nil},

@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -37,23 +35,12 @@ type API struct {
 	started  bool
 }
 
-// Bounds of the time between attempts to reach an API server that does not answer. client-go's default goes up to a minute,
-// too long for a node that needs current Services. Jitter spreads the requests of many nodes.
-const (
-	minReconnect = 500 * time.Millisecond
-	maxReconnect = 10 * time.Second
-)
-
-func newBackoff() *wait.Backoff {
-	return &wait.Backoff{Duration: minReconnect, Factor: 2, Jitter: 0.5, Steps: math.MaxInt32, Cap: maxReconnect}
-}
-
 // newAPI returns a source that follows the API server of config. node describes this machine: its Node object adds the zone
 // and the addresses, and the ServiceCIDRs of the API server are added to those of node. Problems of objects and changes of
 // the API server's availability are logged. newAPI returns an error if config is invalid, but not if the API server is
 // unavailable.
-func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, backoff *wait.Backoff, log *slog.Logger) (*API, error) {
-	clients, err := newRESTClients(config)
+func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, p pace, log *slog.Logger) (*API, error) {
+	clients, err := newRESTClients(config, p)
 	if err != nil {
 		return nil, err
 	}
@@ -79,8 +66,7 @@ func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, 
 			return nil, err
 		}
 		a.unsynced[r.name] = true
-		s := &store{resource: r, api: a, client: client, availability: server}
-		reflectors = append(reflectors, s.reflector(ctx, backoff))
+		reflectors = append(reflectors, newStore(r, a, client, server, p).reflector(ctx))
 	}
 	var running sync.WaitGroup
 	for _, r := range reflectors {

@@ -28,9 +28,12 @@ import (
 	"nfproxy/render"
 )
 
-// shortBackoff returns a backoff for an API server without other clients.
-func shortBackoff() *wait.Backoff {
-	return &wait.Backoff{Duration: 5 * time.Millisecond, Cap: 20 * time.Millisecond, Steps: 10, Factor: 2}
+// shortPace returns the pace for an API server without other clients.
+func shortPace() pace {
+	p := newPace()
+	p.backoff = &wait.Backoff{Duration: 5 * time.Millisecond, Cap: 20 * time.Millisecond, Steps: 10, Factor: 2}
+	p.heed, p.repeat, p.burst = 20*time.Millisecond, time.Millisecond, 100
+	return p
 }
 
 // TestAPI tests what directories do not have.
@@ -47,6 +50,11 @@ func TestAPI(t *testing.T) {
 		"lists":         testLists,
 		"cut off":       testCutOff,
 		"restart":       testRestart,
+		"repeats":       testRepeats,
+		"retry after":   testRetryAfter,
+		"no relist":     testNoRelist,
+		"black hole":    testBlackHole,
+		"timeouts":      testTimeoutIsLogged,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}
@@ -128,7 +136,7 @@ func testInterfaces(t *testing.T, s *server) {
 		s.Spec.Type, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, 30080
 	})
 	w.put(aNode("z1", "198.51.100.1"), web)
-	a, err := newAPI(s.config, render.Node{Name: "n1"}, nodePorts, shortBackoff(), w.logger())
+	a, err := newAPI(s.config, render.Node{Name: "n1"}, nodePorts, shortPace(), w.logger())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,14 +251,17 @@ func testIncomplete(t *testing.T, s *server) {
 	}
 }
 
-// testLists: the initial objects are listed if the server does not support streams.
+// testLists: the initial objects are listed if the server does not support streams, and the lists are the latest state.
 func testLists(t *testing.T, s *server) {
-	var streams, lists atomic.Int32
+	var streams, lists, stale atomic.Int32
 	old := s.by(func(c *rest.Config) {
 		c.Wrap(func(next http.RoundTripper) http.RoundTripper {
 			return roundTripper(func(r *http.Request) (*http.Response, error) {
 				if r.URL.Query().Get("watch") == "" {
 					lists.Add(1)
+					if r.URL.Query().Get("resourceVersion") == "0" {
+						stale.Add(1)
+					}
 				}
 				if r.URL.Query().Has("sendInitialEvents") {
 					streams.Add(1)
@@ -269,6 +280,9 @@ func testLists(t *testing.T, s *server) {
 	w.until("web http 80/tcp")
 	if streams.Load() != 4 || lists.Load() != 4 {
 		t.Errorf("%d streams, %d lists", streams.Load(), lists.Load())
+	}
+	if stale.Load() > 0 {
+		t.Errorf("%d lists accept an old state", stale.Load())
 	}
 	w.logged(0, "does not answer")
 }

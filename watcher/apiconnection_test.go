@@ -63,7 +63,7 @@ func TestAPIClose(t *testing.T) {
 	checkLeaks := noLeaks(t)
 	for i := range 10 {
 		l := &line{cut: i%2 == 1}
-		a, err := newAPI(l.to(s).config, render.Node{Name: "n1"}, nodePortAddresses{}, newBackoff(), slog.New(slog.DiscardHandler))
+		a, err := newAPI(l.to(s).config, render.Node{Name: "n1"}, nodePortAddresses{}, newPace(), slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func TestNewAPIErrors(t *testing.T) {
 		"host":        {Host: "://"},
 		"certificate": {Host: "https://192.0.2.1", TLSClientConfig: rest.TLSClientConfig{CertData: []byte("x"), KeyData: []byte("y")}},
 	} {
-		if a, err := newAPI(config, render.Node{}, nodePortAddresses{}, newBackoff(), slog.New(slog.DiscardHandler)); err == nil {
+		if a, err := newAPI(config, render.Node{}, nodePortAddresses{}, newPace(), slog.New(slog.DiscardHandler)); err == nil {
 			_ = a.Close()
 			t.Errorf("invalid %s: no error", name)
 		}

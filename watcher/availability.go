@@ -69,6 +69,12 @@ func isAnswer(err error) bool {
 	}
 }
 
+// isStatus reports whether an error is the status of a response.
+func isStatus(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status)
+}
+
 func (a *availability) unanswer(resource string, err error) {
 	a.unanswered[resource] = true
 	if a.unavailableSince.IsZero() {

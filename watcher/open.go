@@ -107,7 +107,7 @@ func (s *Source) openAPI(set config.Settings, nodePorts nodePortAddresses, versi
 		return err
 	}
 	s.closers = append(s.closers, nodePorts.defaultRoutes.close)
-	api, err := newAPI(server, s.Node, nodePorts, newBackoff(), log)
+	api, err := newAPI(server, s.Node, nodePorts, newPace(), log)
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,8 @@ package watcher
 import (
 	"context"
 	"fmt"
-	"io"
 	"reflect"
+	"syscall"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -12,10 +12,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/wait"
 	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
@@ -27,6 +27,20 @@ type store struct {
 	api          *API
 	client       rest.Interface
 	availability *availability
+	pace         pace
+	// repeats limits the watch requests.
+	repeats flowcontrol.RateLimiter
+}
+
+func newStore(r resource, a *API, client rest.Interface, server *availability, p pace) *store {
+	return &store{
+		resource:     r,
+		api:          a,
+		client:       client,
+		availability: server,
+		pace:         p,
+		repeats:      flowcontrol.NewTokenBucketRateLimiter(float32(1/p.repeat.Seconds()), p.burst),
+	}
 }
 
 // reducedObject is an object of a list after its reduction. Lists are reduced before the reflector gets them, so that the
@@ -43,7 +57,7 @@ func (*reducedObject) GetObjectKind() schema.ObjectKind { return schema.EmptyObj
 func (r *reducedObject) DeepCopyObject() runtime.Object { return r }
 
 // reflector returns a reflector that lists and watches the resource until ctx ends.
-func (s *store) reflector(ctx context.Context, backoff *wait.Backoff) *cache.Reflector {
+func (s *store) reflector(ctx context.Context) *cache.Reflector {
 	logger := klog.FromContext(ctx)
 	return cache.NewReflectorWithOptions(
 		&cache.ListWatch{ListWithContextFunc: s.list, WatchFuncWithContext: s.watch},
@@ -52,16 +66,25 @@ func (s *store) reflector(ctx context.Context, backoff *wait.Backoff) *cache.Ref
 			Name:    s.resource.name,
 			Logger:  &logger,
 			Clock:   endingClock{ctx: ctx},
-			Backoff: backoff,
+			Backoff: s.pace.backoff,
 		},
 	)
 }
 
 // list requests all objects, or one page of them, and returns them reduced.
+//
+// A reflector that knows no objects yet accepts any state (resource version 0), which a lagging API server may answer with an
+// old one: a restart would bring removed endpoints back. list requests the latest state instead.
 func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-	full, err := s.request(options).Do(ctx).Get()
+	if options.ResourceVersion == "0" {
+		options.ResourceVersion = ""
+	}
+	limited, cancel := context.WithTimeout(ctx, s.pace.list)
+	defer cancel()
+	full, err := s.request(options).Do(limited).Get()
 	s.observe(ctx, "list", err)
 	if err != nil {
+		s.heed(ctx, err)
 		return nil, err
 	}
 	head, err := meta.ListAccessor(full)
@@ -83,21 +106,71 @@ func (s *store) list(ctx context.Context, options metav1.ListOptions) (runtime.O
 	return list, err
 }
 
+// watch begins a watch, which ends when the server should have ended it, at the latest.
 func (s *store) watch(ctx context.Context, options metav1.ListOptions) (apiwatch.Interface, error) {
+	if err := s.repeats.Wait(ctx); err != nil {
+		return nil, err
+	}
 	options.Watch = true
-	w, err := s.request(options).Watch(ctx)
+	limit := s.pace.answer
+	if options.TimeoutSeconds != nil {
+		limit += time.Duration(*options.TimeoutSeconds) * time.Second
+	}
+	var cause error
+	limited, cancel := context.WithTimeout(context.WithValue(ctx, causeKey{}, &cause), limit)
+	w, err := s.request(options).Watch(limited)
 	if err == nil && reflect.TypeOf(w) == reflect.TypeOf(apiwatch.NewEmptyWatch()) {
-		// The client returns an empty watch when the connection broke at each of its attempts.
-		s.observe(ctx, "watch", io.ErrUnexpectedEOF)
-		return w, nil
+		// The client returns an empty watch after a broken connection or a timeout.
+		err = cause
 	}
 	s.observe(ctx, "watch", err)
-	return w, err
+	if err == nil {
+		return limitedWatch{w, cancel}, nil
+	}
+	cancel()
+	s.heed(ctx, err)
+	if !isStatus(err) {
+		err = noAnswer{err}
+	}
+	return nil, err
+}
+
+// limitedWatch is a watch with a context that ends with it.
+type limitedWatch struct {
+	apiwatch.Interface
+	cancel context.CancelFunc
+}
+
+// Stop ends the watch.
+func (w limitedWatch) Stop() {
+	w.Interface.Stop()
+	w.cancel()
+}
+
+// noAnswer is the error of a watch request to which there was no response. A reflector repeats a watch from where it ended
+// only if it recognises the error as ECONNREFUSED; after others it requests all objects again. Thousands of nodes would do so
+// together when a load balancer restarts.
+type noAnswer struct{ error }
+
+// Unwrap returns the error that the reflector recognises.
+func (noAnswer) Unwrap() error { return syscall.ECONNREFUSED }
+
+// heed waits as long as the server demands in its response (Retry-After), but not longer than the pace allows.
+func (s *store) heed(ctx context.Context, err error) {
+	seconds, demanded := apierrors.SuggestsClientDelay(err)
+	if !demanded {
+		return
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(time.Duration(seconds)*time.Second, s.pace.heed)):
+	}
 }
 
 func (s *store) request(options metav1.ListOptions) *rest.Request {
 	options.LabelSelector, options.FieldSelector = s.resource.labels, s.resource.fields
-	return s.client.Get().Resource(s.resource.name).VersionedParams(&options, metav1.ParameterCodec)
+	// The client's own retries would wait as long as a response demands, and hide failures from the log.
+	return s.client.Get().Resource(s.resource.name).VersionedParams(&options, metav1.ParameterCodec).MaxRetries(0)
 }
 
 // observe records the result of a request. An optional resource that is absent or forbidden counts as synced.

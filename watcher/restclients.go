@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync/atomic"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -17,11 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/transport"
 	"k8s.io/client-go/util/connrotation"
 )
-
-// dialTimeout limits the time to establish a connection to the API server. It is client-go's default.
-const dialTimeout = 30 * time.Second
 
 // restClients makes a REST client for each API group that is read, all over one HTTP client. client-go's typed clients would
 // link the types of all API groups into the program.
@@ -33,24 +30,40 @@ type restClients struct {
 	codecs runtime.NegotiatedSerializer
 }
 
-func newRESTClients(given *rest.Config) (*restClients, error) {
+func newRESTClients(given *rest.Config, p pace) (*restClients, error) {
 	c := &restClients{config: rest.CopyConfig(given), codecs: serializer.NewCodecFactory(newScheme()).WithoutConversion()}
 	c.config.ContentType = runtime.ContentTypeProtobuf
 	c.config.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 	c.config.QPS, c.config.RateLimiter = -1, nil // the reflectors have a backoff
-	c.config.Timeout = 0                         // it would end watches
+	c.config.Timeout = 0                         // it would end watches; store limits each request
 	dial := c.config.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
+		dial = p.dialer().DialContext
 	}
 	// A separate dialer keeps the HTTP client from sharing connections, so that close can end all of them.
 	c.dialer = connrotation.NewDialer(dial)
 	c.config.Dial = c.dial
-	var err error
-	if c.http, err = rest.HTTPClientFor(c.config); err != nil {
+	transport, err := newRotatedTransport(c.config, func() (http.RoundTripper, error) { return newTransport(c.config, p) })
+	if err != nil {
 		return nil, fmt.Errorf("API server %s: %w", given.Host, err)
 	}
+	c.http = &http.Client{Transport: transport}
 	return c, nil
+}
+
+// newTransport returns a RoundTripper with the credentials of config and the timeouts of p.
+func newTransport(config *rest.Config, p pace) (http.RoundTripper, error) {
+	config = rest.CopyConfig(config)
+	err := errors.New("client-go did not wrap the transport")
+	config.WrapTransport = transport.Wrappers(func(rt http.RoundTripper) http.RoundTripper {
+		err = p.limit(rt)
+		return rt
+	}, config.WrapTransport)
+	rt, made := rest.TransportFor(config)
+	if made != nil {
+		return nil, made
+	}
+	return rt, err
 }
 
 // forVersion returns the client for the resources of a group and version.

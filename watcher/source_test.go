@@ -285,7 +285,7 @@ func (s *server) remove(w *world, o runtime.Object) {
 }
 
 func (s *server) open(w *world) (source, error) {
-	return newAPI(s.config, render.Node{Name: "n1"}, nodePortAddresses{}, shortBackoff(), w.logger())
+	return newAPI(s.config, render.Node{Name: "n1"}, nodePortAddresses{}, shortPace(), w.logger())
 }
 
 // TestSources runs each scenario with both sources.

@@ -110,7 +110,8 @@ func (p kubeProxyMetrics) observeRound(done Round, now, started time.Time) {
 		duration.WithLabelValues(family).Observe(done.Took.Seconds())
 		for _, trigger := range done.Triggered {
 			if trigger.After(started) {
-				p.networkProgramming.WithLabelValues(family).Observe(now.Sub(trigger).Seconds())
+				// The two times are of different clocks.
+				p.networkProgramming.WithLabelValues(family).Observe(max(0, now.Sub(trigger).Seconds()))
 			}
 		}
 	}

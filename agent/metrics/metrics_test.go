@@ -216,6 +216,19 @@ func TestMetricsValues(t *testing.T) {
 	}
 }
 
+// TestClockBehind: a change whose time lies in the future, because the clock of the node is behind or was set back, counts as
+// programmed at once. A negative duration would let the sum of the histogram fall, which Prometheus takes for a restart.
+func TestClockBehind(t *testing.T) {
+	m := New("v1.2.3")
+	m.Committed(Round{Operations: 1, Seen: m.started, Triggered: []time.Time{m.started.Add(time.Hour)}})
+	got := scrape(t, m).samples
+	for name, want := range map[string]float64{"count": 1, "sum": 0} {
+		if value := got[`kubeproxy_network_programming_duration_seconds_`+name+`{ip_family="IPv4"}`]; value != want {
+			t.Errorf("%s %v, want %v", name, value, want)
+		}
+	}
+}
+
 // TestMetricsPending: changes are pending until a round commits them, and the last sync is absent before the first.
 func TestMetricsPending(t *testing.T) {
 	m := New("v1.2.3")

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"time"
 
 	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
@@ -29,7 +30,13 @@ func (c *ControlPlane) AdminConfig() *rest.Config { return rest.CopyConfig(c.adm
 // is not throttled.
 func (c *ControlPlane) Config(user string, groups ...string) *rest.Config {
 	c.t.Helper()
-	client, err := c.authority.client(user, groups...)
+	return c.ConfigUntil(time.Time{}, user, groups...)
+}
+
+// ConfigUntil is Config with a certificate that is valid until a time.
+func (c *ControlPlane) ConfigUntil(until time.Time, user string, groups ...string) *rest.Config {
+	c.t.Helper()
+	client, err := c.authority.client(until, user, groups...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -94,11 +101,14 @@ func (c *ControlPlane) Kubeconfig(config *rest.Config) string {
 	c.t.Helper()
 	const name = "test"
 	file := api.NewConfig()
-	file.Clusters[name] = &api.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData}
+	file.Clusters[name] = &api.Cluster{Server: config.Host, CertificateAuthorityData: config.CAData, CertificateAuthority: config.CAFile}
 	file.AuthInfos[name] = &api.AuthInfo{
 		ClientCertificateData: config.CertData,
+		ClientCertificate:     config.CertFile,
 		ClientKeyData:         config.KeyData,
+		ClientKey:             config.KeyFile,
 		Token:                 config.BearerToken,
+		TokenFile:             config.BearerTokenFile,
 	}
 	file.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
 	file.CurrentContext = name

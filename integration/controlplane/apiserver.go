@@ -7,9 +7,11 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/netip"
+	"time"
 
 	"k8s.io/client-go/rest"
 )
@@ -26,18 +28,46 @@ const (
 // is ready.
 func (c *ControlPlane) StartAPIServer() {
 	c.t.Helper()
+	c.apiserver = c.startAPIServer(c.admin.Host)
+}
+
+// AddAPIServer starts another API server on the same objects, at the same
+// addresses and another port, and returns when it is ready. etcd is the URL by
+// which it reaches etcd, flags are additional ones.
+func (c *ControlPlane) AddAPIServer(port int, etcd string, flags ...string) {
+	c.t.Helper()
+	flags = append([]string{fmt.Sprintf("--secure-port=%d", port), "--etcd-servers=" + etcd, "--endpoint-reconciler-type=none"}, flags...)
+	c.startAPIServer("https://"+netip.AddrPortFrom(loopback(), uint16(port)).String(), flags...)
+}
+
+// startAPIServer starts an API server whose URL is host. The flags override
+// others.
+func (c *ControlPlane) startAPIServer(host string, flags ...string) *process {
+	c.t.Helper()
 	client, err := rest.HTTPClientFor(c.admin)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	defer client.CloseIdleConnections()
-	c.apiserver = start(c.t, c.ns, c.dir, "kube-apiserver", c.apiserverFlags()...)
-	c.apiserver.await(c.t, func(ctx context.Context) error {
-		if err := get(ctx, client, c.admin.Host+"/readyz"); err != nil {
+	p := start(c.t, c.ns, c.dir, "kube-apiserver", append(c.apiserverFlags(), flags...)...)
+	p.await(c.t, func(ctx context.Context) error {
+		if err := get(ctx, client, host+"/readyz"); err != nil {
 			return err
 		}
-		return get(ctx, client, c.admin.Host+"/api/v1/namespaces/default/services/kubernetes") // the API server creates it last
+		return get(ctx, client, host+"/api/v1/namespaces/default/services/kubernetes") // the API server creates it last
 	})
+	return p
+}
+
+// ServerCertificate returns the certificate of the API server, for a proxy in
+// front of it.
+func (c *ControlPlane) ServerCertificate() tls.Certificate {
+	c.t.Helper()
+	certificate, err := tls.LoadX509KeyPair(c.path(serverFile), c.path(serverKeyFile))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return certificate
 }
 
 // StopAPIServer stops the API server; its objects stay in etcd. Stopping it
@@ -91,7 +121,7 @@ func (c *ControlPlane) writeServerFiles() {
 	for _, cidr := range []string{ServiceCIDR4, ServiceCIDR6} {
 		addrs = append(addrs, netip.MustParsePrefix(cidr).Addr().Next())
 	}
-	server, err := c.authority.server(names, append(addrs, c.addrs...))
+	server, err := c.authority.server(time.Time{}, names, append(addrs, c.addrs...))
 	if err != nil {
 		c.t.Fatal(err)
 	}
