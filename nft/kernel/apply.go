@@ -133,9 +133,11 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 	return b.explain(refused, changes)
 }
 
-// deliver ends the batch, sends it and returns the kernel's refusals. The kernel answers only messages that it refuses,
-// and has done so when Send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
+// deliver ends the batch, sends it and returns the kernel's refusals. The kernel has answered when Send returns
+// (netlink_unicast_kernel in net/netlink/af_netlink.c). It answers each message that it refuses, and the last one in any case: that
+// answer, which comes after all others, or one about the whole batch proves that no answer is missing.
 func (c *Conn) deliver(b *batch) ([]refusal, error) {
+	b.requestAnswer()
 	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
 	c.nl.Seq = b.first + uint32(len(b.origins))
 	if cap(b.Buf) < 1<<20 { // do not keep the large buffer of a first load
@@ -148,16 +150,16 @@ func (c *Conn) deliver(b *batch) ([]refusal, error) {
 		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.Buf), err)
 	}
 	var all []refusal
-	for {
-		datagrams, err := c.nl.Receive(false)
+	for answered := len(b.origins) == 0; !answered; {
+		datagrams, err := c.nl.ReceiveAnswer()
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnknown, err)
 		}
-		if datagrams == nil {
-			return all, nil
-		}
-		all = append(all, b.refusals(datagrams)...)
+		var refused []refusal
+		refused, answered = b.answers(datagrams)
+		all = append(all, refused...)
 	}
+	return all, nil
 }
 
 // errUnknown marks errors after which it is unknown whether the batch was committed.

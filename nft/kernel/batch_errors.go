@@ -48,7 +48,7 @@ func (e *ChangeError) Error() string {
 // Unwrap returns the error of the system call.
 func (e *ChangeError) Unwrap() error { return e.Err }
 
-// refusal is one error message of the kernel.
+// refusal is one error message of the kernel, or an acknowledgement if errno is 0.
 type refusal struct {
 	seq    uint32 // of the message at fault
 	errno  syscall.Errno
@@ -56,19 +56,25 @@ type refusal struct {
 	offset int    // of the attribute at fault in the message, 0 if unknown
 }
 
-// refusals returns the error messages among datagrams that are about messages of the batch.
-func (b *batch) refusals(datagrams []byte) []refusal {
-	var all []refusal
-	for _, r := range decodeRefusals(datagrams) {
-		if r.seq-b.first <= uint32(len(b.origins)) { // sequence numbers wrap around
-			all = append(all, r)
+// answers returns the refusals among datagrams that are about messages of the batch, and reports whether the answer that ends
+// all others is among them: that to the last message, or one about the batch as a whole.
+func (b *batch) answers(datagrams []byte) (refused []refusal, last bool) {
+	for _, r := range decodeAnswers(datagrams) {
+		number := r.seq - b.first // sequence numbers wrap around
+		if number > uint32(len(b.origins)) {
+			continue
+		}
+		last = last || number == uint32(len(b.origins)) || number == 0
+		if r.errno != 0 {
+			refused = append(refused, r)
 		}
 	}
-	return all
+	return refused, last
 }
 
-// decodeRefusals returns the error messages in datagrams (netlink(7); NLMSGERR_ATTR_* in include/uapi/linux/netlink.h).
-func decodeRefusals(datagrams []byte) []refusal {
+// decodeAnswers returns the error messages in datagrams, with errno 0 for acknowledgements (netlink(7); NLMSGERR_ATTR_* in
+// include/uapi/linux/netlink.h).
+func decodeAnswers(datagrams []byte) []refusal {
 	var all []refusal
 	for h, body := range nlmsg.Messages(datagrams) {
 		if h.Type != unix.NLMSG_ERROR || len(body) < 4+nlmsg.HeaderLen {
@@ -83,9 +89,7 @@ func decodeRefusals(datagrams []byte) []refusal {
 				r.offset = int(nlmsg.NativeUint32(b))
 			}
 		}
-		if r.errno != 0 {
-			all = append(all, r)
-		}
+		all = append(all, r)
 	}
 	return all
 }
