@@ -28,7 +28,9 @@ import (
 // than its shortest pause after a failure.
 const (
 	patience = 20 * time.Second
-	calm     = 180 * time.Millisecond
+	calm     = 200 * time.Millisecond
+	// idle is how long a daemon that reacts to nothing makes no call.
+	idle = 2 * time.Second
 )
 
 // node is the namespace of the tests: a directory of manifests, the kernel's state, and at times a daemon.
@@ -227,10 +229,12 @@ func (n *node) state() string {
 	return b.String()
 }
 
-// settle waits until the daemon makes no more calls, and returns how many it made and how many failed.
+// settle waits until the daemon makes no more calls, and returns how many it made since set and how many failed. It waits longer
+// for the first call.
 func (n *node) settle() (calls [2]int, failed int) {
 	n.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	start := time.Now()
+	for deadline := start.Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		select {
 		case err := <-n.process.Done:
 			n.process.Done <- err
@@ -241,13 +245,20 @@ func (n *node) settle() (calls [2]int, failed int) {
 		if err != nil {
 			n.t.Fatal(err)
 		}
-		if quiet > calm {
+		if quiet > calm && (calls != [2]int{} || time.Since(start) > idle) {
 			return calls, failed
 		}
 		if time.Now().After(deadline) {
 			n.t.Fatalf("the daemon does not come to rest: %v calls", calls)
 		}
 	}
+}
+
+// rest waits until the daemon has reacted to what was just changed, and makes no more calls.
+func (n *node) rest() {
+	n.t.Helper()
+	n.set(nil)
+	n.settle()
 }
 
 // reach waits for an end state, with the daemon at rest. calls and failed are the calls that led to it.
@@ -261,6 +272,16 @@ func (n *node) reach(what, want string) (calls [2]int, failed int) {
 		}
 		if time.Now().After(deadline) {
 			n.t.Fatalf("%s: the end state differs (-want +got):\n%s", what, cmp.Diff(strings.Split(want, "\n"), strings.Split(have, "\n")))
+		}
+	}
+}
+
+// await waits until the state meets a condition.
+func (n *node) await(what string, holds func(state string) bool) {
+	n.t.Helper()
+	for deadline := time.Now().Add(patience); !holds(n.state()); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("%s: not within %s; the log:\n%s", what, patience, n.process.Log)
 		}
 	}
 }

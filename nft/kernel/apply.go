@@ -34,8 +34,8 @@ import (
 // If generation is not 0, the kernel refuses the main transaction with ErrStale if the ruleset has changed since that
 // generation.
 //
-// The error is ErrStale or a *ChangeError if the kernel refused a transaction: nothing of that one was applied, while
-// transactions before it stay. After any other error the state of the kernel is unknown and must be read again.
+// The error is ErrStale or a *ChangeError if the kernel refused the main transaction, and wraps ErrNoRoom if there is no memory for
+// it: then nothing was applied. After any other error the state of the kernel is unknown and must be read again.
 //
 // If the Conn has a Monitor, it is paused during a large batch; see Monitor. If it could not be resumed afterwards, Apply
 // returns an error and applies nothing until the Monitor receives notifications again.
@@ -66,12 +66,24 @@ func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
 		return err
 	}
 	if err := c.transact(hooks, 0); err != nil {
-		return err
+		return partly(first, err)
 	}
 	if c.unsettled = append(c.unsettled, dynamic...); len(dynamic) == 0 {
 		return nil
 	}
-	return c.Settle(settleTime)
+	if err := c.Settle(settleTime); err != nil {
+		return partly(first, err)
+	}
+	return nil
+}
+
+// partly returns an error for a transaction that failed after another one. It does not wrap the cause: the changes as a whole have
+// neither been applied nor refused.
+func partly(before []nft.Change, err error) error {
+	if len(before) == 0 {
+		return err
+	}
+	return fmt.Errorf("a part of the changes was applied: %v", err)
 }
 
 // transactForgetting commits the changes together with deletions of dynamic elements. If the kernel refuses these because an
@@ -147,6 +159,9 @@ func (c *Conn) deliver(b *batch) ([]refusal, error) {
 		return nil, err
 	}
 	if err := c.nl.Send(b.Buf); err != nil {
+		if isNoRoom(err) {
+			err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
 		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.Buf), err)
 	}
 	var all []refusal
@@ -179,8 +194,8 @@ func (c *Conn) makeRoom(n int) error {
 	}
 	have, err = c.sendBuffer()
 	if err == nil && n+sendRoom > have {
-		return fmt.Errorf("a batch of %d bytes needs CAP_NET_ADMIN outside of user namespaces, or a larger net.core.wmem_max: %w",
-			n, unix.EMSGSIZE)
+		return fmt.Errorf("a batch of %d bytes needs CAP_NET_ADMIN outside of user namespaces, or a larger net.core.wmem_max: %w: %w",
+			n, ErrNoRoom, unix.EMSGSIZE)
 	}
 	return err
 }

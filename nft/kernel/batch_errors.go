@@ -17,6 +17,17 @@ import (
 // ErrStale is Apply's error if the ruleset has changed since the given generation.
 var ErrStale = errors.New("the ruleset has changed since it was read")
 
+// ErrNoRoom is Apply's error if there is no memory for the transaction, or if it is too large to be sent. A smaller transaction may
+// succeed.
+var ErrNoRoom = errors.New("no room for the transaction")
+
+// isNoRoom reports whether an error of a batch means that there is no room for it: ENOBUFS or ENOMEM of a send, or ENOMEM that the
+// kernel reports about the batch as a whole, whatever the message for which memory was short (nfnetlink_rcv_batch in
+// net/netfilter/nfnetlink.c). EMSGSIZE means that the send buffer is too small.
+func isNoRoom(err error) bool {
+	return errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMSGSIZE)
+}
+
 // ChangeError is the error of a transaction that the kernel refused. Nothing of that transaction was applied.
 type ChangeError struct {
 	// Change is the change at fault, reduced to the one rule or, if the kernel named it, the one element. Its Op is 0 if
@@ -101,8 +112,11 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	if r.errno == unix.ERESTART {
 		return ErrStale
 	}
+	if isNoRoom(r.errno) {
+		e.Err = fmt.Errorf("%w: %w", ErrNoRoom, r.errno)
+	}
 	if r.seq == b.first {
-		e.Err = hint(r.errno)
+		e.Err = hint(e.Err)
 		return e
 	}
 	o := b.origins[r.seq-b.first-1]
@@ -122,12 +136,12 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	return e
 }
 
-// hint adds to the errno of a whole batch what it usually means.
-func hint(errno syscall.Errno) error {
-	if errno == unix.EPERM {
+// hint adds to the error of a whole batch what it usually means.
+func hint(err error) error {
+	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("CAP_NET_ADMIN is missing: %w", os.ErrPermission)
 	}
-	return errno
+	return err
 }
 
 // elementAt returns the index, in the change's list, of the element at an offset in a message, or -1 if there is none.
