@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 
+	"golang.org/x/sys/unix"
+
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 )
@@ -26,9 +28,22 @@ type Guard struct {
 // for as long as its daemon runs.
 const GuardPrefix = "nfproxy-guard-"
 
+// guardAttempts is how often OpenGuard tries to add the tables while memory is short.
+const guardAttempts = 3
+
 // OpenGuard adds the guard's tables of some families to the calling thread's network namespace. It fails on kernels
 // without tables that have owners (before Linux 5.12).
-func OpenGuard(families ...nft.Family) (*Guard, error) {
+func OpenGuard(families ...nft.Family) (g *Guard, err error) {
+	for range guardAttempts {
+		if g, err = openGuardOnce(families); !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
+			break
+		}
+	}
+	return g, err
+}
+
+// openGuardOnce adds the tables. After an error there are none: they go with the socket.
+func openGuardOnce(families []nft.Family) (*Guard, error) {
 	c, err := kernel.Open()
 	if err != nil {
 		return nil, err

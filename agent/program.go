@@ -20,7 +20,11 @@ func (d *daemon) attempt() {
 	c, err := d.program()
 	d.throttle.ended(err)
 	if err != nil {
-		d.log.Error("could not program the kernel; the rules are as they were", "error", err, "retry", d.throttle.backoff)
+		message := "could not program the kernel; the rules are as they were"
+		if _, some := errors.AsType[*shortageError](err); some {
+			message = "memory is short; Services keep the rules that they had"
+		}
+		d.log.Error(message, "error", err, "retry", d.throttle.backoff)
 		for _, o := range d.observers {
 			if o.failed != nil {
 				o.failed()
@@ -105,6 +109,9 @@ func (d *daemon) converge(again bool) ([]nft.Change, error) {
 		if again && d.stale(err) {
 			return nil, kernel.ErrStale
 		}
+		if errors.Is(err, kernel.ErrNoRoom) {
+			return d.convergeInParts(err)
+		}
 		var refusal *kernel.ChangeError
 		if !errors.As(err, &refusal) || !d.quarantine(refusal) {
 			return nil, err
@@ -126,21 +133,13 @@ func (d *daemon) stale(refusal error) bool {
 // kernel named a message and not the element in it, all Services of that message are quarantined; the innocent ones leave
 // quarantine with their first retry, one at a time.
 func (d *daemon) quarantine(refusal *kernel.ChangeError) bool {
-	switch {
-	case errors.Is(refusal.Err, unix.ENOMEM), errors.Is(refusal.Err, unix.ENOBUFS), errors.Is(refusal.Err, unix.EPERM):
+	if errors.Is(refusal.Err, unix.EPERM) {
 		return false // no Service is at fault
 	}
 	some := false
 	for _, name := range d.ruleset.Owners(refusal.Change) {
-		if !d.ruleset.Quarantine(name) {
-			continue
-		}
-		some = true
-		retry := d.retries.add(name, time.Now())
-		for _, o := range d.observers {
-			if o.quarantined != nil {
-				o.quarantined(name, refusal, retry)
-			}
+		if d.quarantineOne(name, refusal) {
+			some = true
 		}
 	}
 	return some

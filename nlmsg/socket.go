@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,8 @@ type Socket struct {
 	Seq uint32
 	in  []byte
 	out Message // the request of Exchange
+	// unread reports that not all answers to the last request have been read.
+	unread bool
 }
 
 // receiveBuffer is the size of the socket's receive buffer in bytes. It has room for the errors of a refused batch:
@@ -57,15 +60,41 @@ func (s *Socket) setUp() (err error) {
 	return nil
 }
 
-// Send sends the bytes to the kernel in one datagram. The kernel has processed it when Send returns.
-func (s *Socket) Send(b []byte) error {
-	var err error
+// A Send that fails because memory is short is repeated: sendAttempts times in all, with pauses that double from sendPause. The
+// kernel has then processed nothing (netlink_sendmsg in net/netlink/af_netlink.c).
+const (
+	sendAttempts = 5
+	sendPause    = time.Millisecond
+)
+
+// Send sends the bytes to the kernel in one datagram. The kernel has processed it when Send returns, and nothing of it if Send
+// returns an error. ENOBUFS and ENOMEM mean that memory for the datagram is short.
+func (s *Socket) Send(b []byte) (err error) {
+	for attempt := range sendAttempts {
+		if attempt > 0 {
+			time.Sleep(sendPause << (attempt - 1))
+		}
+		if err = s.sendOnce(b); !memoryShort(err) && !errors.Is(err, unix.EAGAIN) {
+			return err
+		}
+	}
+	return err
+}
+
+// sendOnce sends the bytes. After EAGAIN it does not wait for the socket to become writable: the kernel takes the datagram
+// during the call, so that the socket always is.
+func (s *Socket) sendOnce(b []byte) (err error) {
 	werr := s.Raw.Write(func(fd uintptr) bool {
-		err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-		return !errors.Is(err, unix.EAGAIN)
+		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
+			err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		}
+		return true
 	})
 	return errors.Join(err, werr)
 }
+
+// memoryShort reports whether a call failed for want of memory. A receive then may have lost datagrams.
+func memoryShort(err error) bool { return errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) }
 
 // largestDatagram is more than the kernel puts into one datagram: 32 kB of a listing (netlink_dump in
 // net/netlink/af_netlink.c), one or two pages of anything else.
@@ -75,7 +104,7 @@ const largestDatagram = 64 << 10
 // messages, so that Messages iterates over all of them. If none has arrived, Receive waits, or without wait returns nil.
 //
 // The next call of Receive or Exchange overwrites the bytes. The error wraps os.ErrClosed after Close, and
-// os.ErrDeadlineExceeded after a read deadline. ENOBUFS means that datagrams were lost.
+// os.ErrDeadlineExceeded after a read deadline. ENOBUFS and ENOMEM mean that datagrams may be lost.
 func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	n := 0
 	rerr := s.Raw.Read(func(fd uintptr) bool {
@@ -83,7 +112,7 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 			var got int
 			if got, err = unix.Read(int(fd), s.in[n:]); err == nil { // the socket does not block
 				n = Align(n + got)
-			} else if errors.Is(err, unix.EINTR) {
+			} else if errors.Is(err, unix.EINTR) || n == 0 && wait && errors.Is(err, unix.EAGAIN) && readable(fd) {
 				err = nil
 			}
 		}
@@ -102,15 +131,83 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	return s.in[:n], nil
 }
 
+// readable reports whether a datagram waits. Before Receive waits it makes sure that none does: it is woken by the next one.
+func readable(fd uintptr) bool {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0
+}
+
 // ErrInterrupted is the error of a dump during which objects changed, so that the dump may be inconsistent
 // (NLM_F_DUMP_INTR). All its answers were passed on. nf_tables reports a change of any table, also of one that is not in the
 // dump.
 var ErrInterrupted = errors.New("the objects changed during the dump")
 
+// errNoAnswer is the error of a request that the kernel has processed, and whose answer is lost.
+var errNoAnswer = fmt.Errorf("the answer is lost: %w", unix.ENOBUFS)
+
+// exchangeAttempts is how often Exchange sends a request whose answers are lost, and emptyReceives how often ReceiveAnswer finds no
+// datagram before it takes an answer for lost: the kernel has answered when the request is sent, and each part of a dump waits when
+// the one before it has been read (netlink_recvmsg in net/netlink/af_netlink.c).
+const (
+	exchangeAttempts = 3
+	emptyReceives    = 3
+)
+
 // Exchange sends a request, with the attributes that fill appends, and calls each with the body of every answer, after
 // struct nfgenmsg, until the kernel has finished. The next answers overwrite the body. The kernel's error is a
 // syscall.Errno. fill may be nil, and each may be nil if only an acknowledgement is expected.
-func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message), each func(body []byte) error) error {
+//
+// If answers are lost and each has not been called, the request is sent again: it must be one that can be repeated. Otherwise
+// the error is ENOBUFS or ENOMEM. What is left of the answers is never taken for those of another request.
+func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message), each func(body []byte) error) (err error) {
+	called := false
+	note := func(body []byte) error {
+		called = true
+		return each(body)
+	}
+	for range exchangeAttempts {
+		if err = s.exchangeOnce(kind, flags, family, fill, note); called || !memoryShort(err) {
+			return err
+		}
+	}
+	return err
+}
+
+func (s *Socket) exchangeOnce(kind, flags uint16, family uint8, fill func(*Message), each func(body []byte) error) error {
+	if s.unread {
+		if err := s.discard(); err != nil {
+			return err
+		}
+	}
+	if err := s.request(kind, flags, family, fill); err != nil {
+		return err
+	}
+	// After an error the remaining answers are read too: else they would be in the way of the next request.
+	var failed error
+	interrupted := false
+	for {
+		b, err := s.ReceiveAnswer()
+		if err != nil {
+			return err
+		}
+		a, err := s.answers(b, each)
+		if failed == nil && err != nil {
+			failed, each = err, func([]byte) error { return nil }
+		}
+		if interrupted = interrupted || a.interrupted; !a.done {
+			continue
+		}
+		s.unread = false
+		if failed == nil && interrupted {
+			return ErrInterrupted
+		}
+		return failed
+	}
+}
+
+// request sends a request whose answers are then unread.
+func (s *Socket) request(kind, flags uint16, family uint8, fill func(*Message)) error {
 	s.Seq++
 	s.out.Buf = s.out.Buf[:0]
 	s.out.Begin(kind, unix.NLM_F_REQUEST|flags, s.Seq, family, 0)
@@ -121,25 +218,38 @@ func (s *Socket) Exchange(kind, flags uint16, family uint8, fill func(*Message),
 	if err := s.Send(s.out.Buf); err != nil {
 		return err
 	}
-	// After an error the remaining answers are read too: else they would be in the way of the next request.
-	var failed error
-	interrupted := false
-	for {
-		b, err := s.Receive(true)
+	s.unread = true
+	return nil
+}
+
+// ReceiveAnswer is Receive for answers, which must have arrived. If none has, the error is ENOBUFS.
+func (s *Socket) ReceiveAnswer() ([]byte, error) {
+	for range emptyReceives {
+		if b, err := s.Receive(false); err != nil || b != nil {
+			return b, err
+		}
+	}
+	return nil, errNoAnswer
+}
+
+// discard reads what is left of the answers to an Exchange that failed. As long as a dump has not ended, the kernel refuses
+// another one with EBUSY (__netlink_dump_start in net/netlink/af_netlink.c). It continues a dump when a datagram is read. A dump
+// for which memory was short has left none to read, so discard asks for one: the acknowledgement of a message that does nothing.
+func (s *Socket) discard() error {
+	if err := s.request(unix.NLMSG_NOOP, unix.NLM_F_ACK, unix.AF_UNSPEC, nil); err != nil {
+		return err
+	}
+	for acknowledged := false; ; {
+		b, err := s.ReceiveAnswer()
+		if errors.Is(err, errNoAnswer) && acknowledged {
+			s.unread = false
+			return nil
+		}
 		if err != nil {
 			return err
 		}
-		a, err := s.answers(b, each)
-		if failed == nil && err != nil {
-			failed, each = err, func([]byte) error { return nil }
-		}
-		interrupted = interrupted || a.interrupted
-		switch {
-		case a.done && failed == nil && interrupted:
-			return ErrInterrupted
-		case a.done:
-			return failed
-		}
+		a, _ := s.answers(b, func([]byte) error { return nil })
+		acknowledged = acknowledged || a.done
 	}
 }
 
@@ -171,14 +281,4 @@ func (s *Socket) answers(b []byte, each func([]byte) error) (a answered, err err
 		}
 	}
 	return a, err
-}
-
-// Drain discards the remaining answers of an Exchange that failed. The kernel continues a dump whenever its answers are
-// read, so the dump has ended when there is nothing left to read (netlink_recvmsg in net/netlink/af_netlink.c).
-func (s *Socket) Drain() error {
-	for {
-		if b, err := s.Receive(false); err != nil || b == nil {
-			return err
-		}
-	}
 }

@@ -17,7 +17,7 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 	var o objects
 	dedicated := &DedicatedObjects{}
 	for _, t := range r.observed {
-		in := inheritance{SchemaOf(t.Family), t}
+		in := inheritance{SchemaOf(t.Family), t, r.ownedIn(t)}
 		if CheckSchema(t) != nil || !in.complete() || r.node.IPv4Only && t.Family == nft.IPv6 {
 			continue
 		}
@@ -29,7 +29,7 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 	if len(dedicated.chains) > 0 {
 		o.dedicated = dedicated
 	}
-	if !r.valid(o) {
+	if len(o.fragment) > 0 && !r.valid(o) {
 		return objects{}
 	}
 	return o
@@ -39,6 +39,24 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 type inheritance struct {
 	schema *Schema
 	table  *nft.Table
+	owned  map[ServiceName][]nft.Element
+}
+
+// ownedIn returns the frontends in an observed table by the Services that their comments name.
+func (r *Ruleset) ownedIn(t *nft.Table) map[ServiceName][]nft.Element {
+	owned := r.owned[t]
+	if owned == nil {
+		owned = make(map[ServiceName][]nft.Element)
+		if s := t.Set(SchemaOf(t.Family).Services.Name); s != nil {
+			for _, e := range s.Elements {
+				if owner, _, ok := ParseLabel(e.Comment); ok {
+					owned[owner] = append(owned[owner], e)
+				}
+			}
+		}
+		r.owned[t] = owned
+	}
+	return owned
 }
 
 // set returns the set of the table that has the name of a set of the schema.
@@ -63,10 +81,7 @@ func (in inheritance) fragment(name ServiceName) nft.Fragment {
 			add(s, e)
 		}
 	}
-	for _, e := range in.set(in.schema.Services).Elements {
-		if owner, _, ok := ParseLabel(e.Comment); !ok || owner != name {
-			continue
-		}
+	for _, e := range in.owned[name] {
 		kind, _ := in.set(in.schema.Connections).Lookup(e.Key)
 		if KindOf(kind.Comment) == ClusterIP {
 			addIfThere(in.schema.ClusterIPs, nft.Addr(FrontendOf(e.Key).Addr()))

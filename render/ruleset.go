@@ -29,7 +29,9 @@ type Ruleset struct {
 	knowledge knowledge
 	confirmed bool         // a plan was accepted, so that the applied stage is what the kernel has
 	observed  []*nft.Table // the tables of the last Observe, nil after Accept
-	plan      *plan        // nil if there is none
+	// owned holds the frontends in observed, as far as they were needed.
+	owned map[*nft.Table]map[ServiceName][]nft.Element
+	plan  *plan // nil if there is none
 
 	// declarations maps the sets of the schemas to their declarations on the desired node.
 	declarations map[*nft.Set]*nft.Set
@@ -151,12 +153,12 @@ func (r *Ruleset) granted(s *serviceState) objects {
 
 // Observe sets the applied stage to tables that were read from the kernel. The next Plan compares all of them.
 func (r *Ruleset) Observe(tables []*nft.Table) {
-	r.observed, r.knowledge = tables, observed
+	r.observed, r.owned, r.knowledge = tables, make(map[*nft.Table]map[ServiceName][]nft.Element), observed
 }
 
 // Forget notes that the state of the kernel is unknown. Plan returns nothing until the next Observe.
 func (r *Ruleset) Forget() {
-	r.observed, r.knowledge = nil, unknown
+	r.observed, r.owned, r.knowledge = nil, nil, unknown
 }
 
 // Known reports whether the applied stage is that of the last Accept, so that Plan needs no Observe.
@@ -170,12 +172,12 @@ func (r *Ruleset) Accept() {
 	}
 	for _, ps := range p.services {
 		ps.state.applied = ps.next
-		if name := ps.state.claim.name; ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
+		if name := ps.state.claim.name; ps.next.fragment == nil && ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
 			delete(r.services, name)
 		}
 	}
 	r.applied.take(p)
-	r.plan, r.observed, r.knowledge, r.confirmed = nil, nil, known, true
+	r.plan, r.observed, r.owned, r.knowledge, r.confirmed = nil, nil, nil, known, true
 }
 
 // take makes the common part of an accepted plan the applied one.

@@ -76,9 +76,6 @@ func (f *Conn) List(filter conntrack.Filter, each func(conntrack.Flow)) error {
 		if !incomplete(err) {
 			break
 		}
-		if err := f.lists.Drain(); err != nil && !incomplete(err) {
-			return fmt.Errorf("list flows: %s: %w", filter, err)
-		}
 	}
 	if err != nil {
 		return fmt.Errorf("list flows: %s: %w", filter, err)
@@ -86,11 +83,10 @@ func (f *Conn) List(filter conntrack.Filter, each func(conntrack.Flow)) error {
 	return nil
 }
 
-// incomplete reports whether a list ended early for a reason that may not affect the next attempt. EBUSY means that an
-// earlier list has not ended (__netlink_dump_start in net/netlink/af_netlink.c).
+// incomplete reports whether a list ended early for a reason that may not affect the next attempt.
 func incomplete(err error) bool {
 	return errors.Is(err, nlmsg.ErrInterrupted) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ENOBUFS) ||
-		errors.Is(err, unix.EBUSY)
+		errors.Is(err, unix.ENOMEM)
 }
 
 func (f *Conn) list(filter conntrack.Filter, each func(conntrack.Flow)) error {

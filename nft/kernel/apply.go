@@ -34,8 +34,8 @@ import (
 // If generation is not 0, the kernel refuses the main transaction with ErrStale if the ruleset has changed since that
 // generation.
 //
-// The error is ErrStale or a *ChangeError if the kernel refused a transaction: nothing of that one was applied, while
-// transactions before it stay. After any other error the state of the kernel is unknown and must be read again.
+// The error is ErrStale or a *ChangeError if the kernel refused the main transaction, and wraps ErrNoRoom if there is no memory for
+// it: then nothing was applied. After any other error the state of the kernel is unknown and must be read again.
 //
 // If the Conn has a Monitor, it is paused during a large batch; see Monitor. If it could not be resumed afterwards, Apply
 // returns an error and applies nothing until the Monitor receives notifications again.
@@ -66,12 +66,24 @@ func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
 		return err
 	}
 	if err := c.transact(hooks, 0); err != nil {
-		return err
+		return partly(first, err)
 	}
 	if c.unsettled = append(c.unsettled, dynamic...); len(dynamic) == 0 {
 		return nil
 	}
-	return c.Settle(settleTime)
+	if err := c.Settle(settleTime); err != nil {
+		return partly(first, err)
+	}
+	return nil
+}
+
+// partly returns an error for a transaction that failed after another one. It does not wrap the cause: the changes as a whole have
+// neither been applied nor refused.
+func partly(before []nft.Change, err error) error {
+	if len(before) == 0 {
+		return err
+	}
+	return fmt.Errorf("a part of the changes was applied: %v", err)
 }
 
 // transactForgetting commits the changes together with deletions of dynamic elements. If the kernel refuses these because an
@@ -133,9 +145,11 @@ func (c *Conn) commit(b *batch, changes []nft.Change) error {
 	return b.explain(refused, changes)
 }
 
-// deliver ends the batch, sends it and returns the kernel's refusals. The kernel answers only messages that it refuses,
-// and has done so when Send returns (netlink_unicast_kernel in net/netlink/af_netlink.c).
+// deliver ends the batch, sends it and returns the kernel's refusals. The kernel has answered when Send returns
+// (netlink_unicast_kernel in net/netlink/af_netlink.c). It answers each message that it refuses, and the last one in any case: that
+// answer, which comes after all others, or one about the whole batch proves that no answer is missing.
 func (c *Conn) deliver(b *batch) ([]refusal, error) {
+	b.requestAnswer()
 	b.boundary(unix.NFNL_MSG_BATCH_END, 0)
 	c.nl.Seq = b.first + uint32(len(b.origins))
 	if cap(b.Buf) < 1<<20 { // do not keep the large buffer of a first load
@@ -145,19 +159,22 @@ func (c *Conn) deliver(b *batch) ([]refusal, error) {
 		return nil, err
 	}
 	if err := c.nl.Send(b.Buf); err != nil {
+		if isNoRoom(err) {
+			err = fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
 		return nil, fmt.Errorf("send batch of %d bytes: %w", len(b.Buf), err)
 	}
 	var all []refusal
-	for {
-		datagrams, err := c.nl.Receive(false)
+	for answered := len(b.origins) == 0; !answered; {
+		datagrams, err := c.nl.ReceiveAnswer()
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errUnknown, err)
 		}
-		if datagrams == nil {
-			return all, nil
-		}
-		all = append(all, b.refusals(datagrams)...)
+		var refused []refusal
+		refused, answered = b.answers(datagrams)
+		all = append(all, refused...)
 	}
+	return all, nil
 }
 
 // errUnknown marks errors after which it is unknown whether the batch was committed.
@@ -177,8 +194,8 @@ func (c *Conn) makeRoom(n int) error {
 	}
 	have, err = c.sendBuffer()
 	if err == nil && n+sendRoom > have {
-		return fmt.Errorf("a batch of %d bytes needs CAP_NET_ADMIN outside of user namespaces, or a larger net.core.wmem_max: %w",
-			n, unix.EMSGSIZE)
+		return fmt.Errorf("a batch of %d bytes needs CAP_NET_ADMIN outside of user namespaces, or a larger net.core.wmem_max: %w: %w",
+			n, ErrNoRoom, unix.EMSGSIZE)
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 
@@ -47,6 +48,14 @@ func (b *batch) boundary(kind uint16, generation uint32) {
 		b.Uint32(unix.NFNL_BATCH_GENID, generation)
 	}
 	b.End()
+}
+
+// requestAnswer makes the kernel answer the last message even if it accepts it.
+func (b *batch) requestAnswer() {
+	if len(b.origins) > 0 {
+		flags := b.Buf[b.origins[len(b.origins)-1].start+6:] // nlmsg_flags in struct nlmsghdr
+		binary.NativeEndian.PutUint16(flags, binary.NativeEndian.Uint16(flags)|unix.NLM_F_ACK)
+	}
 }
 
 // change appends the messages of one change.

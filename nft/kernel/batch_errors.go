@@ -17,6 +17,17 @@ import (
 // ErrStale is Apply's error if the ruleset has changed since the given generation.
 var ErrStale = errors.New("the ruleset has changed since it was read")
 
+// ErrNoRoom is Apply's error if there is no memory for the transaction, or if it is too large to be sent. A smaller transaction may
+// succeed.
+var ErrNoRoom = errors.New("no room for the transaction")
+
+// isNoRoom reports whether an error of a batch means that there is no room for it: ENOBUFS or ENOMEM of a send, or ENOMEM that the
+// kernel reports about the batch as a whole, whatever the message for which memory was short (nfnetlink_rcv_batch in
+// net/netfilter/nfnetlink.c). EMSGSIZE means that the send buffer is too small.
+func isNoRoom(err error) bool {
+	return errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EMSGSIZE)
+}
+
 // ChangeError is the error of a transaction that the kernel refused. Nothing of that transaction was applied.
 type ChangeError struct {
 	// Change is the change at fault, reduced to the one rule or, if the kernel named it, the one element. Its Op is 0 if
@@ -48,7 +59,7 @@ func (e *ChangeError) Error() string {
 // Unwrap returns the error of the system call.
 func (e *ChangeError) Unwrap() error { return e.Err }
 
-// refusal is one error message of the kernel.
+// refusal is one error message of the kernel, or an acknowledgement if errno is 0.
 type refusal struct {
 	seq    uint32 // of the message at fault
 	errno  syscall.Errno
@@ -56,19 +67,25 @@ type refusal struct {
 	offset int    // of the attribute at fault in the message, 0 if unknown
 }
 
-// refusals returns the error messages among datagrams that are about messages of the batch.
-func (b *batch) refusals(datagrams []byte) []refusal {
-	var all []refusal
-	for _, r := range decodeRefusals(datagrams) {
-		if r.seq-b.first <= uint32(len(b.origins)) { // sequence numbers wrap around
-			all = append(all, r)
+// answers returns the refusals among datagrams that are about messages of the batch, and reports whether the answer that ends
+// all others is among them: that to the last message, or one about the batch as a whole.
+func (b *batch) answers(datagrams []byte) (refused []refusal, last bool) {
+	for _, r := range decodeAnswers(datagrams) {
+		number := r.seq - b.first // sequence numbers wrap around
+		if number > uint32(len(b.origins)) {
+			continue
+		}
+		last = last || number == uint32(len(b.origins)) || number == 0
+		if r.errno != 0 {
+			refused = append(refused, r)
 		}
 	}
-	return all
+	return refused, last
 }
 
-// decodeRefusals returns the error messages in datagrams (netlink(7); NLMSGERR_ATTR_* in include/uapi/linux/netlink.h).
-func decodeRefusals(datagrams []byte) []refusal {
+// decodeAnswers returns the error messages in datagrams, with errno 0 for acknowledgements (netlink(7); NLMSGERR_ATTR_* in
+// include/uapi/linux/netlink.h).
+func decodeAnswers(datagrams []byte) []refusal {
 	var all []refusal
 	for h, body := range nlmsg.Messages(datagrams) {
 		if h.Type != unix.NLMSG_ERROR || len(body) < 4+nlmsg.HeaderLen {
@@ -83,9 +100,7 @@ func decodeRefusals(datagrams []byte) []refusal {
 				r.offset = int(nlmsg.NativeUint32(b))
 			}
 		}
-		if r.errno != 0 {
-			all = append(all, r)
-		}
+		all = append(all, r)
 	}
 	return all
 }
@@ -97,8 +112,11 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	if r.errno == unix.ERESTART {
 		return ErrStale
 	}
+	if isNoRoom(r.errno) {
+		e.Err = fmt.Errorf("%w: %w", ErrNoRoom, r.errno)
+	}
 	if r.seq == b.first {
-		e.Err = hint(r.errno)
+		e.Err = hint(e.Err)
 		return e
 	}
 	o := b.origins[r.seq-b.first-1]
@@ -118,12 +136,12 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 	return e
 }
 
-// hint adds to the errno of a whole batch what it usually means.
-func hint(errno syscall.Errno) error {
-	if errno == unix.EPERM {
+// hint adds to the error of a whole batch what it usually means.
+func hint(err error) error {
+	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("CAP_NET_ADMIN is missing: %w", os.ErrPermission)
 	}
-	return errno
+	return err
 }
 
 // elementAt returns the index, in the change's list, of the element at an offset in a message, or -1 if there is none.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -38,23 +39,30 @@ func errorMessage(seq uint32, errno unix.Errno, text string, offset uint32) []by
 }
 
 // TestRefusals: error messages are decoded with their explanation and offset. Acknowledgements and errors about messages
-// of another batch are ignored.
+// of another batch are ignored. The answer that ends all others is reported.
 func TestRefusals(t *testing.T) {
 	b := &batch{first: 10, origins: make([]origin, 3)}
+	want := []refusal{{seq: 11, errno: unix.EEXIST, offset: 48}, {seq: 13, errno: unix.EINVAL, text: "invalid type"}}
 	var datagrams []byte
 	for _, m := range [][]byte{
 		errorMessage(9, unix.ENOENT, "", 0),
-		errorMessage(10, 0, "", 0),
+		errorMessage(12, 0, "", 0),
 		errorMessage(11, unix.EEXIST, "", 48),
-		errorMessage(13, unix.EINVAL, "invalid type", 0),
 		errorMessage(14, unix.ENOENT, "", 0),
+		errorMessage(13, unix.EINVAL, "invalid type", 0),
 	} {
+		if got, last := b.answers(datagrams); last {
+			t.Errorf("the last answer is reported among %+v", got)
+		}
 		datagrams = append(datagrams, m...)
 	}
-	got := b.refusals(datagrams)
-	want := []refusal{{seq: 11, errno: unix.EEXIST, offset: 48}, {seq: 13, errno: unix.EINVAL, text: "invalid type"}}
-	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] {
-		t.Errorf("got %+v, want %+v", got, want)
+	if got, last := b.answers(datagrams); !last || !slices.Equal(got, want) {
+		t.Errorf("got %+v, %t, want %+v", got, last, want)
+	}
+	for _, seq := range []uint32{10, 13} { // an answer about the whole batch, and the last message's
+		if got, last := b.answers(errorMessage(seq, 0, "", 0)); !last || len(got) > 0 {
+			t.Errorf("acknowledgement of message %d: %+v, %t", seq, got, last)
+		}
 	}
 }
 
@@ -98,7 +106,7 @@ func TestExplain(t *testing.T) {
 		return 0, 0
 	}
 	refused := func(seq, offset uint32, text string) error {
-		return b.explain(decodeRefusals(errorMessage(seq, unix.EEXIST, text, offset)), changes)
+		return b.explain(decodeAnswers(errorMessage(seq, unix.EEXIST, text, offset)), changes)
 	}
 	lastSeq, lastOffset := keyAt(2, addr(4999))
 	if lastSeq != 12 {
@@ -126,13 +134,13 @@ func TestExplain(t *testing.T) {
 		}
 	}
 	two := append(errorMessage(8, unix.EEXIST, "", 0), errorMessage(9, unix.ENOENT, "", 0)...)
-	if got, want := b.explain(decodeRefusals(two), changes).Error(), "add set ip t plain { type ipv4_addr; }: file exists (and 1 more)"; got != want {
+	if got, want := b.explain(decodeAnswers(two), changes).Error(), "add set ip t plain { type ipv4_addr; }: file exists (and 1 more)"; got != want {
 		t.Errorf("two refusals: got %q, want %q", got, want)
 	}
-	if err := b.explain(decodeRefusals(errorMessage(7, unix.ERESTART, "", 0)), changes); !errors.Is(err, ErrStale) {
+	if err := b.explain(decodeAnswers(errorMessage(7, unix.ERESTART, "", 0)), changes); !errors.Is(err, ErrStale) {
 		t.Errorf("another generation: %v", err)
 	}
-	if err := b.explain(decodeRefusals(errorMessage(7, unix.EPERM, "", 0)), changes); !errors.Is(err, os.ErrPermission) {
+	if err := b.explain(decodeAnswers(errorMessage(7, unix.EPERM, "", 0)), changes); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("no privilege: %v", err)
 	}
 }

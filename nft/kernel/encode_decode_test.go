@@ -92,7 +92,7 @@ func FuzzGarbage(f *testing.F) {
 			decodeRule(nft.IPv6, decodeExprs(nft.IPv6, body))
 			decodeElement(&nft.Set{Key: []nft.Type{nft.IPv6Addr, nft.SlotNumber}, Data: []nft.Type{nft.VerdictType}}, body)
 		}
-		decodeRefusals(b)
+		decodeAnswers(b)
 		(&Monitor{subscription: &subscription{}}).take(b)
 	})
 }

@@ -115,7 +115,7 @@ func (m *Monitor) Next() (ExternalChange, error) {
 				return ExternalChange{}, err
 			}
 			return m.missed(), nil
-		case errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 			return m.missed(), nil
 		case err != nil:
 			return ExternalChange{}, fmt.Errorf("monitor nftables: %w", err)

@@ -1,0 +1,9 @@
+package faults
+
+import (
+	"testing"
+
+	"nfproxy/integration/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){"supervised": supervised}) }
