@@ -38,24 +38,26 @@ func runAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	guard := agent.InheritGuard()
+	defer guard.Close()
 	if s.File == "" {
-		return agent.Run(c.Context, s, c.App.Version, log)
+		return agent.Run(c.Context, s, c.App.Version, guard, log)
 	}
 	changed := config.Watch(c.Context, s.File, file, log, func(file []byte) (config.Edition, error) {
 		s, warnings, err := config.FromCLI(c, file)
 		return config.Edition{Settings: s, Warnings: warnings}, err
 	})
-	restart, err := runUntilRestart(c.Context, s, c.App.Version, changed, level, log)
+	restart, err := runUntilRestart(c.Context, s, c.App.Version, guard, changed, level, log)
 	if err != nil || !restart {
 		return err
 	}
-	return reexec()
+	return reexec(guard)
 }
 
 // runUntilRestart runs the agent until ctx is done, or until a changed file needs a restart. Then restart is true, and the
 // agent has shut down.
-func runUntilRestart(ctx context.Context, s config.Settings, version string, changed <-chan config.Edition, level *slog.LevelVar,
-	log *slog.Logger) (restart bool, err error) {
+func runUntilRestart(ctx context.Context, s config.Settings, version string, guard *agent.Guard, changed <-chan config.Edition,
+	level *slog.LevelVar, log *slog.Logger) (restart bool, err error) {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan bool, 1)
@@ -63,7 +65,7 @@ func runUntilRestart(ctx context.Context, s config.Settings, version string, cha
 		ended <- followConfig(running, s, changed, level, log)
 		cancel()
 	}()
-	err = agent.Run(running, s, version, log)
+	err = agent.Run(running, s, version, guard, log)
 	cancel()
 	return <-ended && ctx.Err() == nil, err
 }
@@ -92,8 +94,11 @@ func followConfig(ctx context.Context, s config.Settings, changed <-chan config.
 }
 
 // reexec replaces this process by a new start of the program, with the same arguments and environment. It returns only on
-// failure. The rules stay, and the new start adopts them.
-func reexec() error {
+// failure. The rules stay, and the new start adopts them. It keeps the guard, so that no daemon that waits takes over in between.
+func reexec(guard *agent.Guard) error {
+	if err := guard.HandOver(); err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
 	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
 		return fmt.Errorf("restart: %w", err)
 	}
