@@ -113,6 +113,8 @@ func (d *daemon) quarantine(refusal *kernel.ChangeError) bool {
 	switch {
 	case errors.Is(refusal.Err, unix.ENOMEM), errors.Is(refusal.Err, unix.ENOBUFS), errors.Is(refusal.Err, unix.EPERM):
 		return false // no Service is at fault
+	case d.outdated(refusal):
+		return false // another program is
 	}
 	some := false
 	for _, name := range d.ruleset.Owners(refusal.Change) {
