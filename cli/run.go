@@ -2,10 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,7 +10,7 @@ import (
 	"nfproxy/config"
 )
 
-func runCommand() *cli.Command {
+func runCommand(signals *terminations) *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "program the Services of a cluster, or of a directory of manifests, and follow their changes",
@@ -21,13 +18,13 @@ func runCommand() *cli.Command {
 			"the Services as last programmed. nfproxy cleanup removes the rules.",
 		Flags:  config.Flags(),
 		Before: noArguments,
-		Action: runAction,
+		Action: func(c *cli.Context) error { return runAction(c, signals) },
 	}
 }
 
 // runAction runs the agent with the settings of the command line. It restarts the process if the file of --config changes a
 // setting that takes effect only at the start.
-func runAction(c *cli.Context) error {
+func runAction(c *cli.Context, signals *terminations) error {
 	file, err := configFile(c)
 	if err != nil {
 		return err
@@ -51,7 +48,7 @@ func runAction(c *cli.Context) error {
 	if err != nil || !restart {
 		return err
 	}
-	return reexec(guard)
+	return reexec(guard, signals)
 }
 
 // runUntilRestart runs the agent until ctx is done, or until a changed file needs a restart. Then restart is true, and the
@@ -91,16 +88,4 @@ func followConfig(ctx context.Context, s config.Settings, changed <-chan config.
 			s = live
 		}
 	}
-}
-
-// reexec replaces this process by a new start of the program, with the same arguments and environment. It returns only on
-// failure. The rules stay, and the new start adopts them. It keeps the guard, so that no daemon that waits takes over in between.
-func reexec(guard *agent.Guard) error {
-	if err := guard.HandOver(); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	return nil
 }
