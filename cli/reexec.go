@@ -5,10 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"nfproxy/agent"
 )
@@ -38,17 +35,11 @@ func (t *terminations) end() (received bool) {
 // has asked the process to end, and otherwise only on failure. The rules stay, and the new start adopts them. It keeps the guard, so
 // that no daemon that waits takes over in between.
 //
-// No signal is lost. One that another thread takes before the execution ends the process there and then: Go's runtime does that
-// in its handler, even in the first process of a container, for which the kernel ignores the default action. After that only this
-// thread is left, and the signal stays pending, because the thread blocks it. The new program inherits the pending signal and the
-// mask, and Go's runtime unblocks the signals for which a program asks.
+// A signal that arrives meanwhile is not lost. Without a recipient for it, Go's runtime ends the process in its handler, even the
+// first process of a container, for which the kernel ignores the default action. The execution removes the handler, and the default
+// action ends the process until the new program has its own. Only the first process of a container ignores a signal in that
+// millisecond, as at every start.
 func reexec(guard *agent.Guard, t *terminations) error {
-	runtime.LockOSThread()
-	mask := unix.Sigset_t{}
-	mask.Val[0] = 1<<(unix.SIGINT-1) | 1<<(unix.SIGTERM-1)
-	if err := unix.PthreadSigmask(unix.SIG_BLOCK, &mask, nil); err != nil {
-		return fmt.Errorf("restart: block signals: %w", err)
-	}
 	if t.end() {
 		return nil
 	}

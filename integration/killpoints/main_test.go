@@ -8,7 +8,7 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-// TestMain runs the tests in a network namespace of their own. The test binary also serves as the launcher of traced processes.
+// TestMain runs the tests in a network namespace of their own. The test binary also serves as the launcher of supervised processes.
 func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){launcher: launch}) }
 
 // nfproxyBinary returns the path of nfproxy, built with the flags of a release.

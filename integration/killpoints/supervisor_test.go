@@ -87,7 +87,6 @@ type supervised struct {
 type call struct {
 	number int32 // unix.SYS_SENDTO or unix.SYS_EXECVE
 	nth    int   // of the calls with this number
-	thread int
 }
 
 // supervise starts a program. The process is killed when the test ends, at the latest.
@@ -171,7 +170,7 @@ func (s *supervised) watch() {
 // proceed counts a call, tells before of it, and lets it continue.
 func (s *supervised) proceed(n notification) {
 	s.mu.Lock()
-	c := call{number: n.number, thread: int(n.pid)}
+	c := call{number: n.number}
 	if n.number == unix.SYS_EXECVE {
 		s.execs++
 		c.nth = s.execs
