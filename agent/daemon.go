@@ -18,6 +18,8 @@ type daemon struct {
 	monitor *kernel.Monitor
 	ruleset *render.Ruleset
 	log     *slog.Logger
+	// standby returns when the daemon may program the kernel, or when its context ends. It is nil if no other daemon runs.
+	standby func(context.Context)
 	// observers are told of everything that happens, in this order.
 	observers  []observer
 	throttle   throttle
@@ -94,6 +96,9 @@ func (d *daemon) followMonitor(ctx context.Context) error {
 
 // run programs the kernel until ctx ends.
 func (d *daemon) run(ctx context.Context) error {
+	if d.standby != nil {
+		d.standby(ctx)
+	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

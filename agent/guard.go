@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
+	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -11,8 +14,8 @@ import (
 	"nfproxy/nft/kernel"
 )
 
-// Guard keeps the kernel translating the connections whose translation has begun, whatever other programs do to our
-// tables.
+// Guard has two tasks. It keeps the kernel translating the connections whose translation has begun, whatever other programs do
+// to our tables, and it makes sure that one daemon at most programs a network namespace.
 //
 // When the last chain of type nat goes, the kernel stops translating altogether (nf_nat_unregister_fn in
 // net/netfilter/nf_nat_core.c), and when the last rule that uses connection tracking goes, it stops tracking
@@ -20,43 +23,144 @@ import (
 // answer would therefore keep the endpoint's address, and its client would reset the connection. The Guard prevents this: it
 // is one table for each family, with one chain of type nat and one rule that changes nothing, and it is owned by the
 // Guard's socket, so that a flush by another program passes it over.
+//
+// The kernel adds the tables for one socket only, and removes them when that socket is closed, which the end of the process does
+// at the latest. So of several daemons that start at the same time exactly one gets the Guard.
+//
+// The zero Guard is not claimed and ready to use. Its methods must not be called by two goroutines at once.
 type Guard struct {
+	// conn is nil before the first Claim, and after one that succeeded.
 	conn *kernel.Conn
+	// socket owns the tables; it is nil if the Guard is not claimed.
+	socket *os.File
 }
 
-// GuardPrefix is how the names of the guard's tables begin; the port ID of the Guard's socket follows. Such a table exists
-// for as long as its daemon runs.
-const GuardPrefix = "nfproxy-guard-"
+const (
+	// GuardTable is the name of the Guard's tables.
+	GuardTable = "nfproxy-guard"
+	// numberedGuard is how the names of these tables begin in v0.1.0; the port ID of the socket follows.
+	numberedGuard = GuardTable + "-"
+	// guardAttempts is how often Claim tries to add the tables while memory is short.
+	guardAttempts = 3
+)
 
-// guardAttempts is how often OpenGuard tries to add the tables while memory is short.
-const guardAttempts = 3
+// OtherDaemonError is the error of Claim while another daemon runs in the network namespace.
+type OtherDaemonError struct {
+	// Table is a guard table of that daemon.
+	Table nft.TableID
+}
 
-// OpenGuard adds the guard's tables of some families to the calling thread's network namespace. It fails on kernels
-// without tables that have owners (before Linux 5.12).
-func OpenGuard(families ...nft.Family) (g *Guard, err error) {
+func (e *OtherDaemonError) Error() string {
+	return fmt.Sprintf("table %s belongs to another nfproxy daemon", e.Table)
+}
+
+// Claim adds the guard's tables of some families to the network namespace of the thread that calls Claim first. It returns an
+// *OtherDaemonError while another daemon has them. It fails on kernels without tables that have owners (before Linux 5.12). Claim
+// of a claimed Guard does nothing. While memory is short it tries guardAttempts times.
+func (g *Guard) Claim(families ...nft.Family) (err error) {
+	if g.socket != nil {
+		return nil
+	}
 	for range guardAttempts {
-		if g, err = openGuardOnce(families); !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
+		if err = g.claimOnce(families); !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
 			break
 		}
+		err = errors.Join(err, g.drop())
 	}
-	return g, err
+	return err
 }
 
-// openGuardOnce adds the tables. After an error there are none: they go with the socket.
-func openGuardOnce(families []nft.Family) (*Guard, error) {
-	c, err := kernel.Open()
+// drop closes the connection, and the tables that it may have added go with it.
+func (g *Guard) drop() error {
+	if g.conn == nil {
+		return nil
+	}
+	err := g.conn.Close()
+	g.conn = nil
+	return err
+}
+
+func (g *Guard) claimOnce(families []nft.Family) (err error) {
+	if g.conn == nil {
+		if g.conn, err = kernel.Open(); err != nil {
+			return err
+		}
+	}
+	tables, err := guardTables(g.conn)
+	if err != nil {
+		return err
+	}
+	if other := tables.otherDaemon(); other != nil {
+		return other
+	}
+	var wanted []*nft.Table
+	for _, f := range families {
+		wanted = append(wanted, guardTable(nft.TableID{Family: f, Name: GuardTable}))
+	}
+	changes := slices.Concat(nft.Diff(tables.ownerless(), nil), nft.Diff(nil, wanted))
+	if err := g.conn.Apply(changes, 0); errors.Is(err, unix.EPERM) {
+		return &OtherDaemonError{wanted[0].TableID} // that daemon was faster
+	} else if err != nil {
+		return fmt.Errorf("add tables %s: %w", GuardTable, err)
+	}
+	if g.socket, err = g.conn.Socket(); err != nil {
+		return err
+	}
+	return g.drop()
+}
+
+// RunningDaemon returns an *OtherDaemonError if a daemon runs in the network namespace of c. On kernels without tables that have
+// owners it finds none.
+func RunningDaemon(c *kernel.Conn) error {
+	tables, err := guardTables(c)
+	if err != nil {
+		return err
+	}
+	if other := tables.otherDaemon(); other != nil {
+		return other
+	}
+	return nil
+}
+
+// ownedTables are the guard tables in a network namespace, of this and other versions, with the port IDs of their owners. A
+// table without an owner has 0; it belongs to no daemon.
+type ownedTables map[nft.TableID]uint32
+
+func guardTables(c *kernel.Conn) (ownedTables, error) {
+	all, err := c.TableOwners()
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprint(GuardPrefix, c.PortID())
+	tables := make(ownedTables)
+	for id, owner := range all {
+		if id.Name == GuardTable || strings.HasPrefix(id.Name, numberedGuard) {
+			tables[id] = owner
+		}
+	}
+	return tables, nil
+}
+
+// otherDaemon returns the error that names the table of another daemon, nil if there is none.
+func (o ownedTables) otherDaemon() *OtherDaemonError {
+	var found *OtherDaemonError
+	for id, owner := range o {
+		if owner != 0 && (found == nil || id.String() < found.Table.String()) {
+			found = &OtherDaemonError{id}
+		}
+	}
+	return found
+}
+
+// ownerless returns the tables that have the Guard's name and belong to no daemon, such as those of a ruleset that somebody saved
+// and loaded again.
+func (o ownedTables) ownerless() []*nft.Table {
 	var tables []*nft.Table
-	for _, f := range families {
-		tables = append(tables, guardTable(nft.TableID{Family: f, Name: name}))
+	for id, owner := range o {
+		if owner == 0 && id.Name == GuardTable {
+			tables = append(tables, &nft.Table{TableID: id})
+		}
 	}
-	if err := c.Apply(nft.Diff(nil, tables), 0); err != nil {
-		return nil, errors.Join(fmt.Errorf("add tables %s: %w", name, err), c.Close())
-	}
-	return &Guard{c}, nil
+	return tables
 }
 
 func guardTable(id nft.TableID) *nft.Table {
@@ -66,4 +170,13 @@ func guardTable(id nft.TableID) *nft.Table {
 }
 
 // Close removes the guard's tables.
-func (g *Guard) Close() error { return g.conn.Close() }
+func (g *Guard) Close() (err error) {
+	if g.conn != nil {
+		err = g.conn.Close()
+	}
+	if g.socket != nil {
+		err = errors.Join(err, g.socket.Close())
+	}
+	*g = Guard{}
+	return err
+}

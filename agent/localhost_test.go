@@ -79,10 +79,11 @@ func (n *localhostNode) run() (end func()) {
 	done := make(chan error, 1)
 	set := config.Settings{Manifests: n.dir, NodePorts: config.NodePorts{Primary: true, Localhost: true},
 		Node: render.Node{Name: "node-a", Loopback: []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}}}
-	go func() { done <- Run(ctx, set, "v1.2.3", slog.New(slog.NewTextHandler(&n.log, nil))) }()
+	var guard Guard
+	go func() { done <- Run(ctx, set, "v1.2.3", &guard, slog.New(slog.NewTextHandler(&n.log, nil))) }()
 	end = func() {
 		if cancel(); ctx != nil {
-			if err := <-done; err != nil {
+			if err := errors.Join(<-done, guard.Close()); err != nil {
 				n.t.Error(err)
 			}
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -46,16 +47,15 @@ func (d *daemon) program() (commit, error) {
 	}
 	start := time.Now()
 	restored, err := d.restore()
-	changes := d.ruleset.Plan()
+	var changes []nft.Change
 	if err == nil {
-		err = d.kernel.Apply(changes, 0)
+		changes, err = d.converge()
 	}
 	if err != nil {
 		d.ruleset.Forget()
 		d.log.Warn("a change was refused; reading the tables again", "error", err)
 		return d.reconcile()
 	}
-	d.ruleset.Accept()
 	return commit{changes: slices.Concat(restored, changes), took: time.Since(start), repaired: len(restored) > 0}, nil
 }
 
@@ -85,31 +85,28 @@ func (d *daemon) reconcile() (commit, error) {
 			return commit{}, err
 		}
 		d.ruleset.Observe(have)
-		changes, err := d.converge(attempt < reconcileAttempts)
+		changes, err := d.converge()
 		switch {
 		case err == nil:
 			return commit{changes: changes, took: time.Since(start), full: true}, nil
-		case !errors.Is(err, kernel.ErrStale):
+		case !errors.Is(err, kernel.ErrStale) || attempt == reconcileAttempts:
 			d.ruleset.Forget()
 			return commit{}, err
 		}
 	}
 }
 
-// converge sends the difference to the observed tables. Services whose rules the kernel refuses are quarantined, and the rest
-// is sent. With again, converge returns kernel.ErrStale instead if the tables may have changed since they were read.
-func (d *daemon) converge(again bool) ([]nft.Change, error) {
+// converge sends the planned changes. Services whose rules the kernel refuses are quarantined, and the rest is sent. converge
+// returns an error that wraps kernel.ErrStale if the tables may differ from what the plan assumes.
+func (d *daemon) converge() ([]nft.Change, error) {
 	for {
-		changes := d.ruleset.Plan()
-		err := d.kernel.Apply(changes, 0)
-		if err == nil {
-			d.ruleset.Accept()
+		changes, err := d.applyPlan()
+		switch {
+		case err == nil:
 			return changes, nil
-		}
-		if again && d.stale(err) {
-			return nil, kernel.ErrStale
-		}
-		if errors.Is(err, kernel.ErrNoRoom) {
+		case d.stale(err):
+			return nil, fmt.Errorf("%w: %w", kernel.ErrStale, err)
+		case errors.Is(err, kernel.ErrNoRoom):
 			return d.convergeInParts(err)
 		}
 		var refusal *kernel.ChangeError
@@ -119,11 +116,25 @@ func (d *daemon) converge(again bool) ([]nft.Change, error) {
 	}
 }
 
-// stale reports whether changes may have been refused because another program changed the tables after they were read: the
-// changes add what exists, or delete what does not exist or is in use.
+// applyPlan sends the planned changes.
+func (d *daemon) applyPlan() ([]nft.Change, error) {
+	changes := d.ruleset.Plan()
+	if err := d.kernel.Apply(changes, 0); err != nil {
+		return nil, err
+	}
+	d.ruleset.Accept()
+	return changes, nil
+}
+
+// stale reports whether changes may have been refused because the tables are not what the plan assumes: they add what exists, or
+// delete what does not exist or is in use. Right after a read the only cause is another program that has committed since: otherwise
+// a Service is at fault.
 func (d *daemon) stale(refusal error) bool {
 	if !errors.Is(refusal, unix.EEXIST) && !errors.Is(refusal, unix.ENOENT) && !errors.Is(refusal, unix.EBUSY) {
 		return false
+	}
+	if d.ruleset.Known() {
+		return true
 	}
 	changed, err := d.kernel.ChangedSinceRead()
 	return err == nil && changed

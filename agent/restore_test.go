@@ -152,7 +152,7 @@ func TestStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer k.Close()
-	run := daemon{kernel: k}
+	run := daemon{kernel: k, ruleset: render.NewRuleset(render.Node{})}
 	refusal := func(err error) error { return &kernel.ChangeError{Err: err} }
 	if _, _, err := k.Read(render.TableIDs()...); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"nfproxy/agent/metrics"
 	"nfproxy/config"
 	"nfproxy/conntrack/ctnetlink"
-	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/preflight"
 	"nfproxy/render"
@@ -25,10 +24,12 @@ import (
 // Run keeps the network namespace of the calling thread as the settings ask for, until ctx ends, which is no error. It returns
 // an error if a part of the daemon cannot start, or if one ends early. version is nfproxy's, for Events, metrics and the API
 // server.
-func Run(ctx context.Context, set config.Settings, version string, log *slog.Logger) error {
+//
+// Run claims the guard, which remains claimed when Run returns. While another daemon has it, Run changes nothing and waits.
+func Run(ctx context.Context, set config.Settings, version string, guard *Guard, log *slog.Logger) error {
 	klog.SetSlogLogger(log)
 	var l lifecycle
-	if err := assemble(&l, set, version, log); err != nil {
+	if err := assemble(&l, set, version, guard, log); err != nil {
 		return errors.Join(err, l.close())
 	}
 	err := l.run(ctx)
@@ -38,7 +39,7 @@ func Run(ctx context.Context, set config.Settings, version string, log *slog.Log
 
 // assemble opens the daemon's parts, connects them and adds them to the life cycle. Opening the tables comes first: without
 // the right to change them nothing else makes sense.
-func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logger) error {
+func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, log *slog.Logger) error {
 	k, err := kernel.Open()
 	if err != nil {
 		return err
@@ -59,17 +60,17 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	}
 	monitor.NameElements(render.RestorableSets()...)
 	l.owns(monitor)
-	openGuard(l, set.Node, log)
 	logShortcomings(preflight.Here().Essential(), log)
 	told, err := openEvents(l, src, log)
 	if err != nil {
 		return err
 	}
 	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
-	setUpMachine("/", set, log)
 
 	d := newDaemon(src.Next, k, monitor, set.Node, log)
 	d.throttle.minSync = set.MinSyncPeriod
+	node := health.NewNode(set.Node.IPv4Only)
+	claimGuard(d, guard, node, set, told)
 	d.startTasks(l)
 	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.NotServed}).observer())
 	if err := addConntrackCleaner(l, d, recorder); err != nil {
@@ -78,26 +79,12 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	if err := addMetrics(l, d, set, recorder); err != nil {
 		return err
 	}
-	if err := addHealth(l, d, set, recorder, told); err != nil {
+	if err := addHealth(l, d, set, node, recorder, told); err != nil {
 		return err
 	}
 	addLocalhost(l, d, set.Node, recorder, told)
 	told.started(version)
 	return nil
-}
-
-// openGuard adds the guard. Without it the daemon works, but is less robust.
-func openGuard(l *lifecycle, n render.Node, log *slog.Logger) {
-	families := []nft.Family{nft.IPv4, nft.IPv6}
-	if n.IPv4Only {
-		families = families[:1]
-	}
-	guard, err := OpenGuard(families...)
-	if err != nil {
-		log.Warn("open connections can break while others flush the ruleset: the kernel keeps no table of ours", "error", err)
-		return
-	}
-	l.owns(guard)
 }
 
 // openEvents returns where Events go: to the API server, or nowhere if Services come from a directory.
@@ -180,8 +167,7 @@ func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description
 }
 
 // addHealth adds the health check node ports of Services, the node's own health, and the HTTP servers.
-func addHealth(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.Recorder, told *events) error {
-	node := health.NewNode(set.Node.IPv4Only)
+func addHealth(l *lifecycle, d *daemon, set config.Settings, node *health.Node, recorder *metrics.Recorder, told *events) error {
 	ports := health.NewServicePorts(node.Healthy, told.healthCheckFailed, d.log)
 	l.owns(closing(func() error { ports.Close(); return nil }))
 	checks := health.NewChecks(ports.Set)

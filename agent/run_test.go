@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/agent/health"
 	"nfproxy/agent/metrics"
 	"nfproxy/config"
 	"nfproxy/logtest"
@@ -59,12 +60,13 @@ func runFor(t *testing.T, dir, node string) (end func() error) {
 	var log logtest.Buffer
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
+	var guard Guard
 	go func() {
-		done <- Run(ctx, config.Settings{Manifests: dir, Node: render.Node{Name: node}}, "v1.2.3", slog.New(slog.NewTextHandler(&log, nil)))
+		done <- Run(ctx, config.Settings{Manifests: dir, Node: render.Node{Name: node}}, "v1.2.3", &guard, slog.New(slog.NewTextHandler(&log, nil)))
 	}()
 	end = sync.OnceValue(func() error {
 		cancel()
-		return <-done
+		return errors.Join(<-done, guard.Close())
 	})
 	t.Cleanup(func() {
 		if err := end(); err != nil {
@@ -174,7 +176,7 @@ func TestHealthPortsTolerateFailures(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := addHealth(&l, d, config.Settings{}, metrics.New("v1.2.3"), nil); err != nil {
+	if err := addHealth(&l, d, config.Settings{}, health.NewNode(false), metrics.New("v1.2.3"), nil); err != nil {
 		t.Fatal(err)
 	}
 	o := d.observers[0]

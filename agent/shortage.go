@@ -49,6 +49,8 @@ func (d *daemon) convergeInParts(cause error) (changes []nft.Change, err error) 
 		case err == nil:
 			changes = append(changes, more...)
 			parts = parts[:len(parts)-1]
+		case d.stale(err):
+			return nil, fmt.Errorf("%w: %w", kernel.ErrStale, err)
 		case !errors.Is(err, kernel.ErrNoRoom):
 			if !errors.As(err, &refusal) || !d.quarantine(refusal) {
 				return nil, err
@@ -66,16 +68,6 @@ func (d *daemon) convergeInParts(cause error) (changes []nft.Change, err error) 
 			return nil, &shortageError{count(parts), err}
 		}
 	}
-	return changes, nil
-}
-
-// applyPlan sends the planned changes.
-func (d *daemon) applyPlan() ([]nft.Change, error) {
-	changes := d.ruleset.Plan()
-	if err := d.kernel.Apply(changes, 0); err != nil {
-		return nil, err
-	}
-	d.ruleset.Accept()
 	return changes, nil
 }
 

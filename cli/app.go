@@ -14,22 +14,24 @@ import (
 // extra processor time is spent during the start only.
 const garbagePercent = 50
 
-// Main runs the command line args[1:] until it ends or ctx does, and returns the exit code of the process. Output goes to
-// stdout; errors and the log go to stderr. version is what nfproxy reports as its version.
-func Main(ctx context.Context, version string, args []string, stdout, stderr io.Writer) int {
+// Main runs the command line args[1:] until it ends, and returns the exit code of the process. SIGINT and SIGTERM end it. Output
+// goes to stdout; errors and the log go to stderr. version is what nfproxy reports as its version.
+func Main(version string, args []string, stdout, stderr io.Writer) int {
+	ctx, signals := awaitTerminations(context.Background())
+	defer signals.end()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	if err := newApp(version, stdout, stderr).RunContext(ctx, args); err != nil {
+	if err := newApp(version, stdout, stderr, signals).RunContext(ctx, args); err != nil {
 		fmt.Fprintln(stderr, "nfproxy:", err)
 		return 1
 	}
 	return 0
 }
 
-// newApp returns the command line. Output goes to stdout; errors and the log go to stderr.
-func newApp(version string, stdout, stderr io.Writer) *cli.App {
-	commands := []*cli.Command{runCommand(), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
+// newApp returns the command line. Output goes to stdout; errors and the log go to stderr. signals are those that end it.
+func newApp(version string, stdout, stderr io.Writer, signals *terminations) *cli.App {
+	commands := []*cli.Command{runCommand(signals), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
 		cleanupCommand(), demoCommand(), completionCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true

@@ -1,11 +1,13 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/urfave/cli/v2"
 
+	"nfproxy/agent"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/preflight"
@@ -37,8 +39,16 @@ func cleanupCommand() *cli.Command {
 	}
 }
 
-// Cleanup removes nfproxy's tables and prints their names.
+// Cleanup removes nfproxy's tables and prints their names. While a daemon runs, which would restore them, it changes nothing and
+// returns an error.
 func Cleanup(k *kernel.Conn, w io.Writer) error {
+	err := agent.RunningDaemon(k)
+	if other, ok := errors.AsType[*agent.OtherDaemonError](err); ok {
+		return fmt.Errorf("a running nfproxy daemon keeps the tables and would restore them: stop it first (table %s belongs to it)", other.Table)
+	}
+	if err != nil {
+		return err
+	}
 	tables, _, err := k.Read(render.TableIDs()...)
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ var update = flag.Bool("update", false, "rewrite docs/cli.md; review the diff be
 // TestCommandsDocument: docs/cli.md matches the commands and flags; -update rewrites it.
 func TestCommandsDocument(t *testing.T) {
 	const file = "../docs/cli.md"
-	want := commandsDocument(newApp("unknown", io.Discard, io.Discard))
+	want := commandsDocument(newApp("unknown", io.Discard, io.Discard, nil))
 	if *update {
 		if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

@@ -2,10 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"syscall"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,7 +10,7 @@ import (
 	"nfproxy/config"
 )
 
-func runCommand() *cli.Command {
+func runCommand(signals *terminations) *cli.Command {
 	return &cli.Command{
 		Name:  "run",
 		Usage: "program the Services of a cluster, or of a directory of manifests, and follow their changes",
@@ -21,13 +18,13 @@ func runCommand() *cli.Command {
 			"the Services as last programmed. nfproxy cleanup removes the rules.",
 		Flags:  config.Flags(),
 		Before: noArguments,
-		Action: runAction,
+		Action: func(c *cli.Context) error { return runAction(c, signals) },
 	}
 }
 
 // runAction runs the agent with the settings of the command line. It restarts the process if the file of --config changes a
 // setting that takes effect only at the start.
-func runAction(c *cli.Context) error {
+func runAction(c *cli.Context, signals *terminations) error {
 	file, err := configFile(c)
 	if err != nil {
 		return err
@@ -38,24 +35,26 @@ func runAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	guard := agent.InheritGuard()
+	defer guard.Close()
 	if s.File == "" {
-		return agent.Run(c.Context, s, c.App.Version, log)
+		return agent.Run(c.Context, s, c.App.Version, guard, log)
 	}
 	changed := config.Watch(c.Context, s.File, file, log, func(file []byte) (config.Edition, error) {
 		s, warnings, err := config.FromCLI(c, file)
 		return config.Edition{Settings: s, Warnings: warnings}, err
 	})
-	restart, err := runUntilRestart(c.Context, s, c.App.Version, changed, level, log)
+	restart, err := runUntilRestart(c.Context, s, c.App.Version, guard, changed, level, log)
 	if err != nil || !restart {
 		return err
 	}
-	return reexec()
+	return reexec(guard, signals)
 }
 
 // runUntilRestart runs the agent until ctx is done, or until a changed file needs a restart. Then restart is true, and the
 // agent has shut down.
-func runUntilRestart(ctx context.Context, s config.Settings, version string, changed <-chan config.Edition, level *slog.LevelVar,
-	log *slog.Logger) (restart bool, err error) {
+func runUntilRestart(ctx context.Context, s config.Settings, version string, guard *agent.Guard, changed <-chan config.Edition,
+	level *slog.LevelVar, log *slog.Logger) (restart bool, err error) {
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan bool, 1)
@@ -63,7 +62,7 @@ func runUntilRestart(ctx context.Context, s config.Settings, version string, cha
 		ended <- followConfig(running, s, changed, level, log)
 		cancel()
 	}()
-	err = agent.Run(running, s, version, log)
+	err = agent.Run(running, s, version, guard, log)
 	cancel()
 	return <-ended && ctx.Err() == nil, err
 }
@@ -89,13 +88,4 @@ func followConfig(ctx context.Context, s config.Settings, changed <-chan config.
 			s = live
 		}
 	}
-}
-
-// reexec replaces this process by a new start of the program, with the same arguments and environment. It returns only on
-// failure. The rules stay, and the new start adopts them.
-func reexec() error {
-	if err := syscall.Exec("/proc/self/exe", os.Args, os.Environ()); err != nil {
-		return fmt.Errorf("restart: %w", err)
-	}
-	return nil
 }

@@ -23,6 +23,7 @@ type Node struct {
 	// lastUpdated is the time when the kernel last had all updates, initially the start of the proxy.
 	lastUpdated      time.Time
 	eligible, synced bool
+	standby          bool
 }
 
 // NewNode returns a Node that is healthy until an update is pending for too long. The node is not eligible until SetEligible,
@@ -76,6 +77,13 @@ func (n *Node) SetEligible(eligible bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.eligible = eligible
+}
+
+// SetStandby sets whether another daemon programs this node, so that this one is alive but not ready.
+func (n *Node) SetStandby(standby bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.standby = standby
 }
 
 // nodeStatus is the body of a response, with kube-proxy's fields in kube-proxy's order.
@@ -146,6 +154,8 @@ func (n *Node) readyz() (code int, body []byte) {
 	switch {
 	case n.synced:
 		return http.StatusOK, []byte("ok")
+	case n.standby:
+		return http.StatusServiceUnavailable, []byte("another nfproxy daemon programs this node")
 	case n.pending.IsZero():
 		return http.StatusServiceUnavailable, []byte("waiting for the first Services")
 	default:

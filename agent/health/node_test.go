@@ -54,6 +54,8 @@ func TestNodeHealth(t *testing.T) {
 	}{
 		{"no update, node not seen", func(*Node) {}, time.Hour,
 			bad, ok, "false", true, proxyStart, bad, "waiting for the first Services"},
+		{"another daemon programs the node", func(h *Node) { h.SetStandby(true) }, time.Hour,
+			bad, ok, "false", true, proxyStart, bad, "another nfproxy daemon programs this node"},
 		{"first update pending", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 30 * time.Second,
 			ok, ok, "true", true, proxyStart, bad, "the first Services are not in the kernel yet"},
 		{"first update late", func(h *Node) { h.SetEligible(true); h.Queued(programTime) }, 70 * time.Second,

@@ -121,7 +121,7 @@ func CheckTables(t testing.TB, tables ...string) {
 	var got []string
 	for line := range strings.Lines(out) {
 		name := strings.TrimPrefix(strings.TrimSpace(line), "table ")
-		if !strings.Contains(name, "nfproxy-guard-") {
+		if !strings.Contains(name, "nfproxy-guard") {
 			got = append(got, name)
 		}
 	}

@@ -1,11 +1,8 @@
 package cluster
 
 import (
-	"context"
 	"maps"
 	"os"
-	"os/signal"
-	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -38,7 +35,5 @@ func (m inRoot) Run() int {
 
 // nfproxy is the main function of nfproxy, with the version "unknown".
 func nfproxy() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(cli.Main(ctx, "unknown", os.Args, os.Stdout, os.Stderr))
+	os.Exit(cli.Main("unknown", os.Args, os.Stdout, os.Stderr))
 }

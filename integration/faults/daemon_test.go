@@ -215,7 +215,7 @@ func (n *node) state() string {
 	}
 	guards := 0
 	for _, t := range survey {
-		if strings.HasPrefix(t.Name, agent.GuardPrefix) {
+		if t.Name == agent.GuardTable {
 			guards += len(t.Chains)
 		}
 	}

@@ -48,14 +48,14 @@ func testGuard(t *testing.T, f nft.Family) {
 			t.Fatal(err)
 		}
 		if guarded {
-			var g *agent.Guard
-			if err := l.node.Do(func() (err error) { g, err = agent.OpenGuard(nft.IPv4, nft.IPv6); return err }); err != nil {
+			var g agent.Guard
+			defer g.Close()
+			if err := l.node.Do(func() error { return g.Claim(nft.IPv4, nft.IPv6) }); err != nil {
 				t.Fatal(err)
 			}
-			defer g.Close()
 		}
 		l.nft("flush ruleset\n", "-f", "-")
-		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) != guarded {
+		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardTable) != guarded {
 			t.Errorf("guarded %v: after a flush nft lists\n%s", guarded, listing)
 		}
 		err = exchange(conn)
@@ -65,7 +65,7 @@ func testGuard(t *testing.T, f nft.Family) {
 	if err := exchangeAcrossFlush(true); err != nil {
 		t.Errorf("with the guard an open connection ends: %v", err)
 	}
-	if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardPrefix) {
+	if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardTable) {
 		t.Errorf("the guard left its table behind:\n%s", listing)
 	}
 	if err := exchangeAcrossFlush(false); err == nil {

@@ -10,4 +10,5 @@ const (
 	elemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS
 	tableUserdata   = 6  // NFTA_TABLE_USERDATA
 	tableOwner      = 2  // NFT_TABLE_F_OWNER
+	tableOwnerID    = 7  // NFTA_TABLE_OWNER
 )
