@@ -206,10 +206,20 @@ func (h hole) Close() error {
 	return h.Conn.Close()
 }
 
-// testBlackHole: a connection on which nothing arrives any more, without being closed, is noticed and replaced.
+// testBlackHole: a connection on which nothing arrives any more, without being closed, is noticed and replaced. Watches continue
+// where they ended, without a pause.
 func testBlackHole(t *testing.T, s *server) {
 	open := new(atomic.Bool)
+	var initial atomic.Int32
 	holes := s.by(func(c *rest.Config) {
+		c.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				if r.URL.Query().Has("sendInitialEvents") {
+					initial.Add(1)
+				}
+				return next.RoundTrip(r)
+			})
+		})
 		dial := c.Dial
 		c.Dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, network, addr)
@@ -223,9 +233,15 @@ func testBlackHole(t *testing.T, s *server) {
 	p := shortPace()
 	p.idle, p.ping = 500*time.Millisecond, 500*time.Millisecond
 	w := openWith(t, holes, p)
+	time.Sleep(time.Second) // client-go lists again after a watch that was short and without events
+	before := initial.Load()
 	open.Store(true)
 	w.put(aService("web", "10.96.1.1"))
 	w.until("web http 80/tcp")
+	if n := initial.Load() - before; n > 0 {
+		t.Errorf("all objects of %d resources were requested again", n)
+	}
+	w.logged(0, "watch ended with error")
 }
 
 // testTimeoutIsLogged: the first timeout is logged, with its cause. client-go alone tries ten times more before it returns, and

@@ -69,13 +69,5 @@ func (t *rotatedTransport) transport() http.RoundTripper {
 
 // RoundTrip implements http.RoundTripper.
 func (t *rotatedTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := t.transport().RoundTrip(r)
-	if cause, ok := r.Context().Value(causeKey{}).(*error); ok {
-		*cause = err
-	}
-	return response, err
+	return t.transport().RoundTrip(r)
 }
-
-// causeKey is the key of a context value of type *error, into which RoundTrip stores its error. client-go hides some errors of
-// a watch request from its caller.
-type causeKey struct{}

@@ -4,8 +4,9 @@
 // The data flow, and the files it goes through:
 //
 //	API server                          directory of manifests
-//	api.go, reflector.go,               dir.go, inotify.go, readfile.go,
-//	resources.go, restclients.go        documents.go, manifest.go, manifestset.go
+//	api.go, reflector.go, pace.go,      dir.go, inotify.go, readfile.go,
+//	resources.go, restclients.go,       documents.go, manifest.go, manifestset.go
+//	credentials.go, availability.go
 //	         \                             /
 //	          reduced objects: object.go
 //	          service.go, port.go, slice.go, node.go, servicecidr.go

@@ -117,7 +117,7 @@ func (s *store) watch(ctx context.Context, options metav1.ListOptions) (apiwatch
 		limit += time.Duration(*options.TimeoutSeconds) * time.Second
 	}
 	var cause error
-	limited, cancel := context.WithTimeout(context.WithValue(ctx, causeKey{}, &cause), limit)
+	limited, cancel := context.WithTimeout(withCause(ctx, &cause), limit)
 	w, err := s.request(options).Watch(limited)
 	if err == nil && reflect.TypeOf(w) == reflect.TypeOf(apiwatch.NewEmptyWatch()) {
 		// The client returns an empty watch after a broken connection or a timeout.

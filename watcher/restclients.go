@@ -47,7 +47,7 @@ func newRESTClients(given *rest.Config, p pace) (*restClients, error) {
 	if err != nil {
 		return nil, fmt.Errorf("API server %s: %w", given.Host, err)
 	}
-	c.http = &http.Client{Transport: transport}
+	c.http = &http.Client{Transport: watchTransport{transport}}
 	return c, nil
 }
 

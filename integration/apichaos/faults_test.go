@@ -100,8 +100,8 @@ type environment struct {
 	undisturbed string // kubeconfig file for the API server itself
 }
 
-// laggingPort is the port of an API server that does not know the latest state while the relay to etcd is silent. Like
-// API servers before v1.32 it does not send the initial objects as a stream.
+// laggingPort is the port of an API server that does not know the latest state while the relay to etcd is silent. Like older API
+// servers it does not send the initial objects as a stream.
 const laggingPort = 6444
 
 // TestFaults: during every fault the tables stay, and after it a change arrives and the tables are those of an undisturbed nfproxy.
