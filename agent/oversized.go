@@ -16,7 +16,6 @@ type oversizedServices struct {
 
 // take applies an Update and reports what is new: once for each Service, and again when another part of it is served.
 func (o *oversizedServices) take(u render.Update, log *slog.Logger, events *events) {
-	limit := cmp.Or(u.Node.MaxServiceElements, render.DefaultMaxServiceElements)
 	for _, name := range u.Removed {
 		delete(o.of, name)
 	}
@@ -32,8 +31,20 @@ func (o *oversizedServices) take(u render.Update, log *slog.Logger, events *even
 				o.of = make(map[render.ServiceName]render.Excess)
 			}
 			o.of[s.ServiceName] = s.Excess
-			log.Warn("a Service is too large", "object", "Service "+s.String(), "elements", fmt.Sprintf("more than %d", limit), "effect", s.Excess)
-			events.warn(s.ServiceName, reasonTooLarge, fmt.Sprintf("it needs more than the %d elements that one Service may have: %s", limit, s.Excess))
+			elements, message := exceeded(u.Node, s.Excess)
+			log.Warn("a Service is too large", "object", "Service "+s.String(), "elements", elements, "effect", s.Excess)
+			events.warn(s.ServiceName, reasonTooLarge, message)
 		}
 	}
+}
+
+// exceeded describes the bound that a Service exceeds, or that all Services together exceed, for the log and for an Event.
+func exceeded(n render.Node, e render.Excess) (elements, message string) {
+	if e == render.WithoutRoom {
+		limit := cmp.Or(n.MaxElements, render.DefaultMaxElements)
+		return fmt.Sprintf("more than %d together with all other Services", limit),
+			fmt.Sprintf("all Services together need more than the %d elements that this node may have: %s", limit, e)
+	}
+	limit := cmp.Or(n.MaxServiceElements, render.DefaultMaxServiceElements)
+	return fmt.Sprintf("more than %d", limit), fmt.Sprintf("it needs more than the %d elements that one Service may have: %s", limit, e)
 }

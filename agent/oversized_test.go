@@ -33,6 +33,8 @@ func TestOversizedReports(t *testing.T) {
 		{render.Update{Services: []render.Service{service("a", render.WithoutAddresses), service("b", render.WithoutPorts)}}, 2, ""},
 		{render.Update{Node: render.Node{MaxServiceElements: 7}, Services: []render.Service{service("a", render.WithoutPorts)}}, 2,
 			`level=WARN msg="a Service is too large" object="Service ns/a" elements="more than 7" effect="nothing of it is served; its cluster IPs refuse connections"` + "\n"},
+		{render.Update{Node: render.Node{MaxElements: 9}, Services: []render.Service{service("a", render.WithoutRoom)}}, 2,
+			`level=WARN msg="a Service is too large" object="Service ns/a" elements="more than 9 together with all other Services" effect="nothing of it is served, because all Services together need too many elements; its cluster IPs refuse connections"` + "\n"},
 		{render.Update{Services: []render.Service{service("a", render.NoExcess)}, Removed: []render.ServiceName{{Namespace: "ns", Name: "b"}}}, 0,
 			`level=INFO msg="a Service is no longer too large" object="Service ns/a"` + "\n"},
 	} {

@@ -105,6 +105,10 @@ func (c *configuration) node() render.Node {
 		c.failAt("--max-service-elements", fmt.Errorf("%d is less than 1", c.maxServiceElements))
 	}
 	n.MaxServiceElements = uint32(c.maxServiceElements)
+	if c.maxElements < 1 {
+		c.failAt("--max-elements", fmt.Errorf("%d is less than 1", c.maxElements))
+	}
+	n.MaxElements = uint32(c.maxElements)
 	n.Counters = c.connectionCounters()
 	if n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs); c.externalIPsDenied() {
 		n.ExternalIPs = render.Allowlist{Only: true}

@@ -49,6 +49,7 @@ type configuration struct {
 	manifests, master, serviceCIDR string
 	affinitySize                   int
 	maxServiceElements             int
+	maxElements                    int
 	counters                       string
 	externalIPs, loadBalancerIPs   string
 	// loopback are the loopback addresses at which node ports are served. They follow from other values.
@@ -83,6 +84,7 @@ func newConfiguration(file string) *configuration {
 		file:               file,
 		affinitySize:       render.DefaultAffinityClients,
 		maxServiceElements: render.DefaultMaxServiceElements,
+		maxElements:        render.DefaultMaxElements,
 		counters:           "services",
 		externalIPs:        "any",
 		loadBalancerIPs:    "any",

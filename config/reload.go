@@ -30,6 +30,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"loadBalancerIPs", old.Node.LoadBalancerIPs, new.Node.LoadBalancerIPs},
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
 		{"maxServiceElements", old.Node.MaxServiceElements, new.Node.MaxServiceElements},
+		{"maxElements", old.Node.MaxElements, new.Node.MaxElements},
 		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
 		{"healthzBindAddress", old.Healthz, new.Healthz},
 		{"metricsBindAddress", old.Metrics, new.Metrics},

@@ -28,6 +28,7 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.Node.MasqueradeAll = true },
 			func(s *Settings) { s.Node.AffinityClients = 7 },
 			func(s *Settings) { s.Node.MaxServiceElements = 7 },
+			func(s *Settings) { s.Node.MaxElements = 7 },
 			func(s *Settings) { s.Node.Counters = render.CountNothing },
 			func(s *Settings) { s.Node.ExternalIPs.Only = true },
 			func(s *Settings) { s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: cidrs} },
@@ -89,7 +90,7 @@ func TestReloadNodeFacts(t *testing.T) {
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "AllAddresses", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "LoadBalancerIPs", "Loopback", "MasqueradeAll", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "AllAddresses", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "LoadBalancerIPs", "Loopback", "MasqueradeAll", "MaxElements", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		t.Errorf("render.Node has the fields %q, not %q: does Reload compare all of them?", have, want)
 	}

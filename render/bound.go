@@ -15,7 +15,7 @@ const DefaultMaxServiceElements = 100_000
 // whatever the number of frontends and endpoints, and each takes as much memory as about ten elements.
 const affinityCost = 100
 
-// Excess is what a Service loses because it costs more than Node.MaxServiceElements.
+// Excess is what a Service loses because it costs more than Node.MaxServiceElements, or all Services more than Node.MaxElements.
 type Excess uint8
 
 const (
@@ -25,7 +25,12 @@ const (
 	WithoutAddresses
 	// WithoutPorts: nothing is served. The cluster IPs refuse connections, as they do to a port that no Service has.
 	WithoutPorts
+	// WithoutRoom: nothing is served, because all Services together cost too much. The cluster IPs refuse connections.
+	WithoutRoom
 )
+
+// ServesNothing reports whether only the cluster IPs are left, which refuse connections.
+func (e Excess) ServesNothing() bool { return e == WithoutPorts || e == WithoutRoom }
 
 // String describes the excess for users.
 func (e Excess) String() string {
@@ -34,6 +39,8 @@ func (e Excess) String() string {
 		return "its external IPs and load balancer addresses are not served; its cluster IPs and node ports are"
 	case WithoutPorts:
 		return "nothing of it is served; its cluster IPs refuse connections"
+	case WithoutRoom:
+		return "nothing of it is served, because all Services together need too many elements; its cluster IPs refuse connections"
 	}
 	return "all of it is served"
 }

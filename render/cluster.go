@@ -50,12 +50,14 @@ type Node struct {
 	AffinityClients uint32
 	// MaxServiceElements is what one Service may cost in elements; 0 means DefaultMaxServiceElements. Bound applies it.
 	MaxServiceElements uint32
+	// MaxElements is what all Services together may cost in elements; 0 means DefaultMaxElements. Total applies it.
+	MaxElements uint32
 }
 
 // Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
 	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.MaxElements == m.MaxElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }
@@ -134,7 +136,7 @@ type Service struct {
 	// Local; 0 for none.
 	HealthCheckNodePort uint16
 	Ports               []Port
-	// Excess is what Bound removed from the Service, and Unserved are the addresses among it. No rule depends on them.
+	// Excess is what Bound or Total removed from the Service, and Unserved are the addresses among it. No rule depends on them.
 	Excess   Excess
 	Unserved []netip.Addr
 }
@@ -185,7 +187,7 @@ type Update struct {
 	// Node is the current Node. If it differs from that of the last Update, Services holds all Services, or those with node ports
 	// if only the addresses of node ports differ.
 	Node Node
-	// Services holds the complete Services that were added or changed, each as Bound returns it.
+	// Services holds the complete Services that were added or changed, each as Bound and Total return it.
 	Services []Service
 	// Removed holds the names of the Services that were removed.
 	Removed []ServiceName

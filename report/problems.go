@@ -34,7 +34,7 @@ type Comparison struct {
 	Conflicts []render.Conflict
 	// Disallowed are the addresses of Services that the node's configuration disallows.
 	Disallowed []DisallowedAddress
-	// Oversized are the Services that cost more elements than one Service may.
+	// Oversized are the Services that cost more elements than one Service may, or that are left out because all together do.
 	Oversized []OversizedService
 	// Changes turn the tables into the desired state. Unused load balancing chains do not count.
 	Changes []nft.Change
@@ -52,7 +52,7 @@ func (d DisallowedAddress) String() string {
 	return fmt.Sprintf("%s in %s of Service %s", d.Address, d.Field, d.Service)
 }
 
-// OversizedService is a Service that costs more elements than one Service may.
+// OversizedService is a Service that costs more elements than one Service may, or that is left out because all together do.
 type OversizedService struct {
 	Service render.ServiceName
 	Excess  render.Excess
@@ -64,7 +64,7 @@ func (o OversizedService) String() string { return fmt.Sprintf("%s: %s", o.Servi
 // oversizedService returns the first Service that would have an address if it were smaller.
 func oversizedService(u render.Update, addr netip.Addr) (render.Service, bool) {
 	for _, s := range u.Services {
-		if slices.Contains(s.Unserved, addr) || s.Excess == render.WithoutPorts && slices.Contains(s.ClusterIPs, addr) {
+		if slices.Contains(s.Unserved, addr) || s.Excess.ServesNothing() && slices.Contains(s.ClusterIPs, addr) {
 			return s, true
 		}
 	}

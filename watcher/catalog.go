@@ -36,6 +36,8 @@ type catalog struct {
 	dirty map[render.ServiceName]bool
 	// joined are the Services as Updates have reported them, before render.Bound, whose result depends on the node too.
 	joined map[render.ServiceName]render.Service
+	// total decides about the Services of joined that do not fit on the node together.
+	total render.Total
 	// reported is the previous Update without its Services. started is false until the first Update.
 	reported render.Update
 	started  bool
@@ -302,6 +304,7 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 			}
 		}
 	}
+	c.boundTotal(&update)
 	changed = nodeChanged || len(update.Services) > 0 || len(update.Removed) > 0 || update.NotEligible != c.reported.NotEligible
 	update.Seen = cmp.Or(c.seen, time.Now())
 	c.reported, c.started = render.Update{Node: update.Node, NotEligible: update.NotEligible}, true
@@ -309,6 +312,27 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 	clear(c.dirty)
 	clear(c.triggered)
 	return update, changed
+}
+
+// boundTotal applies the bound of all Services together: to the Services of an Update, and to those for which the decision changes,
+// which it adds.
+func (c *catalog) boundTotal(u *render.Update) {
+	also := c.total.Take(u.Node, u.Services, u.Removed, func(yield func(render.Service) bool) {
+		for _, s := range c.joined {
+			if !yield(render.Bound(u.Node, s)) {
+				return
+			}
+		}
+	})
+	for _, name := range also {
+		u.Services = append(u.Services, render.Bound(u.Node, c.joined[name]))
+	}
+	if len(also) > 0 {
+		slices.SortFunc(u.Services, func(a, b render.Service) int { return a.ServiceName.Compare(b.ServiceName) })
+	}
+	for i, s := range u.Services {
+		u.Services[i] = c.total.Bound(s)
+	}
 }
 
 // rejoin joins a Service again. It reports whether the Service was reported and is removed now, or differs from what was

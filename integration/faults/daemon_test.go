@@ -28,7 +28,7 @@ import (
 // than its shortest pause after a failure.
 const (
 	patience = 20 * time.Second
-	calm     = 200 * time.Millisecond
+	calm     = 250 * time.Millisecond
 	// idle is how long a daemon that reacts to nothing makes no call.
 	idle = 2 * time.Second
 )
@@ -271,7 +271,7 @@ func (n *node) reach(what, want string) (calls [2]int, failed int) {
 			return calls, failed
 		}
 		if time.Now().After(deadline) {
-			n.t.Fatalf("%s: the end state differs (-want +got):\n%s", what, cmp.Diff(strings.Split(want, "\n"), strings.Split(have, "\n")))
+			n.t.Fatalf("%s: the end state differs (-want +got):\n%s", what, difference(want, have))
 		}
 	}
 }
@@ -284,4 +284,9 @@ func (n *node) await(what string, holds func(state string) bool) {
 			n.t.Fatalf("%s: not within %s; the log:\n%s", what, patience, n.process.Log)
 		}
 	}
+}
+
+// difference describes how two states differ.
+func difference(a, b string) string {
+	return cmp.Diff(strings.Split(a, "\n"), strings.Split(b, "\n"))
 }

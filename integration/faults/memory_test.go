@@ -105,6 +105,8 @@ func TestMemoryForNothing(t *testing.T) {
 	defer n.stop()
 	n.write(many(100)...)
 	n.start(nil)
+	programmed := func(state string) bool { return strings.Count(state, " . tcp . 80 . 9 :") == 100 }
+	n.await("the first load", programmed)
 	n.rest()
 	before := n.state()
 	var names []string
@@ -119,7 +121,7 @@ func TestMemoryForNothing(t *testing.T) {
 	n.write(changed...)
 	n.process.AwaitLog("memory is short; Services keep the rules that they had")
 	if state := n.state(); state != before {
-		t.Errorf("the state changed:\n%s", state)
+		t.Errorf("the state changed (-before +after):\n%s", difference(before, state))
 	}
 	if got := n.quarantined(); len(got) == 0 || len(got) > 8 {
 		t.Errorf("quarantined: %v", got)
