@@ -202,22 +202,29 @@ func (n *node) connect() *connects {
 	c := &connects{stop: cancel}
 	c.connecting.Go(func() {
 		for ctx.Err() == nil {
-			dialing, done := context.WithTimeout(context.Background(), 10*time.Second)
-			conn, err := n.client.Dial(dialing, "tcp", "", "10.96.0.1:80")
-			done()
+			err := n.dial()
 			if c.made++; err != nil {
 				c.failed++
 				if c.first == nil {
 					c.first = err
 				}
-				continue
 			}
-			conn.(*net.TCPConn).SetLinger(0) // a reset, after which the port is free at once
-			conn.Close()
 			time.Sleep(time.Millisecond)
 		}
 	})
 	return c
+}
+
+// dial connects to the Service once.
+func (n *node) dial() error {
+	ctx, done := context.WithTimeout(context.Background(), 10*time.Second)
+	defer done()
+	conn, err := n.client.Dial(ctx, "tcp", "", "10.96.0.1:80")
+	if err != nil {
+		return err
+	}
+	conn.(*net.TCPConn).SetLinger(0) // a reset, after which the port is free at once
+	return conn.Close()
 }
 
 // end ends the client. It fails the test if a connection failed, or if there was none.
