@@ -3,6 +3,7 @@ package killpoints
 import (
 	"fmt"
 	"os"
+	"sync"
 	"testing"
 
 	"nfproxy/integration/cluster"
@@ -11,14 +12,23 @@ import (
 // TestMain runs the tests in a network namespace of their own. The test binary also serves as the launcher of supervised processes.
 func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){launcher: launch}) }
 
-// nfproxyBinary returns the path of nfproxy, built with the flags of a release.
-func nfproxyBinary(t *testing.T) string {
+// build builds nfproxy once for all tests.
+var build = sync.OnceValues(func() (binary string, err error) {
+	dir, err := os.MkdirTemp("", "killpoints")
+	if err == nil {
+		err = cluster.Build(dir)
+	}
+	return dir + "/nfproxy", err
+})
+
+// builtOnce returns the path of nfproxy, built with the flags of a release.
+func builtOnce(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	if err := cluster.Build(dir); err != nil {
+	binary, err := build()
+	if err != nil {
 		t.Fatal(err)
 	}
-	return dir + "/nfproxy"
+	return binary
 }
 
 // exitWith prints an error of the launcher and ends it.

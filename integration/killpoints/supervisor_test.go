@@ -74,6 +74,7 @@ type supervised struct {
 	*cluster.Process
 	listener int
 	watching sync.WaitGroup
+	once     sync.Once // of release
 
 	mu sync.Mutex
 	// sends is the number of calls of sendto since count was called, execs that of execve since the start.
@@ -114,13 +115,17 @@ func superviseIn(t *testing.T, namespaces uintptr, before func(*supervised, call
 	w.Close()
 	s.listener = s.receiveListener(t, r)
 	s.watching.Go(s.watch)
-	t.Cleanup(func() {
-		s.Cmd.Process.Kill()
-		s.await(t)
+	t.Cleanup(s.release)
+	return s
+}
+
+// release kills the process if it is still there, and frees what belongs to it.
+func (s *supervised) release() {
+	s.once.Do(func() {
+		s.End(syscall.SIGKILL)
 		s.watching.Wait()
 		unix.Close(s.listener)
 	})
-	return s
 }
 
 // receiveListener duplicates the launcher's listener, whose number it writes to a pipe.
@@ -206,6 +211,13 @@ func (s *supervised) executions() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.execs
+}
+
+// sendsSoFar returns the number of sends.
+func (s *supervised) sendsSoFar() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sends
 }
 
 // sent returns the number of sends, once the process has made none for a while.
