@@ -160,6 +160,13 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 		}
 		return elements
 	}
+	var elements []nft.Element
+	all = slices.DeleteFunc(all, func(e kernelElement) bool {
+		if e.Key == "" { // the catch-all element
+			elements = append(elements, e.Element)
+		}
+		return e.Key == ""
+	})
 	slices.SortFunc(all, func(a, b kernelElement) int {
 		if c := cmp.Compare(a.Key, b.Key); c != 0 || a.end == b.end {
 			return c
@@ -169,7 +176,6 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 		}
 		return 1
 	})
-	var elements []nft.Element
 	var open *nft.Element
 	for i := range all {
 		switch {

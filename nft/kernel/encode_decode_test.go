@@ -43,6 +43,10 @@ func TestElements(t *testing.T) {
 			{Key: nft.Interval(netip.MustParsePrefix("255.0.0.0/8"))}}},
 		{Name: "everything", Key: []nft.Type{nft.IPv6Addr}, Interval: true,
 			Elements: []nft.Element{{Key: nft.Interval(netip.MustParsePrefix("::/0"))}}},
+		{Name: "catch-all", Key: []nft.Type{nft.IPv4Addr}, Data: []nft.Type{nft.VerdictType},
+			Elements: []nft.Element{{Data: nft.GotoChain("c").Value()}, {Key: addr4, Data: nft.GotoChain("c").Value()}}},
+		{Name: "catch-all beside intervals", Key: []nft.Type{nft.IPv4Addr}, Interval: true,
+			Elements: []nft.Element{{}, {Key: nft.Interval(netip.MustParsePrefix("10.0.0.0/8"))}}},
 		{Name: "intervals of two fields", Key: []nft.Type{nft.InetService, nft.IPv4Addr}, Interval: true,
 			Elements: []nft.Element{{Key: nft.Port(80) + addr4 + nft.Port(90) + addr4}}},
 	} {
