@@ -54,6 +54,7 @@ var layers = []struct {
 	// Packages that import no other package of the module.
 	{"sandbox", nil},
 	{"logtest", nil},
+	{"leaktest", nil},
 	{"docs", nil},
 }
 

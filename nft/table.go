@@ -61,7 +61,7 @@ type Table struct {
 	// Dormant is `flags dormant`: no base chain of the table sees packets. Only other programs set it.
 	Dormant bool
 	Sets    []*Set
-	Chains []*Chain
+	Chains  []*Chain
 }
 
 // Set is a set or, with Data, a map. As part of a Table it has its elements; a Member of a Fragment points to a Set that
