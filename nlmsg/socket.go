@@ -106,6 +106,9 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 // (NLM_F_DUMP_INTR).
 var ErrInterrupted = errors.New("the objects changed during the dump")
 
+// errMalformed is the error of an answer that is too short. The kernel sends none.
+var errMalformed = errors.New("malformed netlink message")
+
 // Exchange sends a request, with the attributes that fill appends, and calls each with the body of every answer, after
 // struct nfgenmsg, until the kernel has finished. The next answers overwrite the body. The kernel's error is a
 // syscall.Errno. fill may be nil, and each may be nil if only an acknowledgement is expected.
@@ -148,13 +151,15 @@ func (s *Socket) answers(b []byte, each func([]byte) error) (done bool, err erro
 			err = ErrInterrupted
 		}
 		switch {
-		case h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE && len(body) >= 4:
+		case (h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE) && len(body) >= 4:
 			if code := int32(NativeUint32(body)); code != 0 {
 				err = syscall.Errno(-code)
 			}
 			return true, err
 		case h.Type == unix.NLMSG_DONE:
 			return true, err
+		case h.Type == unix.NLMSG_ERROR || len(body) < NFGenLen:
+			return true, errMalformed
 		case err == nil:
 			err = each(body[NFGenLen:])
 		}
