@@ -34,6 +34,16 @@ var foreignEdits = []struct{ name, commands string }{
 		"add element ip nfproxy connections { 10.96.0.8 . tcp . 80 comment \"a comment of another program\" : goto remember-local/test/sticky/tcp/main }"},
 	{"an interval over all addresses", "flush set ip nfproxy local-sources\nadd element ip nfproxy local-sources { 0.0.0.0/0 }"},
 	{"adjacent intervals", "add element ip nfproxy local-sources { 10.245.0.0/16, 10.243.255.255, 255.255.255.255, 0.0.0.0 }"},
+	{"masquerading to few ports", "flush chain ip nfproxy masquerade-all\n" +
+		"add rule ip nfproxy masquerade-all meta l4proto tcp masquerade to :1024-1025 fully-random\n" +
+		"add rule ip nfproxy masquerade-all masquerade fully-random"},
+	{"masquerading with another flag", "flush chain ip nfproxy masquerade-all\nadd rule ip nfproxy masquerade-all masquerade fully-random, persistent"},
+	{"a rejection with another code", "flush chain ip nfproxy refuse\nadd rule ip nfproxy refuse reject with tcp reset\n" +
+		"add rule ip nfproxy refuse reject with icmp type admin-prohibited"},
+	{"a rule that also marks packets", "flush chain ip nfproxy masquerade-all\nadd rule ip nfproxy masquerade-all meta mark set 1 masquerade fully-random"},
+	{"clients that are added and not refreshed", "flush chain ip nfproxy learn/test/sticky-too/udp/80\n" +
+		"add rule ip nfproxy learn/test/sticky-too/udp/80 add @affinity/test/sticky-too/udp/80 { ip saddr timeout 1m : ip daddr . th dport } accept\n" +
+		"add rule ip nfproxy learn/test/sticky-too/udp/80 counter accept"},
 	{"a set of the same type whose elements expire", "flush chain ip nfproxy source-ranges\ndelete set ip nfproxy source-ranges\n" +
 		"add set ip nfproxy source-ranges { type ipv4_addr . inet_proto . inet_service . ipv4_addr; flags interval, timeout; timeout 1h; " +
 		"elements = { 203.0.113.10 . tcp . 443 . 192.0.2.0/24, 203.0.113.10 . tcp . 443 . 198.51.100.0/24, 203.0.113.10 . tcp . 443 . 203.0.113.10, " +
