@@ -24,6 +24,7 @@ import (
 func TestFullConntrack(t *testing.T) {
 	const stale = 5000
 	n := newNode(t)
+	entries := newEntries(t)
 	echo := n.addPod("echo", "10.244.1.7")
 	cluster.ServeTCP(t, echo.Namespace, "10.244.1.7:8080", func(c net.Conn) { _, _ = io.Copy(c, c) })
 	n.write("echo.yaml", manifest("echo", "10.96.0.7:80", "10.244.1.7"))
@@ -38,7 +39,6 @@ func TestFullConntrack(t *testing.T) {
 	defer open.Close()
 	wantEcho(t, open)
 
-	entries := newEntries(t)
 	for i := range stale {
 		entries.add(i, netip.MustParseAddrPort("10.96.0.53:53"), netip.MustParseAddrPort("10.244.1.3:53"))
 	}
@@ -52,8 +52,8 @@ func TestFullConntrack(t *testing.T) {
 			dropped++
 		}
 	}
-	if dropped == 0 {
-		t.Error("the table of connections is not full")
+	if dropped < tried {
+		t.Errorf("%d of %d connections were dropped although the table is full", dropped, tried)
 	}
 	wantEcho(t, open)
 
@@ -116,7 +116,7 @@ type entries struct {
 	full  bool // the kernel has no room for another entry
 }
 
-// newEntries opens connections to the kernel. At the end of the test all entries are deleted.
+// newEntries opens connections to the kernel and deletes all entries, now and at the end of the test.
 func newEntries(t *testing.T) *entries {
 	t.Helper()
 	e := &entries{t: t}
@@ -127,15 +127,21 @@ func newEntries(t *testing.T) *entries {
 	if e.flows, err = ctnetlink.Open(); err != nil {
 		t.Fatal(err)
 	}
+	e.deleteAll()
 	t.Cleanup(func() {
-		const ctDelete = 2
-		if err := e.nl.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctDelete), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, nil); err != nil {
-			t.Error(err)
-		}
+		e.deleteAll()
 		e.nl.Close()
 		e.flows.Close()
 	})
 	return e
+}
+
+// deleteAll deletes all entries of the network namespace.
+func (e *entries) deleteAll() {
+	const ctDelete = 2 // without a tuple
+	if err := e.nl.Exchange(nlmsg.Type(unix.NFNL_SUBSYS_CTNETLINK, ctDelete), unix.NLM_F_ACK, unix.AF_UNSPEC, nil, nil); err != nil {
+		e.t.Error(err)
+	}
 }
 
 // count returns the number of entries.
