@@ -13,11 +13,12 @@ import (
 // decodeSet decodes a NEWSET message. It ignores the set's userdata.
 //
 // A set with a property that nft.Set does not express, such as a default timeout, gets a key of type nft.UnknownType: it
-// would otherwise be taken for a set of nfproxy, although its elements expire or do not fit.
+// would otherwise be taken for a set of nfproxy, although its elements expire or do not fit. The elements of a Dynamic set expire
+// anyway.
 func decodeSet(f nft.Family, body []byte) *nft.Set {
 	s := &nft.Set{Table: nft.TableID{Family: f}}
 	var flags, keyLen, dataLen uint32
-	foreign := false
+	foreign, expires := false, false
 	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_SET_TABLE:
@@ -46,11 +47,13 @@ func decodeSet(f nft.Family, body []byte) *nft.Set {
 		case setExpr:
 			s.Counter = decodeCounter(b) != nil
 			foreign = foreign || !s.Counter
-		case setExpressions, unix.NFTA_SET_OBJ_TYPE, unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_POLICY:
+		case unix.NFTA_SET_TIMEOUT:
+			expires = true
+		case setExpressions, unix.NFTA_SET_OBJ_TYPE, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_POLICY:
 			foreign = true // nfproxy writes none of these, and the kernel returns no defaults
 		}
 	}
-	if foreign || flags != setFlags(s) || !fits(s.Key, keyLen) || !fits(s.Data, dataLen) {
+	if foreign || expires && !s.Dynamic || flags != setFlags(s) || !fits(s.Key, keyLen) || !fits(s.Data, dataLen) {
 		s.Key = []nft.Type{nft.UnknownType}
 	}
 	return s
