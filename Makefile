@@ -10,7 +10,7 @@ IMAGE    ?= nfproxy:$(VERSION)
 ARCH     ?= $(shell $(GO) env GOARCH)
 BUILDER  ?= $(firstword $(foreach b,buildah podman docker,$(if $(shell command -v $b),$b)))
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
-GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.6.0
 PACKAGES := ./...
 
 # Tests that need the kernel make their own network namespaces and never touch the machine's.
