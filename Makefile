@@ -10,13 +10,14 @@ IMAGE    ?= nfproxy:$(VERSION)
 ARCH     ?= $(shell $(GO) env GOARCH)
 BUILDER  ?= $(firstword $(foreach b,buildah podman docker,$(if $(shell command -v $b),$b)))
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.6.0
 PACKAGES := ./...
 
 # Tests that need the kernel make their own network namespaces and never touch the machine's.
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench fuzz tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +61,7 @@ lint: ## run gofmt, vet and staticcheck
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
-test: tools controlplane helm lint build image-check release-check race ## run everything, as CI does
+test: tools controlplane helm lint vulncheck build image-check release-check race fuzz ## run everything, as CI does
 
 # Every run draws other clusters unless SEED is given.
 SEED     ?= $(shell date +%s%N)
@@ -74,10 +75,16 @@ race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps fo
 bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
 
-fuzz: ## fuzz each target for a minute
-	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft
-	$(GO) test -run '^$$' -fuzz FuzzExplain -fuzztime 1m ./report
-	$(GO) test -run '^$$' -fuzz FuzzParse -fuzztime 1m ./watcher
+FUZZTIME ?= 1m
+FUZZ_TARGETS = grep -r '^func Fuzz' --include='*_test.go' * | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z]*)\(.*|./\1 \2|' | sort
+fuzz: ## fuzz each target for FUZZTIME, by default a minute, two targets at a time
+	@$(FUZZ_TARGETS) | GO='$(GO)' FUZZTIME='$(FUZZTIME)' xargs -L 1 -P 2 .ci/fuzz
+
+# The database of vulnerabilities. A copy is given as file:///DIR; with none, nothing is checked, and the output says so.
+VULNDB ?= https://vuln.go.dev
+vulncheck: ## check the program and its tests with govulncheck against the database VULNDB
+	@if test '$(VULNDB)' = none; then echo 'govulncheck is switched off (VULNDB=none)'; \
+	else GOFLAGS=-buildvcs=false $(GO) run $(GOVULNCHECK) -test -db '$(VULNDB)' $(PACKAGES); fi
 
 tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \

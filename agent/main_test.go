@@ -4,10 +4,12 @@ import (
 	"os"
 	"testing"
 
+	"nfproxy/leaktest"
 	"nfproxy/sandbox"
 )
 
-// TestMain runs the tests in a network namespace of their own.
+// TestMain runs the tests in a network namespace of their own, and fails if they leave goroutines
+// behind.
 func TestMain(m *testing.M) {
-	os.Exit(sandbox.Main(m.Run))
+	os.Exit(sandbox.Main(func() int { return leaktest.Run(m) }))
 }

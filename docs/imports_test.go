@@ -22,6 +22,7 @@ var layers = []struct {
 	{"integration/deploy", nil},
 	{"integration/differential", nil},
 	{"integration/kernel", nil},
+	{"integration/foreignload", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},
@@ -55,6 +56,7 @@ var layers = []struct {
 	// Packages that import no other package of the module.
 	{"sandbox", nil},
 	{"logtest", nil},
+	{"leaktest", nil},
 	{"docs", nil},
 }
 

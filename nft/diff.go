@@ -38,10 +38,10 @@ func find(tables []*Table, id TableID) *Table {
 }
 
 // canBecome reports whether changes inside the table are enough. The comment of a table and the hook of a chain cannot
-// be changed: if one of them differs, the whole table is replaced in the same transaction. This happens when the schema
-// changes, or after another program has changed a table.
+// be changed: if one of them differs, the whole table is replaced in the same transaction. The same is done if another
+// program has made the table dormant. This happens when the schema changes, or after another program has changed a table.
 func (t *Table) canBecome(want *Table) bool {
-	if t.Comment != want.Comment {
+	if t.Comment != want.Comment || t.Dormant != want.Dormant {
 		return false
 	}
 	for _, w := range want.Chains {
@@ -77,7 +77,7 @@ func (d *diff) changes() []Change {
 
 func (d *diff) sets(have, want *Table) {
 	for _, h := range have.Sets {
-		if want.Set(h.Name) == nil {
+		if want.Set(h.Name) == nil && !h.Anonymous {
 			d.dropped = append(d.dropped, Change{Delete, h})
 		}
 	}
@@ -104,7 +104,7 @@ func (s *Set) sameDeclaration(t *Set) bool {
 
 func (d *diff) chains(have, want *Table) {
 	for _, h := range have.Chains {
-		if want.Chain(h.Name) == nil {
+		if want.Chain(h.Name) == nil && !h.Anonymous {
 			d.flush(h)
 			d.abandoned = append(d.abandoned, Change{Delete, h})
 		}

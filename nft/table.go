@@ -57,9 +57,11 @@ type Table struct {
 	// Owner is `flags owner`: the table belongs to the socket that adds it. Other sockets cannot change it, their flushes
 	// skip it, and the kernel removes it when the socket is closed (NFT_TABLE_F_OWNER in
 	// include/uapi/linux/netfilter/nf_tables.h, Linux 5.12). Diff does not compare it.
-	Owner  bool
-	Sets   []*Set
-	Chains []*Chain
+	Owner bool
+	// Dormant is `flags dormant`: no base chain of the table sees packets. Only other programs set it.
+	Dormant bool
+	Sets    []*Set
+	Chains  []*Chain
 }
 
 // Set is a set or, with Data, a map. As part of a Table it has its elements; a Member of a Fragment points to a Set that
@@ -80,11 +82,15 @@ type Set struct {
 	Size uint32
 	// Counter makes every element count the packets that match it. In a nat chain these are connections.
 	Counter bool
+	// Anonymous marks a set that belongs to a rule of another program, such as `ip saddr { 10.0.0.1 } drop`. The kernel
+	// deletes it together with the rule.
+	Anonymous bool
 	// Elements are sorted by Key.
 	Elements []Element
 }
 
-// Element is one element of a Set.
+// Element is one element of a Set. With an empty Key it is the catch-all element, `*` in nft's syntax, which a lookup finds
+// if there is no other (Linux 5.13). Only other programs add one.
 type Element struct {
 	Key     Value
 	Data    Value
@@ -105,7 +111,7 @@ type Counter struct {
 type Hook uint8
 
 // The hooks of base chains of type nat that nfproxy uses. NoHook marks a chain that is not a base chain, OtherHook any
-// other hook.
+// other base chain: one with another hook, type or policy.
 const (
 	NoHook Hook = iota
 	Prerouting
@@ -127,7 +133,10 @@ type Chain struct {
 	Name     string
 	Hook     Hook
 	Priority int32
-	Rules    []Rule
+	// Anonymous marks a chain that belongs to a rule of another program, such as `tcp dport 22 jump { drop; }`. The kernel
+	// deletes it together with the rule (NFT_CHAIN_BINDING, Linux 5.9).
+	Anonymous bool
+	Rules     []Rule
 }
 
 // Set returns the table's set with that name, or nil if there is none.
@@ -148,13 +157,14 @@ func (t *Table) Chain(name string) *Chain {
 	return t.Chains[i]
 }
 
-// Lookup returns the element with that key or, in an interval set, the element whose interval contains it.
+// Lookup returns the element with that key or, in an interval set, the element whose interval contains it; else the
+// catch-all element.
 func (s *Set) Lookup(key Value) (Element, bool) {
 	at := func(e Element, k Value) int { return cmp.Compare(e.Key, k) }
 	if !s.Interval {
 		i, ok := slices.BinarySearchFunc(s.Elements, key, at)
 		if !ok {
-			return Element{}, false
+			return s.catchAll()
 		}
 		return s.Elements[i], true
 	}
@@ -164,7 +174,15 @@ func (s *Set) Lookup(key Value) (Element, bool) {
 			return e, true
 		}
 	}
-	return Element{}, false
+	return s.catchAll()
+}
+
+// catchAll returns the catch-all element.
+func (s *Set) catchAll() (Element, bool) {
+	if len(s.Elements) == 0 || s.Elements[0].Key != "" {
+		return Element{}, false
+	}
+	return s.Elements[0], true
 }
 
 // within reports whether each field of key lies between the same fields of first and last.

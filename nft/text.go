@@ -12,6 +12,9 @@ func (t *Table) String() string {
 	if t.Owner {
 		b.WriteString("\tflags owner\n")
 	}
+	if t.Dormant {
+		b.WriteString("\tflags dormant\n")
+	}
 	if t.Comment != "" {
 		fmt.Fprintf(&b, "\tcomment %q\n", t.Comment)
 	}
@@ -126,6 +129,9 @@ func (s *Set) elementText(e Element) string {
 func (c Counter) text() string { return fmt.Sprintf("counter packets %d bytes %d", c.Packets, c.Bytes) }
 
 func (s *Set) keyText(e Element) string {
+	if e.Key == "" {
+		return "*"
+	}
 	if s.Interval {
 		return e.Key.intervalText(s.Key)
 	}

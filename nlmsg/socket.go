@@ -154,6 +154,9 @@ const (
 	emptyReceives    = 3
 )
 
+// errMalformed is the error of an answer that is too short. The kernel sends none.
+var errMalformed = errors.New("malformed netlink message")
+
 // Exchange sends a request, with the attributes that fill appends, and calls each with the body of every answer, after
 // struct nfgenmsg, until the kernel has finished. The next answers overwrite the body. The kernel's error is a
 // syscall.Errno. fill may be nil, and each may be nil if only an acknowledgement is expected.
@@ -267,7 +270,7 @@ func (s *Socket) answers(b []byte, each func([]byte) error) (a answered, err err
 		}
 		a.interrupted = a.interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
 		switch {
-		case h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE && len(body) >= 4:
+		case (h.Type == unix.NLMSG_ERROR || h.Type == unix.NLMSG_DONE) && len(body) >= 4:
 			if code := int32(NativeUint32(body)); code != 0 {
 				err = syscall.Errno(-code)
 			}
@@ -276,6 +279,9 @@ func (s *Socket) answers(b []byte, each func([]byte) error) (a answered, err err
 		case h.Type == unix.NLMSG_DONE:
 			a.done = true
 			return a, err
+		case h.Type == unix.NLMSG_ERROR || len(body) < NFGenLen:
+			a.done = true
+			return a, errMalformed
 		case err == nil:
 			err = each(body[NFGenLen:])
 		}

@@ -25,9 +25,10 @@ func (f Frontend) Key() nft.Value {
 	return nft.Addr(f.Addr()) + nft.Proto(f.Protocol) + nft.Port(f.Port())
 }
 
-// frontendOf returns the frontend key that the key of a member begins with, "" for members of sets without frontends.
+// frontendOf returns the frontend key that the key of a member begins with, "" for members of sets without frontends and for
+// catch-all elements.
 func frontendOf(m nft.Member) nft.Value {
-	if len(m.Set.Key) < 3 {
+	if len(m.Set.Key) < 3 || m.Key == "" {
 		return ""
 	}
 	return m.Key[:m.Set.Key[0].Width()+m.Set.Key[1].Width()+m.Set.Key[2].Width()]

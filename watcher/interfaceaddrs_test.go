@@ -15,13 +15,14 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"nfproxy/leaktest"
 	"nfproxy/logtest"
 	"nfproxy/render"
 	"nfproxy/sandbox"
 )
 
-// TestMain runs the tests in a separate network namespace.
-func TestMain(m *testing.M) { os.Exit(sandbox.Main(m.Run)) }
+// TestMain runs the tests in a separate network namespace, and fails if they leave goroutines behind.
+func TestMain(m *testing.M) { os.Exit(sandbox.Main(func() int { return leaktest.Run(m) })) }
 
 // machine is a network namespace in which a test changes the addresses of lo.
 type machine struct {

@@ -8,6 +8,10 @@ const (
 	setFlagConcat   = 0x80
 	elemKeyEnd      = 10 // NFTA_SET_ELEM_KEY_END
 	elemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS
+	setExpressions  = 18 // NFTA_SET_EXPRESSIONS
+	elemCatchAll    = 2  // NFT_SET_ELEM_CATCHALL
+	chainFlags      = 10 // NFTA_CHAIN_FLAGS
+	chainBinding    = 4  // NFT_CHAIN_BINDING
 	tableUserdata   = 6  // NFTA_TABLE_USERDATA
 	tableOwner      = 2  // NFT_TABLE_F_OWNER
 	tableOwnerID    = 7  // NFTA_TABLE_OWNER

@@ -9,9 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// decodeChain decodes a NEWCHAIN message.
+// decodeChain decodes a NEWCHAIN message. A base chain of another type than nat, or with another policy than accept, gets the
+// hook nft.OtherHook.
 func decodeChain(f nft.Family, body []byte) *nft.Chain {
 	c := &nft.Chain{Table: nft.TableID{Family: f}}
+	ordinary := true // the type and the policy are those of nfproxy's base chains
 	for kind, b := range nlmsg.Attributes(body) {
 		switch kind {
 		case unix.NFTA_CHAIN_TABLE:
@@ -27,7 +29,16 @@ func decodeChain(f nft.Family, body []byte) *nft.Chain {
 					c.Priority = int32(nlmsg.Number(b))
 				}
 			}
+		case unix.NFTA_CHAIN_TYPE:
+			ordinary = ordinary && nlmsg.CString(b) == "nat"
+		case unix.NFTA_CHAIN_POLICY:
+			ordinary = ordinary && nlmsg.Number(b) == 1 // NF_ACCEPT
+		case chainFlags:
+			c.Anonymous = nlmsg.Number(b)&chainBinding != 0
 		}
+	}
+	if c.Hook != nft.NoHook && !ordinary {
+		c.Hook = nft.OtherHook
 	}
 	return c
 }

@@ -62,13 +62,14 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 	return e
 }
 
-// decodeData decodes NFTA_DATA_VALUE or NFTA_DATA_VERDICT.
+// decodeData decodes NFTA_DATA_VERDICT, if the type is that of verdicts, or NFTA_DATA_VALUE.
 func decodeData(types []nft.Type, body []byte) nft.Value {
+	verdict := len(types) == 1 && types[0] == nft.VerdictType
 	for kind, b := range nlmsg.Attributes(body) {
-		switch kind {
-		case unix.NFTA_DATA_VALUE:
+		switch {
+		case kind == unix.NFTA_DATA_VALUE && !verdict:
 			return unpad(types, b)
-		case unix.NFTA_DATA_VERDICT:
+		case kind == unix.NFTA_DATA_VERDICT && verdict:
 			return DecodeVerdict(b).Value()
 		}
 	}
@@ -152,7 +153,7 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 		var elements []nft.Element
 		for _, e := range all {
 			last := e.keyEnd
-			if last == "" {
+			if last == "" || e.Key == "" { // a single value, or the catch-all element
 				last = e.Key
 			}
 			e.Element.Key += last
@@ -160,6 +161,13 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 		}
 		return elements
 	}
+	var elements []nft.Element
+	all = slices.DeleteFunc(all, func(e kernelElement) bool {
+		if e.Key == "" { // the catch-all element
+			elements = append(elements, e.Element)
+		}
+		return e.Key == ""
+	})
 	slices.SortFunc(all, func(a, b kernelElement) int {
 		if c := cmp.Compare(a.Key, b.Key); c != 0 || a.end == b.end {
 			return c
@@ -169,7 +177,6 @@ func joinIntervals(s *nft.Set, all []kernelElement) []nft.Element {
 		}
 		return 1
 	})
-	var elements []nft.Element
 	var open *nft.Element
 	for i := range all {
 		switch {

@@ -177,6 +177,32 @@ func hasNoEffect(data []byte) bool {
 	return length < size
 }
 
+// decodeImmediate decodes an immediate expression. It returns false unless the expression is a verdict; otherwise it loads a
+// number into a register.
+func decodeImmediate(data []byte) (*expr.Verdict, bool) {
+	for kind, b := range nlmsg.Attributes(data) {
+		if kind != unix.NFTA_IMMEDIATE_DATA {
+			continue
+		}
+		for kind, b := range nlmsg.Attributes(b) {
+			if kind != unix.NFTA_DATA_VERDICT {
+				continue
+			}
+			v := &expr.Verdict{}
+			for kind, b := range nlmsg.Attributes(b) {
+				switch kind {
+				case unix.NFTA_VERDICT_CODE:
+					v.Kind = expr.VerdictKind(int32(nlmsg.Number(b)))
+				case unix.NFTA_VERDICT_CHAIN:
+					v.Chain = nlmsg.CString(b)
+				}
+			}
+			return v, true
+		}
+	}
+	return nil, false
+}
+
 func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 	var e expr.Any
 	switch name {
@@ -197,7 +223,10 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 	case "bitwise":
 		e = &expr.Bitwise{}
 	case "immediate":
-		e = &expr.Verdict{}
+		if v, ok := decodeImmediate(data); ok {
+			return v
+		}
+		return unknownExpr{name: name}
 	case "dynset":
 		e = &expr.Dynset{}
 	case "nat":

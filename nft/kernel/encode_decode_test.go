@@ -25,11 +25,11 @@ func TestTypeofUserdata(t *testing.T) {
 	}
 }
 
-// TestElements: an element that is encoded and decoded is unchanged, for keys of all types and for intervals.
-func TestElements(t *testing.T) {
+// setsOfAllKinds returns sets with keys of all types and with intervals.
+func setsOfAllKinds() []*nft.Set {
 	addr4, addr6 := nft.Addr(netip.MustParseAddr("10.0.0.1")), nft.Addr(netip.MustParseAddr("fd00::1"))
 	frontend := addr6 + nft.Proto(nft.SCTP) + nft.Port(65535)
-	for _, s := range []*nft.Set{
+	return []*nft.Set{
 		{Name: "one field", Key: []nft.Type{nft.IPv4Addr}, Elements: []nft.Element{{Key: addr4}}},
 		{Name: "one short field", Key: []nft.Type{nft.InetService}, Elements: []nft.Element{{Key: nft.Port(443)}}},
 		{Name: "verdicts", Key: []nft.Type{nft.IPv6Addr, nft.InetProto, nft.InetService}, Data: []nft.Type{nft.VerdictType},
@@ -43,9 +43,18 @@ func TestElements(t *testing.T) {
 			{Key: nft.Interval(netip.MustParsePrefix("255.0.0.0/8"))}}},
 		{Name: "everything", Key: []nft.Type{nft.IPv6Addr}, Interval: true,
 			Elements: []nft.Element{{Key: nft.Interval(netip.MustParsePrefix("::/0"))}}},
+		{Name: "catch-all", Key: []nft.Type{nft.IPv4Addr}, Data: []nft.Type{nft.VerdictType},
+			Elements: []nft.Element{{Data: nft.GotoChain("c").Value()}, {Key: addr4, Data: nft.GotoChain("c").Value()}}},
+		{Name: "catch-all beside intervals", Key: []nft.Type{nft.IPv4Addr}, Interval: true,
+			Elements: []nft.Element{{}, {Key: nft.Interval(netip.MustParsePrefix("10.0.0.0/8"))}}},
 		{Name: "intervals of two fields", Key: []nft.Type{nft.InetService, nft.IPv4Addr}, Interval: true,
 			Elements: []nft.Element{{Key: nft.Port(80) + addr4 + nft.Port(90) + addr4}}},
-	} {
+	}
+}
+
+// TestElements: an element that is encoded and decoded is unchanged, for keys of all types and for intervals.
+func TestElements(t *testing.T) {
+	for _, s := range setsOfAllKinds() {
 		var m nlmsg.Message
 		for _, e := range s.Elements {
 			addElement(&m, s, e, false)

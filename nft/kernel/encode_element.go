@@ -14,6 +14,10 @@ import (
 // addElement appends one element of a set as a list entry of NEWSETELEM or, with keyAlone, of DELSETELEM and GETSETELEM.
 // An interval of a single field takes two entries: its start, and the value after its end.
 func addElement(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
+	if e.Key == "" {
+		addCatchAll(m, s, e, keyAlone)
+		return
+	}
 	if !s.Interval {
 		addPlain(m, s, e, keyAlone)
 		return
@@ -40,6 +44,14 @@ func addElement(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 func addPlain(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 	at := m.Nest(unix.NFTA_LIST_ELEM)
 	addKey(m, unix.NFTA_SET_ELEM_KEY, s.Key, e.Key)
+	addRest(m, s, e, keyAlone)
+	m.Unnest(at)
+}
+
+// addCatchAll appends the catch-all element.
+func addCatchAll(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
+	at := m.Nest(unix.NFTA_LIST_ELEM)
+	m.Uint32(unix.NFTA_SET_ELEM_FLAGS, elemCatchAll)
 	addRest(m, s, e, keyAlone)
 	m.Unnest(at)
 }

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -218,5 +219,74 @@ func TestForeignRules(t *testing.T) {
 		if _, err := marshalRule(nft.IPv4, r); err == nil {
 			t.Errorf("%s: can be written", name)
 		}
+	}
+}
+
+// TestForeignDetails: a rule of nfproxy with any detail changed, which another program may have written in its place, is not
+// taken for the rule of nfproxy.
+func TestForeignDetails(t *testing.T) {
+	changed := 0
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		for _, r := range rulesOfAllKinds() {
+			ours, err := marshalRule(f, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			exprs := decodeExprs(f, ours)
+			for i := range exprs {
+				v := reflect.ValueOf(exprs[i]).Elem()
+				for n := range v.NumField() {
+					undo := changeDetail(v.Field(n))
+					data, err := marshalExprs(f.Number(), exprs)
+					undo()
+					if err != nil || bytes.Equal(data, ours) {
+						continue
+					}
+					changed++
+					if got := decodeRule(f, decodeExprs(f, data)).Text(f); got == r.Text(f) {
+						t.Errorf("%s with another %T.%s is taken for the same rule", got, exprs[i], v.Type().Field(n).Name)
+					}
+				}
+			}
+		}
+	}
+	if changed < 300 {
+		t.Errorf("only %d details were changed", changed)
+	}
+}
+
+// changeDetail changes a field of an expression. The function that it returns restores the field.
+func changeDetail(v reflect.Value) (undo func()) {
+	before := reflect.New(v.Type()).Elem()
+	before.Set(v)
+	switch v.Kind() {
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		v.SetUint(v.Uint() + 1)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		v.SetInt(v.Int() + int64(time.Second))
+	case reflect.String:
+		if v.Len() > 0 { // the kernel returns no chain for a verdict that needs none
+			v.SetString(v.String() + "x")
+		}
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 && v.Len() > 0 {
+			b := slices.Clone(v.Bytes())
+			b[0] ^= 1
+			v.SetBytes(b)
+		}
+	}
+	return func() { v.Set(before) }
+}
+
+// TestImmediateNumber: an expression that loads the number 0 into a register is not taken for the verdict drop.
+func TestImmediateNumber(t *testing.T) {
+	data, err := marshalExprs(nft.IPv4.Number(), []expr.Any{&expr.Immediate{Register: 1, Data: []byte{0, 0, 0, 0}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := decodeRule(nft.IPv4, decodeExprs(nft.IPv4, data)).Text(nft.IPv4); got == "drop" {
+		t.Errorf("decoded as %s", got)
 	}
 }

@@ -84,11 +84,7 @@ func (r *reader) table(id nft.TableID) (*nft.Table, error) {
 	err := r.request(unix.NFT_MSG_GETTABLE, unix.NLM_F_ACK, family,
 		func(m *nlmsg.Message) { m.String(unix.NFTA_TABLE_NAME, id.Name) },
 		func(body []byte) error {
-			for kind, b := range nlmsg.Attributes(body) {
-				if kind == tableUserdata {
-					t.Comment = comment(b)
-				}
-			}
+			decodeTable(t, body)
 			return nil
 		})
 	if errors.Is(err, unix.ENOENT) {
