@@ -33,9 +33,7 @@ func (m machine) run(ctx context.Context, initramfs string) ([]byte, error) {
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot",
 		"-accel", "tcg", "-cpu", "max", "-m", "3G",
-		// Two virtual nanoseconds for an instruction, none for waiting: time-outs do not depend on the host. With this option
-		// several processors are much slower than one.
-		"-icount", "shift=1,sleep=off", "-rtc", "clock=vm", "-smp", "1",
+		"-smp", "2",
 		// The mitigations of processors' faults and the check of clocks cost the emulation time and have nothing to do with nfproxy.
 		"-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no5lvl nowatchdog",
 		"-serial", "file:"+console, "-serial", "file:"+output)
