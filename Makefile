@@ -16,8 +16,13 @@ PACKAGES := ./...
 # Tests that need the kernel make their own network namespaces and never touch the machine's.
 TESTFLAGS ?=
 
+# Debian's releases whose kernels are tested; newest is the newest of all.
+KERNELS ?= bullseye bookworm trixie newest
+# The tests that make test-kernels runs; empty: all in integration/kernels/tests.go.
+RUN ?=
+
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels nft-versions check lint unit race bench fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,13 +66,37 @@ lint: ## run gofmt, vet and staticcheck
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
-test: tools controlplane helm lint vulncheck build image-check release-check race fuzz ## run everything, as CI does
+test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race test-kernels fuzz ## run everything, as CI does
 
 # Every run draws other clusters unless SEED is given.
 SEED     ?= $(shell date +%s%N)
 CLUSTERS ?= 100
 test-differential: tools controlplane ## compare nfproxy with the real kube-proxy on CLUSTERS random clusters, drawn from SEED
 	$(GO) test -timeout 0 -run '^TestDifferential$$' -v ./integration/differential -args -differential.seed=$(SEED) -differential.clusters=$(CLUSTERS)
+
+# The virtual machines emulate the processor.
+test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox ## run tests on Debian's kernels KERNELS, in virtual machines
+	$(GO) run ./integration/kernels -run '$(RUN)' $(KERNELS)
+
+DEBIAN_PACKAGES = integration/kernels/debian $@
+NEWEST = trixie trixie-backports sid experimental
+
+.bin/linux-newest: integration/kernels/debian
+	$(DEBIAN_PACKAGES) '$(NEWEST)' linux- linux-image-amd64
+
+.bin/linux-%: integration/kernels/debian
+	$(DEBIAN_PACKAGES) $* linux- linux-image-amd64
+
+nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the versions of nft that Debian has into .bin
+
+.bin/nft-newest: integration/kernels/debian
+	$(DEBIAN_PACKAGES) '$(NEWEST)' 'nftables|lib' nftables
+
+.bin/nft-%: integration/kernels/debian
+	$(DEBIAN_PACKAGES) $* 'nftables|lib' nftables
+
+.bin/busybox: integration/kernels/debian
+	$(DEBIAN_PACKAGES) bookworm busybox-static busybox-static
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -86,7 +115,7 @@ vulncheck: ## check the program and its tests with govulncheck against the datab
 	@if test '$(VULNDB)' = none; then echo 'govulncheck is switched off (VULNDB=none)'; \
 	else GOFLAGS=-buildvcs=false $(GO) run $(GOVULNCHECK) -test -db '$(VULNDB)' $(PACKAGES); fi
 
-tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq
+tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq, qemu
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
@@ -94,6 +123,9 @@ tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, 
 	command -v buildah >/dev/null || missing="$$missing buildah"; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	command -v jq >/dev/null || missing="$$missing jq"; \
+	command -v qemu-system-x86_64 >/dev/null || missing="$$missing qemu-system-x86"; \
+	command -v depmod >/dev/null || missing="$$missing kmod"; \
+	command -v xz >/dev/null || missing="$$missing xz-utils"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## build the Kubernetes programs for the tests into .bin; takes some minutes, once

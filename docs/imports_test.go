@@ -23,6 +23,7 @@ var layers = []struct {
 	{"integration/differential", nil},
 	{"integration/kernel", nil},
 	{"integration/foreignload", nil},
+	{"integration/kernels", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},
