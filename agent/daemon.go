@@ -48,7 +48,7 @@ const maxTriggered = 10_000
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
-		comparison: comparison{interval: comparisonInterval},
+		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
 		updates:    make(chan render.Update), external: make(chan kernel.ExternalChange)}
 }
 
@@ -107,7 +107,7 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		d.releaseOne(time.Now())
-		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now()) {
+		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now(), d.ruleset.Known()) {
 			d.attempt()
 		} else if d.kernel.Unsettled() {
 			d.settle()
@@ -123,7 +123,7 @@ func (d *daemon) wait(now time.Time) time.Duration {
 	}
 	wait := d.retries.wait(now)
 	if d.pending.dirty && d.pending.started {
-		return min(wait, d.throttle.wait(now))
+		return min(wait, d.throttle.wait(now, d.ruleset.Known()))
 	}
 	return min(wait, d.comparison.wait(now))
 }
