@@ -134,8 +134,10 @@ func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) er
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },
 		committed: func(c commit) {
-			if c.full && len(c.changes) > 0 { // rules were missing, and connections may have begun without them
-				cleaner.DeleteUntranslated(d.ruleset.UntranslatedFlows())
+			if c.full { // rules may have been missing, and connections may have begun without them
+				if flows, ok := d.ruleset.UntranslatedFlows(c.changes); ok {
+					cleaner.DeleteUntranslated(flows)
+				}
 			}
 			cleaner.Programmed(c.changes)
 		},
