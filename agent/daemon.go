@@ -49,7 +49,7 @@ const maxTriggered = 10_000
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
 		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
-		updates:    make(chan render.Update), external: make(chan kernel.ExternalChange)}
+		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
 }
 
 // startTasks adds the daemon's tasks to a life cycle.

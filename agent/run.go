@@ -70,7 +70,7 @@ func assemble(l *lifecycle, set config.Settings, version string, log *slog.Logge
 	d := newDaemon(src.Next, k, monitor, set.Node, log)
 	d.throttle.minSync = set.MinSyncPeriod
 	d.startTasks(l)
-	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.NotServed}).observer())
+	d.observers = append(d.observers, newReports(log, told, recorder.NotServed).observer())
 	if err := addConntrackCleaner(l, d, recorder); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 
 	"nfproxy/agent/listeners"
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -28,6 +29,7 @@ type Hooks struct {
 type Ports struct {
 	hooks     Hooks
 	log       *slog.Logger
+	lines     *ratelimit.Log // of what a Service can cause at any rate
 	listeners *listeners.Set
 	limit     limit // of the connections of all ports
 
@@ -61,6 +63,7 @@ func NewPorts(hooks Hooks, log *slog.Logger) *Ports {
 	p := &Ports{
 		hooks:     hooks,
 		log:       log,
+		lines:     ratelimit.NewLog(log, ratelimit.Burst),
 		limit:     limit{max: maxConnections},
 		services:  make(map[render.ServiceName][]render.LocalhostPort),
 		claims:    make(map[netip.AddrPort]map[render.ServiceName]render.LocalhostPort),
@@ -125,8 +128,10 @@ func (p *Ports) reportOther(name render.ServiceName, ports []render.Port) {
 	for _, port := range ports {
 		one := otherPort{port.Name, port.NodePort, port.Protocol}
 		if all = append(all, one); !slices.Contains(p.notServed[name], one) {
-			p.log.Warn("a node port is not served at localhost: only TCP is", "service", name, "port", one.name,
-				"nodePort", one.nodePort, "protocol", one.protocol)
+			if log, ok := p.lines.About(name.String(), "protocol"); ok {
+				log.Warn("a node port is not served at localhost: only TCP is", "service", name, "port", one.name,
+					"nodePort", one.nodePort, "protocol", one.protocol)
+			}
 		}
 	}
 	if p.notServed[name] = all; len(all) == 0 {
@@ -193,7 +198,9 @@ func (p *Ports) owner(at netip.AddrPort) (owner render.LocalhostPort, claimed bo
 			continue
 		}
 		p.conflicts[c] = true
-		p.log.Warn("node port at localhost is taken by another Service", "service", name, "address", at, "owner", owner.Service)
+		if log, ok := p.lines.About(name.String(), "taken"); ok {
+			log.Warn("node port at localhost is taken by another Service", "service", name, "address", at, "owner", owner.Service)
+		}
 	}
 	return owner, claimed
 }
@@ -226,12 +233,16 @@ func (p *Ports) failed(service render.ServiceName, at netip.AddrPort, err error,
 	if errors.Is(err, syscall.EACCES) && at.Port() < 1024 {
 		err = fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE", err)
 	}
-	p.log.Warn("node port cannot be served at localhost yet", "service", service, "address", at, "error", err)
+	if log, ok := p.lines.About(service.String(), "listen"); ok {
+		log.Warn("node port cannot be served at localhost yet", "service", service, "address", at, "error", err)
+	}
 	p.hooks.Report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
 }
 
 func (p *Ports) bound(service render.ServiceName, at netip.AddrPort) {
-	p.log.Info("node port is served at localhost now", "service", service, "address", at)
+	if log, ok := p.lines.About(service.String(), "served"); ok {
+		log.Info("node port is served at localhost now", "service", service, "address", at)
+	}
 }
 
 func (p *Ports) ended(at netip.AddrPort, err error) {
