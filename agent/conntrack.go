@@ -10,6 +10,7 @@ import (
 	"nfproxy/conntrack"
 	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -17,6 +18,7 @@ import (
 type conntrackCleaner struct {
 	flows *ctnetlink.Conn
 	log   *slog.Logger
+	lines *ratelimit.Log // of deletions, which Services can cause at any rate
 	// observe is told of every cleanup: how many entries of the family were deleted, and the time that it took. It is called
 	// by run.
 	observe func(family nft.Family, deleted int, took time.Duration)
@@ -31,7 +33,7 @@ type conntrackCleaner struct {
 
 // newConntrackCleaner returns a cleaner that uses flows. Its first cleanup, after the first Programmed, covers everything.
 func newConntrackCleaner(flows *ctnetlink.Conn, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *conntrackCleaner {
-	return &conntrackCleaner{flows: flows, log: log, observe: observe, index: render.NewFlowIndex(), wake: make(chan struct{}, 1)}
+	return &conntrackCleaner{flows: flows, log: log, lines: ratelimit.NewLog(log, ratelimit.Burst), observe: observe, index: render.NewFlowIndex(), wake: make(chan struct{}, 1)}
 }
 
 // Take applies an Update. owner is Ruleset.Owner.
@@ -216,14 +218,16 @@ func (c *conntrackCleaner) deleteFlows(ctx context.Context, filter conntrack.Fil
 	return deleted, errors.Join(listed, err)
 }
 
-// report logs the results and hands them to observe.
+// report hands the results to observe and logs them: all of them for debugging, and deletions unless there were many lately.
 func (c *conntrackCleaner) report(results map[nft.Family]cleanupResult) {
 	for family, r := range results {
-		level := slog.LevelDebug
+		log, level := c.log, slog.LevelDebug
 		if r.deleted > 0 {
-			level = slog.LevelInfo
+			if lines, ok := c.lines.About(family.String(), "deleted"); ok {
+				log, level = lines, slog.LevelInfo
+			}
 		}
-		c.log.Log(context.Background(), level, "deleted stale flows", "family", family, "deleted", r.deleted,
+		log.Log(context.Background(), level, "deleted stale flows", "family", family, "deleted", r.deleted,
 			"took", r.took.Round(time.Microsecond))
 		c.observe(family, r.deleted, r.took)
 	}

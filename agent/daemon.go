@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nfproxy/nft/kernel"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -18,6 +19,7 @@ type daemon struct {
 	monitor *kernel.Monitor
 	ruleset *render.Ruleset
 	log     *slog.Logger
+	lines   *ratelimit.Log // of what others can cause at any rate
 	// observers are told of everything that happens, in this order.
 	observers  []observer
 	throttle   throttle
@@ -47,7 +49,8 @@ const maxTriggered = 10_000
 
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
-	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
+	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n),
+		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
 		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
 		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
 }

@@ -44,7 +44,7 @@ func (d *daemon) program() (commit, error) {
 	if err := d.kernel.Apply(changes, 0); err != nil {
 		if d.throttle.mayRead(time.Now()) {
 			d.ruleset.Forget()
-			d.log.Warn("a change was refused; reading the tables again", "error", err)
+			d.logRefused(err)
 			return d.reconcile()
 		}
 		if changes, err = d.withoutRefused(err); err != nil {
@@ -77,7 +77,14 @@ func (d *daemon) settle() {
 	if err := d.kernel.Settle(settleTime); err != nil {
 		d.ruleset.Forget()
 		d.pending.dirty = true
-		d.log.Warn("a change was refused; reading the tables again", "error", err)
+		d.logRefused(err)
+	}
+}
+
+// logRefused logs a refusal after which the tables are read.
+func (d *daemon) logRefused(err error) {
+	if log, ok := d.lines.About("tables", "refused"); ok {
+		log.Warn("a change was refused; reading the tables again", "error", err)
 	}
 }
 
@@ -184,8 +191,10 @@ func (d *daemon) logReconciled(c commit) {
 	case d.comparison.running:
 		d.log.Debug("a periodic comparison found no difference", "took", took)
 	case c.repaired:
-		d.log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
-			"first", c.changes[0].Summary(), "took", took)
+		if log, ok := d.lines.About("tables", "repaired"); ok {
+			log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
+				"first", c.changes[0].Summary(), "took", took)
+		}
 	case d.disturbance != nil:
 		d.log.Debug("others changed the tables, and nothing was wrong", "changed", d.disturbance)
 	default:

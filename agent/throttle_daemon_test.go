@@ -12,6 +12,7 @@ import (
 
 	"nfproxy/logtest"
 	"nfproxy/nft/kernel"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -110,5 +111,19 @@ func TestRefusedByDisturbedTables(t *testing.T) {
 	}
 	if strings.Contains(d.log.String(), "the kernel refuses a Service") {
 		t.Errorf("a Service is quarantined:\n%s", d.log)
+	}
+}
+
+// TestRefusedEditsLog: a Service whose rules the kernel refuses, and that is edited all the time, does not fill the log.
+func TestRefusedEditsLog(t *testing.T) {
+	d := startDaemon(t)
+	const edits = 100
+	for i := range edits {
+		d.send(refusedService("10.96.0.2:80", fmt.Sprintf("10.0.1.%d:80", i)), testService(fmt.Sprint("s", i), fmt.Sprintf("10.96.1.%d:80", i)))
+		d.await()
+	}
+	refused, quarantined := len(d.log.Lines("a change was refused")), len(d.log.Lines("the kernel refuses a Service"))
+	if refused < 1 || refused > ratelimit.Burst || quarantined < 1 || quarantined > ratelimit.Burst {
+		t.Errorf("%d and %d lines for %d edits", refused, quarantined, edits)
 	}
 }

@@ -19,7 +19,7 @@ import (
 // methods are safe for concurrent use.
 type ServicePorts struct {
 	healthy func() bool
-	report  func(service render.ServiceName, message string)
+	report  func(service render.ServiceName, message string, again bool)
 	log     *slog.Logger
 	lines   *ratelimit.Log // of what a Service can cause at any rate
 	servers *listeners.Set
@@ -33,8 +33,8 @@ type ServicePorts struct {
 
 // NewServicePorts returns ServicePorts without servers; Set starts them. The caller closes it. healthy reports whether the
 // proxy is healthy (Node.Healthy); it is called concurrently. report is called with an error message for a Service whose port
-// cannot be bound.
-func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
+// cannot be bound, and again with every further attempt.
+func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string, again bool), log *slog.Logger) *ServicePorts {
 	p := &ServicePorts{healthy: healthy, report: report, log: log, lines: ratelimit.NewLog(log, ratelimit.Burst)}
 	limit := newConnections()
 	p.servers = listeners.New(
@@ -98,13 +98,14 @@ func (p *ServicePorts) wanted() map[netip.AddrPort]render.ServiceName {
 	return wanted
 }
 
-// failed reports once for each Service that its port cannot be bound.
+// failed reports that a Service's port cannot be bound, in the log once.
 func (p *ServicePorts) failed(service render.ServiceName, at netip.AddrPort, err error, first bool) {
-	if first {
-		if log, ok := p.lines.About(service.String(), "listen"); ok {
-			log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
-		}
-		p.report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
+	p.report(service, fmt.Sprintf("cannot listen at %s: %v", at, err), !first)
+	if !first {
+		return
+	}
+	if log, ok := p.lines.About(service.String(), "listen"); ok {
+		log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
 	}
 }
 

@@ -19,8 +19,8 @@ import (
 
 // Hooks are told what becomes of listeners. They may be called concurrently.
 type Hooks struct {
-	// Report gets an error message for a Service whose node port cannot be bound, once.
-	Report func(service render.ServiceName, message string)
+	// Report gets an error message for a Service whose node port cannot be bound, and again with every further attempt.
+	Report func(service render.ServiceName, message string, again bool)
 	// Failed is called for every failed attempt to bind a port.
 	Failed func(nft.Family)
 }
@@ -224,19 +224,19 @@ func (p *Ports) server(at netip.AddrPort) listeners.Server {
 	return acceptor{p.ports[at]}
 }
 
-// failed reports once for each Service that its node port cannot be bound.
+// failed reports that a Service's node port cannot be bound, in the log once.
 func (p *Ports) failed(service render.ServiceName, at netip.AddrPort, err error, first bool) {
 	p.hooks.Failed(render.Family(at.Addr()))
-	if !first {
-		return
-	}
 	if errors.Is(err, syscall.EACCES) && at.Port() < 1024 {
 		err = fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE", err)
+	}
+	p.hooks.Report(service, fmt.Sprintf("cannot listen at %s: %v", at, err), !first)
+	if !first {
+		return
 	}
 	if log, ok := p.lines.About(service.String(), "listen"); ok {
 		log.Warn("node port cannot be served at localhost yet", "service", service, "address", at, "error", err)
 	}
-	p.hooks.Report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
 }
 
 func (p *Ports) bound(service render.ServiceName, at netip.AddrPort) {
