@@ -110,7 +110,7 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		d.releaseOne(time.Now())
-		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now(), d.ruleset.Known()) {
+		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now(), d.task()) {
 			d.attempt()
 		} else if d.kernel.Unsettled() {
 			d.settle()
@@ -126,9 +126,15 @@ func (d *daemon) wait(now time.Time) time.Duration {
 	}
 	wait := d.retries.wait(now)
 	if d.pending.dirty && d.pending.started {
-		return min(wait, d.throttle.wait(now, d.ruleset.Known()))
+		return min(wait, d.throttle.wait(now, d.task()))
 	}
 	return min(wait, d.comparison.wait(now))
+}
+
+// task returns what the next attempt has to do.
+func (d *daemon) task() attemptTask {
+	known := d.ruleset.Known()
+	return attemptTask{repairs: !known, reads: !known}
 }
 
 // take makes an Update desired.

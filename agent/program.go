@@ -42,31 +42,10 @@ func (d *daemon) program() (commit, error) {
 	start := time.Now()
 	changes := d.ruleset.Plan()
 	if err := d.kernel.Apply(changes, 0); err != nil {
-		if d.throttle.mayRead(time.Now()) {
-			d.ruleset.Forget()
-			d.logRefused(err)
-			return d.reconcile()
-		}
-		if changes, err = d.withoutRefused(err); err != nil {
-			d.ruleset.Forget()
-			return commit{}, err
-		}
-		return commit{changes: changes, took: time.Since(start)}, nil
+		return d.refused(start, err)
 	}
 	d.ruleset.Accept()
 	return commit{changes: changes, took: time.Since(start)}, nil
-}
-
-// withoutRefused sends the planned changes without those of the Services whose rules the kernel refuses. It takes the place of
-// reading the tables when that has taken its share of time: somebody may edit such a Service all the time. It returns an error if
-// the refusal may mean that the tables differ from what is known about them, so that no Service is at fault.
-func (d *daemon) withoutRefused(refusal error) ([]nft.Change, error) {
-	for _, differs := range []error{kernel.ErrStale, unix.ENOENT, unix.EEXIST, unix.EBUSY, unix.ENOTEMPTY} {
-		if errors.Is(refusal, differs) {
-			return nil, refusal
-		}
-	}
-	return d.converge(0)
 }
 
 // settleTime is how long settle delays an Update at most, besides the listing of one map.
@@ -78,13 +57,6 @@ func (d *daemon) settle() {
 		d.ruleset.Forget()
 		d.pending.dirty = true
 		d.logRefused(err)
-	}
-}
-
-// logRefused logs a refusal after which the tables are read.
-func (d *daemon) logRefused(err error) {
-	if log, ok := d.lines.About("tables", "refused"); ok {
-		log.Warn("a change was refused; reading the tables again", "error", err)
 	}
 }
 

@@ -41,17 +41,26 @@ type throttle struct {
 
 func newThrottle() throttle { return throttle{reads: budget{share: readShare, burst: readBurst}} }
 
-// wait returns the time until the next attempt may begin. known reports whether its changes are known without reading the tables.
-func (t *throttle) wait(now time.Time, known bool) time.Duration {
+// attemptTask is what an attempt has to do besides sending the changes of Updates.
+type attemptTask struct {
+	repairs bool // it repairs what another program changed
+	reads   bool // it reads the tables
+}
+
+// wait returns the time until the next attempt may begin.
+func (t *throttle) wait(now time.Time, does attemptTask) time.Duration {
 	wait := max(0, t.due.Sub(now))
-	if known {
-		return wait
+	if does.repairs {
+		wait = max(wait, t.repairDue.Sub(now))
 	}
-	return max(wait, t.repairDue.Sub(now), t.reads.wait(now))
+	if does.reads {
+		wait = max(wait, t.reads.wait(now))
+	}
+	return wait
 }
 
 // mayStart reports whether an attempt may begin.
-func (t *throttle) mayStart(now time.Time, known bool) bool { return t.wait(now, known) == 0 }
+func (t *throttle) mayStart(now time.Time, does attemptTask) bool { return t.wait(now, does) == 0 }
 
 // mayRead reports whether an attempt in progress may read the tables although it was not expected to.
 func (t *throttle) mayRead(now time.Time) bool { return t.reads.wait(now) == 0 }

@@ -12,7 +12,7 @@ func TestThrottle(t *testing.T) {
 	at := func(d time.Duration) time.Time { return begin.Add(d) }
 	wait := func(p *throttle, now, want time.Duration) {
 		t.Helper()
-		if got := p.wait(at(now), false); got != want {
+		if got := p.wait(at(now), attemptTask{repairs: true, reads: true}); got != want {
 			t.Errorf("%v after the beginning it waits %v, want %v", now, got, want)
 		}
 	}
@@ -81,7 +81,7 @@ type throttleTest struct {
 
 // attempt makes an attempt if the throttle admits it.
 func (s *throttleTest) attempt(took time.Duration, err error) {
-	if !s.mayStart(s.now, s.known) {
+	if !s.mayStart(s.now, attemptTask{!s.known, !s.known}) {
 		return
 	}
 	s.started(s.now)
@@ -132,11 +132,11 @@ func TestThrottleBoundsWork(t *testing.T) {
 func TestThrottleFastPath(t *testing.T) {
 	s := &throttleTest{throttle: newTestThrottle(0), now: time.Unix(1000, 0)}
 	s.attempt(time.Hour, nil)
-	if s.wait(s.now, false) < time.Hour || s.mayRead(s.now) {
-		t.Errorf("the tables can be read again after %s", s.wait(s.now, false))
+	if s.wait(s.now, attemptTask{reads: true}) < time.Hour || s.mayRead(s.now) {
+		t.Errorf("the tables can be read again after %s", s.wait(s.now, attemptTask{reads: true}))
 	}
 	for range 1000 {
-		if s.wait(s.now, true) != 0 {
+		if s.wait(s.now, attemptTask{}) != 0 {
 			t.Fatal("a change waits")
 		}
 		s.attempt(time.Millisecond, nil)
