@@ -10,6 +10,7 @@ import (
 	"nfproxy/conntrack"
 	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -17,21 +18,22 @@ import (
 type conntrackCleaner struct {
 	flows *ctnetlink.Conn
 	log   *slog.Logger
+	lines *ratelimit.Log // of deletions, which Services can cause at any rate
 	// observe is told of every cleanup: how many entries of the family were deleted, and the time that it took. It is called
 	// by run.
 	observe func(family nft.Family, deleted int, took time.Duration)
 
 	mu    sync.Mutex // held for one entry at a time, never for a whole list
 	index *render.FlowIndex
-	// untranslated, if not nil, tells which TCP connections are to be deleted because they began without rules.
-	untranslated *render.UntranslatedFlows
+	// untranslated are the TCP connections that are to be deleted because they began without rules.
+	untranslated render.UntranslatedFlows
 
 	wake chan struct{}
 }
 
 // newConntrackCleaner returns a cleaner that uses flows. Its first cleanup, after the first Programmed, covers everything.
 func newConntrackCleaner(flows *ctnetlink.Conn, log *slog.Logger, observe func(nft.Family, int, time.Duration)) *conntrackCleaner {
-	return &conntrackCleaner{flows: flows, log: log, observe: observe, index: render.NewFlowIndex(), wake: make(chan struct{}, 1)}
+	return &conntrackCleaner{flows: flows, log: log, lines: ratelimit.NewLog(log, ratelimit.Burst), observe: observe, index: render.NewFlowIndex(), wake: make(chan struct{}, 1)}
 }
 
 // Take applies an Update. owner is Ruleset.Owner.
@@ -50,11 +52,11 @@ func (c *conntrackCleaner) Programmed(changes []nft.Change) {
 	c.poke()
 }
 
-// DeleteUntranslated has the connections deleted that began while the tables did not exist.
+// DeleteUntranslated has the connections deleted that began without rules.
 func (c *conntrackCleaner) DeleteUntranslated(flows render.UntranslatedFlows) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.untranslated = &flows
+	c.untranslated = flows.And(c.untranslated)
 	c.poke()
 }
 
@@ -66,77 +68,72 @@ func (c *conntrackCleaner) poke() {
 	}
 }
 
-// Bounds of the time between attempts if connection tracking cannot be read or changed.
-const (
-	minCleanupBackoff = 100 * time.Millisecond
-	maxCleanupBackoff = 30 * time.Second
-)
-
-// After a cleanup the cleaner rests for restFactor times as long as the cleanup took, maxRest at most. Under continuous change
-// it therefore takes a small share of a processor, and one cleanup covers everything that changed meanwhile.
-const (
-	restFactor = 4
-	maxRest    = 500 * time.Millisecond
-)
-
 // run cleans up what is due until ctx ends. A list in progress is then read to its end, but nothing more is deleted.
 func (c *conntrackCleaner) run(ctx context.Context) error {
-	var backoff time.Duration
+	tasks := []*cleanerTask{
+		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
+		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-c.wake:
-		case <-after(backoff):
+			for _, t := range tasks {
+				t.wanted = true
+			}
+		case <-nextDue(tasks):
 		}
-		start := time.Now()
-		err := errors.Join(c.deleteStale(ctx), c.deleteUntranslated(ctx))
-		rest := min(restFactor*time.Since(start), maxRest)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
-			backoff = min(max(2*backoff, minCleanupBackoff), maxCleanupBackoff)
-			c.log.Error("could not delete stale flows", "error", err, "retry", backoff)
-		default:
-			backoff = 0
+		for _, t := range tasks {
+			if !t.mayStart(time.Now()) {
+				continue
+			}
+			start := time.Now()
+			err := t.do(ctx)
+			if ctx.Err() != nil {
+				return nil
+			}
+			t.ended(start, time.Now(), err)
+			if err != nil {
+				c.log.Error("could not delete stale flows", "error", err, "retry", t.backoff)
+			}
 		}
-		sleep(ctx, rest)
 	}
 }
 
-// after is time.After, but never fires for 0.
-func after(d time.Duration) <-chan time.Time {
-	if d == 0 {
-		return nil
-	}
-	return time.After(d)
+// cleanerTask is one of the cleaner's tasks.
+type cleanerTask struct {
+	cleanerPace
+	do func(context.Context) error
 }
 
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
+// nextDue returns a channel that receives when the next of the wanted tasks may start, nil if none is wanted.
+func nextDue(tasks []*cleanerTask) <-chan time.Time {
+	var next <-chan time.Time
+	least := time.Duration(1<<63 - 1)
+	now := time.Now()
+	for _, t := range tasks {
+		if wait := t.wait(now); t.wanted && wait < least {
+			least, next = wait, time.After(wait)
+		}
 	}
+	return next
 }
 
-// deleteUntranslated lists all TCP entries: the kernel offers no filter for untranslated ones, and this happens rarely.
+// deleteUntranslated lists the TCP entries to some frontends, or all TCP entries: the kernel has no filter for untranslated ones.
 func (c *conntrackCleaner) deleteUntranslated(ctx context.Context) error {
 	c.mu.Lock()
 	flows := c.untranslated
-	c.untranslated = nil
+	c.untranslated = render.UntranslatedFlows{}
 	c.mu.Unlock()
-	if flows == nil {
-		return nil
-	}
 	var failed []error
-	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
-		deleted, err := c.deleteFlows(ctx, conntrack.Filter{Family: family, Protocol: nft.TCP}, func(f conntrack.Flow) (bool, render.Reason) {
+	for _, filter := range flows.Filters() {
+		deleted, err := c.deleteFlows(ctx, filter, func(f conntrack.Flow) (bool, render.Reason) {
 			return flows.Has(f), render.FlowUntranslated
 		})
+		c.log.Debug("looked for connections that began without rules", "flows", filter)
 		if deleted > 0 {
-			c.log.Info("deleted connections that began without rules", "family", family, "connections", deleted)
+			c.log.Info("deleted connections that began without rules", "family", filter.Family, "connections", deleted)
 		}
 		failed = append(failed, err)
 	}
@@ -144,9 +141,7 @@ func (c *conntrackCleaner) deleteUntranslated(ctx context.Context) error {
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if c.untranslated == nil { // otherwise there is a newer request
-			c.untranslated = flows
-		}
+		c.untranslated = c.untranslated.And(flows)
 	}
 	return err
 }
@@ -223,14 +218,16 @@ func (c *conntrackCleaner) deleteFlows(ctx context.Context, filter conntrack.Fil
 	return deleted, errors.Join(listed, err)
 }
 
-// report logs the results and hands them to observe.
+// report hands the results to observe and logs them: all of them for debugging, and deletions unless there were many lately.
 func (c *conntrackCleaner) report(results map[nft.Family]cleanupResult) {
 	for family, r := range results {
-		level := slog.LevelDebug
+		log, level := c.log, slog.LevelDebug
 		if r.deleted > 0 {
-			level = slog.LevelInfo
+			if lines, ok := c.lines.About(family.String(), "deleted"); ok {
+				log, level = lines, slog.LevelInfo
+			}
 		}
-		c.log.Log(context.Background(), level, "deleted stale flows", "family", family, "deleted", r.deleted,
+		log.Log(context.Background(), level, "deleted stale flows", "family", family, "deleted", r.deleted,
 			"took", r.took.Round(time.Microsecond))
 		c.observe(family, r.deleted, r.took)
 	}

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/agent/metrics"
 	"nfproxy/logtest"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
@@ -241,12 +244,126 @@ func TestCleanerRetries(t *testing.T) {
 	}
 }
 
+// TestCleanerBacksOff: while connection tracking cannot be read, steady changes do not lead to steady attempts.
+func TestCleanerBacksOff(t *testing.T) {
+	s := newCleanerTest(t)
+	s.flows.Close()
+	const changes = 500
+	for i := range changes {
+		s.cleaner.Take(render.Update{Node: s.facts, Services: []render.Service{dnsService(fmt.Sprintf("10.244.1.%d", i%200+1))}},
+			func(render.Frontend) render.ServiceName { return render.ServiceName{Namespace: "test", Name: "dns"} })
+		s.cleaner.Programmed(nil)
+		time.Sleep(time.Millisecond)
+	}
+	s.stop()
+	if n := strings.Count(s.log.String(), "could not delete"); n < 1 || n > 10 { // at 0, 0.1, 0.3, 0.7 s and so on
+		t.Errorf("%d attempts for %d changes", n, changes)
+	}
+}
+
+// TestCleanerPace: for an hour, a cleanup is wanted ten times a second. Cleanups take a fifth of the time at most, and 2 s more,
+// whether they succeed or fail. A cleanup that is wanted after calm starts at once.
+func TestCleanerPace(t *testing.T) {
+	for _, c := range []struct {
+		took            time.Duration
+		err             error
+		atLeast, atMost int // runs
+	}{
+		{time.Millisecond, nil, 36_000, 36_000},
+		{100 * time.Millisecond, nil, 5_900, 7_221},
+		{time.Second, nil, 700, 723}, // with 1,000,000 entries
+		{10 * time.Second, nil, 70, 73},
+		{time.Millisecond, errors.New("refused"), 120, 130},
+		{10 * time.Second, errors.New("refused"), 60, 73},
+	} {
+		p := newCleanerPace(staleShare, staleBurst)
+		begin := time.Unix(1000, 0)
+		now, runs := begin, 0
+		for next := begin; next.Sub(begin) < time.Hour; next = next.Add(100 * time.Millisecond) {
+			if now.Before(next) {
+				now = next
+			}
+			p.wanted = true
+			if p.mayStart(now) {
+				p.ended(now, now.Add(c.took), c.err)
+				now = now.Add(c.took)
+				runs++
+			}
+		}
+		limit := now.Sub(begin)/staleShare + staleBurst + c.took
+		if worked := time.Duration(runs) * c.took; runs < c.atLeast || runs > c.atMost || worked > limit {
+			t.Errorf("cleanups of %s: %d, want %d to %d; they take %s, want %s at most", c.took, runs, c.atLeast, c.atMost, worked, limit)
+		}
+		if p.wanted = true; !p.mayStart(now.Add(time.Minute + staleShare*(staleBurst+c.took))) {
+			t.Errorf("cleanups of %s: after calm the next one has to wait", c.took)
+		}
+	}
+}
+
+// TestRepairsLookForFewConnections: after a repair, connections that began without rules are looked for only if rules that translate
+// were missing, and only those to the frontends that were concerned.
+func TestRepairsLookForFewConnections(t *testing.T) {
+	d, k, log := newIdleDaemon(t)
+	var l lifecycle
+	if err := addConntrackCleaner(&l, d, metrics.New("v1.2.3")); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error)
+	go func() { ended <- l.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		removeTables(t, k)
+	})
+	looked := func(want ...string) {
+		t.Helper()
+		var lines []string
+		within(t, patience, fmt.Sprintf("looked for %q", want), func() bool {
+			lines = log.Lines("looked for connections")
+			return len(lines) >= len(want)
+		})
+		for i, line := range lines {
+			if i >= len(want) || !strings.Contains(line, "flows=\""+want[i]+"\"") {
+				t.Fatalf("looked for\n%s\nwant %q", strings.Join(lines, ""), want)
+			}
+		}
+	}
+	repair := func(set string) {
+		t.Helper()
+		tables, _, err := k.Read(render.TableIDs()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := tables[0].Set(set)
+		if len(s.Elements) == 0 {
+			t.Fatalf("%s has no elements", set)
+		}
+		if err := k.Apply([]nft.Change{{Op: nft.Delete, Object: nft.Elements{Set: s, List: s.Elements}}}, 0); err != nil {
+			t.Fatal(err)
+		}
+		d.takeExternal(kernel.ExternalChange{})
+		d.attempt()
+	}
+	web := testService("web", "10.96.0.1:80", "10.0.0.1:80")
+	web.ExternalIPs = []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	d.take(render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{web}})
+	d.attempt()
+	looked("ip tcp", "ip6 tcp")
+	repair("connections")
+	repair("cluster-ips")
+	repair("services")
+	looked("ip tcp", "ip6 tcp", "ip tcp to 10.96.0.1:80", "ip tcp to 203.0.113.1:80")
+}
+
 func (s *cleanerTest) eventually(what string, done func() bool) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	for !done() {
-		sleep(ctx, 5*time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 		if ctx.Err() != nil {
 			s.t.Fatalf("never: %s", what)
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"nfproxy/nft/kernel"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -20,6 +21,7 @@ type daemon struct {
 	log     *slog.Logger
 	// standby returns when the daemon may program the kernel, or when its context ends. It is nil if no other daemon runs.
 	standby func(context.Context)
+	lines   *ratelimit.Log // of what others can cause at any rate
 	// observers are told of everything that happens, in this order.
 	observers  []observer
 	throttle   throttle
@@ -50,9 +52,10 @@ const maxTriggered = 10_000
 
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
-	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), log: log,
-		comparison: comparison{interval: comparisonInterval},
-		updates:    make(chan render.Update), external: make(chan kernel.ExternalChange)}
+	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n),
+		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
+		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
+		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
 }
 
 // startTasks adds the daemon's tasks to a life cycle.
@@ -113,7 +116,7 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		d.releaseOne(time.Now())
-		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now()) {
+		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now(), d.task()) {
 			d.attempt()
 		} else if d.kernel.Unsettled() {
 			d.settle()
@@ -129,9 +132,15 @@ func (d *daemon) wait(now time.Time) time.Duration {
 	}
 	wait := d.retries.wait(now)
 	if d.pending.dirty && d.pending.started {
-		return min(wait, d.throttle.wait(now))
+		return min(wait, d.throttle.wait(now, d.task()))
 	}
 	return min(wait, d.comparison.wait(now))
+}
+
+// task returns what the next attempt has to do. Elements that are to be restored do not delay an Update.
+func (d *daemon) task() attemptTask {
+	known := d.ruleset.Known()
+	return attemptTask{repairs: !known || len(d.damaged) > 0 && d.pending.seen.IsZero(), reads: !known}
 }
 
 // take makes an Update desired.

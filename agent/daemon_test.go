@@ -38,6 +38,12 @@ func startDaemon(t *testing.T) *testDaemon {
 // startDaemonWith starts a daemon with an interval of its periodic comparisons, and with a monitor of some tables.
 func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.TableID) *testDaemon {
 	t.Helper()
+	return startDaemonAfter(t, func(d *daemon) { d.comparison.interval = interval }, monitored...)
+}
+
+// startDaemonAfter starts a daemon after a function has changed it, with a monitor of some tables.
+func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID) *testDaemon {
+	t.Helper()
 	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100),
 		compared: make(chan metrics.ComparisonResult, 1000), log: &logtest.Buffer{}}
 	open := func() *kernel.Conn {
@@ -67,13 +73,13 @@ func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.Tabl
 	var l lifecycle
 	l.owns(monitor)
 	run := newDaemon(next, k, monitor, render.Node{Name: "n"}, slog.New(slog.NewTextHandler(d.log, nil)))
-	run.comparison.interval = interval
 	run.startTasks(&l)
-	run.observers = []observer{(&reports{log: run.log, counted: func(int, int) {}}).observer(), {committed: func(c commit) {
+	run.observers = []observer{newReports(run.log, nil, func(int, int) {}).observer(), {committed: func(c commit) {
 		if len(c.changes) > 0 {
 			d.commits <- c
 		}
 	}, compared: func(r metrics.ComparisonResult) { d.compared <- r }}}
+	edit(run)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- l.run(ctx) }()

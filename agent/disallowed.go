@@ -2,11 +2,11 @@ package agent
 
 import (
 	"fmt"
-	"log/slog"
 	"net/netip"
 	"reflect"
 	"strings"
 
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -18,7 +18,7 @@ type disallowedAddresses struct {
 }
 
 // take applies an Update and reports what is new, once for each Service and field.
-func (d *disallowedAddresses) take(u render.Update, log *slog.Logger, events *events) {
+func (d *disallowedAddresses) take(u render.Update, lines *ratelimit.Log, events *events) {
 	for _, name := range u.Removed {
 		d.set(name, nil)
 	}
@@ -28,8 +28,10 @@ func (d *disallowedAddresses) take(u render.Update, log *slog.Logger, events *ev
 			continue
 		}
 		for _, a := range now {
-			log.Warn("a Service names addresses that this node is set not to serve",
-				"object", "Service "+s.String(), "field", a.Field(), "addresses", first(a.Addresses))
+			if log, ok := lines.About(s.String(), reasonAddressRefused); ok {
+				log.Warn("a Service names addresses that this node is set not to serve",
+					"object", "Service "+s.String(), "field", a.Field(), "addresses", first(a.Addresses))
+			}
 			events.warn(s.ServiceName, reasonAddressRefused, fmt.Sprintf("%s in %s: nfproxy is set not to serve it", first(a.Addresses), a.Field()))
 		}
 	}

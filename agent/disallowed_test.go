@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -75,7 +76,7 @@ func TestDisallowedCount(t *testing.T) {
 		{render.Update{Removed: []render.ServiceName{{Namespace: "ns", Name: "a"}, {Namespace: "ns", Name: "c"}}}, 0},
 	} {
 		step.update.Node = node
-		if r.take(step.update, slog.New(slog.DiscardHandler), nil); r.count != step.want {
+		if r.take(step.update, ratelimit.NewLog(slog.New(slog.DiscardHandler), ratelimit.Burst), nil); r.count != step.want {
 			t.Errorf("%d addresses, not %d", r.count, step.want)
 		}
 	}

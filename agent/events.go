@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
@@ -34,32 +36,80 @@ const (
 )
 
 // events sends Events about Services and this node to the API server. Sending does not block, and Events that cannot be sent
-// are lost. The methods of a nil events do nothing: Services that come from a directory have no API server.
+// are lost. Of the Events about Services few nodes send the same (eventQuota). The methods of a nil events do nothing: Services
+// that come from a directory have no API server.
 type events struct {
 	node        string
 	broadcaster record.EventBroadcaster
 	recorder    record.EventRecorder
+	log         *slog.Logger
+	nodes       nodeCounter
+	queue       chan serviceEvent // to run
+	stop        context.CancelFunc
+	stopped     chan struct{}
 }
+
+// serviceEvent is a warning about a Service.
+type serviceEvent struct {
+	service         render.ServiceName
+	reason, message string
+	again           bool // it repeats an earlier one
+}
+
+// maxQueuedEvents is how many Events wait until the number of nodes is known. More are lost.
+const maxQueuedEvents = 1000
 
 // newEvents returns events for the API server of config. The caller closes them.
 func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	sink, err := newEventSink(config, scheme)
+	client, err := newEventClient(config, scheme)
 	if err != nil {
 		return nil, fmt.Errorf("events: %w", err)
 	}
-	e := &events{node: node, broadcaster: record.NewBroadcaster()}
+	ctx, stop := context.WithCancel(context.Background())
+	e := &events{node: node, broadcaster: record.NewBroadcaster(), log: log, nodes: nodeCounter{client},
+		queue: make(chan serviceEvent, maxQueuedEvents), stop: stop, stopped: make(chan struct{})}
 	e.recorder = e.broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "nfproxy", Host: node}).
 		WithLogger(klog.New(logr.FromSlogHandler(log.Handler()).GetSink()))
-	e.broadcaster.StartRecordingToSink(sink)
+	e.broadcaster.StartRecordingToSink(eventSink{client})
+	go func() {
+		defer close(e.stopped)
+		e.run(ctx, newEventQuota(rand.Float64))
+	}()
 	return e, nil
+}
+
+// run sends the Events about Services that the quota admits, until ctx ends. It begins when the number of nodes is known.
+func (e *events) run(ctx context.Context, quota *eventQuota) {
+	var queue <-chan serviceEvent // nil until the nodes are counted
+	count := time.NewTimer(0)
+	defer count.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-count.C:
+			nodes, next := e.nodes.count(ctx, e.log)
+			count.Reset(next)
+			if nodes > 0 {
+				quota.setNodes(nodes)
+				queue = e.queue
+			}
+		case event := <-queue:
+			if quota.admits(event, time.Now()) {
+				e.recorder.Event(serviceReference(event.service), corev1.EventTypeWarning, event.reason, event.message)
+			}
+		}
+	}
 }
 
 // Close discards Events that have not been sent.
 func (e *events) Close() error {
 	if e != nil {
+		e.stop()
+		<-e.stopped
 		e.broadcaster.Shutdown()
 	}
 	return nil
@@ -86,22 +136,32 @@ func (e *events) started(version string) {
 
 // warn sends a warning about a Service.
 func (e *events) warn(s render.ServiceName, reason, message string) {
+	e.enqueue(serviceEvent{service: s, reason: reason, message: message})
+}
+
+func (e *events) enqueue(event serviceEvent) {
 	if e == nil {
 		return
 	}
-	e.recorder.Event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name,
-		UID: types.UID(s.String())}, // as kube-proxy does: the real UID is not kept
-		corev1.EventTypeWarning, reason, message)
+	select {
+	case e.queue <- event:
+	default:
+	}
 }
 
 // healthCheckFailed reports that a Service's health check node port cannot be served on this node.
-func (e *events) healthCheckFailed(s render.ServiceName, message string) {
-	e.warn(s, reasonServiceHealthcheck, message)
+func (e *events) healthCheckFailed(s render.ServiceName, message string, again bool) {
+	e.enqueue(serviceEvent{s, reasonServiceHealthcheck, message, again})
 }
 
 // localhostFailed reports that a Service's node port cannot be served at a loopback address of this node.
-func (e *events) localhostFailed(s render.ServiceName, message string) {
-	e.warn(s, reasonLocalhost, message)
+func (e *events) localhostFailed(s render.ServiceName, message string, again bool) {
+	e.enqueue(serviceEvent{s, reasonLocalhost, message, again})
+}
+
+// serviceReference refers to a Service. Its UID is its name, as in the Events of kube-proxy: the real UID is not kept.
+func serviceReference(s render.ServiceName) *corev1.ObjectReference {
+	return &corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name, UID: types.UID(s.String())}
 }
 
 // nodeReference refers to this node. Its UID is the node's name, as in the Events of kubelet and kube-proxy.
@@ -114,13 +174,13 @@ type eventSink struct {
 	client *rest.RESTClient
 }
 
-func newEventSink(config *rest.Config, scheme *runtime.Scheme) (eventSink, error) {
+// newEventClient returns a client for Events and Nodes.
+func newEventClient(config *rest.Config, scheme *runtime.Scheme) (*rest.RESTClient, error) {
 	config = rest.CopyConfig(config)
 	config.APIPath, config.GroupVersion = "/api", &corev1.SchemeGroupVersion
 	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
 	config.ContentType = runtime.ContentTypeProtobuf
-	client, err := rest.RESTClientFor(config)
-	return eventSink{client}, err
+	return rest.RESTClientFor(config)
 }
 
 // Create, Update and Patch implement record.EventSink.

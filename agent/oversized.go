@@ -3,8 +3,8 @@ package agent
 import (
 	"cmp"
 	"fmt"
-	"log/slog"
 
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -15,7 +15,7 @@ type oversizedServices struct {
 }
 
 // take applies an Update and reports what is new: once for each Service, and again when another part of it is served.
-func (o *oversizedServices) take(u render.Update, log *slog.Logger, events *events) {
+func (o *oversizedServices) take(u render.Update, lines *ratelimit.Log, events *events) {
 	for _, name := range u.Removed {
 		delete(o.of, name)
 	}
@@ -25,14 +25,18 @@ func (o *oversizedServices) take(u render.Update, log *slog.Logger, events *even
 		case s.Excess == had:
 		case s.Excess == render.NoExcess:
 			delete(o.of, s.ServiceName)
-			log.Info("a Service is no longer too large", "object", "Service "+s.String())
+			if log, ok := lines.About(s.String(), reasonTooLarge); ok {
+				log.Info("a Service is no longer too large", "object", "Service "+s.String())
+			}
 		default:
 			if o.of == nil {
 				o.of = make(map[render.ServiceName]render.Excess)
 			}
 			o.of[s.ServiceName] = s.Excess
 			elements, message := exceeded(u.Node, s.Excess)
-			log.Warn("a Service is too large", "object", "Service "+s.String(), "elements", elements, "effect", s.Excess)
+			if log, ok := lines.About(s.String(), reasonTooLarge); ok {
+				log.Warn("a Service is too large", "object", "Service "+s.String(), "elements", elements, "effect", s.Excess)
+			}
 			events.warn(s.ServiceName, reasonTooLarge, message)
 		}
 	}

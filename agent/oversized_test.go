@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"nfproxy/logtest"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -16,6 +17,7 @@ import (
 func TestOversizedReports(t *testing.T) {
 	var o oversizedServices
 	log := new(logtest.Buffer)
+	lines := ratelimit.NewLog(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{ReplaceAttr: withoutTime})), ratelimit.Burst)
 	service := func(name string, e render.Excess) render.Service {
 		s := testService(name, "10.96.0.1:80")
 		s.Excess = e
@@ -39,7 +41,7 @@ func TestOversizedReports(t *testing.T) {
 			`level=INFO msg="a Service is no longer too large" object="Service ns/a"` + "\n"},
 	} {
 		before := len(log.String())
-		o.take(step.update, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{ReplaceAttr: withoutTime})), nil)
+		o.take(step.update, lines, nil)
 		if got := log.String()[before:]; got != step.log {
 			t.Errorf("step %d: log\n%s\nwant\n%s", i, got, step.log)
 		}

@@ -19,7 +19,7 @@ import (
 func (d *daemon) attempt() {
 	d.throttle.started(time.Now())
 	c, err := d.program()
-	d.throttle.ended(err)
+	d.throttle.ended(time.Now(), err, c.full || err != nil)
 	if err != nil {
 		message := "could not program the kernel; the rules are as they were"
 		if _, some := errors.AsType[*shortageError](err); some {
@@ -53,10 +53,20 @@ func (d *daemon) program() (commit, error) {
 	}
 	if err != nil {
 		d.ruleset.Forget()
-		d.log.Warn("a change was refused; reading the tables again", "error", err)
+		if !d.throttle.mayRead(time.Now()) {
+			return commit{}, err
+		}
+		d.logRefused(err)
 		return d.reconcile()
 	}
 	return commit{changes: slices.Concat(restored, changes), took: time.Since(start), repaired: len(restored) > 0}, nil
+}
+
+// logRefused logs a refusal after which the tables are read.
+func (d *daemon) logRefused(err error) {
+	if log, ok := d.lines.About("tables", "refused"); ok {
+		log.Warn("a change was refused; reading the tables again", "error", err)
+	}
 }
 
 // settleTime is how long settle delays an Update at most, besides the listing of one map.
@@ -67,7 +77,7 @@ func (d *daemon) settle() {
 	if err := d.kernel.Settle(settleTime); err != nil {
 		d.ruleset.Forget()
 		d.pending.dirty = true
-		d.log.Warn("a change was refused; reading the tables again", "error", err)
+		d.logRefused(err)
 	}
 }
 
@@ -195,8 +205,10 @@ func (d *daemon) logReconciled(c commit) {
 	case d.comparison.running:
 		d.log.Debug("a periodic comparison found no difference", "took", took)
 	case c.repaired:
-		d.log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
-			"first", c.changes[0].Summary(), "took", took)
+		if log, ok := d.lines.About("tables", "repaired"); ok {
+			log.Warn("repaired what others had changed", "changed", d.disturbance, "operations", c.operations(),
+				"first", c.changes[0].Summary(), "took", took)
+		}
 	case d.disturbance != nil:
 		d.log.Debug("others changed the tables, and nothing was wrong", "changed", d.disturbance)
 	default:

@@ -6,17 +6,24 @@ import (
 	"net/netip"
 	"time"
 
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
 // reports writes to the log, and as Events to the API, what people should know about their Services.
 type reports struct {
 	log        *slog.Logger
+	lines      *ratelimit.Log // of what a Service can cause at any rate
 	events     *events
 	disallowed disallowedAddresses
 	oversized  oversizedServices
-	// counted is told how many addresses are not served, and how many Services are too large.
-	counted func(addresses, oversized int)
+	counted    func(addresses, oversized int)
+}
+
+// newReports returns reports to a log and as Events. counted is told how many addresses are not served, and how many Services are too
+// large.
+func newReports(log *slog.Logger, events *events, counted func(addresses, oversized int)) *reports {
+	return &reports{log: log, lines: ratelimit.NewLog(log, ratelimit.Burst), events: events, counted: counted}
 }
 
 // observer returns the observer that reports what the daemon does.
@@ -26,8 +33,8 @@ func (r *reports) observer() observer {
 
 // updated reports addresses that are not served and Services that are too large, and for debugging the endpoints that were selected.
 func (r *reports) updated(u render.Update) {
-	r.disallowed.take(u, r.log, r.events)
-	r.oversized.take(u, r.log, r.events)
+	r.disallowed.take(u, r.lines, r.events)
+	r.oversized.take(u, r.lines, r.events)
 	r.counted(r.disallowed.count, len(r.oversized.of))
 	if !r.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
@@ -58,19 +65,26 @@ func (r *reports) conflicted(conflicts []render.Conflict) {
 		if reported[between]++; reported[between] > maxConflicts {
 			continue
 		}
-		r.log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
+		if log, ok := r.lines.About(c.Loser.String(), reasonConflict); ok {
+			log.Warn("conflict", "frontend", c.Address, "protocol", c.Protocol, "owner", c.Winner, "refused", c.Loser)
+		}
 		r.events.warn(c.Loser, reasonConflict, c.String())
 	}
 	for between, n := range reported {
-		if n > maxConflicts {
-			r.log.Warn("more conflicts", "owner", between.winner, "refused", between.loser, "frontends", n-maxConflicts)
+		if n <= maxConflicts {
+			continue
+		}
+		if log, ok := r.lines.About(between.loser.String(), "more "+reasonConflict); ok {
+			log.Warn("more conflicts", "owner", between.winner, "refused", between.loser, "frontends", n-maxConflicts)
 		}
 	}
 }
 
 // quarantined reports a Service whose rules the kernel refused.
 func (r *reports) quarantined(service render.ServiceName, refusal error, retry time.Duration) {
-	r.log.Error("the kernel refuses a Service; it keeps what it had, the others go on",
-		"service", service, "error", refusal, "retry", retry)
+	if log, ok := r.lines.About(service.String(), reasonRefused); ok {
+		log.Error("the kernel refuses a Service; it keeps what it had, the others go on",
+			"service", service, "error", refusal, "retry", retry)
+	}
 	r.events.warn(service, reasonRefused, refusal.Error())
 }

@@ -72,7 +72,7 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	node := health.NewNode(set.Node.IPv4Only)
 	claimGuard(d, guard, node, set, told)
 	d.startTasks(l)
-	d.observers = append(d.observers, (&reports{log: log, events: told, counted: recorder.NotServed}).observer())
+	d.observers = append(d.observers, newReports(log, told, recorder.NotServed).observer())
 	if err := addConntrackCleaner(l, d, recorder); err != nil {
 		return err
 	}
@@ -122,8 +122,10 @@ func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) er
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },
 		committed: func(c commit) {
-			if (c.full || c.repaired) && len(c.changes) > 0 { // rules were missing, and connections may have begun without them
-				cleaner.DeleteUntranslated(d.ruleset.UntranslatedFlows())
+			if c.full || c.repaired { // rules may have been missing, and connections may have begun without them
+				if flows, ok := d.ruleset.UntranslatedFlows(c.changes); ok {
+					cleaner.DeleteUntranslated(flows)
+				}
 			}
 			cleaner.Programmed(c.changes)
 		},

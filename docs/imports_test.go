@@ -33,14 +33,14 @@ var layers = []struct {
 	{"cli", []string{"agent", "config", "demo", "nft", "nft/kernel", "preflight", "render", "report", "sandbox", "trace", "watcher"}},
 	{"demo", []string{"docs", "sandbox"}},
 	{"agent", []string{"agent/health", "agent/localhost", "agent/metrics", "config", "conntrack", "conntrack/ctnetlink", "nft", "nft/kernel", "preflight",
-		"render", "report", "watcher"}},
-	{"agent/health", []string{"agent/listeners", "agent/metrics", "config", "render"}},
-	{"agent/localhost", []string{"agent/listeners", "nft", "render"}},
+		"ratelimit", "render", "report", "watcher"}},
+	{"agent/health", []string{"agent/listeners", "agent/metrics", "config", "ratelimit", "render"}},
+	{"agent/localhost", []string{"agent/listeners", "nft", "ratelimit", "render"}},
 	{"agent/listeners", []string{"render"}},
 	{"agent/metrics", []string{"nft", "render", "report"}},
 	{"preflight", []string{"conntrack/ctnetlink", "nft", "nft/kernel", "render", "report"}},
 	{"trace", []string{"nft", "nft/kernel", "nlmsg", "render", "report"}},
-	{"watcher", []string{"config", "nft", "render"}},
+	{"watcher", []string{"config", "nft", "ratelimit", "render"}},
 	{"config", []string{"render"}},
 
 	// The pure core: TestCoreIsPure.
@@ -58,6 +58,7 @@ var layers = []struct {
 	{"sandbox", nil},
 	{"logtest", nil},
 	{"leaktest", nil},
+	{"ratelimit", nil},
 	{"docs", nil},
 }
 

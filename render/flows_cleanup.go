@@ -59,6 +59,21 @@ func (s flowScope) merge(other flowScope) {
 	}
 }
 
+// filters returns the filters that select the flows of the scope, in order.
+func (s flowScope) filters() (filters []conntrack.Filter) {
+	for _, g := range slices.SortedFunc(maps.Keys(s), flowGroup.compare) {
+		filter := conntrack.Filter{Family: g.family, Protocol: g.protocol}
+		if s[g].all {
+			filters = append(filters, filter)
+		}
+		for _, f := range s[g].frontends {
+			filter.Destination = f.AddrPort
+			filters = append(filters, filter)
+		}
+	}
+	return filters
+}
+
 // FlowCleanup is one cleanup: the flows to list and judge.
 type FlowCleanup struct {
 	// Filters select the flows. Several filters can select the same flow.
@@ -94,19 +109,9 @@ func (x *FlowIndex) Programmed(changes []nft.Change) {
 // Next begins a cleanup. It returns false if there is nothing to examine. The caller reports the result by CleanedUp or Failed.
 func (x *FlowIndex) Next() (FlowCleanup, bool) {
 	cleanup := FlowCleanup{scope: x.pending, epoch: x.epoch}
-	for _, g := range slices.SortedFunc(maps.Keys(x.pending), flowGroup.compare) {
-		if x.sizes[g] == 0 {
-			continue
-		}
-		filter := conntrack.Filter{Family: g.family, Protocol: g.protocol}
-		if x.pending[g].all {
-			cleanup.Filters = append(cleanup.Filters, filter)
-		}
-		for _, f := range x.pending[g].frontends {
-			filter.Destination = f.AddrPort
-			cleanup.Filters = append(cleanup.Filters, filter)
-		}
-	}
+	inhabited := maps.Clone(x.pending)
+	maps.DeleteFunc(inhabited, func(g flowGroup, _ groupScope) bool { return x.sizes[g] == 0 })
+	cleanup.Filters = inhabited.filters()
 	x.pending = make(flowScope)
 	x.epoch++
 	return cleanup, len(cleanup.Filters) > 0

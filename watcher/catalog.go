@@ -2,7 +2,6 @@ package watcher
 
 import (
 	"cmp"
-	"context"
 	"log/slog"
 	"maps"
 	"reflect"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -17,6 +17,8 @@ import (
 // source: a source calls put and remove, and then update.
 type catalog struct {
 	log *slog.Logger
+	// problems is the log of objects with problems. All problems of an object can be logged once; somebody may edit it all the time.
+	problems *ratelimit.Log
 	// nodeRequired is true for an API server. Then a machine is not eligible for new connections from load balancers until it
 	// has a Node object, and the last state of a deleted Node stays in use.
 	nodeRequired bool
@@ -58,6 +60,7 @@ type sliceName struct {
 func newCatalog(log *slog.Logger) *catalog {
 	return &catalog{
 		log:              log,
+		problems:         ratelimit.NewLog(log, maxProblems+1),
 		services:         map[render.ServiceName]*service{},
 		nodePortServices: map[nft.Family]int{},
 		serviceCIDRs:     map[string]*serviceCIDR{},
@@ -254,17 +257,19 @@ func (c *catalog) removeServiceCIDR(name string) {
 	c.touch()
 }
 
-// logProblems logs the problems that are in now and not in old.
+// logProblems logs the problems that are in now and not in old, unless it has logged many of the object lately.
 func (c *catalog) logProblems(old, now []Problem) {
 	for _, p := range now {
 		if slices.Contains(old, p) {
 			continue
 		}
-		level, message := slog.LevelWarn, "part of an object cannot be used"
 		if p.Skipped {
-			level, message = slog.LevelDebug, "object skipped"
+			c.log.Debug("object skipped", "object", p.Object, "field", p.Field, "detail", p.Detail)
+			continue
 		}
-		c.log.Log(context.Background(), level, message, "object", p.Object, "field", p.Field, "detail", p.Detail)
+		if log, ok := c.problems.About(p.Object, "problems"); ok {
+			log.Warn("part of an object cannot be used", "object", p.Object, "field", p.Field, "detail", p.Detail)
+		}
 	}
 }
 

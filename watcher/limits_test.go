@@ -3,9 +3,12 @@ package watcher
 import (
 	"fmt"
 	"log/slog"
+	"nfproxy/logtest"
 	"nfproxy/render"
 	"runtime"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -25,6 +28,44 @@ func TestManyProblems(t *testing.T) {
 	if last := s.problems[maxProblems]; last.Detail != "further problems are not reported" || last.Object != "Service default/web" {
 		t.Errorf("last problem %+v", last)
 	}
+}
+
+// TestEditedProblems: the problems of an object are all logged at once, but when somebody edits the object a thousand times, the log
+// does not fill. Another object is logged as ever.
+func TestEditedProblems(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var log logtest.Buffer
+		c := newCatalog(log.Logger(slog.LevelInfo))
+		edit := func(name string, i int) {
+			c.putService(reduceService(apiService(func(s *corev1.Service) {
+				s.Name = name
+				for range maxProblems {
+					s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, fmt.Sprint("invalid-", i))
+				}
+			})))
+			c.putSlice(reduceSlice(apiSlice(name+"-a", func(s *discoveryv1.EndpointSlice) {
+				s.Endpoints = []discoveryv1.Endpoint{apiEndpoint(fmt.Sprint("invalid-", i))}
+			})))
+		}
+		edit("hostile", 0)
+		first := len(log.Lines())
+		for i := range 1000 {
+			edit("hostile", i+1)
+			if i%2 == 0 { // deleting it does not help
+				c.remove(objectKey{serviceKind, "default", "hostile"})
+				c.remove(objectKey{sliceKind, "default", "hostile-a"})
+			}
+			time.Sleep(time.Second)
+		}
+		if n := len(log.Lines()); first < maxProblems || n > 2*(maxProblems+1+2) { // two objects, for 1,000 seconds
+			t.Errorf("%d lines at first, %d after the edits", first, n)
+		}
+		before := len(log.Lines())
+		if edit("other", 0); len(log.Lines()) != before+first {
+			t.Errorf("%d lines about another object", len(log.Lines())-before)
+		}
+	})
 }
 
 // TestManyAddressesAndPorts: as many addresses and ports as fit into an object are reduced in less than seconds: none is

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"nfproxy/agent/listeners"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -18,8 +19,9 @@ import (
 // methods are safe for concurrent use.
 type ServicePorts struct {
 	healthy func() bool
-	report  func(service render.ServiceName, message string)
+	report  func(service render.ServiceName, message string, again bool)
 	log     *slog.Logger
+	lines   *ratelimit.Log // of what a Service can cause at any rate
 	servers *listeners.Set
 
 	mu     sync.Mutex
@@ -31,9 +33,9 @@ type ServicePorts struct {
 
 // NewServicePorts returns ServicePorts without servers; Set starts them. The caller closes it. healthy reports whether the
 // proxy is healthy (Node.Healthy); it is called concurrently. report is called with an error message for a Service whose port
-// cannot be bound.
-func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string), log *slog.Logger) *ServicePorts {
-	p := &ServicePorts{healthy: healthy, report: report, log: log}
+// cannot be bound, and again with every further attempt.
+func NewServicePorts(healthy func() bool, report func(service render.ServiceName, message string, again bool), log *slog.Logger) *ServicePorts {
+	p := &ServicePorts{healthy: healthy, report: report, log: log, lines: ratelimit.NewLog(log, ratelimit.Burst)}
 	limit := newConnections()
 	p.servers = listeners.New(
 		func(at netip.AddrPort) listeners.Server { return newPortServer(p.handler(at), limit, log) },
@@ -75,7 +77,9 @@ func (p *ServicePorts) assignPorts(checks []render.HealthCheck) {
 		c.IPv4, c.IPv6 = render.FamilyCheck{}, render.FamilyCheck{} // a change of endpoints is not a new conflict
 		conflicts[c] = owner
 		if p.conflicts[c] != owner {
-			p.log.Warn("health check node port is taken by another Service", "service", c.Service, "port", c.Port, "owner", owner)
+			if log, ok := p.lines.About(c.Service.String(), "taken"); ok {
+				log.Warn("health check node port is taken by another Service", "service", c.Service, "port", c.Port, "owner", owner)
+			}
 		}
 	}
 	p.conflicts = conflicts
@@ -94,16 +98,21 @@ func (p *ServicePorts) wanted() map[netip.AddrPort]render.ServiceName {
 	return wanted
 }
 
-// failed reports once for each Service that its port cannot be bound.
+// failed reports that a Service's port cannot be bound, in the log once.
 func (p *ServicePorts) failed(service render.ServiceName, at netip.AddrPort, err error, first bool) {
-	if first {
-		p.log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
-		p.report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
+	p.report(service, fmt.Sprintf("cannot listen at %s: %v", at, err), !first)
+	if !first {
+		return
+	}
+	if log, ok := p.lines.About(service.String(), "listen"); ok {
+		log.Warn("health check node port cannot be served yet", "service", service, "address", at, "error", err)
 	}
 }
 
 func (p *ServicePorts) bound(service render.ServiceName, at netip.AddrPort) {
-	p.log.Info("health check node port is served now", "service", service, "address", at)
+	if log, ok := p.lines.About(service.String(), "served"); ok {
+		log.Info("health check node port is served now", "service", service, "address", at)
+	}
 }
 
 func (p *ServicePorts) ended(at netip.AddrPort, err error) {

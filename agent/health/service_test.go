@@ -21,6 +21,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"nfproxy/logtest"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 	"nfproxy/sandbox"
 )
@@ -64,7 +65,7 @@ func newPortsTest(t *testing.T) *portsTest {
 	t.Helper()
 	h := &portsTest{}
 	h.healthy.Store(true)
-	h.ServicePorts = NewServicePorts(h.healthy.Load, func(render.ServiceName, string) {}, slog.New(slog.NewTextHandler(&h.log, nil)))
+	h.ServicePorts = NewServicePorts(h.healthy.Load, func(render.ServiceName, string, bool) {}, slog.New(slog.NewTextHandler(&h.log, nil)))
 	t.Cleanup(h.Close)
 	return h
 }
@@ -169,7 +170,7 @@ func TestServicePortsTolerance(t *testing.T) {
 	addrs := addNodeAddresses(t)
 	var clock atomic.Int64 // in nanoseconds since the start
 	n := &Node{now: func() time.Time { return proxyStart.Add(time.Duration(clock.Load())) }, lastUpdated: proxyStart}
-	p := NewServicePorts(n.Healthy, func(render.ServiceName, string) {}, slog.New(slog.DiscardHandler))
+	p := NewServicePorts(n.Healthy, func(render.ServiceName, string, bool) {}, slog.New(slog.DiscardHandler))
 	t.Cleanup(p.Close)
 	n.Programmed(proxyStart)
 	p.Set([]render.HealthCheck{check("svc1", healthPort, 1)}, addrs)
@@ -452,4 +453,22 @@ func TestChecks(t *testing.T) {
 	var none *Checks
 	none.Take(render.Update{Node: node})
 	none.Programmed()
+}
+
+// TestHealthPortEdits: Services that are edited a thousand times do not fill the log, whether they conflict or their ports cannot be
+// bound.
+func TestHealthPortEdits(t *testing.T) {
+	h := newPortsTest(t)
+	for i := range 1000 {
+		port := uint16(healthPort + i)
+		h.Set([]render.HealthCheck{check("first", port, 1), check("second", port, 1)}, nil)
+		at := netip.AddrPortFrom(node4, port)
+		h.failed(render.ServiceName{Namespace: "ns1", Name: "third"}, at, errors.New("in use"), true)
+		h.bound(render.ServiceName{Namespace: "ns1", Name: "third"}, at)
+	}
+	for _, line := range []string{"is taken by another Service", "cannot be served yet", "is served now"} {
+		if n := len(h.log.Lines(line)); n < 1 || n > ratelimit.Burst {
+			t.Errorf("%d lines: %s", n, line)
+		}
+	}
 }

@@ -13,13 +13,14 @@ import (
 
 	"nfproxy/agent/listeners"
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
 // Hooks are told what becomes of listeners. They may be called concurrently.
 type Hooks struct {
-	// Report gets an error message for a Service whose node port cannot be bound, once.
-	Report func(service render.ServiceName, message string)
+	// Report gets an error message for a Service whose node port cannot be bound, and again with every further attempt.
+	Report func(service render.ServiceName, message string, again bool)
 	// Failed is called for every failed attempt to bind a port.
 	Failed func(nft.Family)
 }
@@ -28,6 +29,7 @@ type Hooks struct {
 type Ports struct {
 	hooks     Hooks
 	log       *slog.Logger
+	lines     *ratelimit.Log // of what a Service can cause at any rate
 	listeners *listeners.Set
 	limit     limit // of the connections of all ports
 
@@ -61,6 +63,7 @@ func NewPorts(hooks Hooks, log *slog.Logger) *Ports {
 	p := &Ports{
 		hooks:     hooks,
 		log:       log,
+		lines:     ratelimit.NewLog(log, ratelimit.Burst),
 		limit:     limit{max: maxConnections},
 		services:  make(map[render.ServiceName][]render.LocalhostPort),
 		claims:    make(map[netip.AddrPort]map[render.ServiceName]render.LocalhostPort),
@@ -125,8 +128,10 @@ func (p *Ports) reportOther(name render.ServiceName, ports []render.Port) {
 	for _, port := range ports {
 		one := otherPort{port.Name, port.NodePort, port.Protocol}
 		if all = append(all, one); !slices.Contains(p.notServed[name], one) {
-			p.log.Warn("a node port is not served at localhost: only TCP is", "service", name, "port", one.name,
-				"nodePort", one.nodePort, "protocol", one.protocol)
+			if log, ok := p.lines.About(name.String(), "protocol"); ok {
+				log.Warn("a node port is not served at localhost: only TCP is", "service", name, "port", one.name,
+					"nodePort", one.nodePort, "protocol", one.protocol)
+			}
 		}
 	}
 	if p.notServed[name] = all; len(all) == 0 {
@@ -193,7 +198,9 @@ func (p *Ports) owner(at netip.AddrPort) (owner render.LocalhostPort, claimed bo
 			continue
 		}
 		p.conflicts[c] = true
-		p.log.Warn("node port at localhost is taken by another Service", "service", name, "address", at, "owner", owner.Service)
+		if log, ok := p.lines.About(name.String(), "taken"); ok {
+			log.Warn("node port at localhost is taken by another Service", "service", name, "address", at, "owner", owner.Service)
+		}
 	}
 	return owner, claimed
 }
@@ -217,21 +224,25 @@ func (p *Ports) server(at netip.AddrPort) listeners.Server {
 	return acceptor{p.ports[at]}
 }
 
-// failed reports once for each Service that its node port cannot be bound.
+// failed reports that a Service's node port cannot be bound, in the log once.
 func (p *Ports) failed(service render.ServiceName, at netip.AddrPort, err error, first bool) {
 	p.hooks.Failed(render.Family(at.Addr()))
-	if !first {
-		return
-	}
 	if errors.Is(err, syscall.EACCES) && at.Port() < 1024 {
 		err = fmt.Errorf("%w: ports below 1024 need CAP_NET_BIND_SERVICE", err)
 	}
-	p.log.Warn("node port cannot be served at localhost yet", "service", service, "address", at, "error", err)
-	p.hooks.Report(service, fmt.Sprintf("cannot listen at %s: %v", at, err))
+	p.hooks.Report(service, fmt.Sprintf("cannot listen at %s: %v", at, err), !first)
+	if !first {
+		return
+	}
+	if log, ok := p.lines.About(service.String(), "listen"); ok {
+		log.Warn("node port cannot be served at localhost yet", "service", service, "address", at, "error", err)
+	}
 }
 
 func (p *Ports) bound(service render.ServiceName, at netip.AddrPort) {
-	p.log.Info("node port is served at localhost now", "service", service, "address", at)
+	if log, ok := p.lines.About(service.String(), "served"); ok {
+		log.Info("node port is served at localhost now", "service", service, "address", at)
+	}
 }
 
 func (p *Ports) ended(at netip.AddrPort, err error) {

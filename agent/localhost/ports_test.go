@@ -18,6 +18,7 @@ import (
 
 	"nfproxy/logtest"
 	"nfproxy/nft"
+	"nfproxy/ratelimit"
 	"nfproxy/render"
 )
 
@@ -46,10 +47,12 @@ func newPortsTest(t *testing.T) *portsTest {
 	t.Helper()
 	p := &portsTest{t: t, failed: make(map[nft.Family]int)}
 	p.Ports = NewPorts(Hooks{
-		Report: func(service render.ServiceName, message string) {
+		Report: func(service render.ServiceName, message string, again bool) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.reported = append(p.reported, service.String()+" "+message)
+			if !again {
+				p.reported = append(p.reported, service.String()+" "+message)
+			}
 		},
 		Failed: func(f nft.Family) {
 			p.mu.Lock()
@@ -391,4 +394,30 @@ func TestClose(t *testing.T) {
 		stacks := string(buf[:runtime.Stack(buf, true)])
 		return !strings.Contains(stacks, "agent/localhost.(*") && !strings.Contains(stacks, "agent/listeners.")
 	})
+}
+
+// TestPortsEdits: Services that are edited a thousand times do not fill the log, whether they conflict, have another protocol, or
+// their node ports cannot be bound.
+func TestPortsEdits(t *testing.T) {
+	p := newPortsTest(t)
+	node := render.Node{Name: "n", Loopback: []netip.Addr{netip.MustParseAddr("127.0.0.1")}}
+	for i := range 1000 {
+		var both []render.Service
+		for _, name := range []string{"first", "second"} {
+			both = append(both, render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: name}, Ports: []render.Port{
+				{Name: "tcp", Protocol: nft.TCP, Port: 80, NodePort: uint16(30000 + i)},
+				{Name: "udp", Protocol: nft.UDP, Port: 80, NodePort: uint16(30000 + i)},
+			}, ClusterIPs: []netip.Addr{netip.MustParseAddr("10.96.0.1")}})
+		}
+		p.Take(render.Update{Node: node, Services: both})
+		p.Programmed()
+		at := netip.AddrPortFrom(node.Loopback[0], uint16(30000+i))
+		p.Ports.failed(both[0].ServiceName, at, errors.New("in use"), true)
+		p.bound(both[0].ServiceName, at)
+	}
+	for _, line := range []string{"is taken by another Service", "only TCP is", "cannot be served at localhost yet", "is served at localhost now"} {
+		if n := len(p.log.Lines(line)); n < 1 || n > 2*ratelimit.Burst { // of two Services
+			t.Errorf("%d lines: %s", n, line)
+		}
+	}
 }

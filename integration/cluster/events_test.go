@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 )
 
 // TestEvents: nfproxy reports its start, conflicts, disallowed addresses, Services that are too large, and occupied health check
@@ -58,6 +60,66 @@ func TestEvents(t *testing.T) {
 			events := c.events()
 			return slices.ContainsFunc(events, func(e string) bool { return strings.HasPrefix(e, want) }), strings.Join(events, "\n")
 		})
+	}
+}
+
+// TestHostileEdits: an API client edits a Service a thousand times, each time with another address that is not served. nfproxy logs the first edit, and writes few lines and Events about all of them, as the API server counts them.
+// It knows how many nodes there are.
+func TestHostileEdits(t *testing.T) {
+	c := New(t)
+	for i := range 7 {
+		c.AddNode(fmt.Sprint("other-", i))
+	}
+	agent := c.startAgent("--external-ips", "203.0.113.0/24", "-v", "4")
+	config := c.AdminConfig()
+	config.WarningHandler = rest.NoWarnings{} // about external IPs
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services := client.CoreV1().Services("default")
+	s, err := services.Create(t.Context(), &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: "hostile"},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const edits, warning = 1000, "a Service names addresses that this node is set not to serve"
+	for i := range edits {
+		s.Spec.ExternalIPs = []string{fmt.Sprintf("198.51.%d.%d", i>>8, i&255)}
+		if s, err = services.Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			EventuallyTrue(t, "the first edit is logged", func() (bool, string) { return len(agent.Log.Lines(warning)) > 0, agent.Log.String() })
+		}
+	}
+	s.Spec.ExternalIPs = []string{"203.0.113.7"}
+	if _, err = services.Update(t.Context(), s, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	EventuallyTrue(t, "the last edit is programmed", func() (bool, string) {
+		out, err := Command(t, "dump").CombinedOutput()
+		return strings.Contains(string(out), "203.0.113.7"), fmt.Sprint(err, string(out))
+	})
+	var written int32
+	EventuallyTrue(t, "there is an Event", func() (bool, string) {
+		list, err := c.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.name=hostile"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		written = 0
+		for _, e := range list.Items {
+			written += e.Count
+		}
+		return written > 0, "none"
+	})
+	if lines := len(agent.Log.Lines(warning)); lines > 10 || written > 5 {
+		t.Errorf("%d lines and %d Events about %d edits", lines, written, edits)
+	}
+	if len(agent.Log.Lines("counted the nodes", "nodes=8")) != 1 {
+		t.Error("the nodes are not counted")
 	}
 }
 
