@@ -114,7 +114,8 @@ func TestRefusedByDisturbedTables(t *testing.T) {
 	}
 }
 
-// TestRefusedEditsLog: a Service whose rules the kernel refuses, and that is edited all the time, does not fill the log.
+// TestRefusedEditsLog: a Service whose rules the kernel refuses, and that is edited all the time, does not fill the log, and the
+// tables need not be read for it.
 func TestRefusedEditsLog(t *testing.T) {
 	d := startDaemon(t)
 	const edits = 100
@@ -123,7 +124,7 @@ func TestRefusedEditsLog(t *testing.T) {
 		d.await()
 	}
 	refused, quarantined := len(d.log.Lines("a change was refused")), len(d.log.Lines("the kernel refuses a Service"))
-	if refused < 1 || refused > ratelimit.Burst || quarantined < 1 || quarantined > ratelimit.Burst {
+	if refused > 0 || quarantined < 1 || quarantined > ratelimit.Burst {
 		t.Errorf("%d and %d lines for %d edits", refused, quarantined, edits)
 	}
 }
