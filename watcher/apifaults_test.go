@@ -3,7 +3,9 @@ package watcher
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -270,38 +272,47 @@ func testTimeoutIsLogged(t *testing.T, s *server) {
 	}
 }
 
-// TestAPIAnswerNeverBegins: a request whose response never begins is repeated, although the connection works.
-func TestAPIAnswerNeverBegins(t *testing.T) {
-	t.Parallel()
-	var requests atomic.Int32
-	third := make(chan struct{})
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if path.Base(r.URL.Path) == "services" && requests.Add(1) == 3 {
-			close(third)
-		}
-		<-r.Context().Done()
-	}))
+// hangingServer starts a server in a namespace of its own and returns the client configuration for it.
+func hangingServer(t *testing.T, handler http.HandlerFunc) *rest.Config {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
 	ns, err := sandbox.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
 	if server.Listener, err = ns.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
 	server.EnableHTTP2 = true
 	server.StartTLS()
-	defer server.Close()
-	p := shortPace()
-	p.answer = 100 * time.Millisecond
-	log := new(logtest.Buffer)
-	w := &world{watched: newWatched(t, nil, log)}
-	config := &rest.Config{
+	t.Cleanup(func() {
+		server.CloseClientConnections()
+		server.Close()
+		_ = ns.Close()
+	})
+	return &rest.Config{
 		Host: server.URL, TLSClientConfig: rest.TLSClientConfig{Insecure: true, NextProtos: []string{"h2"}},
 		Dial: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			return ns.Dial(ctx, network, "", addr)
 		},
 	}
+}
+
+// TestAPIAnswerNeverBegins: a request whose response never begins is repeated, although the connection works.
+func TestAPIAnswerNeverBegins(t *testing.T) {
+	t.Parallel()
+	var requests atomic.Int32
+	third := make(chan struct{})
+	config := hangingServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		if path.Base(r.URL.Path) == "services" && requests.Add(1) == 3 {
+			close(third)
+		}
+		<-r.Context().Done()
+	})
+	p := shortPace()
+	p.answer = 100 * time.Millisecond
+	log := new(logtest.Buffer)
+	w := &world{watched: newWatched(t, nil, log)}
 	a, err := newAPI(config, render.Node{Name: "n1"}, nodePortAddresses{}, p, w.logger())
 	if err != nil {
 		t.Fatal(err)
@@ -311,5 +322,44 @@ func TestAPIAnswerNeverBegins(t *testing.T) {
 	case <-third:
 	case <-time.After(patience):
 		t.Fatalf("%d requests; log:\n%s", requests.Load(), log.Lines())
+	}
+}
+
+// TestAPIAnswerNeverEnds: a list and a watch end if their response begins and nothing follows, although the connection works.
+func TestAPIAnswerNeverEnds(t *testing.T) {
+	t.Parallel()
+	config := hangingServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_ = http.NewResponseController(w).Flush() // fails if the client has gone
+		<-r.Context().Done()
+	})
+	p := shortPace()
+	p.answer, p.list = 5*time.Second, 100*time.Millisecond
+	clients, err := newRESTClients(config, p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer clients.close()
+	services := resources("n1")[0]
+	client, err := clients.forVersion(services.version)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(services, nil, client, newAvailability(slog.New(slog.DiscardHandler)), p)
+	if _, err := s.list(t.Context(), metav1.ListOptions{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("list: %v, want %v", err, context.DeadlineExceeded)
+	}
+	watch, err := s.watch(t.Context(), metav1.ListOptions{TimeoutSeconds: new(int64)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	select {
+	case event, ok := <-watch.ResultChan():
+		if ok {
+			t.Errorf("event %v", event)
+		}
+	case <-time.After(patience):
+		t.Error("the watch does not end")
 	}
 }

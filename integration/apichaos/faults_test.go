@@ -25,10 +25,10 @@ const patience = 40 * time.Second
 // fault is a disturbance between one instance and the API server.
 type fault struct {
 	name string
-	// lasts is the time from begin to end. A fault without end lasts until nfproxy avoids it.
-	begin, end func(*route)
-	lasts      time.Duration
-	env        string
+	// lasts is the time from begin to end. A fault without end lasts until nfproxy avoids it; then tidy, if there is one, undoes it.
+	begin, end, tidy func(*route)
+	lasts            time.Duration
+	env              []string // of nfproxy
 }
 
 // route is the way from an instance to the API server, over one of these.
@@ -46,8 +46,9 @@ func relayFaults() []fault {
 		{name: "silent", lasts: silent, begin: func(p *route) { p.relay.setSilent(true) }, end: func(p *route) { p.relay.setSilent(false) }},
 		{name: "abandoned", begin: func(p *route) { p.relay.abandon() }},
 		{name: "packets-dropped", lasts: silent, begin: func(p *route) { p.drop("") }, end: (*route).undrop},
-		{name: "connection-forgotten", begin: func(p *route) { p.drop(p.ports()) }},
-		{name: "connection-forgotten-http1", begin: func(p *route) { p.drop(p.ports()) }, env: "DISABLE_HTTP2=1"},
+		{name: "connection-forgotten", begin: func(p *route) { p.drop(p.ports()) }, tidy: (*route).undrop},
+		{name: "connection-forgotten-http1", begin: func(p *route) { p.drop(p.ports()) }, tidy: (*route).undrop,
+			env: []string{"DISABLE_HTTP2=1"}},
 		{name: "cut-frames", lasts: 10 * time.Second, begin: func(p *route) { p.relay.setCut(6000) }, end: func(p *route) { p.relay.setCut(0) }},
 	}
 }
@@ -111,18 +112,6 @@ func TestFaults(t *testing.T) {
 	undisturbed := c.Kubeconfig(account(c, api))
 	etcd := newRelay(t, "127.0.0.1:0", "127.0.0.1:2379")
 	c.AddAPIServer(laggingPort, "http://"+etcd.addr, "--feature-gates=WatchList=false")
-	type run struct {
-		fault fault
-		route *route
-	}
-	var runs []run
-	for _, f := range relayFaults() {
-		r := newRelay(t, net.JoinHostPort(cluster.NodeAddrs[0].String(), "0"), api)
-		runs = append(runs, run{f, &route{instance: newInstance(t, c, "f-"+f.name, 10+len(runs)), relay: r}})
-	}
-	for _, f := range proxyFaults() {
-		runs = append(runs, run{f, &route{instance: newInstance(t, c, "f-"+f.name, 10+len(runs)), proxy: newProxy(t, c)}})
-	}
 	for n, trial := range []struct {
 		name string
 		run  func(*route, *environment)
@@ -134,35 +123,51 @@ func TestFaults(t *testing.T) {
 		{"rotated-authority", rotatedAuthority},
 		{"certificate-not-yet-valid", certificateNotYetValid},
 	} {
-		route := &route{instance: newInstance(t, c, "t-"+trial.name, 100+n)}
+		r := &route{instance: newInstance(t, c, "t-"+trial.name, 100+n)}
 		t.Run(trial.name, func(t *testing.T) {
 			t.Parallel()
-			route.t = t
-			trial.run(route, &environment{api: api, etcd: etcd, undisturbed: undisturbed})
+			r.t = t
+			trial.run(r, &environment{api: api, etcd: etcd, undisturbed: undisturbed})
 		})
 	}
-	for _, r := range runs {
-		addr := ""
-		if r.route.relay != nil {
-			addr = r.route.relay.addr
-		} else {
-			addr = r.route.proxy.addr
-		}
-		r.route.start(c.Kubeconfig(account(c, addr)), slices.DeleteFunc([]string{r.fault.env}, func(s string) bool { return s == "" })...)
-	}
-	for _, r := range runs {
-		t.Run(r.fault.name, func(t *testing.T) {
+	for _, d := range startAll(t, c, api) {
+		t.Run(d.fault.name, func(t *testing.T) {
 			t.Parallel()
-			r.route.t = t
-			r.route.awaitFirst()
+			d.route.t = t
+			d.route.awaitFirst()
 			var took []time.Duration
 			for range *rounds {
-				took = append(took, r.fault.try(r.route))
-				r.route.check(undisturbed)
+				took = append(took, d.fault.try(d.route))
+				d.route.check(undisturbed)
 			}
 			report(t, took)
 		})
 	}
+}
+
+// disturbed is an instance and the fault that it will meet.
+type disturbed struct {
+	fault fault
+	route *route
+}
+
+// startAll starts an instance for each fault.
+func startAll(t *testing.T, c *cluster.Cluster, api string) (all []disturbed) {
+	t.Helper()
+	start := func(f fault, r *route, addr string) {
+		r.start(c.Kubeconfig(account(c, addr)), f.env...)
+		all = append(all, disturbed{f, r})
+	}
+	for _, f := range relayFaults() {
+		r := &route{instance: newInstance(t, c, "f-"+f.name, 10+len(all))}
+		r.relay = newRelay(t, net.JoinHostPort(cluster.NodeAddrs[0].String(), "0"), api)
+		start(f, r, r.relay.addr)
+	}
+	for _, f := range proxyFaults() {
+		r := &route{instance: newInstance(t, c, "f-"+f.name, 10+len(all)), proxy: newProxy(t, c)}
+		start(f, r, r.proxy.addr)
+	}
+	return all
 }
 
 // try applies a fault, changes an endpoint during it, and returns the time from the end of the fault, or from the change if it
@@ -185,13 +190,13 @@ func (f fault) try(p *route) time.Duration {
 	}
 	p.await()
 	took := time.Since(since)
-	if f.end == nil && p.relay != nil && strings.HasPrefix(f.name, "connection") {
-		p.undrop()
+	if f.tidy != nil {
+		f.tidy(p)
 	}
 	return took
 }
 
-// report logs the durations, and appends them to the file that the environment names.
+// report logs the durations, and appends them to the file of -apichaos.figures.
 func report(t testing.TB, took []time.Duration) {
 	slices.Sort(took)
 	line := fmt.Sprintf("%s: %d times, median %.1f s, worst %.1f s", t.Name(), len(took), took[len(took)/2].Seconds(), took[len(took)-1].Seconds())
