@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -285,7 +286,7 @@ func TestCleanerPace(t *testing.T) {
 			}
 			p.wanted = true
 			if p.mayStart(now) {
-				p.ended(now, now.Add(c.took), c.err)
+				p.ended(now, now.Add(c.took), c.took, c.err)
 				now = now.Add(c.took)
 				runs++
 			}
@@ -297,6 +298,33 @@ func TestCleanerPace(t *testing.T) {
 		if p.wanted = true; !p.mayStart(now.Add(time.Minute + staleShare*(staleBurst+c.took))) {
 			t.Errorf("cleanups of %s: after calm the next one has to wait", c.took)
 		}
+	}
+}
+
+// TestCleanerOnBusyMachine: cleanups that take long because the machine is busy do not delay the next ones.
+func TestCleanerOnBusyMachine(t *testing.T) {
+	p := newCleanerPace(staleShare, staleBurst)
+	now := time.Unix(1000, 0)
+	for range 100 {
+		p.ended(now, now.Add(time.Second), time.Millisecond, nil)
+		now = now.Add(time.Second)
+		if p.wait(now) != maxRest {
+			t.Fatalf("the next cleanup waits %s", p.wait(now))
+		}
+	}
+}
+
+// TestThreadTime: the CPU time of a thread grows when it works, and not while it waits.
+func TestThreadTime(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
+	time.Sleep(200 * time.Millisecond)
+	asleep := threadTime() - before
+	for sum := 0; threadTime()-before-asleep < 10*time.Millisecond; sum++ {
+	}
+	if asleep > 100*time.Millisecond {
+		t.Errorf("%s asleep", asleep)
 	}
 }
 
