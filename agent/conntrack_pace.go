@@ -20,7 +20,7 @@ const (
 	maxRest    = 500 * time.Millisecond
 )
 
-// Deleting stale entries takes a fifth of the time at most, and 2 s more at once. Looking for connections that began without rules
+// Deleting stale entries takes a fifth of a processor at most, and 2 s more at once. Looking for connections that began without rules
 // takes a twentieth, and 5 s more: it lists all TCP entries if another program removes all rules again and again.
 const (
 	staleShare        = 5
