@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime"
 	"sync"
 	"time"
 
@@ -70,6 +71,8 @@ func (c *conntrackCleaner) poke() {
 
 // run cleans up what is due until ctx ends. A list in progress is then read to its end, but nothing more is deleted.
 func (c *conntrackCleaner) run(ctx context.Context) error {
+	runtime.LockOSThread() // for threadTime
+	defer runtime.UnlockOSThread()
 	tasks := []*cleanerTask{
 		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
 		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
@@ -88,12 +91,12 @@ func (c *conntrackCleaner) run(ctx context.Context) error {
 			if !t.mayStart(time.Now()) {
 				continue
 			}
-			start := time.Now()
+			start, cpu := time.Now(), threadTime()
 			err := t.do(ctx)
 			if ctx.Err() != nil {
 				return nil
 			}
-			t.ended(start, time.Now(), err)
+			t.ended(start, time.Now(), threadTime()-cpu, err)
 			if err != nil {
 				c.log.Error("could not delete stale flows", "error", err, "retry", t.backoff)
 			}

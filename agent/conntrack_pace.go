@@ -1,6 +1,10 @@
 package agent
 
-import "time"
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
 
 // Bounds of the time between attempts if connection tracking cannot be read or changed.
 const (
@@ -16,7 +20,7 @@ const (
 	maxRest    = 500 * time.Millisecond
 )
 
-// Deleting stale entries takes a fifth of the time at most, and 2 s more at once. Looking for connections that began without rules
+// Deleting stale entries takes a fifth of a processor at most, and 2 s more at once. Looking for connections that began without rules
 // takes a twentieth, and 5 s more: it lists all TCP entries if another program removes all rules again and again.
 const (
 	staleShare        = 5
@@ -45,16 +49,23 @@ func (p *cleanerPace) wait(now time.Time) time.Duration {
 // mayStart reports whether the task is wanted and may start.
 func (p *cleanerPace) mayStart(now time.Time) bool { return p.wanted && p.wait(now) == 0 }
 
-// ended notes the end of the task and its result. After an error the task is wanted again.
-func (p *cleanerPace) ended(began, now time.Time, err error) {
-	took := now.Sub(began)
-	p.budget.spend(began, took)
+// ended notes the end of the task, the CPU time that it took, and its result. After an error the task is wanted again. On a busy
+// machine a cleanup takes much longer than its CPU time, and the next one must not wait for that.
+func (p *cleanerPace) ended(began, now time.Time, cpu time.Duration, err error) {
+	p.budget.spend(began, cpu)
 	p.wanted = err != nil
-	rest := min(restFactor*took, maxRest)
+	rest := min(restFactor*now.Sub(began), maxRest)
 	if err == nil {
 		p.backoff = 0
 	} else {
 		p.backoff = min(max(2*p.backoff, minCleanupBackoff), maxCleanupBackoff)
 	}
 	p.due = now.Add(max(rest, p.backoff))
+}
+
+// threadTime returns the CPU time of the calling thread, the time in the kernel included.
+func threadTime() time.Duration {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // fails only for another clock
+	return time.Duration(t.Nano())
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -257,7 +258,9 @@ func TestCleanerBacksOff(t *testing.T) {
 		time.Sleep(time.Millisecond)
 	}
 	s.stop()
-	if n := strings.Count(s.log.String(), "could not delete"); n < 1 || n > 10 { // at 0, 0.1, 0.3, 0.7 s and so on
+	n := strings.Count(s.log.String(), "could not delete")
+	t.Logf("%d attempts for %d changes", n, changes)
+	if n < 1 || n > 10 { // at 0, 0.1, 0.3, 0.7 s and so on
 		t.Errorf("%d attempts for %d changes", n, changes)
 	}
 }
@@ -286,7 +289,7 @@ func TestCleanerPace(t *testing.T) {
 			}
 			p.wanted = true
 			if p.mayStart(now) {
-				p.ended(now, now.Add(c.took), c.err)
+				p.ended(now, now.Add(c.took), c.took, c.err)
 				now = now.Add(c.took)
 				runs++
 			}
@@ -298,6 +301,33 @@ func TestCleanerPace(t *testing.T) {
 		if p.wanted = true; !p.mayStart(now.Add(time.Minute + staleShare*(staleBurst+c.took))) {
 			t.Errorf("cleanups of %s: after calm the next one has to wait", c.took)
 		}
+	}
+}
+
+// TestCleanerOnBusyMachine: cleanups that take long because the machine is busy do not delay the next ones.
+func TestCleanerOnBusyMachine(t *testing.T) {
+	p := newCleanerPace(staleShare, staleBurst)
+	now := time.Unix(1000, 0)
+	for range 100 {
+		p.ended(now, now.Add(time.Second), time.Millisecond, nil)
+		now = now.Add(time.Second)
+		if p.wait(now) != maxRest {
+			t.Fatalf("the next cleanup waits %s", p.wait(now))
+		}
+	}
+}
+
+// TestThreadTime: the CPU time of a thread grows when it works, and not while it waits.
+func TestThreadTime(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := threadTime()
+	time.Sleep(200 * time.Millisecond)
+	asleep := threadTime() - before
+	for sum := 0; threadTime()-before-asleep < 10*time.Millisecond; sum++ {
+	}
+	if asleep > 100*time.Millisecond {
+		t.Errorf("%s asleep", asleep)
 	}
 }
 

@@ -52,10 +52,9 @@ func (q *eventQuota) delay() time.Duration {
 
 // admits reports whether this node writes an Event.
 func (q *eventQuota) admits(e serviceEvent, now time.Time) bool {
-	subject := eventSubject{e.service, e.reason}
 	if e.again {
-		return q.limiter.AllowFirst(subject, now)
+		return q.limiter.AllowFirst(e.subject(), now)
 	}
-	ok, _ := q.limiter.Allow(subject, now)
+	ok, _ := q.limiter.Allow(e.subject(), now)
 	return ok
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -44,9 +45,14 @@ type events struct {
 	recorder    record.EventRecorder
 	log         *slog.Logger
 	nodes       nodeCounter
-	queue       chan serviceEvent // to run
 	stop        context.CancelFunc
 	stopped     chan struct{}
+
+	mu      sync.Mutex
+	quota   *eventQuota
+	counted bool // the quota has the number of nodes
+	// waiting holds Events until the nodes are counted, a few of each subject.
+	waiting map[eventSubject][]serviceEvent
 }
 
 // serviceEvent is a warning about a Service.
@@ -56,8 +62,11 @@ type serviceEvent struct {
 	again           bool // it repeats an earlier one
 }
 
-// maxQueuedEvents is how many Events wait until the number of nodes is known. More are lost.
-const maxQueuedEvents = 1000
+func (e serviceEvent) subject() eventSubject { return eventSubject{e.service, e.reason} }
+
+// maxWaiting is the number of Services and reasons whose Events wait until the nodes are counted, with eventBurst Events of each. More
+// are lost.
+const maxWaiting = 1000
 
 // newEvents returns events for the API server of config. The caller closes them.
 func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, error) {
@@ -70,39 +79,44 @@ func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	e := &events{node: node, broadcaster: record.NewBroadcaster(), log: log, nodes: nodeCounter{client},
-		queue: make(chan serviceEvent, maxQueuedEvents), stop: stop, stopped: make(chan struct{})}
+		stop: stop, stopped: make(chan struct{}), quota: newEventQuota(rand.Float64), waiting: make(map[eventSubject][]serviceEvent)}
 	e.recorder = e.broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "nfproxy", Host: node}).
 		WithLogger(klog.New(logr.FromSlogHandler(log.Handler()).GetSink()))
 	e.broadcaster.StartRecordingToSink(eventSink{client})
 	go func() {
 		defer close(e.stopped)
-		e.run(ctx, newEventQuota(rand.Float64))
+		e.countNodes(ctx)
 	}()
 	return e, nil
 }
 
-// run sends the Events about Services that the quota admits, until ctx ends. It begins when the number of nodes is known.
-func (e *events) run(ctx context.Context, quota *eventQuota) {
-	var queue <-chan serviceEvent // nil until the nodes are counted
-	count := time.NewTimer(0)
-	defer count.Stop()
+// countNodes counts the nodes for the quota again and again, until ctx ends.
+func (e *events) countNodes(ctx context.Context) {
 	for {
+		nodes, next := e.nodes.count(ctx, e.log)
+		if nodes > 0 {
+			e.setNodes(nodes)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-count.C:
-			nodes, next := e.nodes.count(ctx, e.log)
-			count.Reset(next)
-			if nodes > 0 {
-				quota.setNodes(nodes)
-				queue = e.queue
-			}
-		case event := <-queue:
-			if quota.admits(event, time.Now()) {
-				e.recorder.Event(serviceReference(event.service), corev1.EventTypeWarning, event.reason, event.message)
-			}
+		case <-time.After(next):
 		}
 	}
+}
+
+// setNodes sets the number of nodes and sends the Events that waited for it.
+func (e *events) setNodes(n int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.quota.setNodes(n)
+	e.counted = true
+	for _, all := range e.waiting {
+		for _, event := range all {
+			e.send(event)
+		}
+	}
+	e.waiting = nil
 }
 
 // Close discards Events that have not been sent.
@@ -136,27 +150,43 @@ func (e *events) started(version string) {
 
 // warn sends a warning about a Service.
 func (e *events) warn(s render.ServiceName, reason, message string) {
-	e.enqueue(serviceEvent{service: s, reason: reason, message: message})
+	e.take(serviceEvent{service: s, reason: reason, message: message})
 }
 
-func (e *events) enqueue(event serviceEvent) {
+// take sends an Event, unless the nodes are not counted yet: then it waits.
+func (e *events) take(event serviceEvent) {
 	if e == nil {
 		return
 	}
-	select {
-	case e.queue <- event:
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.counted {
+		e.send(event)
+		return
+	}
+	subject := event.subject()
+	switch waiting := e.waiting[subject]; {
+	case len(waiting) == 0 && len(e.waiting) == maxWaiting, len(waiting) == eventBurst, len(waiting) > 0 && event.again:
 	default:
+		e.waiting[subject] = append(waiting, event)
+	}
+}
+
+// send sends an Event if the quota admits it. The caller holds the lock.
+func (e *events) send(event serviceEvent) {
+	if e.quota.admits(event, time.Now()) {
+		e.recorder.Event(serviceReference(event.service), corev1.EventTypeWarning, event.reason, event.message)
 	}
 }
 
 // healthCheckFailed reports that a Service's health check node port cannot be served on this node.
 func (e *events) healthCheckFailed(s render.ServiceName, message string, again bool) {
-	e.enqueue(serviceEvent{s, reasonServiceHealthcheck, message, again})
+	e.take(serviceEvent{s, reasonServiceHealthcheck, message, again})
 }
 
 // localhostFailed reports that a Service's node port cannot be served at a loopback address of this node.
 func (e *events) localhostFailed(s render.ServiceName, message string, again bool) {
-	e.enqueue(serviceEvent{s, reasonLocalhost, message, again})
+	e.take(serviceEvent{s, reasonLocalhost, message, again})
 }
 
 // serviceReference refers to a Service. Its UID is its name, as in the Events of kube-proxy: the real UID is not kept.

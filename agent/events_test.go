@@ -27,7 +27,8 @@ import (
 // apiTest is an API server that counts what it gets.
 type apiTest struct {
 	*httptest.Server
-	nodes int // there are so many, 0 if the server denies to tell
+	nodes int           // there are so many, 0 if the server denies to tell
+	hold  chan struct{} // if not nil, requests for Nodes wait until it is closed
 
 	mu       sync.Mutex
 	requests map[string]int // by method and resource
@@ -55,6 +56,9 @@ func (a *apiTest) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.requests[r.Method+" "+resource]++
 	a.mu.Unlock()
+	if resource == "nodes" && a.hold != nil {
+		<-a.hold
+	}
 	body, _ := io.ReadAll(r.Body)
 	switch {
 	case resource == "nodes" && a.nodes == 0:
@@ -173,9 +177,46 @@ func TestEventsWithoutNodes(t *testing.T) {
 		e.warn(render.ServiceName{Namespace: "ns", Name: fmt.Sprint("s", i)}, reasonRefused, "refused")
 	}
 	e.started("v1.2.3")
-	within(t, patience, "the Event about the node", func() bool { return api.count("POST events") >= 1 && len(e.queue) == 0 })
+	within(t, patience, "the Event about the node", func() bool { return api.count("POST events") >= 1 && api.count("GET nodes") >= 1 })
 	time.Sleep(200 * time.Millisecond) // for the Events that must not be
 	if n := api.count("POST events"); n > 1+services/20 {
 		t.Errorf("%d requests for %d Services", n, services)
 	}
+}
+
+// TestEventsWait: until the nodes are counted Events wait, a few about each of a bounded number of Services, so that one Service does
+// not keep the others from being reported.
+func TestEventsWait(t *testing.T) {
+	api := newAPITest(t, 3)
+	api.hold = make(chan struct{})
+	e := api.events(t, slog.New(slog.DiscardHandler))
+	warn := func(i int, reason string) {
+		e.warn(render.ServiceName{Namespace: "ns", Name: fmt.Sprint("s", i)}, reason, fmt.Sprint("message ", i))
+	}
+	for range hostileEdits {
+		warn(0, reasonRefused)
+		e.healthCheckFailed(render.ServiceName{Namespace: "ns", Name: "s1"}, "in use", true)
+	}
+	warn(2, reasonConflict)
+	e.mu.Lock()
+	for subject, want := range map[eventSubject]int{
+		{render.ServiceName{Namespace: "ns", Name: "s0"}, reasonRefused}:            eventBurst,
+		{render.ServiceName{Namespace: "ns", Name: "s1"}, reasonServiceHealthcheck}: 1,
+		{render.ServiceName{Namespace: "ns", Name: "s2"}, reasonConflict}:           1,
+	} {
+		if n := len(e.waiting[subject]); n != want {
+			t.Errorf("%v: %d Events wait, want %d", subject, n, want)
+		}
+	}
+	e.mu.Unlock()
+	for i := range 2 * maxWaiting {
+		warn(i, reasonTooLarge)
+	}
+	e.mu.Lock()
+	if n := len(e.waiting); n != maxWaiting {
+		t.Errorf("Events of %d subjects wait", n)
+	}
+	e.mu.Unlock()
+	close(api.hold)
+	within(t, patience, "Events are written", func() bool { return api.count("POST events") >= 2 })
 }

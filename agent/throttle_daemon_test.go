@@ -53,6 +53,7 @@ func TestFailuresBackOff(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	})
+	t.Logf("%d attempts for %d Updates", failures, updates)
 	if failures < 2 || failures > 15 { // at 0, 0 (the first Update), 0.1, 0.3, 0.7, 1.5 s and so on
 		t.Errorf("%d attempts for %d Updates; the log:\n%s", failures, updates, log)
 	}

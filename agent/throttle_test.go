@@ -122,6 +122,7 @@ func TestThrottleBoundsWork(t *testing.T) {
 				s.attempt(c.took, c.err)
 			}
 		}
+		t.Logf("%s: %d attempts take %s of an hour", c.name, s.attempts, s.worked)
 		if limit := s.now.Sub(begin)/readShare + readBurst + c.took; s.worked > limit || s.attempts > c.atMost || s.attempts < c.atLeast {
 			t.Errorf("%s: %d attempts, want %d to %d; they take %s, want %s at most", c.name, s.attempts, c.atLeast, c.atMost, s.worked, limit)
 		}
