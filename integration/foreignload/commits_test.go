@@ -79,7 +79,7 @@ func TestForeignCommits(t *testing.T) {
 			clients := n.clients()
 			clients.AwaitMore(t, 20)
 			changes := 0
-			for begin := time.Now(); changes < 10 || time.Since(begin) < 3*time.Second; changes++ { // the Service "more" comes
+			for begin := time.Now(); changes < 10 || time.Since(begin) < 2*time.Second; changes++ { // the Service "more" comes
 				at := fmt.Sprintf("10.96.0.3:%d", 80+changes)
 				n.write("more.yaml", manifest("more", at, "10.244.1.2"))
 				n.awaitServed(at)

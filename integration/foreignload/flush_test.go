@@ -16,7 +16,7 @@ import (
 // Services have their elements and the base chains are still missing, and during repairs. The tables become those of an
 // undisturbed start.
 func TestFlushDuringFirstLoad(t *testing.T) {
-	const services, flushes = 1000, 6
+	const services, flushes = 500, 6
 	n := newNode(t)
 	var many strings.Builder
 	for i := range services {

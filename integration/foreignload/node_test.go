@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"nfproxy/integration/cluster"
@@ -114,9 +113,6 @@ func (n *loadedNode) stop() {
 	n.t.Helper()
 	n.daemon.Stop()
 }
-
-// kill ends nfproxy without a chance to react.
-func (n *loadedNode) kill() { n.daemon.End(syscall.SIGKILL) }
 
 // clients starts clients of the Service steady.
 func (n *loadedNode) clients() *cluster.Clients {
