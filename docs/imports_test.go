@@ -20,6 +20,7 @@ var layers = []struct {
 	{"integration/cli", nil},
 	{"integration/deploy", nil},
 	{"integration/differential", nil},
+	{"integration/faults", nil},
 	{"integration/kernel", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
