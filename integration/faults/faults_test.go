@@ -234,3 +234,37 @@ func selected(calls [2]int) (list []oneFault) {
 	}
 	return list
 }
+
+// TestFaultsOfRefusal: whichever receive fails while the kernel refuses the rules of a Service, the refusal is not taken for a commit:
+// the Service that comes in the same change is programmed, and only the refused one is quarantined.
+func TestFaultsOfRefusal(t *testing.T) {
+	n := newNode(t)
+	defer n.stop()
+	refused := strings.Repeat("long", 60) // its affinity map has too long a name (NFT_SET_MAXNAMELEN)
+	n.write(services()...)
+	n.start(nil)
+	n.await("the first load", func(state string) bool { return strings.Contains(state, "10.96.1.5") })
+	failures := 0
+	for number := 1; number <= 6; number++ {
+		for _, errno := range errnos {
+			n.write(services()...)
+			n.await("the state before", func(state string) bool { return !strings.Contains(state, "10.96.2.") })
+			n.set(nth(receive, number, errno))
+			n.write(services(service(refused, "clusterIP: 10.96.2.1, sessionAffinity: ClientIP", "TCP", 1), service("new", "clusterIP: 10.96.2.6", "TCP", 1, 2))...)
+			n.await(fmt.Sprintf("the new Service, if receive %d fails with %s", number, name(errno)), func(state string) bool {
+				return strings.Contains(state, "10.96.2.6 . tcp . 80 . 1 :")
+			})
+			_, failed, _, _ := n.seen()
+			failures += failed
+			if strings.Contains(n.state(), "10.96.2.1") {
+				t.Fatal("the kernel does not refuse the Service")
+			}
+		}
+	}
+	if got := n.quarantined(); len(got) != 1 || got[refused] == 0 {
+		t.Errorf("quarantined: %v", got)
+	}
+	if failures < 20 {
+		t.Errorf("%d calls failed", failures)
+	}
+}
