@@ -16,7 +16,7 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench fuzz tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-faults check lint unit race bench fuzz tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ SEED     ?= $(shell date +%s%N)
 CLUSTERS ?= 100
 test-differential: tools controlplane ## compare nfproxy with the real kube-proxy on CLUSTERS random clusters, drawn from SEED
 	$(GO) test -timeout 0 -run '^TestDifferential$$' -v ./integration/differential -args -differential.seed=$(SEED) -differential.clusters=$(CLUSTERS)
+
+test-faults: tools ## let every call on a netlink socket fail with every error, which takes about half an hour
+	$(GO) test -timeout 0 -run '^TestFaults' -v ./integration/faults -args -faults.all
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
