@@ -50,6 +50,42 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// TestQuarantineOfRemoved: of a Service that is removed while it is quarantined nothing stays after its release.
+func TestQuarantineOfRemoved(t *testing.T) {
+	r := NewRuleset(Node{})
+	reconcile(r, nil)
+	r.Update(Update{Services: []Service{testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")}})
+	converge(r)
+	r.Update(Update{Removed: []ServiceName{{"ns", "s"}}})
+	r.Plan() // the kernel rejects it
+	if !r.Quarantine(ServiceName{"ns", "s"}) {
+		t.Fatal("the Service is unknown")
+	}
+	converge(r)
+	r.Release(ServiceName{"ns", "s"})
+	converge(r)
+	if text := r.Tables()[0].String(); strings.Contains(text, "10.96.0.1") {
+		t.Errorf("its cluster IP stays:\n%s", text)
+	}
+}
+
+// TestChanging: Changing returns the Services that get new elements, those with the fewest first, and neither those that only lose
+// some nor those that stay.
+func TestChanging(t *testing.T) {
+	r := NewRuleset(Node{})
+	reconcile(r, nil)
+	all := []Service{testService("stays", 1, "10.96.0.1:80", "10.0.0.1:80"), testService("goes", 1, "10.96.0.2:80", "10.0.0.1:80"),
+		testService("shrinks", 1, "10.96.0.3:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80"), testService("a-grows", 1, "10.96.0.4:80", "10.0.0.1:80")}
+	r.Update(Update{Services: all})
+	converge(r)
+	r.Update(Update{Removed: []ServiceName{{"ns", "goes"}}, Services: []Service{all[0], testService("shrinks", 1, "10.96.0.3:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"),
+		testService("a-grows", 1, "10.96.0.4:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80", "10.0.0.6:80"), testService("new", 1, "10.96.0.5:80", "10.0.0.1:80")}})
+	r.Plan()
+	if got, want := r.Changing(), []ServiceName{{"ns", "new"}, {"ns", "a-grows"}}; !slices.Equal(got, want) {
+		t.Errorf("%v change, want %v", got, want)
+	}
+}
+
 // TestQuarantineGivesWay: a quarantined Service loses a frontend to a Service whose claim takes precedence.
 func TestQuarantineGivesWay(t *testing.T) {
 	r := NewRuleset(Node{})
