@@ -223,7 +223,7 @@ func selected(calls [2]int) (list []oneFault) {
 	for _, c := range []call{send, receive} {
 		for n := 1; n <= calls[c]; n++ {
 			for i, errno := range errnos {
-				if *all || n <= 4 && (n+i)%2 == 0 || n%5 == 0 && i == n/5%4 {
+				if *all || n <= 4 && (n+i)%2 == 0 || n%8 == 0 && i == n/8%4 {
 					list = append(list, oneFault{c, n, errno})
 				}
 			}
