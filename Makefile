@@ -22,7 +22,7 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels nft-versions check lint unit race bench fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ SEED     ?= $(shell date +%s%N)
 CLUSTERS ?= 100
 test-differential: tools controlplane ## compare nfproxy with the real kube-proxy on CLUSTERS random clusters, drawn from SEED
 	$(GO) test -timeout 0 -run '^TestDifferential$$' -v ./integration/differential -args -differential.seed=$(SEED) -differential.clusters=$(CLUSTERS)
+
+test-faults: tools ## let every call on a netlink socket fail with every error, which takes about half an hour
+	$(GO) test -timeout 0 -run '^TestFaults' -v ./integration/faults -args -faults.all
 
 # The virtual machines emulate the processor.
 test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox ## run tests on Debian's kernels KERNELS, in virtual machines

@@ -62,15 +62,19 @@ func (g *Guard) Claim(families ...nft.Family) (err error) {
 		return nil
 	}
 	for range guardAttempts {
-		if err = g.claimOnce(families); !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
-			break
+		err = g.claimOnce(families)
+		if _, other := errors.AsType[*OtherDaemonError](err); err == nil || other {
+			return err
 		}
 		err = errors.Join(err, g.drop())
+		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
+			return err
+		}
 	}
 	return err
 }
 
-// drop closes the connection, and the tables that it may have added go with it.
+// drop closes the connection. The tables that it may have added, if the kernel's answer was lost, go with it.
 func (g *Guard) drop() error {
 	if g.conn == nil {
 		return nil

@@ -21,6 +21,7 @@ var layers = []struct {
 	{"integration/cli", nil},
 	{"integration/deploy", nil},
 	{"integration/differential", nil},
+	{"integration/faults", nil},
 	{"integration/kernel", nil},
 	{"integration/foreignload", nil},
 	{"integration/kernels", nil},

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -47,6 +48,43 @@ func TestQuarantine(t *testing.T) {
 	r.Update(Update{Services: []Service{good}})
 	if r.Quarantined(bad.ServiceName) {
 		t.Error("the Service is still quarantined after an update")
+	}
+}
+
+// TestQuarantineOfRemoved: of a Service that is removed while it is quarantined nothing stays after its release.
+func TestQuarantineOfRemoved(t *testing.T) {
+	r := NewRuleset(Node{})
+	reconcile(r, nil)
+	r.Update(Update{Services: []Service{testService("s", 1, "10.96.0.1:80", "10.0.0.1:80")}})
+	converge(r)
+	r.Update(Update{Removed: []ServiceName{{"ns", "s"}}})
+	r.Plan() // the kernel rejects it
+	if !r.Quarantine(ServiceName{"ns", "s"}) {
+		t.Fatal("the Service is unknown")
+	}
+	first := changesText(converge(r))
+	r.Release(ServiceName{"ns", "s"})
+	if all := first + changesText(converge(r)); !strings.Contains(all, "delete element ip nfproxy services { 10.96.0.1") || !strings.Contains(all, "delete element ip nfproxy cluster-ips { 10.96.0.1 }") {
+		t.Errorf("the changes are\n%s", all)
+	}
+}
+
+// TestChanging: Changing returns the Services that get new elements, those with the fewest first, and neither those that only lose
+// some nor those that stay.
+func TestChanging(t *testing.T) {
+	r := NewRuleset(Node{})
+	reconcile(r, nil)
+	shrinks := testService("shrinks", 1, "10.96.0.3:80", "10.0.0.1:80")
+	shrinks.ExternalIPs = []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+	all := []Service{testService("stays", 1, "10.96.0.1:80", "10.0.0.1:80"), testService("goes", 1, "10.96.0.2:80", "10.0.0.1:80"),
+		shrinks, testService("a-grows", 1, "10.96.0.4:80", "10.0.0.1:80")}
+	r.Update(Update{Services: all})
+	converge(r)
+	r.Update(Update{Removed: []ServiceName{{"ns", "goes"}}, Services: []Service{all[0], testService("shrinks", 1, "10.96.0.3:80", "10.0.0.1:80"),
+		testService("a-grows", 1, "10.96.0.4:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80", "10.0.0.4:80", "10.0.0.5:80", "10.0.0.6:80"), testService("new", 1, "10.96.0.5:80", "10.0.0.1:80")}})
+	r.Plan()
+	if got, want := r.Changing(), []ServiceName{{"ns", "new"}, {"ns", "a-grows"}}; !slices.Equal(got, want) {
+		t.Errorf("%v change, want %v", got, want)
 	}
 }
 

@@ -61,7 +61,7 @@ func newNfproxyMetrics() nfproxyMetrics {
 		conflicts:   gauge("conflicting_frontends", "Frontends that more than one Service claims."),
 		disallowedAddresses: gauge("refused_addresses",
 			"External and load balancer addresses of Services that the configuration of this node disallows."),
-		oversized: gauge("oversized_services", "Services that need more elements than one Service may have: only a part of each is served."),
+		oversized: gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
 	}
 }
 

@@ -15,7 +15,6 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"nfproxy/agent"
 	"nfproxy/conntrack"
 	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/integration/cluster"
@@ -41,7 +40,6 @@ type node struct {
 	flows   *ctnetlink.Conn
 	process *cluster.Process
 	*supervisor
-	errors int // in the logs of earlier daemons
 }
 
 func newNode(t *testing.T) *node {
@@ -215,7 +213,7 @@ func (n *node) state() string {
 	}
 	guards := 0
 	for _, t := range survey {
-		if t.Name == agent.GuardTable {
+		if strings.HasPrefix(t.Name, "nfproxy-guard") {
 			guards += len(t.Chains)
 		}
 	}

@@ -140,6 +140,11 @@ func TestExplain(t *testing.T) {
 	if err := b.explain(decodeAnswers(errorMessage(7, unix.ERESTART, "", 0)), changes); !errors.Is(err, ErrStale) {
 		t.Errorf("another generation: %v", err)
 	}
+	for _, errno := range []unix.Errno{unix.ENOMEM, unix.EMSGSIZE, unix.EEXIST} {
+		if err := b.explain(decodeAnswers(errorMessage(7, errno, "", 0)), changes); errors.Is(err, ErrNoRoom) != (errno != unix.EEXIST) || !errors.Is(err, errno) {
+			t.Errorf("whole batch: %v", err)
+		}
+	}
 	if err := b.explain(decodeAnswers(errorMessage(7, unix.EPERM, "", 0)), changes); !errors.Is(err, os.ErrPermission) {
 		t.Errorf("no privilege: %v", err)
 	}
