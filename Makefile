@@ -66,7 +66,7 @@ lint: ## run gofmt, vet and staticcheck
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
-test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race test-kernels fuzz ## run everything, as CI does
+test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race fuzz ## run everything, as CI does
 
 # Every run draws other clusters unless SEED is given.
 SEED     ?= $(shell date +%s%N)

@@ -81,7 +81,8 @@ func (n Node) probeFeatures() []Line {
 	return lines
 }
 
-// kernelVersion checks that Linux is new enough.
+// kernelVersion checks that Linux is new enough: Linux 5.9 has all that the rules need, and 6.1 is the oldest version that the
+// tests run on (integration/kernels).
 func (n Node) kernelVersion() []Line {
 	release, err := n.read("proc/sys/kernel/osrelease")
 	if err != nil {
@@ -89,11 +90,15 @@ func (n Node) kernelVersion() []Line {
 	}
 	var major, minor int
 	if _, err := fmt.Sscanf(release, "%d.%d", &major, &minor); err != nil {
-		return []Line{warning("kernel", "kernel version %q cannot be parsed", release).advise("nfproxy needs Linux 5.9 or newer")}
+		return []Line{warning("kernel", "kernel version %q cannot be parsed", release).advise("nfproxy needs Linux 6.1 or newer")}
 	}
 	if major < 5 || major == 5 && minor < 9 {
 		return []Line{problem("kernel", "Linux %s does not support reject in chains of type nat at prerouting", release).
-			advise("nfproxy needs Linux 5.9 or newer")}
+			advise("nfproxy needs Linux 6.1 or newer")}
+	}
+	if major < 6 || major == 6 && minor < 1 {
+		return []Line{warning("kernel", "Linux %s is older than 6.1, the oldest version that nfproxy is tested with", release).
+			advise("use Linux 6.1 or newer; docs/check.md lists what older versions lack")}
 	}
 	return []Line{ok("kernel", "Linux %s", release)}
 }

@@ -69,7 +69,9 @@ func TestFiles(t *testing.T) {
 	}{
 		{"old kernel", map[string]string{"proc/sys/kernel/osrelease": "5.8.18"}, Problem, "kernel", "Linux 5.8.18 does not support reject"},
 		{"older kernel", map[string]string{"proc/sys/kernel/osrelease": "4.19.0"}, Problem, "kernel", "Linux 4.19.0 does not support reject"},
-		{"just new enough", map[string]string{"proc/sys/kernel/osrelease": "5.9.0"}, OK, "kernel", "Linux 5.9.0"},
+		{"untested kernel", map[string]string{"proc/sys/kernel/osrelease": "5.9.0"}, Warning, "kernel", "Linux 5.9.0 is older than 6.1"},
+		{"untested kernel of the next series", map[string]string{"proc/sys/kernel/osrelease": "6.0.19"}, Warning, "kernel", "Linux 6.0.19 is older than 6.1"},
+		{"just new enough", map[string]string{"proc/sys/kernel/osrelease": "6.1.0"}, OK, "kernel", "Linux 6.1.0"},
 		{"no number", map[string]string{"proc/sys/kernel/osrelease": "banana"}, Warning, "kernel", `kernel version "banana" cannot`},
 		{"no version", map[string]string{"proc/sys/kernel/osrelease": missing}, Warning, "kernel", "kernel version cannot be read: open "},
 		{"no routing", map[string]string{"proc/sys/net/ipv4/ip_forward": "0", "proc/net/if_inet6": missing}, Warning, "forwarding", "net.ipv4.ip_forward is 0"},

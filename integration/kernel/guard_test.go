@@ -17,6 +17,7 @@ import (
 // TestGuard: with the guard, open connections continue in both directions after another program has flushed the ruleset, and
 // the end of the guard removes its tables. Without the guard the next answer ends the connection.
 func TestGuard(t *testing.T) {
+	requireLinux(t, 5, 12, "tables that have owners")
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
 		t.Run(f.String(), func(t *testing.T) { testGuard(t, f) })
 	}

@@ -12,8 +12,8 @@
 //     and the tree, in which the tests find their testdata. The kernel loads modules by modprobe, as on a node.
 //   - init.sh is the first and only service in the machine. It runs the tests, with their output on the second serial
 //     port, and switches the machine off.
-//   - machine.go starts qemu, which emulates two processors: the tests need no hardware virtualization. Emulation takes about
-//     ten times as long as a processor, so that the list has tests whose results do not depend on the time they take.
+//   - machine.go starts qemu, which emulates a processor: the tests need no hardware virtualization. The machine's clock
+//     counts instructions, so that a time-out in a test means the same on a slow or busy host as on a fast one.
 //   - results.go reads the output, and main.go prints one line for each kernel, followed by the tests that were skipped,
 //     with the reason, and by those that failed. It fails if a test fails, or if a test of the list did not run.
 //

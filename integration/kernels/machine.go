@@ -33,7 +33,9 @@ func (m machine) run(ctx context.Context, initramfs string) ([]byte, error) {
 	}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot",
 		"-accel", "tcg", "-cpu", "max", "-m", "3G",
-		"-smp", "2",
+		// One virtual nanosecond for an instruction, and none for waiting: a time-out in a test does not depend on the host. With
+		// this option several processors are much slower than one.
+		"-icount", "shift=0,sleep=off", "-rtc", "clock=vm", "-smp", "1",
 		// The mitigations of processors' faults and the check of clocks cost the emulation time and have nothing to do with nfproxy.
 		"-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no5lvl nowatchdog",
 		"-serial", "file:"+console, "-serial", "file:"+output)

@@ -23,7 +23,7 @@ func main() {
 	run := flag.String("run", "", "run only the tests of which this pattern, as of go test -run, matches the name; empty means all in tests.go")
 	dir := flag.String("dir", "", "run only the tests of the package in this directory")
 	atMost := flag.Duration("timeout", time.Hour, "how long a machine may run")
-	parallel := flag.Int("parallel", 2, "how many machines run at a time")
+	parallel := flag.Int("parallel", 2, "how many machines run at a time; each uses one processor")
 	flag.Parse()
 	if err := test(ctx, flag.Args(), choose(*dir, *run), *atMost, *parallel); err != nil {
 		fmt.Fprintln(os.Stderr, "kernels:", err)

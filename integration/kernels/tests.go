@@ -18,7 +18,7 @@ var selections = []selection{
 	{"nft/kernel", []string{"TestEveryKind"}},
 	{"integration/kernel", []string{
 		"TestOracleText", "TestOracleListing", "TestErrorsNameTheChange", "TestStaleBatch",
-		"TestSCTP", "TestSCTPSockets", "TestGuard", "TestMonitor", "TestMonitorMissed", "TestFirstLoad", "TestQuarantineAtStart",
+		"TestSCTPSockets", "TestGuard", "TestMonitor", "TestMonitorMissed", "TestFirstLoad", "TestQuarantineAtStart",
 		"TestForgetWithRules", "TestForgetInReplacedMap", "TestForgetExpiringInBulk/without_destroy=false",
 		"TestAffinity/(ip|ip6)/tcp", "TestAffinityAcrossRestart", "TestAffinityExpires", "TestAffinityListing",
 		"TestFlows", "TestFlowsSCTP", "TestListFilters",

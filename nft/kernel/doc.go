@@ -20,5 +20,5 @@
 // carry the userdata without which nft cannot list the endpoints maps, does not ask for offsets in errors, and allocates
 // memory for each element. A batch here is one buffer, and an error of the kernel names the change and the element.
 //
-// The tests pass on Linux 6.1 and 6.18.
+// integration/kernels runs the tests on several kernels; 6.1 is the oldest that is supported.
 package kernel
