@@ -8,7 +8,8 @@
 //     is quarantined, and tried again later (retry.go). throttle.go decides how soon an attempt may begin;
 //   - observers (observer.go), which follow what the daemon does: reports for people in logs and Events (reports.go,
 //     disallowed.go, events.go), the conntrack cleaner (conntrack.go), metrics (package metrics) and health (package health);
-//   - the guard (guard.go), which protects open connections while the tables are missing;
+//   - the guard (guard.go), which protects open connections while the tables are missing, and which only one daemon in a network
+//     namespace has: another one waits for it (standby.go), and a daemon that executes itself again keeps it (guard_handover.go);
 //   - the kernel's settings that belong to a service proxy (sysctls.go).
 //
 // When the daemon ends, the rules stay in the kernel.

@@ -14,6 +14,7 @@ import (
 // unused, with and without session affinity, and has the tables that the Ruleset holds.
 func TestUnusedChains(t *testing.T) {
 	l := newTestNode(t)
+	l.reconcile()
 	var endpoints []string
 	most := 0
 	for n := range 80 {
