@@ -25,6 +25,7 @@ var layers = []struct {
 	{"integration/kernel", nil},
 	{"integration/foreignload", nil},
 	{"integration/kernels", nil},
+	{"integration/killpoints", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},

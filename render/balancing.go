@@ -29,8 +29,53 @@ func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
 	return s.chain(b.Name(), append(rules, rule(nft.Verdict{Kind: nft.Drop}))...)
 }
 
-// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it. Unused chains stay until all
-// Services are planned: otherwise most changes of an endpoint count would add and delete chains.
+// spareChains is the number of balancing chains that may be unused before dropUnusedChains looks for them.
+const spareChains = 32
+
+// dropUnusedChains plans the deletion of the balancing chains that no Service uses any more. A few stay: otherwise most changes
+// of an endpoint count would add and delete a chain, and each would have to look at all Services.
+func (r *Ruleset) dropUnusedChains(p *plan) {
+	if len(r.applied.chains)+len(p.chains) <= 2*r.applied.usedChains+spareChains {
+		return
+	}
+	planned := make(map[*serviceState]bool, len(p.services))
+	used := make(map[BalancingChain]bool)
+	for _, ps := range p.services {
+		planned[ps.state] = true
+		ps.next.useChains(used)
+	}
+	for _, s := range r.services {
+		if !planned[s] {
+			s.applied.useChains(used)
+		}
+	}
+	p.usedChains = len(used)
+	for b := range r.applied.chains {
+		if used[b] {
+			continue
+		}
+		c := SchemaOf(b.Family).balancingChain(b)
+		p.batch.after = append(p.batch.after, nft.Change{Op: nft.Delete, Object: nft.Rules{Chain: c}}, nft.Change{Op: nft.Delete, Object: c})
+		p.dropped = append(p.dropped, b)
+	}
+}
+
+// useChains adds the balancing chains that the objects refer to.
+func (o objects) useChains(used map[BalancingChain]bool) {
+	use := func(f nft.Family, v nft.Verdict) {
+		if b, ok := BalancingChainOf(f, v); ok {
+			used[b] = true
+		}
+	}
+	for _, m := range o.fragment {
+		if m.Set.IsVerdictMap() {
+			use(m.Set.Table.Family, m.Data.Verdict())
+		}
+	}
+	o.dedicated.verdicts(use)
+}
+
+// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it.
 func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 	b, ok := BalancingChainOf(f, v)
 	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
@@ -46,13 +91,18 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 
 // ensureChainsOf does the same for the verdicts in the dedicated chains of a Service.
 func (r *Ruleset) ensureChainsOf(o *DedicatedObjects, p *plan) {
+	o.verdicts(func(f nft.Family, v nft.Verdict) { r.ensureChain(f, v, p) })
+}
+
+// verdicts calls each for the verdicts in the dedicated chains of a Service, of which o is nil if there are none.
+func (o *DedicatedObjects) verdicts(each func(nft.Family, nft.Verdict)) {
 	if o == nil {
 		return
 	}
 	for _, c := range o.chains {
 		for _, rule := range c.Rules {
 			if v, ok := rule.Do.(nft.Verdict); ok {
-				r.ensureChain(c.Table.Family, v, p)
+				each(c.Table.Family, v)
 			}
 		}
 	}

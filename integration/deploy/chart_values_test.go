@@ -79,7 +79,7 @@ var valueChanges = []struct{ path, value, shows string }{
 	{"existingConfigMap", `"kube-proxy",apiServer="",metricsBindAddress="0.0.0.0:10249"`, "configMap: {name: kube-proxy}"},
 	{"extraArgs", `["--connection-counters=endpoints"]`, "- --connection-counters=endpoints"},
 	{"extraEnv", `[{"name":"GOMEMLIMIT","value":"1GiB"}]`, "- name: GOMEMLIMIT"},
-	{"resources", `{"limits":{"memory":"1Gi"}}`, "memory: 1Gi"},
+	{"resources", `{"limits":{"memory":"2Gi"}}`, "memory: 2Gi"},
 	{"tolerations", `[{"key":"gpu","operator":"Equal","value":"yes","effect":"NoSchedule"}]`, "key: gpu"},
 	{"nodeSelector", `{"pool":"web"}`, "pool: web"},
 	{"affinity", `{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":` +
