@@ -105,8 +105,8 @@ type environment struct {
 // servers it does not send the initial objects as a stream.
 const laggingPort = 6444
 
-// TestFaults: during every fault the tables stay, and after it a change arrives and the tables are those of an undisturbed nfproxy.
-func TestFaults(t *testing.T) {
+// TestAPIFaults: during every fault the tables stay, and after it a change arrives and the tables are those of an undisturbed nfproxy.
+func TestAPIFaults(t *testing.T) {
 	c := cluster.New(t)
 	api := net.JoinHostPort(cluster.NodeAddrs[0].String(), fmt.Sprint(controlplane.Port))
 	undisturbed := c.Kubeconfig(account(c, api))
