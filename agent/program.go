@@ -22,7 +22,7 @@ func (d *daemon) attempt() {
 	d.throttle.ended(time.Now(), err, c.full || err != nil)
 	if err != nil {
 		message := "could not program the kernel; the rules are as they were"
-		if _, some := errors.AsType[*shortageError](err); some {
+		if isShortage(err) {
 			message = "memory is short; Services keep the rules that they had"
 		}
 		d.log.Error(message, "error", err, "retry", d.throttle.backoff)
@@ -50,6 +50,9 @@ func (d *daemon) program() (commit, error) {
 	var changes []nft.Change
 	if err == nil {
 		changes, err = d.converge()
+	}
+	if isShortage(err) { // the rest is known
+		return commit{}, err
 	}
 	if err != nil {
 		d.ruleset.Forget()
@@ -99,6 +102,8 @@ func (d *daemon) reconcile() (commit, error) {
 		switch {
 		case err == nil:
 			return commit{changes: changes, took: time.Since(start), full: true}, nil
+		case isShortage(err):
+			return commit{}, err
 		case !errors.Is(err, kernel.ErrStale) || attempt == reconcileAttempts:
 			d.ruleset.Forget()
 			return commit{}, err

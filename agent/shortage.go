@@ -24,6 +24,12 @@ func (e *shortageError) Error() string { return fmt.Sprintf("%d Services wait: %
 
 func (e *shortageError) Unwrap() error { return e.err }
 
+// isShortage reports whether an attempt ended with a shortageError. The state of the kernel is known then.
+func isShortage(err error) bool {
+	_, ok := errors.AsType[*shortageError](err)
+	return ok
+}
+
 // convergeInParts takes the place of a transaction for which there is no room. It first sends what concerns no single Service,
 // while all Services that change keep what the kernel has of them, and then these Services, those with few elements first. If there is no room for some
 // of them, it sends half of them at a time. One Service for which there is no room is quarantined: n Services of which one is at

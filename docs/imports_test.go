@@ -26,6 +26,7 @@ var layers = []struct {
 	{"integration/foreignload", nil},
 	{"integration/kernels", nil},
 	{"integration/killpoints", nil},
+	{"integration/supervise", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},

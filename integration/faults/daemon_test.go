@@ -18,6 +18,7 @@ import (
 	"nfproxy/conntrack"
 	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/integration/cluster"
+	"nfproxy/integration/supervise"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -63,28 +64,19 @@ func newNode(t *testing.T) *node {
 // start starts nfproxy under a supervisor with a fault.
 func (n *node) start(f fault) {
 	n.t.Helper()
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	cmd, handover, err := supervise.Command(cluster.Command(n.t).Path, []string{"run", "--manifests", n.dir, "--hostname-override", "node-a",
+		"--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16", "--healthz-bind-address=", "--metrics-bind-address=",
+		"--conntrack-max-per-core", "0", "--oom-score-adj", "0"}, unix.SYS_SENDTO, unix.SYS_READ)
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	defer unix.Close(pair[0])
-	far := os.NewFile(uintptr(pair[1]), "socket")
-	defer far.Close()
-	program := cluster.Command(n.t).Path
-	cmd := cluster.Command(n.t, "run", "--manifests", n.dir, "--hostname-override", "node-a", "--service-cidr", "10.96.0.0/16", "--cluster-cidr", "10.244.0.0/16",
-		"--healthz-bind-address=", "--metrics-bind-address=", "--conntrack-max-per-core", "0", "--oom-score-adj", "0")
-	cmd.Path = filepath.Join(filepath.Dir(program), "supervised")
-	cmd.Args[0] = cmd.Path // by which the test binary knows its program
-	cmd.ExtraFiles = []*os.File{far}
-	cmd.SysProcAttr = &unix.SysProcAttr{}
-	n.t.Setenv(programEnv, program)
 	n.process = cluster.StartProcess(n.t, cmd)
-	n.supervisor = acceptListener(n.t, pair[0])
-	n.set(f)
-	go func(s *supervisor) {
-		s.run()
-		unix.Close(s.listener)
-	}(n.supervisor)
+	listener, err := handover.Accept()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.supervisor = newSupervisor(f)
+	go listener.Serve(n.supervisor.decide)
 }
 
 // stop ends the daemon, if there is one.

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"nfproxy/integration/cluster"
+	"nfproxy/integration/supervise"
 )
 
-func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){"supervised": supervised}) }
+func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){supervise.Launcher: supervise.Launch}) }

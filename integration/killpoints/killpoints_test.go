@@ -133,7 +133,7 @@ func (n *node) perform(p phase, nth int, signal syscall.Signal) (sends int) {
 	if p.begin != nil {
 		first = nil
 	}
-	daemon := supervise(n.t, first, n.args(p.flags...)...)
+	daemon := start(n.t, first, n.args(p.flags...)...)
 	defer daemon.release()
 	if p.begin != nil {
 		daemon.AwaitLog("in sync")

@@ -1,16 +1,16 @@
 package killpoints
 
 import (
-	"fmt"
 	"os"
 	"sync"
 	"testing"
 
 	"nfproxy/integration/cluster"
+	"nfproxy/integration/supervise"
 )
 
 // TestMain runs the tests in a network namespace of their own. The test binary also serves as the launcher of supervised processes.
-func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){launcher: launch}) }
+func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){supervise.Launcher: supervise.Launch}) }
 
 // build builds nfproxy once for all tests.
 var build = sync.OnceValues(func() (binary string, err error) {
@@ -29,10 +29,4 @@ func builtOnce(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return binary
-}
-
-// exitWith prints an error of the launcher and ends it.
-func exitWith(what string, err error) {
-	fmt.Fprintln(os.Stderr, what, err)
-	os.Exit(1)
 }

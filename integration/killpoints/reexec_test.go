@@ -20,7 +20,7 @@ func testTermDuringExecution(t *testing.T, namespaces uintptr) {
 	n := newNode(t)
 	const restarted = 2 // the execution after that of the launcher
 	executing := make(chan struct{})
-	p := superviseIn(t, namespaces, func(p *supervised, c call) {
+	p := startIn(t, namespaces, func(p *supervised, c call) {
 		if c.number != unix.SYS_EXECVE || c.nth != restarted {
 			return
 		}
