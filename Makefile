@@ -16,7 +16,7 @@ PACKAGES := ./...
 TESTFLAGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench fuzz tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential check lint unit race bench soak fuzz tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,17 @@ race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps fo
 
 bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
+
+# The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
+DURATION ?= 1h
+SERVICES ?= 100000
+FLOWS    ?= 200000
+RATE     ?= 200
+soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a second and FLOWS conntrack entries, and write docs/soak
+	@mkdir -p dist/soak
+	$(GO) run ./integration/soak -nfproxy ./nfproxy -duration '$(DURATION)' -services '$(SERVICES)' -flows '$(FLOWS)' -rate '$(RATE)' \
+		-seed '$(SEED)' -note '$(NOTE)' -out dist/soak; status=$$?; \
+	$(GO) run -C integration/soak/report . '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' && exit $$status
 
 fuzz: ## fuzz each target for a minute
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft

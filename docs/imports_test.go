@@ -21,6 +21,7 @@ var layers = []struct {
 	{"integration/deploy", nil},
 	{"integration/differential", nil},
 	{"integration/kernel", nil},
+	{"integration/soak", []string{"conntrack/ctnetlink", "nlmsg", "sandbox"}},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},
