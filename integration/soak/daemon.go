@@ -34,6 +34,7 @@ type daemon struct {
 	log                        *daemonLog
 	profiling                  bool
 	restarts, kills            atomic.Int64 // restarts, and those of them that needed SIGKILL
+	lastRestart                atomic.Int64 // nanoseconds that the last restart took, until everything was programmed
 
 	mu      sync.Mutex
 	command *exec.Cmd
@@ -142,24 +143,31 @@ func (d *daemon) await(ctx context.Context, message string, before int) error {
 	return nil
 }
 
-// restartUntil restarts the process at an interval, by SIGTERM and by a changed configuration in turn, until ctx ends. It
-// returns an error if the process ends by itself.
-func (d *daemon) restartUntil(ctx context.Context, interval time.Duration) error {
+// restartFor restarts the process at an interval, by SIGTERM and by a changed configuration in turn, for a time, and then
+// leaves it alone until ctx ends. It returns an error if the process ends by itself.
+func (d *daemon) restartFor(ctx context.Context, restarting, interval time.Duration) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	for reexec := false; ; reexec = !reexec {
+	enough := time.After(restarting)
+	for reexec := false; ; {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-d.ended:
 			d.ended <- err
 			return fmt.Errorf("nfproxy ended: %v", err)
+		case <-enough:
+			tick.Stop()
+			continue
 		case <-tick.C:
 		}
+		start := time.Now()
 		if err := d.restart(ctx, reexec); err != nil {
 			return err
 		}
 		d.restarts.Add(1)
+		d.lastRestart.Store(int64(time.Since(start)))
+		reexec = !reexec
 	}
 }
 

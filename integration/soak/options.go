@@ -16,7 +16,7 @@ type options struct {
 	Services int           // most Services at a time
 	Flows    int           // conntrack entries inserted by netlink
 	Rate     int           // changes of manifests per second
-	Restart  time.Duration // between two restarts, by SIGTERM and by a changed configuration in turn
+	Restart  time.Duration // between two restarts in the first half, by SIGTERM and by a changed configuration in turn
 	Sample   time.Duration // between two samples
 	Foreign  time.Duration // between two commits of the foreign program
 	Deletion time.Duration // between two elements that the foreign program deletes
@@ -34,7 +34,7 @@ func parseOptions(args []string) (options, error) {
 	flags.IntVar(&o.Services, "services", 100_000, "number of Services")
 	flags.IntVar(&o.Flows, "flows", 200_000, "number of conntrack entries that are inserted by netlink")
 	flags.IntVar(&o.Rate, "rate", 200, "changes per second")
-	flags.DurationVar(&o.Restart, "restart", 5*time.Minute, "time between two restarts, by SIGTERM and by a changed configuration in turn")
+	flags.DurationVar(&o.Restart, "restart", 5*time.Minute, "time between two restarts in the first half, by SIGTERM and by a changed configuration in turn")
 	flags.DurationVar(&o.Sample, "sample", 30*time.Second, "time between two samples")
 	flags.DurationVar(&o.Foreign, "foreign", 15*time.Second, "time between two commits of another program")
 	flags.DurationVar(&o.Deletion, "deletion", 30*time.Second, "time between two elements of nfproxy that another program deletes")

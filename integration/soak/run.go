@@ -144,7 +144,8 @@ func (s *soak) load(ctx context.Context) error {
 	part("flows", func() error { return s.flows.run(ctx) })
 	part("changes", func() error { return s.changer.run(ctx, s.Rate) })
 	part("another program", func() error { return s.foreign.run(ctx, s.Foreign, s.Deletion) })
-	part("nfproxy", func() error { return s.daemon.restartUntil(ctx, s.Restart) })
+	// In the second half of the run the process is left alone, so that growth shows.
+	part("nfproxy", func() error { return s.daemon.restartFor(ctx, s.Duration/2, s.Restart) })
 	part("samples", func() error { return s.sampler.run(ctx, s.Sample) })
 	s.logf("the load runs for %v", s.Duration)
 	running.Wait()

@@ -94,6 +94,7 @@ func (s *sampler) sampleLoad(row *record) {
 	row.add("foreign_commits", float64(s.foreign.commits.Load()))
 	row.add("foreign_deletions", float64(s.foreign.deletions.Load()))
 	row.add("restarts", float64(s.daemon.restarts.Load()))
+	row.add("last_restart_seconds", time.Duration(s.daemon.lastRestart.Load()).Seconds())
 	row.add("kills", float64(s.daemon.kills.Load()))
 	row.add("flows_inserted", float64(s.flows.inserted.Load()))
 }
