@@ -40,7 +40,7 @@ type result struct {
 // run runs the soak in the current network namespace, which must be a sandbox.
 func run(ctx context.Context, o options, log io.Writer) (result, error) {
 	s := &soak{options: o, log: log}
-	begun := time.Now()
+	begun, revision := time.Now(), commit() // of the start, in case the working tree changes
 	err := s.prepare(ctx)
 	if err == nil {
 		err = s.load(ctx)
@@ -51,7 +51,7 @@ func run(ctx context.Context, o options, log io.Writer) (result, error) {
 	}
 	r := result{Wrong: wrong}
 	if s.sampler != nil && len(s.sampler.all) > 0 {
-		r.Summary = s.summarize(begun, wrong, err)
+		r.Summary = s.summarize(begun, revision, wrong, err)
 		err = errors.Join(err, writeSummary(filepath.Join(o.Out, "run.json"), r.Summary))
 	}
 	return r, errors.Join(err, s.close())

@@ -36,11 +36,11 @@ type summary struct {
 }
 
 // summarize describes a run that ended with these results.
-func (s *soak) summarize(begun time.Time, wrong []string, failed error) summary {
+func (s *soak) summarize(begun time.Time, revision string, wrong []string, failed error) summary {
 	last := s.sampler.all[len(s.sampler.all)-1]
 	memory, _ := memoryOfMachine() // the samples contain the error
 	r := summary{
-		Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Commit: commit(), Kernel: kernelRelease(), CPU: processor(),
+		Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Commit: revision, Kernel: kernelRelease(), CPU: processor(),
 		CPUs: runtime.NumCPU(), Memory: memory["MemTotal"], Go: runtime.Version(), Command: s.command(), Note: s.Note,
 		Seconds: last["elapsed_seconds"], Services: s.Services, Flows: s.Flows, Seed: s.Seed,
 		Classes: make(map[string]int), Totals: make(map[string]float64), Messages: s.daemon.log.messages(), Wrong: wrong,
