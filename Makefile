@@ -76,7 +76,7 @@ bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,00
 
 # The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
 DURATION ?= 1h
-SERVICES ?= 100000
+SERVICES ?= 20000
 FLOWS    ?= 200000
 RATE     ?= 200
 soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a second and FLOWS conntrack entries, and write docs/soak

@@ -227,7 +227,7 @@ type daemonLog struct {
 	counts map[string]int
 }
 
-var messageOf = regexp.MustCompile(`level=(\S+) msg=(?:"([^"]+)"|(\S+))`)
+var messageOf = regexp.MustCompile(`level=(\S+) msg=(?:"((?:[^"\\]|\\.)+)"|(\S+))`)
 
 func (l *daemonLog) Write(text []byte) (int, error) {
 	l.mu.Lock()

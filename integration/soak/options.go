@@ -31,11 +31,11 @@ func parseOptions(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("soak", flag.ContinueOnError)
 	flags.DurationVar(&o.Duration, "duration", time.Hour, "time under load")
-	flags.IntVar(&o.Services, "services", 100_000, "number of Services")
+	flags.IntVar(&o.Services, "services", 20_000, "number of Services")
 	flags.IntVar(&o.Flows, "flows", 200_000, "number of conntrack entries that are inserted by netlink")
 	flags.IntVar(&o.Rate, "rate", 200, "changes per second")
 	flags.DurationVar(&o.Restart, "restart", 5*time.Minute, "time between two restarts in the first half, by SIGTERM and by a changed configuration in turn")
-	flags.DurationVar(&o.Sample, "sample", 30*time.Second, "time between two samples")
+	flags.DurationVar(&o.Sample, "sample", 20*time.Second, "time between two samples")
 	flags.DurationVar(&o.Foreign, "foreign", 15*time.Second, "time between two commits of another program")
 	flags.DurationVar(&o.Deletion, "deletion", 30*time.Second, "time between two elements of nfproxy that another program deletes")
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random changes")

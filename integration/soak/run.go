@@ -69,7 +69,8 @@ func (s *soak) prepare(ctx context.Context) error {
 	if err := addBackends(s.network); err != nil {
 		return err
 	}
-	if s.state, err = os.MkdirTemp("", "nfproxy-soak-"); err != nil {
+	s.state = filepath.Join(s.Out, "state")
+	if err := errors.Join(os.RemoveAll(s.state), os.Mkdir(s.state, 0o755)); err != nil { // an interrupted run leaves it
 		return err
 	}
 	files, err := newManifests(s.state)

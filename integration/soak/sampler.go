@@ -166,6 +166,8 @@ func (s *sampler) sampleMetrics(row *record, now *metrics) {
 	row.add("goroutines", value("go_goroutines"))
 	row.add("heap_bytes", value("go_memstats_heap_inuse_bytes"))
 	row.add("quarantined", value("nfproxy_quarantined_services"))
+	row.add("changes_pending", value("kubeproxy_sync_proxy_rules_service_changes_pending")+
+		value("kubeproxy_sync_proxy_rules_endpoint_changes_pending"))
 	before := s.previous.metrics
 	repaired := now.values["nfproxy_repairs_total"]
 	if old := before.values["nfproxy_repairs_total"]; repaired >= old {

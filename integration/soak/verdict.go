@@ -14,7 +14,7 @@ import (
 const growthBound = 10
 
 // settleTimeout is how long nfproxy may take to program the last changes.
-const settleTimeout = 2 * time.Minute
+const settleTimeout = 5 * time.Minute
 
 // verdict returns what does not hold, one sentence each.
 func (s *sampler) verdict() []string {
