@@ -40,15 +40,16 @@ type tally struct{ connects, failed, slow atomic.Int64 }
 type clients struct {
 	population
 	failures *failureLog
+	pods     []*sandbox.Pod
 	tallies  [passing]tally // by class; no client connects to Services of class passing
+	resent   atomic.Int64   // datagrams that were repeated because no answer came
 	broken   atomic.Int64   // open connections that broke
 	answers  atomic.Int64   // over open connections
 }
 
-// run adds the Pods of the clients and runs the clients until ctx ends.
-func (c *clients) run(ctx context.Context, network *sandbox.Network) error {
-	var running sync.WaitGroup
-	defer running.Wait()
+// newClients adds the Pods of the clients.
+func newClients(network *sandbox.Network, p population, failures *failureLog) (*clients, error) {
+	c := &clients{population: p, failures: failures}
 	for i := range int(passing) * clientsPerClass {
 		var addrs []netip.Addr
 		for family := range podNetworks {
@@ -56,18 +57,44 @@ func (c *clients) run(ctx context.Context, network *sandbox.Network) error {
 		}
 		pod, err := network.AddPod(fmt.Sprintf("client-%d", i), addrs...)
 		if err != nil {
-			return err
+			return nil, err
 		}
+		c.pods = append(c.pods, pod)
+	}
+	return c, nil
+}
+
+// run runs the clients until ctx ends.
+func (c *clients) run(ctx context.Context) {
+	var running sync.WaitGroup
+	for i, pod := range c.pods {
 		of := class(i % int(passing))
 		running.Go(func() { c.connectUntil(ctx, pod, of) })
-		if of == calm {
-			for j := range openConnections / clientsPerClass {
-				running.Go(func() { c.stayOpen(ctx, pod, i*openConnections+j) })
-			}
+		if of != calm {
+			continue
+		}
+		for j := range openConnections / clientsPerClass {
+			running.Go(func() { c.stayOpen(ctx, pod, i*openConnections+j) })
 		}
 	}
-	<-ctx.Done()
-	return nil
+	running.Wait()
+}
+
+// repeatedSYNs returns how many first packets of TCP connections the clients' kernels have repeated so far. Unlike slow
+// connects, they show lost packets however busy the machine is.
+func (c *clients) repeatedSYNs() (float64, error) {
+	total := 0.0
+	for _, pod := range c.pods {
+		err := pod.Do(func() error {
+			n, err := tcpCounter("TCPSynRetrans")
+			total += n
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+	}
+	return total, nil
 }
 
 // connectUntil connects to random Services of a class until ctx ends.
@@ -107,7 +134,7 @@ func (c *clients) connect(from *sandbox.Pod, s service, family int) error {
 	defer conn.Close()
 	answer := ""
 	if s.udp() {
-		answer, err = askPackets(conn)
+		answer, err = c.askPackets(conn)
 	} else {
 		answer, err = askLines(conn, bufio.NewReader(conn))
 	}
@@ -138,7 +165,7 @@ func askLines(conn net.Conn, answers *bufio.Reader) (string, error) {
 }
 
 // askPackets sends a datagram until it is answered.
-func askPackets(conn net.Conn) (string, error) {
+func (c *clients) askPackets(conn net.Conn) (string, error) {
 	buffer := make([]byte, 64)
 	for start := time.Now(); ; {
 		if _, err := io.WriteString(conn, "who\n"); err != nil {
@@ -154,6 +181,7 @@ func askPackets(conn net.Conn) (string, error) {
 		if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() || time.Since(start) > connectTimeout {
 			return "", err
 		}
+		c.resent.Add(1)
 	}
 }
 

@@ -61,9 +61,5 @@ func (o options) command() string {
 
 // short formats a duration without zero minutes and seconds: "1h" instead of "1h0m0s".
 func short(d time.Duration) string {
-	text := strings.TrimSuffix(d.String(), "m0s")
-	if text != d.String() {
-		text += "m"
-	}
-	return strings.TrimSuffix(text, "h0m") + map[bool]string{true: "h"}[strings.HasSuffix(text, "h0m")]
+	return strings.ReplaceAll(strings.ReplaceAll(d.String(), "m0s", "m"), "h0m", "h")
 }

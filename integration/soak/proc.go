@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -75,6 +76,24 @@ func kilobytes(text []byte) map[string]float64 {
 		}
 	}
 	return fields
+}
+
+// tcpCounter returns a counter of TCP in the network namespace of the calling thread. In /proc/net/netstat a line of names
+// precedes each line of values (netstat_seq_show in net/ipv4/proc.c).
+func tcpCounter(name string) (float64, error) {
+	text, err := os.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		return 0, err
+	}
+	var names []string
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if i := slices.Index(names, name); i >= 0 && i < len(fields) && fields[0] == names[0] {
+			return strconv.ParseFloat(fields[i], 64)
+		}
+		names = fields
+	}
+	return 0, fmt.Errorf("/proc/net/netstat has no %s", name)
 }
 
 // numberIn returns the first number in a file.

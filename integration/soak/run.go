@@ -113,7 +113,9 @@ func (s *soak) newParts(c population) error {
 	if s.flows, err = newFlows(c, s.Flows, s.Seed); err != nil {
 		return err
 	}
-	s.clients = &clients{population: c, failures: &failureLog{w: failures}}
+	if s.clients, err = newClients(s.network, c, &failureLog{w: failures}); err != nil {
+		return err
+	}
 	s.foreign = newForeign(c, s.Seed)
 	s.sampler = newSampler(samples)
 	s.sampler.daemon, s.sampler.changer, s.sampler.clients, s.sampler.flows, s.sampler.foreign = s.daemon, s.changer, s.clients, s.flows, s.foreign
@@ -141,7 +143,7 @@ func (s *soak) load(ctx context.Context) error {
 		})
 	}
 	s.sampler.started = time.Now()
-	part("clients", func() error { return s.clients.run(ctx, s.network) })
+	running.Go(func() { s.clients.run(ctx) })
 	part("flows", func() error { return s.flows.run(ctx) })
 	part("changes", func() error { return s.changer.run(ctx, s.Rate) })
 	part("another program", func() error { return s.foreign.run(ctx, s.Foreign, s.Deletion) })

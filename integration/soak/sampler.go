@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -26,10 +27,11 @@ type sampler struct {
 	rows     *csv.Writer
 	columns  []string // nil before the first row
 	previous reading
-	cpu      float64 // of all processes so far
-	repairs  float64
-	commits  float64
 	all      []sample
+
+	// Sums over all processes so far: each process counts from 0.
+	cpu, repairs, commits float64
+	failedScrapes         int
 }
 
 // reading is what the next sample needs of the previous one.
@@ -71,7 +73,7 @@ func (s *sampler) sample() error {
 	row := &record{values: sample{}}
 	row.add("elapsed_seconds", time.Since(s.started).Seconds())
 	s.sampleLoad(row)
-	if err := s.sampleMachine(row); err != nil {
+	if err := errors.Join(s.sampleNetwork(row), s.sampleMachine(row)); err != nil {
 		return err
 	}
 	s.sampleDaemon(row)
@@ -90,6 +92,7 @@ func (s *sampler) sampleLoad(row *record) {
 		row.add("slow_"+class(of).String(), float64(t.slow.Load()))
 	}
 	row.add("open_connection_answers", float64(s.clients.answers.Load()))
+	row.add("repeated_datagrams", float64(s.clients.resent.Load()))
 	row.add("open_connections_broken", float64(s.clients.broken.Load()))
 	row.add("foreign_commits", float64(s.foreign.commits.Load()))
 	row.add("foreign_deletions", float64(s.foreign.deletions.Load()))
@@ -99,13 +102,20 @@ func (s *sampler) sampleLoad(row *record) {
 	row.add("flows_inserted", float64(s.flows.inserted.Load()))
 }
 
-// sampleMachine adds what the kernel tells: the conntrack entries of the network namespace, the rest of the whole machine.
-func (s *sampler) sampleMachine(row *record) error {
-	entries, err := numberIn("/proc/sys/net/netfilter/nf_conntrack_count")
+// sampleNetwork adds what the kernel tells about the network namespaces of the node and the clients.
+func (s *sampler) sampleNetwork(row *record) error {
+	repeated, err := s.clients.repeatedSYNs()
 	if err != nil {
 		return err
 	}
+	row.add("repeated_syns", repeated)
+	entries, err := numberIn("/proc/sys/net/netfilter/nf_conntrack_count")
 	row.add("conntrack_entries", entries)
+	return err
+}
+
+// sampleMachine adds the memory and the load of the whole machine, and the CPU time of the soak itself.
+func (s *sampler) sampleMachine(row *record) error {
 	memory, err := memoryOfMachine()
 	if err != nil {
 		return err
@@ -148,9 +158,11 @@ func (s *sampler) sampleDaemon(row *record) {
 	row.add("cpu_share", used/now.at.Sub(s.previous.at).Seconds())
 
 	scraping := time.Now()
-	failed := scrape(&s.client, now.metrics.add)
+	if err := scrape(&s.client, now.metrics.add); err != nil {
+		s.failedScrapes++
+	}
 	row.add("scrape_seconds", time.Since(scraping).Seconds())
-	row.add("scrape_failed", map[bool]float64{true: 1}[failed != nil])
+	row.add("failed_scrapes", float64(s.failedScrapes))
 	s.sampleMetrics(row, now.metrics)
 	s.previous = now
 }
