@@ -56,6 +56,7 @@ lint: ## run gofmt, vet and staticcheck
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
 	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
+	cd integration/soak/report && $(GO) vet . && $(GO) run $(STATICCHECK) .
 
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
@@ -70,6 +71,7 @@ test-differential: tools controlplane ## compare nfproxy with the real kube-prox
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+	cd integration/soak/report && $(GO) test .
 
 bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
