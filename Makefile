@@ -84,8 +84,8 @@ RATE     ?= 200
 soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a second and FLOWS conntrack entries, and write docs/soak
 	@mkdir -p dist/soak
 	$(GO) run ./integration/soak -nfproxy ./nfproxy -duration '$(DURATION)' -services '$(SERVICES)' -flows '$(FLOWS)' -rate '$(RATE)' \
-		-seed '$(SEED)' -note '$(NOTE)' -out dist/soak; status=$$?; \
-	$(GO) run -C integration/soak/report . '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' && exit $$status
+		-seed '$(SEED)' -out dist/soak; status=$$?; \
+	$(GO) run -C integration/soak/report . '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' '$(NOTE)' && exit $$status
 
 fuzz: ## fuzz each target for a minute
 	$(GO) test -run '^$$' -fuzz FuzzDiff -fuzztime 1m ./nft

@@ -20,10 +20,10 @@ type options struct {
 	Sample   time.Duration // between two samples
 	Foreign  time.Duration // between two commits of the foreign program
 	Deletion time.Duration // between two elements that the foreign program deletes
+	Settle   time.Duration // for nfproxy to program the last changes
 	Seed     uint64        // of the random changes
 	Program  string        // path of nfproxy
 	Out      string        // directory of the results
-	Note     string        // about the machine, for the report
 }
 
 // parseOptions reads the flags of the command.
@@ -38,10 +38,10 @@ func parseOptions(args []string) (options, error) {
 	flags.DurationVar(&o.Sample, "sample", 20*time.Second, "time between two samples")
 	flags.DurationVar(&o.Foreign, "foreign", 15*time.Second, "time between two commits of another program")
 	flags.DurationVar(&o.Deletion, "deletion", 30*time.Second, "time between two elements of nfproxy that another program deletes")
+	flags.DurationVar(&o.Settle, "settle", 5*time.Minute, "time for nfproxy to program the last changes")
 	flags.Uint64Var(&o.Seed, "seed", uint64(time.Now().UnixNano()), "seed of the random changes")
 	flags.StringVar(&o.Program, "nfproxy", "./nfproxy", "path of nfproxy")
 	flags.StringVar(&o.Out, "out", "", "directory of the results, which must exist")
-	flags.StringVar(&o.Note, "note", "", "a sentence about the machine, for the report")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

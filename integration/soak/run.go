@@ -163,7 +163,7 @@ func (s *soak) load(ctx context.Context) error {
 // finish checks the end state and ends nfproxy. It returns what does not hold.
 func (s *soak) finish() ([]string, error) {
 	s.logf("comparing the tables with the manifests")
-	different, err := checkTables(s.daemon)
+	different, err := checkTables(s.daemon, s.Settle)
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ func TestSoak(t *testing.T) {
 	}
 	o := options{
 		Duration: 20 * time.Second, Services: 1000, Flows: 20_000, Rate: 100, Restart: 3 * time.Second, Sample: time.Second,
-		Foreign: 500 * time.Millisecond, Deletion: 2 * time.Second, Seed: 1, Program: program, Out: t.TempDir(),
+		Foreign: 500 * time.Millisecond, Deletion: 2 * time.Second, Settle: 30 * time.Second, Seed: 1, Program: program, Out: t.TempDir(),
 	}
 	r, err := run(t.Context(), o, t.Output())
 	if err != nil {

@@ -24,7 +24,6 @@ type summary struct {
 	Memory   float64            `json:"memory_bytes"`
 	Go       string             `json:"go"`
 	Command  string             `json:"command"`
-	Note     string             `json:"note,omitempty"`
 	Seconds  float64            `json:"seconds"`
 	Services int                `json:"services"`
 	Classes  map[string]int     `json:"services_by_class"`
@@ -41,7 +40,7 @@ func (s *soak) summarize(begun time.Time, revision string, wrong []string, faile
 	memory, _ := memoryOfMachine() // the samples contain the error
 	r := summary{
 		Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Commit: revision, Kernel: kernelRelease(), CPU: processor(),
-		CPUs: runtime.NumCPU(), Memory: memory["MemTotal"], Go: runtime.Version(), Command: s.command(), Note: s.Note,
+		CPUs: runtime.NumCPU(), Memory: memory["MemTotal"], Go: runtime.Version(), Command: s.command(),
 		Seconds: last["elapsed_seconds"], Services: s.Services, Flows: s.Flows, Seed: s.Seed,
 		Classes: make(map[string]int), Totals: make(map[string]float64), Messages: s.daemon.log.messages(), Wrong: wrong,
 	}

@@ -13,9 +13,6 @@ import (
 // third, by the median: some connections more or less are no leak. In both quarters the same process runs.
 const growthBound = 10
 
-// settleTimeout is how long nfproxy may take to program the last changes.
-const settleTimeout = 5 * time.Minute
-
 // verdict returns what does not hold, one sentence each.
 func (s *sampler) verdict() []string {
 	var wrong []string
@@ -54,9 +51,9 @@ func (s *sampler) quarter(column string, number int) float64 {
 	return values[len(values)/2]
 }
 
-// checkTables returns a sentence unless the kernel's tables are as desired within settleTimeout.
-func checkTables(d *daemon) (string, error) {
-	for deadline := time.Now().Add(settleTimeout); ; time.Sleep(time.Second) {
+// checkTables returns a sentence unless the kernel's tables are as desired within a time.
+func checkTables(d *daemon, within time.Duration) (string, error) {
+	for deadline := time.Now().Add(within); ; time.Sleep(time.Second) {
 		differences, err := d.differences()
 		if err != nil || differences == "" {
 			return "", err
