@@ -143,31 +143,29 @@ func (d *daemon) await(ctx context.Context, message string, before int) error {
 	return nil
 }
 
-// restartFor restarts the process at an interval, by SIGTERM and by a changed configuration in turn, for a time, and then
-// leaves it alone until ctx ends. It returns an error if the process ends by itself.
+// restartFor restarts the process at an interval, by SIGTERM and by a changed configuration in turn, for a time and at least
+// once each, and then leaves it alone until ctx ends. It returns an error if the process ends by itself.
 func (d *daemon) restartFor(ctx context.Context, restarting, interval time.Duration) error {
+	begun := time.Now()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	enough := time.After(restarting)
-	for reexec := false; ; {
+	for reexec := false; ; reexec = !reexec {
 		select {
 		case <-ctx.Done():
 			return nil
 		case err := <-d.ended:
 			d.ended <- err
 			return fmt.Errorf("nfproxy ended: %v", err)
-		case <-enough:
-			tick.Stop()
-			continue
 		case <-tick.C:
 		}
 		start := time.Now()
 		if err := d.restart(ctx, reexec); err != nil {
 			return err
 		}
-		d.restarts.Add(1)
 		d.lastRestart.Store(int64(time.Since(start)))
-		reexec = !reexec
+		if d.restarts.Add(1) >= 2 && time.Since(begun)+interval > restarting {
+			tick.Stop()
+		}
 	}
 }
 
