@@ -22,10 +22,11 @@ import (
 )
 
 const (
-	metricsAddr = "127.0.0.1:10249"
-	healthAddr  = "127.0.0.1:10256"
-	syncTimeout = 10 * time.Minute // for the first programming after a start
-	gracePeriod = 30 * time.Second // a kubelet's default
+	metricsAddr   = "127.0.0.1:10249"
+	healthAddr    = "127.0.0.1:10256"
+	syncTimeout   = 10 * time.Minute // for the first programming after a start
+	leastRestarts = 2                // one of each kind
+	gracePeriod   = 30 * time.Second // a kubelet's default
 )
 
 // daemon is the nfproxy process. Its methods start and stop it; one goroutine calls them.
@@ -163,7 +164,7 @@ func (d *daemon) restartFor(ctx context.Context, restarting, interval time.Durat
 			return err
 		}
 		d.lastRestart.Store(int64(time.Since(start)))
-		if d.restarts.Add(1) >= 2 && time.Since(begun)+interval > restarting {
+		if d.restarts.Add(1) >= leastRestarts && time.Since(begun)+interval > restarting {
 			tick.Stop()
 		}
 	}

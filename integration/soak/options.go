@@ -51,6 +51,7 @@ func parseOptions(args []string) (options, error) {
 	if o.Services < minServices {
 		return o, errors.New("-services is too small")
 	}
+	o.Restart = min(o.Restart, o.Duration/6) // so that a short run has both kinds
 	return o, nil
 }
 

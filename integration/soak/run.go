@@ -128,9 +128,10 @@ func (s *soak) create(name string) (*os.File, error) {
 	return f, err
 }
 
-// load runs all parts for the duration. If one of them fails, it ends them all and returns the error.
+// load runs all parts for the duration, and longer if the restarts take longer. If one of them fails, it ends them all and
+// returns the error.
 func (s *soak) load(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.Duration, nil)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var running sync.WaitGroup
 	failed := make(chan error, 8)
@@ -143,6 +144,10 @@ func (s *soak) load(ctx context.Context) error {
 		})
 	}
 	s.sampler.started = time.Now()
+	running.Go(func() {
+		s.waitForEnd(ctx)
+		cancel()
+	})
 	running.Go(func() { s.clients.run(ctx) })
 	part("flows", func() error { return s.flows.run(ctx) })
 	part("changes", func() error { return s.changer.run(ctx, s.Rate) })
@@ -158,6 +163,17 @@ func (s *soak) load(ctx context.Context) error {
 		all = append(all, err)
 	}
 	return errors.Join(all...)
+}
+
+// waitForEnd waits for the duration, and until there were both kinds of restart.
+func (s *soak) waitForEnd(ctx context.Context) {
+	end := time.Now().Add(s.Duration)
+	for ctx.Err() == nil && (time.Now().Before(end) || s.daemon.restarts.Load() < leastRestarts) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // finish checks the end state and ends nfproxy. It returns what does not hold.
