@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -61,10 +62,12 @@ func newFlows(c population, target int, seed uint64) (*flows, error) {
 		return nil, err
 	}
 	if f.table, err = ctnetlink.Open(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.socket.Close())
 	}
 	return f, nil
 }
+
+func (f *flows) close() error { return errors.Join(f.socket.Close(), f.table.Close()) }
 
 // run inserts what is missing, once a second, until ctx ends.
 func (f *flows) run(ctx context.Context) error {

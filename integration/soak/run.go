@@ -57,7 +57,7 @@ func run(ctx context.Context, o options, log io.Writer) (result, error) {
 	return r, errors.Join(err, s.close())
 }
 
-// prepare builds the network, writes the manifests, fills the connection tracking and starts nfproxy.
+// prepare builds the network, writes the manifests, and starts nfproxy.
 func (s *soak) prepare(ctx context.Context) error {
 	node, err := sandbox.Current()
 	if err != nil {
@@ -193,11 +193,14 @@ func (s *soak) finish() ([]string, error) {
 	return wrong, s.daemon.stop()
 }
 
-// close removes the manifests and closes the files. The network goes with the namespace.
+// close removes the network and the manifests and closes the files.
 func (s *soak) close() error {
 	var all []error
 	for _, f := range s.files {
 		all = append(all, f.Close())
+	}
+	if s.flows != nil {
+		all = append(all, s.flows.close())
 	}
 	if s.network != nil {
 		all = append(all, s.network.Close())
