@@ -37,13 +37,14 @@ const (
 	ctaTCPState      = 1
 	tcpEstablished   = 3           // TCP_CONNTRACK_ESTABLISHED
 	answeredAssured  = 2 | 4 | 8   // IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED
-	flowTimeout      = 10_000      // seconds, for the first half; the rest is random
+	flowTimeout      = 1_000_000   // seconds, longer than any run
 	flowsPerDatagram = 200         // messages that are sent at once
 	refill           = time.Second // between two looks at the number of entries
 )
 
 // flows keeps a number of conntrack entries in the network namespace: connections of clients outside the cluster to
-// Services, half of them UDP. nfproxy deletes UDP entries that lead to removed endpoints; run replaces them.
+// Services, half of them UDP. nfproxy deletes UDP entries that lead to removed endpoints; run replaces them by other UDP
+// entries.
 type flows struct {
 	population
 	target int
@@ -52,6 +53,7 @@ type flows struct {
 	table  *ctnetlink.Conn
 
 	next     uint32 // number of the next entry
+	tcp      int    // TCP entries that were inserted
 	inserted atomic.Int64
 }
 
@@ -132,7 +134,7 @@ func (f *flows) appendEntry(m *nlmsg.Message) {
 	f.next++
 	client := netip.AddrPortFrom(numbered(netip.MustParsePrefix("198.18.0.0/15"), f.next>>10&0xffff), uint16(1024+f.next&0x3ff))
 	s := service(f.random.IntN(f.services))
-	wantUDP := f.next%2 == 0
+	wantUDP := f.tcp >= f.target/2
 	for s.udp() != wantUDP {
 		s = (s + 1) % service(f.services)
 	}
@@ -144,8 +146,9 @@ func (f *flows) appendEntry(m *nlmsg.Message) {
 	appendTuple(m, ctaTupleOrig, protocol, client, s.frontend(0))
 	appendTuple(m, ctaTupleReply, protocol, server, client)
 	m.Uint32(ctaStatus, answeredAssured)
-	m.Uint32(ctaTimeout, flowTimeout+f.random.Uint32N(flowTimeout))
+	m.Uint32(ctaTimeout, flowTimeout)
 	if !wantUDP {
+		f.tcp++
 		info := m.Nest(ctaProtoInfo)
 		tcp := m.Nest(ctaProtoInfoTCP)
 		m.Bytes(ctaTCPState, []byte{tcpEstablished})

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
 	"fmt"
 	"maps"
@@ -77,6 +78,9 @@ func (p page) Growth() []Growth {
 		{"threads", "threads", 1},
 		{"unreclaimable slab of the machine, MiB", "slab_unreclaimable_bytes", megabyte},
 		{"conntrack entries", "conntrack_entries", 1},
+		{"median commit duration, ms", "commit_p50_seconds", 0.001},
+		{"99th percentile of the commit duration, ms", "commit_p99_seconds", 0.001},
+		{"load average of the machine", "load_average", 1},
 	} {
 		most := math.NaN()
 		if all := known(p.samples[c.column]); len(all) > 0 {
@@ -113,17 +117,22 @@ type Message struct {
 	Text  string
 }
 
-// LogMessages returns the messages of nfproxy's log, the most frequent first.
+// LogMessages returns the messages of nfproxy's log, the most frequent first. Messages that contain an error are cut before it.
 func (p page) LogMessages() []Message {
-	texts := slices.SortedFunc(maps.Keys(p.run.Messages), func(a, b string) int {
-		if p.run.Messages[a] != p.run.Messages[b] {
-			return p.run.Messages[b] - p.run.Messages[a]
+	const long = 70
+	counts := make(map[string]int)
+	for text, n := range p.run.Messages {
+		if len(text) > long {
+			text, _, _ = strings.Cut(text, ": ")
 		}
-		return strings.Compare(a, b)
+		counts[text] += n
+	}
+	texts := slices.SortedFunc(maps.Keys(counts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), cmp.Compare(a, b))
 	})
 	var rows []Message
 	for _, text := range texts {
-		rows = append(rows, Message{grouped(float64(p.run.Messages[text])), strings.ReplaceAll(text, "|", `\|`)})
+		rows = append(rows, Message{grouped(float64(counts[text])), strings.ReplaceAll(text, "|", `\|`)})
 	}
 	return rows
 }
