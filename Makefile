@@ -22,7 +22,7 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench soak fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,7 @@ lint: ## run gofmt, vet and staticcheck
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
 	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
+	cd integration/soak/report && $(GO) vet . && $(GO) run $(STATICCHECK) .
 
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
@@ -103,9 +104,21 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
+	cd integration/soak/report && $(GO) test .
 
 bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
+
+# The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
+DURATION ?= 1h
+SERVICES ?= 20000
+FLOWS    ?= 200000
+RATE     ?= 200
+soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a second and FLOWS conntrack entries, and write docs/soak
+	@mkdir -p dist/soak
+	$(GO) run ./integration/soak -nfproxy ./nfproxy -duration '$(DURATION)' -services '$(SERVICES)' -flows '$(FLOWS)' -rate '$(RATE)' \
+		-seed '$(SEED)' -out dist/soak; status=$$?; \
+	$(GO) run -C integration/soak/report . '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' '$(NOTE)' && exit $$status
 
 FUZZTIME ?= 1m
 FUZZ_TARGETS = grep -r '^func Fuzz' --include='*_test.go' * | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z]*)\(.*|./\1 \2|' | sort

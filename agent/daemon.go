@@ -29,6 +29,7 @@ type daemon struct {
 
 	updates  chan render.Update
 	external chan kernel.ExternalChange
+	ended    chan struct{} // closed when run has returned
 
 	pending pending
 	// disturbance is the external change that is not repaired yet, nil if there is none.
@@ -60,6 +61,7 @@ func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn
 
 // startTasks adds the daemon's tasks to a life cycle.
 func (d *daemon) startTasks(l *lifecycle) {
+	d.ended = make(chan struct{})
 	l.runs("programming", d.run)
 	l.runs("source of Services", d.followSource)
 	l.runs("monitor of the tables", d.followMonitor)
@@ -82,7 +84,10 @@ func (d *daemon) followSource(ctx context.Context) error {
 
 // followMonitor hands the changes of other programs to run.
 func (d *daemon) followMonitor(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { _ = d.monitor.Close() }) // ends a Next that waits
+	stop := context.AfterFunc(ctx, func() {
+		<-d.ended             // an attempt in progress can pause the monitor
+		_ = d.monitor.Close() // ends a Next that waits
+	})
 	defer stop()
 	for {
 		change, err := d.monitor.Next()
@@ -97,14 +102,15 @@ func (d *daemon) followMonitor(ctx context.Context) error {
 	}
 }
 
-// run programs the kernel until ctx ends.
+// run programs the kernel until ctx ends. It completes an attempt in progress.
 func (d *daemon) run(ctx context.Context) error {
+	defer close(d.ended)
 	if d.standby != nil {
 		d.standby(ctx)
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for ctx.Err() == nil { // if more is ready, select chooses at random
 		timer.Reset(d.wait(time.Now()))
 		select {
 		case <-ctx.Done():
@@ -123,6 +129,7 @@ func (d *daemon) run(ctx context.Context) error {
 		}
 		d.compareIfDue(time.Now())
 	}
+	return nil
 }
 
 // wait returns how long run has nothing to do unless something happens.

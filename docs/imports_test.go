@@ -27,6 +27,7 @@ var layers = []struct {
 	{"integration/kernels", nil},
 	{"integration/killpoints", nil},
 	{"integration/supervise", nil},
+	{"integration/soak", []string{"conntrack/ctnetlink", "nlmsg", "sandbox"}},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
 	{"release/licences", nil},

@@ -1,0 +1,11 @@
+//go:build linux
+
+package main
+
+import (
+	"testing"
+
+	"nfproxy/integration/cluster"
+)
+
+func TestMain(m *testing.M) { cluster.Main(m, nil) }
