@@ -74,7 +74,8 @@ func testGuard(t *testing.T, f nft.Family) {
 	}
 }
 
-// echo sends back every line of the connections that it accepts.
+// echo sends back every line of the connections that it accepts. It gives up a connection on which none comes for a while: the
+// other end may have ended without a word that arrives.
 func echo(listener net.Listener) {
 	for {
 		conn, err := listener.Accept()
@@ -83,6 +84,7 @@ func echo(listener net.Listener) {
 		}
 		go func() {
 			defer conn.Close()
+			conn.SetDeadline(time.Now().Add(2 * connectTimeout))
 			for lines := bufio.NewScanner(conn); lines.Scan(); {
 				fmt.Fprintln(conn, lines.Text())
 			}

@@ -83,7 +83,7 @@ func partly(before []nft.Change, err error) error {
 	if len(before) == 0 {
 		return err
 	}
-	return fmt.Errorf("a part of the changes was applied: %v", err)
+	return errors.New(err.Error())
 }
 
 // transactForgetting commits the changes together with deletions of dynamic elements. If the kernel refuses these because an
