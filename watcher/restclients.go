@@ -51,9 +51,13 @@ func newRESTClients(given *rest.Config, p pace) (*restClients, error) {
 	return c, nil
 }
 
-// newTransport returns a RoundTripper with the credentials of config and the timeouts of p.
+// newTransport returns a RoundTripper with the credentials of config and the timeouts of p. It reads the files of certificates
+// once: client-go would read them again at times, in goroutines that do not end.
 func newTransport(config *rest.Config, p pace) (http.RoundTripper, error) {
 	config = rest.CopyConfig(config)
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return nil, err
+	}
 	err := errors.New("client-go did not wrap the transport")
 	config.WrapTransport = transport.Wrappers(func(rt http.RoundTripper) http.RoundTripper {
 		err = p.limit(rt)
