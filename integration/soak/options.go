@@ -52,6 +52,7 @@ func parseOptions(args []string) (options, error) {
 		return o, errors.New("-services is too small")
 	}
 	o.Restart = min(o.Restart, o.Duration/6) // so that a short run has both kinds
+	o.Sample = min(o.Sample, o.Duration/20)
 	return o, nil
 }
 

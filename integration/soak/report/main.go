@@ -6,7 +6,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,28 +31,32 @@ const (
 
 // report reads the results in one directory and writes them, the page and the plots to another.
 func report(from, to, note string) error {
-	if err := copyInputs(from, to, note); err != nil {
-		return err
-	}
-	samples, err := readSamples(filepath.Join(to, samplesFile))
+	samples, err := readSamples(filepath.Join(from, samplesFile))
 	if err != nil {
 		return err
 	}
-	run, err := readRun(to)
+	run, err := readRun(from)
 	if err != nil {
 		return err
+	}
+	if note != "" {
+		run.Note = note
 	}
 	page, err := pageOf(run, samples)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(to, "README.md"), page, 0o644)
+	if err != nil {
+		return err
 	}
+	if err := copyInputs(from, to, run.Note); err != nil {
+		return err
+	}
+	err = os.WriteFile(filepath.Join(to, "README.md"), page, 0o644)
 	for _, f := range figures() {
 		err = errors.Join(err, f.draw(samples, filepath.Join(to, f.name+".svg")))
 	}
 	return err
 }
 
-// copyInputs copies the results and the note. A note that is not empty replaces the one in from.
+// copyInputs copies the results, and writes the note or, if there is none, removes an old one.
 func copyInputs(from, to, note string) error {
 	if err := os.MkdirAll(to, 0o755); err != nil {
 		return err
@@ -67,19 +70,8 @@ func copyInputs(from, to, note string) error {
 			return err
 		}
 	}
-	return writeNote(from, to, note)
-}
-
-// writeNote writes the note to a directory, or removes an old one if there is no note.
-func writeNote(from, to, note string) error {
-	text := []byte(note + "\n")
 	if note == "" {
-		var err error
-		if text, err = os.ReadFile(filepath.Join(from, noteFile)); errors.Is(err, fs.ErrNotExist) {
-			return os.RemoveAll(filepath.Join(to, noteFile))
-		} else if err != nil {
-			return err
-		}
+		return os.RemoveAll(filepath.Join(to, noteFile))
 	}
-	return os.WriteFile(filepath.Join(to, noteFile), text, 0o644)
+	return os.WriteFile(filepath.Join(to, noteFile), []byte(note+"\n"), 0o644)
 }
