@@ -56,12 +56,11 @@ func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n),
 		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
 		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
-		updates: make(chan render.Update), external: make(chan kernel.ExternalChange)}
+		updates: make(chan render.Update), external: make(chan kernel.ExternalChange), ended: make(chan struct{})}
 }
 
 // startTasks adds the daemon's tasks to a life cycle.
 func (d *daemon) startTasks(l *lifecycle) {
-	d.ended = make(chan struct{})
 	l.runs("programming", d.run)
 	l.runs("source of Services", d.followSource)
 	l.runs("monitor of the tables", d.followMonitor)

@@ -25,7 +25,8 @@ const readAgain = 100 * time.Millisecond
 //
 // If other programs commit continually, Read returns each object as it was at some moment since that generation. Their commits
 // to other tables do not disturb it. If they change the tables themselves, the result can lack an object that existed all
-// the time: the kernel continues a listing by the number of objects that it has returned. A Monitor reports such changes.
+// the time: the kernel continues a listing by the number of objects that it has returned. A Monitor reports such changes. If
+// no program commits, the result is complete, or Read returns an error.
 func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32, err error) {
 	for start := time.Now(); ; {
 		before, err := c.Generation()
@@ -39,10 +40,12 @@ func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32,
 			return nil, 0, err
 		}
 		after, failed := c.Generation()
-		if failed != nil {
+		switch {
+		case failed != nil:
 			return nil, 0, fmt.Errorf("read generation: %w", failed)
-		}
-		if before == after || time.Since(start) > readAgain {
+		case before == after && r.incomplete:
+			return nil, 0, errIncomplete
+		case before == after || time.Since(start) > readAgain:
 			return tables, before, err
 		}
 	}
@@ -60,6 +63,8 @@ type reader struct {
 	*Conn
 	only []string                                  // names of the sets to read, nil for all
 	part func(*nft.Table, *nft.Set, []nft.Element) // called with each part of a listing, may be nil
+	// incomplete reports that a listing could not be repeated until it was complete.
+	incomplete bool
 }
 
 // tables reads those of the tables that exist.
@@ -176,10 +181,10 @@ func (r *reader) sets(t *nft.Table) error {
 	return nil
 }
 
-// listAgain is how often the elements of a set are listed at most, and listPause the first pause between two of these listings,
-// each of which is twice as long as the one before.
+// A listing of a set that lacks elements is repeated for listAgain, with pauses that double from listPause. The kernel resizes the
+// hash table of a million elements in less time.
 const (
-	listAgain = 8
+	listAgain = 2 * time.Second
 	listPause = 5 * time.Millisecond
 )
 
@@ -188,24 +193,27 @@ const (
 // While the kernel resizes the hash table of a set, a listing can miss elements: it continues by the number of elements that
 // it has returned, and their order changes meanwhile (nft_rhash_walk in net/netfilter/nft_set_hash.c). It then returns another
 // element twice for each that it misses, and is repeated. The kernel resizes after a commit that adds or deletes many elements,
-// without a new generation. Packets change a dynamic set all the time, so that its listing always can miss elements.
+// without a new generation. Packets change a dynamic set all the time, so that its listing always can miss elements. ReadSets
+// repeats nothing.
 func (r *reader) elements(s *nft.Set, t *nft.Table) error {
-	for attempt, pause := 1, listPause; ; attempt, pause = attempt+1, 2*pause {
+	start := time.Now()
+	for pause := listPause; ; pause *= 2 {
 		twice, err := r.listElements(s, t)
 		switch {
 		case err != nil:
 			return err
-		case !twice || s.Dynamic:
+		case !twice || s.Dynamic || r.only != nil:
 			return nil
-		case attempt == listAgain:
-			return errIncomplete
+		case time.Since(start) > listAgain:
+			r.incomplete = true
+			return nil
 		}
 		time.Sleep(pause)
 	}
 }
 
-// errIncomplete is the error of a listing that can lack elements, after several attempts.
-var errIncomplete = errors.New("the kernel does not return all elements: another program changes them all the time")
+// errIncomplete is the error of a Read that can lack elements although no program commits.
+var errIncomplete = errors.New("the kernel does not return all elements")
 
 // listElements lists the elements of a set once. twice reports that the kernel returned some of them twice.
 func (r *reader) listElements(s *nft.Set, t *nft.Table) (twice bool, err error) {
