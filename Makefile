@@ -68,6 +68,7 @@ unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
 test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race fuzz ## run everything, as CI does
+	$(MAKE) test-kernels KERNELS='bookworm trixie'
 
 # Every run draws other clusters unless SEED is given.
 SEED     ?= $(shell date +%s%N)
