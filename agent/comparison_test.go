@@ -7,6 +7,7 @@ import (
 
 	"nfproxy/agent/metrics"
 	"nfproxy/nft"
+	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
 
@@ -100,5 +101,39 @@ func TestComparisonSchedule(t *testing.T) {
 	var never comparison
 	if never.schedule(now, time.Second); never.isDue(now.Add(time.Hour)) {
 		t.Error("a comparison without an interval is due")
+	}
+}
+
+// TestRepaired: a commit counts as a repair if another program has changed the tables. If notifications were lost, and an Update
+// came at the same time, the changes are taken for those of the Update.
+func TestRepaired(t *testing.T) {
+	changed, missed := &kernel.ExternalChange{First: "delete chain"}, &kernel.ExternalChange{Missed: true}
+	changes := []nft.Change{{Op: nft.Add, Object: &nft.Chain{}}}
+	for _, c := range []struct {
+		name        string
+		synced      bool
+		disturbance *kernel.ExternalChange
+		comparison  bool
+		update      bool
+		changes     []nft.Change
+		want        bool
+	}{
+		{"the start", false, nil, false, true, changes, false},
+		{"a change", true, changed, false, false, changes, true},
+		{"a change and an Update", true, changed, false, true, changes, true},
+		{"a change that leaves the tables as they are", true, changed, false, false, nil, false},
+		{"lost notifications", true, missed, false, false, changes, true},
+		{"lost notifications and an Update", true, missed, false, true, changes, false},
+		{"a comparison", true, nil, true, false, changes, true},
+		{"a failed Update", true, nil, false, true, changes, false},
+	} {
+		d := &daemon{synced: c.synced, disturbance: c.disturbance, comparison: comparison{running: c.comparison}}
+		round := commit{full: true, changes: c.changes}
+		if c.update {
+			round.seen = time.Now()
+		}
+		if got := d.repaired(round); got != c.want {
+			t.Errorf("%s: %t", c.name, got)
+		}
 	}
 }

@@ -178,7 +178,7 @@ func (d *daemon) committed(c commit) {
 	d.retries.keep(d.ruleset.Quarantined)
 	c.quarantined, c.contested = len(d.retries), d.ruleset.Contested()
 	if c.full {
-		c.repaired = d.synced && (d.disturbance != nil || d.comparison.running) && len(c.changes) > 0
+		c.repaired = d.repaired(c)
 	}
 	if c.full || d.disturbance != nil {
 		d.logReconciled(c)
@@ -195,6 +195,18 @@ func (d *daemon) committed(c commit) {
 	if len(c.changes) > 0 {
 		d.log.Debug("committed", "operations", c.operations(), "took", c.took)
 	}
+}
+
+// repaired reports whether the changes of a commit that compared the tables undo those of another program. If notifications were
+// lost, nothing shows that the program has changed these tables, and the changes may be those of an Update.
+func (d *daemon) repaired(c commit) bool {
+	switch {
+	case !d.synced || len(c.changes) == 0:
+		return false
+	case d.disturbance == nil:
+		return d.comparison.running
+	}
+	return !d.disturbance.Missed || c.seen.IsZero()
 }
 
 // logReconciled logs what a comparison with the kernel's tables, or with the elements that other programs changed, led to.
