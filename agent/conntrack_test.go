@@ -339,16 +339,7 @@ func TestRepairsLookForFewConnections(t *testing.T) {
 	if err := addConntrackCleaner(&l, d, metrics.New("v1.2.3")); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error)
-	go func() { ended <- l.run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-		removeTables(t, k)
-	})
+	runUntilCleanup(t, &l, k)
 	looked := func(want ...string) {
 		t.Helper()
 		var lines []string

@@ -80,6 +80,13 @@ func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID
 		}
 	}, compared: func(r metrics.ComparisonResult) { d.compared <- r }}}
 	edit(run)
+	runUntilCleanup(t, &l, d.kernel)
+	return d
+}
+
+// runUntilCleanup runs a life cycle until the test ends, and then removes nfproxy's tables.
+func runUntilCleanup(t *testing.T, l *lifecycle, k *kernel.Conn) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() { ended <- l.run(ctx) }()
@@ -88,9 +95,8 @@ func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
-		removeTables(t, d.kernel)
+		removeTables(t, k)
 	})
-	return d
 }
 
 // removeTables removes our tables, for the next test.

@@ -44,7 +44,7 @@ func (q *eventQuota) setNodes(n int) {
 }
 
 // delay returns how long this node waits before it may write the first Event about a Service and reason. It is random, so that
-// nobody can choose a name of a Service about which no node writes.
+// a tenant cannot choose a name for a Service about which no node writes.
 func (q *eventQuota) delay() time.Duration {
 	place := int(q.random() * float64(q.nodes)) // in the order of nodes
 	return time.Duration(place/nodesAtOnce) * time.Minute

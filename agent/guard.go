@@ -155,7 +155,7 @@ func (o ownedTables) otherDaemon() *OtherDaemonError {
 	return found
 }
 
-// ownerless returns the tables that have the Guard's name and belong to no daemon, such as those of a ruleset that somebody saved
+// ownerless returns the tables that have the Guard's name and belong to no daemon, such as those of a ruleset that was saved
 // and loaded again.
 func (o ownedTables) ownerless() []*nft.Table {
 	var tables []*nft.Table

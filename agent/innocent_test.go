@@ -10,7 +10,7 @@ import (
 )
 
 // TestInnocentAfterForeignChange: if another daemon writes between the reading of the tables and an attempt, the kernel refuses to
-// add what is there already, and to delete what is not there. No Service is quarantined for that.
+// add elements that exist already, and to delete elements that do not exist. No Service is quarantined for that.
 func TestInnocentAfterForeignChange(t *testing.T) {
 	open := func() *kernel.Conn {
 		k, err := kernel.Open()

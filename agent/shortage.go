@@ -31,8 +31,8 @@ func isShortage(err error) bool {
 }
 
 // convergeInParts takes the place of a transaction for which there is no room. It first sends what concerns no single Service,
-// while all Services that change keep what the kernel has of them, and then these Services, those with few elements first. If there is no room for some
-// of them, it sends half of them at a time. One Service for which there is no room is quarantined: n Services of which one is at
+// while all Services that change keep what the kernel has of them, and then these Services, those with few elements first. If there
+// is no room for some of them, it sends half of them at a time. One Service for which there is no room is quarantined: n Services of which one is at
 // fault take about 2 log2(n) transactions, most of them small.
 func (d *daemon) convergeInParts(cause error) (changes []nft.Change, err error) {
 	parts := [][]render.ServiceName{d.ruleset.Changing()}

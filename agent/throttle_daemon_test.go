@@ -65,8 +65,8 @@ func startDaemonWithOneRead(t *testing.T) *testDaemon {
 	return startDaemonAfter(t, func(d *daemon) { d.throttle.reads = budget{share: 1e6} }, render.TableIDs()...)
 }
 
-// TestRefusedEdits: when somebody edits a Service all the time whose rules the kernel refuses, the tables are not read for each
-// edit once that has taken its share of time. The other Services are programmed, and the Service keeps what it had.
+// TestRefusedEdits: the kernel refuses the rules of a Service, and a client edits this Service all the time. The tables are not read
+// for each edit. The other Services are programmed, and the Service keeps the rules that it had.
 func TestRefusedEdits(t *testing.T) {
 	d := startDaemonWithOneRead(t)
 	allowed := refusedService("10.96.0.2:80", "10.0.0.2:80")

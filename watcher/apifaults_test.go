@@ -43,6 +43,16 @@ type fault struct {
 	answer func(*http.Request) (*http.Response, error)
 }
 
+// await waits until a number of requests has been answered.
+func (f *fault) await(t *testing.T, requests int32) {
+	t.Helper()
+	for begin := time.Now(); f.count.Load() < requests; time.Sleep(time.Millisecond) {
+		if time.Since(begin) > patience {
+			t.Fatalf("%d requests", f.count.Load())
+		}
+	}
+}
+
 func (f *fault) at(s *server) *server {
 	return s.by(func(c *rest.Config) {
 		c.Wrap(func(next http.RoundTripper) http.RoundTripper {
@@ -136,11 +146,7 @@ func testRetryAfter(t *testing.T, s *server) {
 			w := openWith(t, f.at(s), shortPace())
 			f.on.Store(true)
 			w.reconnect()
-			for begin := time.Now(); f.count.Load() < 3; time.Sleep(time.Millisecond) {
-				if time.Since(begin) > patience {
-					t.Fatalf("%d requests", f.count.Load())
-				}
-			}
+			f.await(t, 3)
 			f.on.Store(false)
 			w.put(aService("web", "10.96.1.1"))
 			w.until("web http 80/tcp")
@@ -166,11 +172,7 @@ func testNoRelist(t *testing.T, s *server) {
 	w.until()
 	f.on.Store(true)
 	w.reconnect()
-	for begin := time.Now(); f.count.Load() < 30; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > patience {
-			t.Fatalf("%d requests", f.count.Load())
-		}
-	}
+	f.await(t, 30)
 	f.on.Store(false)
 	w.put(aService("web", "10.96.1.1"))
 	w.until("web http 80/tcp")

@@ -17,7 +17,7 @@ import (
 // source: a source calls put and remove, and then update.
 type catalog struct {
 	log *slog.Logger
-	// problems is the log of objects with problems. All problems of an object can be logged once; somebody may edit it all the time.
+	// problems is the log of objects with problems. All problems of an object can be logged once; a client may edit the object all the time.
 	problems *ratelimit.Log
 	// nodeRequired is true for an API server. Then a machine is not eligible for new connections from load balancers until it
 	// has a Node object, and the last state of a deleted Node stays in use.

@@ -30,8 +30,8 @@ func TestManyProblems(t *testing.T) {
 	}
 }
 
-// TestEditedProblems: the problems of an object are all logged at once, but when somebody edits the object a thousand times, the log
-// does not fill. Another object is logged as ever.
+// TestEditedProblems: the problems of an object are all logged at once, but a thousand edits of the object do not fill the log.
+// The problems of another object are still logged.
 func TestEditedProblems(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

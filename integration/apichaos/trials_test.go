@@ -177,9 +177,9 @@ func rotatedClientCertificate(r *route, e *environment) {
 	report(r.t, took)
 }
 
-// rotatedAuthority: after the API server has got the certificate of another authority, that authority is trusted as soon as it is in
-// the file.
-func rotatedAuthority(r *route, e *environment) {
+// startWithAuthorityFile starts nfproxy behind a proxy, with the authority of the API server in a file. It returns the proxy and the
+// file when nfproxy has programmed the first state.
+func startWithAuthorityFile(r *route) (*proxy, string) {
 	p := newProxy(r.t, r.Cluster)
 	r.relay = newRelay(r.t, net.JoinHostPort(cluster.NodeAddrs[0].String(), "0"), p.addr)
 	file := filepath.Join(r.t.TempDir(), "ca.crt")
@@ -188,6 +188,13 @@ func rotatedAuthority(r *route, e *environment) {
 	config.CAData, config.CAFile = nil, file
 	r.start(r.Kubeconfig(config))
 	r.awaitFirst()
+	return p, file
+}
+
+// rotatedAuthority: after the API server has got the certificate of another authority, that authority is trusted as soon as it is in
+// the file.
+func rotatedAuthority(r *route, e *environment) {
+	p, file := startWithAuthorityFile(r)
 	var took []time.Duration
 	for range *rounds {
 		authority, server, err := controlplane.NewServer(time.Time{}, cluster.NodeAddrs...)
@@ -202,14 +209,7 @@ func rotatedAuthority(r *route, e *environment) {
 // certificateNotYetValid: while the clock is behind, so that the certificate of the API server is not valid yet, the tables stay.
 // As soon as it is valid, changes arrive.
 func certificateNotYetValid(r *route, e *environment) {
-	p := newProxy(r.t, r.Cluster)
-	r.relay = newRelay(r.t, net.JoinHostPort(cluster.NodeAddrs[0].String(), "0"), p.addr)
-	file := filepath.Join(r.t.TempDir(), "ca.crt")
-	config := account(r.Cluster, r.relay.addr)
-	r.write(file, config.CAData)
-	config.CAData, config.CAFile = nil, file
-	r.start(r.Kubeconfig(config))
-	r.awaitFirst()
+	p, file := startWithAuthorityFile(r)
 	var took []time.Duration
 	for range *rounds {
 		valid := time.Now().Add(10 * time.Second).Truncate(time.Second) // certificates have no fractions of a second

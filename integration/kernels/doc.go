@@ -8,9 +8,9 @@
 //
 //   - debian (a shell script) downloads Debian's packages of a kernel and of nft and extracts them below .bin. Nothing is
 //     installed.
-//   - initramfs.go makes a root file system in memory: busybox, nft, the kernel's modules for networks, the test binaries,
+//   - initramfs (a shell script) makes a root file system in memory: busybox, nft, the kernel's modules for networks, the test binaries,
 //     and the tree, in which the tests find their testdata. The kernel loads modules by modprobe, as on a node.
-//   - init.sh is the first and only service in the machine. It runs the tests, with their output on the second serial
+//   - init is the first and only service in the machine. It runs the tests, with their output on the second serial
 //     port, and switches the machine off.
 //   - machine.go starts qemu, which emulates a processor: the tests need no hardware virtualization. The machine's clock
 //     counts instructions, so that a time-out in a test means the same on a slow or busy host as on a fast one.

@@ -137,7 +137,7 @@ func (n *node) args(more ...string) []string {
 	return append([]string{n.binary, "run", "--config", n.dir + "/config.yaml", "--manifests", n.dir + "/manifests"}, more...)
 }
 
-// start starts a daemon that nobody disturbs.
+// start starts a daemon that runs undisturbed.
 func (n *node) start(more ...string) *cluster.Process {
 	n.t.Helper()
 	args := n.args(more...)
