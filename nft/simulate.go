@@ -19,7 +19,7 @@ type Packet struct {
 	// Local reports whether an address belongs to this machine. A received packet whose destination, after translation, is
 	// such an address is delivered: it passes Input instead of Postrouting. A nil Local stands for a machine without addresses.
 	Local func(netip.Addr) bool
-	// Draw replaces the random numbers: a RandomNumber with modulus n is Draw mod n.
+	// Draw replaces the random numbers: each RandomNumber with modulus n is Draw mod n, also when the kernel would draw again.
 	Draw uint32
 }
 
@@ -52,6 +52,8 @@ type Path struct {
 	// Choices is the largest modulus of the random draws on the way, whether or not a lookup found an element, 0 if there
 	// was no draw. Each draw from 0 to Choices-1 is equally likely.
 	Choices uint32
+	// Misses is the number of draws with that modulus that found no element.
+	Misses int
 	// Unfinished reports that the path was cut off after more steps than the kernel allows a packet.
 	Unfinished bool
 }
@@ -249,6 +251,9 @@ func (s *simulation) update(a Update) (Verdict, string) {
 func (s *simulation) dnat(a DNAT) (Verdict, string) {
 	e, found := s.lookup(a.Key, a.Map)
 	if !found {
+		if s.draws(a.Key) {
+			s.path.Misses++
+		}
 		return Verdict{}, "no element"
 	}
 	to := e.Data.Fields(s.table.Set(a.Map).Data)
@@ -257,6 +262,11 @@ func (s *simulation) dnat(a DNAT) (Verdict, string) {
 	}
 	s.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
 	return Verdict{Kind: Accept}, "to " + s.path.Destination.String()
+}
+
+// draws reports whether fields include a random number with the largest modulus of the path.
+func (s *simulation) draws(fields []Field) bool {
+	return slices.ContainsFunc(fields, func(f Field) bool { return f.Kind == RandomNumber && f.Mod == s.path.Choices })
 }
 
 func (s *simulation) lookup(fields []Field, name string) (Element, bool) {

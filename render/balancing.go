@@ -1,16 +1,31 @@
 package render
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 
 	"nfproxy/nft"
 )
 
-// balancingChain returns a balancing chain with its rules.
+// draws is the number of random numbers that a balancing chain draws for a packet before it falls back to slot 0. More than
+// half of the slots below the size have an endpoint, so a draw finds none with a chance below 1/2, and at most one packet in 2^16
+// falls back.
+const draws = 16
+
+// balancingSize returns the size of the balancing chain for a number of endpoints: the smallest power of two that is not smaller.
+// While the number of endpoints changes within the same size, the verdict of the frontend stays. The kernel checks all elements
+// of a verdict map when one of them changes (nft_map_validate in net/netfilter/nf_tables_api.c), so that a changed verdict costs
+// in proportion to the number of all Services, and a changed slot does not. See docs/design/0013-powers-of-two.md.
+func balancingSize(endpoints int) int {
+	return 1 << bits.Len(uint(endpoints-1))
+}
+
+// balancingChain returns a balancing chain with its rules: rejection sampling. Each rule draws one of the slots below the size. If
+// the slot has no endpoint, the next rule draws again. Each draw that finds an endpoint has found any of them with the same chance.
 //
 // A commit can come between two lookups of one packet: services sent the packet here by the old number of endpoints, and now the
-// frontend has fewer. The slot that was drawn may be gone, but slot 0 exists as long as any does. If the packet passed
+// frontend has fewer. Then all draws may fail, but slot 0 exists as long as any does. If the packet passed
 // untranslated, conntrack would keep the connection untranslated for good. If it is dropped, its retransmission starts anew.
 // See docs/design/0002-fallback-slot.md.
 func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
@@ -22,57 +37,11 @@ func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
 		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
 		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
 	}
-	rules := []nft.Rule{draw(b.Endpoints)}
-	if b.Endpoints > 1 {
-		rules = append(rules, draw(1))
+	var rules []nft.Rule
+	if b.Size > 1 {
+		rules = slices.Repeat([]nft.Rule{draw(b.Size)}, draws)
 	}
-	return s.chain(b.Name(), append(rules, rule(nft.Verdict{Kind: nft.Drop}))...)
-}
-
-// spareChains is the number of balancing chains that may be unused before dropUnusedChains looks for them.
-const spareChains = 32
-
-// dropUnusedChains plans the deletion of the balancing chains that no Service uses any more. A few stay: otherwise most changes
-// of an endpoint count would add and delete a chain, and each would have to look at all Services.
-func (r *Ruleset) dropUnusedChains(p *plan) {
-	if len(r.applied.chains)+len(p.chains) <= 2*r.applied.usedChains+spareChains {
-		return
-	}
-	planned := make(map[*serviceState]bool, len(p.services))
-	used := make(map[BalancingChain]bool)
-	for _, ps := range p.services {
-		planned[ps.state] = true
-		ps.next.useChains(used)
-	}
-	for _, s := range r.services {
-		if !planned[s] {
-			s.applied.useChains(used)
-		}
-	}
-	p.usedChains = len(used)
-	for b := range r.applied.chains {
-		if used[b] {
-			continue
-		}
-		c := SchemaOf(b.Family).balancingChain(b)
-		p.batch.after = append(p.batch.after, nft.Change{Op: nft.Delete, Object: nft.Rules{Chain: c}}, nft.Change{Op: nft.Delete, Object: c})
-		p.dropped = append(p.dropped, b)
-	}
-}
-
-// useChains adds the balancing chains that the objects refer to.
-func (o objects) useChains(used map[BalancingChain]bool) {
-	use := func(f nft.Family, v nft.Verdict) {
-		if b, ok := BalancingChainOf(f, v); ok {
-			used[b] = true
-		}
-	}
-	for _, m := range o.fragment {
-		if m.Set.IsVerdictMap() {
-			use(m.Set.Table.Family, m.Data.Verdict())
-		}
-	}
-	o.dedicated.verdicts(use)
+	return s.chain(b.Name(), append(rules, draw(1), rule(nft.Verdict{Kind: nft.Drop}))...)
 }
 
 // ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it.
@@ -120,7 +89,7 @@ func (c common) balancingChains(f nft.Family) []BalancingChain {
 		if a.Local != b.Local {
 			return strings.Compare(a.Name(), b.Name())
 		}
-		return a.Endpoints - b.Endpoints
+		return a.Size - b.Size
 	})
 	return all
 }

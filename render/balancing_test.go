@@ -1,7 +1,6 @@
 package render
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -18,48 +17,95 @@ func countedService(name, frontend string, endpoints int) Service {
 	return testService(name, 1, frontend, addrs...)
 }
 
-// TestUnusedChainsGo: balancing chains that no Service uses any more are deleted without a full plan, and those that are used stay.
-// A plan that the kernel does not accept changes nothing.
-func TestUnusedChainsGo(t *testing.T) {
-	const bystanders, most = 10, 300
-	r := NewRuleset(Node{Name: "n"})
-	update := func(s Service) { r.Update(Update{Node: r.node, Services: []Service{s}}) }
-	for i := range bystanders {
-		update(countedService(fmt.Sprint("bystander", i), fmt.Sprintf("10.96.1.%d:80", i), 5+10*i))
+func TestBalancingSize(t *testing.T) {
+	for endpoints, want := range map[int]int{1: 1, 2: 2, 3: 4, 4: 4, 5: 8, 8: 8, 9: 16, 16: 16, 17: 32, 1000: 1024, 32769: 1 << 16, MaxEndpoints: 1 << 16} {
+		if got := balancingSize(endpoints); got != want {
+			t.Errorf("balancingSize(%d) = %d, want %d", endpoints, got, want)
+		}
+	}
+}
+
+// TestVerdictStays: while the number of endpoints changes within the size of a balancing chain, no verdict changes, and one
+// endpoint more or less changes one slot.
+func TestVerdictStays(t *testing.T) {
+	r := NewRuleset(Node{Name: "other"})
+	update := func(endpoints int) []nft.Change {
+		r.Update(Update{Node: r.node, Services: []Service{countedService("s", "10.96.0.1:80", endpoints)}})
+		return converge(r)
 	}
 	reconcile(r, nil)
-	deleted := 0
-	for endpoints := 1; endpoints <= most; endpoints++ {
-		update(countedService("s", "10.96.0.1:80", endpoints))
-		if endpoints%7 == 0 {
-			r.Plan() // and no Accept
+	update(1)
+	check := func(from, to int) {
+		changes := update(to)
+		stays := balancingSize(from) == balancingSize(to)
+		for _, c := range changes {
+			if e, ok := c.Object.(nft.Elements); stays && (!ok || e.Set.IsVerdictMap()) {
+				t.Errorf("from %d to %d endpoints: %s", from, to, c.Summary())
+			}
 		}
+		if n := nft.ElementOperations(changes); stays && n != 1 || !stays && n != 3 {
+			t.Errorf("from %d to %d endpoints: %d element operations", from, to, n)
+		}
+	}
+	const most = 70
+	for n := 1; n < most; n++ {
+		check(n, n+1)
+	}
+	for n := most; n > 1; n-- {
+		check(n, n-1)
+	}
+}
+
+// TestUnusedChains: the number of balancing chains is bounded, whatever numbers of endpoints Services have had. Only a full plan
+// deletes those that no Service uses any more.
+func TestUnusedChains(t *testing.T) {
+	r := NewRuleset(Node{Name: "n"})
+	reconcile(r, nil)
+	for endpoints := 1; endpoints <= 300; endpoints++ {
+		r.Update(Update{Node: r.node, Services: []Service{countedService("s", "10.96.0.1:80", endpoints)}})
 		for _, c := range converge(r) {
-			if chain, ok := c.Object.(*nft.Chain); ok && c.Op == nft.Delete && strings.HasPrefix(chain.Name, "lb-") {
-				deleted++
-			}
-		}
-		chains := 0
-		table := r.Tables()[0]
-		for _, c := range table.Chains {
-			if strings.HasPrefix(c.Name, "lb-") {
-				chains++
-			}
-		}
-		if bound := 2*(bystanders+1) + spareChains + 1; chains > bound {
-			t.Fatalf("%d balancing chains at %d endpoints, more than %d", chains, endpoints, bound)
-		}
-		for _, e := range table.Set("services").Elements {
-			if b, ok := BalancingChainOf(nft.IPv4, e.Data.Verdict()); !ok || table.Chain(b.Name()) == nil {
-				t.Fatalf("no chain for %s at %d endpoints", e.Data.Verdict(), endpoints)
+			if chain, ok := c.Object.(*nft.Chain); ok && c.Op == nft.Delete {
+				t.Errorf("chain %s is deleted at %d endpoints", chain.Name, endpoints)
 			}
 		}
 	}
-	if deleted < most-2*(bystanders+1)-spareChains-1 {
-		t.Errorf("%d chains deleted", deleted)
+	if got, want := balancingChainNames(r), "lb-1 lb-2 lb-4 lb-8 lb-16 lb-32 lb-64 lb-128 lb-256 lb-512"; got != want {
+		t.Errorf("chains %s, want %s", got, want)
 	}
-	// The tables are those of a Ruleset that has always had these Services, but for the chains that may remain.
 	for _, c := range WithoutUnusedChains(reconcile(r, r.Tables())) {
 		t.Errorf("a full plan changes %s", c.Summary())
+	}
+	if got, want := balancingChainNames(r), "lb-512"; got != want {
+		t.Errorf("chains %s after a full plan, want %s", got, want)
+	}
+}
+
+func balancingChainNames(r *Ruleset) string {
+	var names []string
+	for _, c := range r.Tables()[0].Chains {
+		if strings.HasPrefix(c.Name, "lb-") {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// TestBalancingChainOf: only verdicts that go to a chain of a size that balancingSize returns are to a balancing chain.
+func TestBalancingChainOf(t *testing.T) {
+	for _, local := range []bool{false, true} {
+		for size := 1; size <= MaxEndpoints; size *= 2 {
+			want := BalancingChain{nft.IPv6, local, size}
+			if got, ok := BalancingChainOf(nft.IPv6, want.Verdict()); !ok || got != want {
+				t.Errorf("%s: %v, %t", want.Name(), got, ok)
+			}
+		}
+	}
+	for _, name := range []string{"lb-0", "lb-3", "lb--2", "lb-131072", "lb-", "lb-2x", "local-lb-6", "affinity/a/b/tcp/lb-2", ""} {
+		if b, ok := BalancingChainOf(nft.IPv4, nft.GotoChain(name)); ok {
+			t.Errorf("%q is taken for %v", name, b)
+		}
+	}
+	if _, ok := BalancingChainOf(nft.IPv4, nft.Verdict{Kind: nft.Jump, Chain: "lb-2"}); ok {
+		t.Error("a jump is taken for a balancing verdict")
 	}
 }

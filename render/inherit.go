@@ -2,7 +2,6 @@ package render
 
 import (
 	"iter"
-	"math"
 	"slices"
 	"strings"
 
@@ -147,11 +146,7 @@ func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []n
 func (r *Ruleset) valid(o objects) bool {
 	c := common{node: r.node, chains: make(map[BalancingChain]bool)}
 	for f, v := range o.verdicts() {
-		b, ok := BalancingChainOf(f, v)
-		if ok && (b.Endpoints < 1 || b.Endpoints > math.MaxUint16) {
-			return false
-		}
-		if ok {
+		if b, ok := BalancingChainOf(f, v); ok {
 			c.chains[b] = true
 		}
 	}

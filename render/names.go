@@ -31,20 +31,20 @@ const (
 	MasqueradeAllChain     = "masquerade-all"
 )
 
-// BalancingChain identifies a chain that chooses among the endpoints of a frontend. All frontends with the same number of
-// endpoints share it.
+// BalancingChain identifies a chain that chooses among the endpoints of a frontend. All frontends whose numbers of endpoints
+// have the same balancingSize share it.
 type BalancingChain struct {
-	Family    nft.Family
-	Local     bool // the endpoints are those in LocalEndpoints
-	Endpoints int  // the number of endpoints
+	Family nft.Family
+	Local  bool // the endpoints are those in LocalEndpoints
+	Size   int  // the number of slots to draw from, a power of two
 }
 
-// Name returns the name of the chain: lb-N or local-lb-N.
+// Name returns the name of the chain: lb-K or local-lb-K, where K is the size.
 func (b BalancingChain) Name() string {
 	if b.Local {
-		return fmt.Sprintf("local-lb-%d", b.Endpoints)
+		return fmt.Sprintf("local-lb-%d", b.Size)
 	}
-	return fmt.Sprintf("lb-%d", b.Endpoints)
+	return fmt.Sprintf("lb-%d", b.Size)
 }
 
 // Verdict returns the verdict that goes to the chain.
@@ -54,8 +54,9 @@ func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
 func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 	name, local := strings.CutPrefix(v.Chain, "local-")
 	digits, ok := strings.CutPrefix(name, "lb-")
-	n, err := strconv.Atoi(digits)
-	return BalancingChain{f, local, n}, ok && err == nil && v.Kind == nft.Goto
+	size, err := strconv.Atoi(digits)
+	ok = ok && err == nil && v.Kind == nft.Goto && size > 0 && size <= MaxEndpoints && size&(size-1) == 0
+	return BalancingChain{f, local, size}, ok
 }
 
 // The names of dedicated objects are one of these, a slash and the affinityID. A map has the name of the chain that looks clients

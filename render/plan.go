@@ -14,8 +14,6 @@ type plan struct {
 	full bool
 	common
 	services []plannedService
-	// dropped holds the balancing chains that are deleted.
-	dropped []BalancingChain
 	// changed holds the Services that had changed when the plan was made.
 	changed map[ServiceName]bool
 	batch   batch
@@ -64,7 +62,6 @@ func (r *Ruleset) planChanged(p *plan) []nft.Change {
 			r.planService(s, p)
 		}
 	}
-	r.dropUnusedChains(p)
 	return slices.Concat(p.batch.before, p.batch.edit.Changes(), p.batch.after)
 }
 

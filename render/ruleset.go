@@ -67,8 +67,6 @@ type common struct {
 	node   Node // of the skeleton
 	shared map[sharedKey]int
 	chains map[BalancingChain]bool
-	// usedChains is the number of chains that Services used when they were last counted.
-	usedChains int
 }
 
 // sharedKey identifies an element of a set that is not a map. Several Services can have such an element.
@@ -189,14 +187,6 @@ func (c *common) take(p *plan) {
 	}
 	c.node = p.node
 	maps.Copy(c.chains, p.chains)
-	for _, b := range p.dropped {
-		delete(c.chains, b)
-	}
-	if p.full {
-		c.usedChains = len(c.chains)
-	} else if p.usedChains > 0 {
-		c.usedChains = p.usedChains
-	}
 	for key, n := range p.shared {
 		if c.shared[key] += n; c.shared[key] == 0 {
 			delete(c.shared, key)

@@ -126,7 +126,7 @@ func packets(t *testing.T, tables []*nft.Table, lines string) string {
 	return b.String()
 }
 
-// answer returns the outcomes of a packet, one for each random choice.
+// answer returns the outcomes of a packet, one for each end that it can reach.
 func answer(t *testing.T, tables []*nft.Table, question string) string {
 	t.Helper()
 	var from, hook, to string
@@ -145,10 +145,8 @@ func answer(t *testing.T, tables []*nft.Table, question string) string {
 		table = tables[1]
 	}
 	var outcomes []string
-	for choices := uint32(1); p.Draw < choices; p.Draw++ {
-		path := nft.Simulate(table, p)
-		choices = max(choices, path.Choices)
-		outcomes = append(outcomes, outcome(path))
+	for _, end := range nft.SimulateAll(table, p, 1<<16).Ends {
+		outcomes = append(outcomes, outcome(end.Path))
 	}
 	return strings.Join(outcomes, " | ")
 }

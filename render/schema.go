@@ -10,7 +10,7 @@ import (
 
 // SchemaVersion is the version of the shape of the tables. The comment of a table contains it; a table of another version is
 // replaced.
-const SchemaVersion = 1
+const SchemaVersion = 2
 
 // Schema holds the declarations of the sets and maps of one family. The keys of most begin with a frontend: those of ClusterIPs,
 // ServiceCIDRs, LocalSources and Hairpin do not.
@@ -111,14 +111,14 @@ func (s *Schema) counts(set *nft.Set, by Counters) bool {
 
 // CounterKey returns what the counter of an element belongs to, for kernel.Conn: when elements are replaced, a counter
 // passes on to the element with the same counter key. A frontend's counter belongs to its key and its action. All verdicts
-// that balance are one action, whatever the number of endpoints. An endpoint's counter belongs to its frontend and its
+// that balance are one action, whatever the size of the chain. An endpoint's counter belongs to its frontend and its
 // address, whatever its slot.
 func CounterKey(s *nft.Set, e nft.Element) nft.Value {
 	switch {
 	case s.IsVerdictMap():
 		v := e.Data.Verdict()
 		if b, ok := BalancingChainOf(s.Table.Family, v); ok {
-			b.Endpoints = 0
+			b.Size = 1
 			v = b.Verdict()
 		}
 		return e.Key + v.Value()

@@ -194,7 +194,7 @@ func (f *frontendBuilder) balance(local bool) nft.Verdict {
 	for i, to := range endpointValues(endpoints) {
 		f.add(slots, nft.Element{Key: slotKey(f.key, i), Data: to})
 	}
-	v := BalancingChain{f.schema.Table.Family, local, len(endpoints)}.Verdict()
+	v := BalancingChain{f.schema.Table.Family, local, balancingSize(len(endpoints))}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.lookup(v, local)
 	}

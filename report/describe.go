@@ -104,7 +104,7 @@ func comparePorts(a, b *ServicePort) int {
 }
 
 // Slots returns the keys of the endpoint slots that Describe needs for some elements of one of DescribedSets: for every
-// frontend among them, as many slots as its load balancing chain has endpoints.
+// frontend among them, the slots from which its balancing chain draws. Those from the number of endpoints on do not exist.
 func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	if !s.IsVerdictMap() {
 		return nil
@@ -117,8 +117,8 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 		if b.Local {
 			to = &local
 		}
-		for slot := range b.Endpoints {
-			if ok && slot < render.MaxEndpoints {
+		for slot := range b.Size {
+			if ok {
 				to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
 			}
 		}

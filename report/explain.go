@@ -96,7 +96,7 @@ type OtherFrontend struct {
 	Kind    render.Kind `json:"kind,omitempty"`
 }
 
-// Candidate is an endpoint that a connection can be sent to: Draws of Of equally likely random numbers lead there.
+// Candidate is an endpoint that a connection can be sent to: Draws of Of equally likely slots hold it.
 type Candidate struct {
 	Address     netip.Addr `json:"address"`
 	Port        uint16     `json:"port"`
@@ -188,66 +188,69 @@ func (x *explainer) source(why string) {
 	}
 }
 
-// branch counts the draws that lead to one destination; draw is the first of them.
-type branch struct {
-	draws int
-	draw  uint32
-}
-
 // maxSimulatedSteps limits the rules that all simulations of one packet pass together. It is several times what the largest
 // number of endpoints needs.
 const maxSimulatedSteps = 1 << 21
 
 // walk simulates the packet for every random number that the kernel could draw.
 func (x *explainer) walk() {
-	p, draws, steps := x.packet, uint32(1), 0
-	branches := make(map[netip.AddrPort]branch) // by destination, the zero value for none
-	for ; p.Draw < draws; p.Draw++ {
-		path := nft.Simulate(x.table, p)
-		if draws = max(draws, path.Choices); steps > maxSimulatedSteps {
-			x.Problems = append(x.Problems, fmt.Sprintf("only %d of %d draws were simulated", p.Draw+1, draws))
-			draws = p.Draw + 1
-		}
-		steps += len(path.Steps)
-		to := path.Destination
-		if path.Outcome != nft.Accepted || to == p.Destination {
-			to = netip.AddrPort{}
-		}
-		b, known := branches[to]
-		if !known {
-			b.draw = p.Draw
-			x.candidate(to, path)
-		}
-		b.draws++
-		branches[to] = b
+	branches := nft.SimulateAll(x.table, x.packet, maxSimulatedSteps)
+	if branches.Simulated < branches.Choices {
+		x.Problems = append(x.Problems, fmt.Sprintf("only %d of %d draws were simulated", branches.Simulated, branches.Choices))
 	}
-	for i := range x.Endpoints {
-		c := &x.Endpoints[i]
-		c.Draws, c.Of = branches[c.at()].draws, int(draws)
-		c.Chance = float64(c.Draws) / float64(draws)
+	shown, lost := branches.Ends[0].Path, 0.0
+	for _, end := range branches.Ends {
+		if to := end.Path.To(x.packet.Destination); to.IsValid() {
+			x.candidate(to, end, branches.Found)
+		} else {
+			lost += end.Chance
+		}
 	}
 	slices.SortFunc(x.Endpoints, func(a, b Candidate) int { return a.at().Compare(b.at()) })
-	if lost := branches[netip.AddrPort{}].draws; lost > 0 && len(x.Endpoints) > 0 {
-		x.Problems = append(x.Problems, fmt.Sprintf("%d of %d draws lead to no endpoint: the tables are incomplete", lost, draws))
+	if lost > 0 && len(x.Endpoints) > 0 {
+		x.Problems = append(x.Problems, fmt.Sprintf("%.4g %% of the connections find no endpoint: the tables are incomplete", 100*lost))
 	}
-	var shown netip.AddrPort
 	if len(x.Endpoints) > 0 {
-		shown = x.Endpoints[0].at()
+		first := func(b nft.Branch) bool { return b.Path.To(x.packet.Destination) == x.Endpoints[0].at() }
+		shown = branches.Ends[slices.IndexFunc(branches.Ends, first)].Path
 	}
-	p.Draw = branches[shown].draw
-	x.conclude(nft.Simulate(x.table, p))
+	x.checkSlots(shown)
+	x.conclude(shown)
+}
+
+// checkSlots adds a problem if the slots of the endpoints have a gap: packets that draw the missing slot draw again, so that the
+// connections are served, but not by the endpoint that was there.
+func (x *explainer) checkSlots(path nft.Path) {
+	for _, s := range path.Steps {
+		b, ok := render.BalancingChainOf(x.table.Family, s.Then)
+		if !ok {
+			continue
+		}
+		slots := x.schema.Endpoints
+		if b.Local {
+			slots = x.schema.LocalEndpoints
+		}
+		have := x.table.Set(slots.Name)
+		if have == nil {
+			continue
+		}
+		for i, e := range render.SlotsOf(have.Elements, x.key) {
+			if slot := int(e.Key[len(x.key):].Uint16()); slot != i {
+				x.Problems = append(x.Problems, fmt.Sprintf("slot %d of the frontend in %s is missing: the tables are incomplete", i, slots.Name))
+				return
+			}
+		}
+	}
 }
 
 func (c Candidate) at() netip.AddrPort { return netip.AddrPortFrom(c.Address, c.Port) }
 
-// candidate adds the endpoint at the end of a path, if there is one.
-func (x *explainer) candidate(to netip.AddrPort, path nft.Path) {
-	if !to.IsValid() {
-		return
-	}
+// candidate adds the endpoint at the end of a branch. Of the draws, of find an endpoint.
+func (x *explainer) candidate(to netip.AddrPort, end nft.Branch, of int) {
 	x.Endpoints = append(x.Endpoints, Candidate{Address: to.Addr(), Port: to.Port(),
-		Local:       holds(x.table, x.schema.Hairpin, nft.Addr(to.Addr())+nft.Addr(to.Addr())),
-		Masqueraded: path.Masqueraded, MasqueradeWhy: x.whyMasqueraded(path)})
+		Local: holds(x.table, x.schema.Hairpin, nft.Addr(to.Addr())+nft.Addr(to.Addr())),
+		Draws: end.Draws, Of: of, Chance: end.Chance,
+		Masqueraded: end.Path.Masqueraded, MasqueradeWhy: x.whyMasqueraded(end.Path)})
 }
 
 // conclude fills in the outcome, its reasons and the rules of the path that is shown.

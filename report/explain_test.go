@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -187,10 +188,11 @@ func explainAnything(t *testing.T, seed uint64) {
 		}
 		e := report.Explain(tables, report.Query{Packet: p})
 		if sum := 0; e.Outcome == report.Sent && len(e.Problems) == 0 {
+			chance := 0.0
 			for _, c := range e.Endpoints {
-				sum += c.Draws
+				sum, chance = sum+c.Draws, chance+c.Chance
 			}
-			if sum != e.Endpoints[0].Of {
+			if sum != e.Endpoints[0].Of || math.Abs(chance-1) > 1e-9 {
 				t.Fatalf("seed %d: %v: the chances add up to %d of %d: %+v", seed, p, sum, e.Endpoints[0].Of, e)
 			}
 		}

@@ -239,7 +239,7 @@ func (w *trafficNode) packet(p nft.Protocol, b behaviour) nft.Packet {
 	return packet
 }
 
-// simulate returns the paths of a behaviour's packet through the kernel's tables, for every draw, by the endpoint at which they
+// simulate returns the paths of a behaviour's packet through the kernel's tables, by the endpoint at which they
 // end, or by "" if they end before.
 func (w *trafficNode) simulate(p nft.Protocol, b behaviour) map[string]nft.Path {
 	w.t.Helper()
@@ -249,14 +249,12 @@ func (w *trafficNode) simulate(p nft.Protocol, b behaviour) map[string]nft.Path 
 		if table.Family != w.family {
 			continue
 		}
-		for draws := uint32(1); packet.Draw < draws; packet.Draw++ {
-			path := nft.Simulate(table, packet)
-			draws = max(draws, path.Choices)
+		for _, end := range nft.SimulateAll(table, packet, 1<<16).Ends {
 			key := ""
-			if path.Outcome == nft.Accepted && path.Destination != packet.Destination {
-				key = path.Destination.String()
+			if to := end.Path.To(packet.Destination); to.IsValid() {
+				key = to.String()
 			}
-			paths[key] = path
+			paths[key] = end.Path
 		}
 	}
 	return paths
