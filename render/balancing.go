@@ -8,17 +8,20 @@ import (
 	"nfproxy/nft"
 )
 
-// draws is the number of random numbers that a balancing chain draws for a packet before it falls back to slot 0. More than
-// half of the slots below the size have an endpoint, so a draw finds none with a chance below 1/2, and at most one packet in 2^16
-// falls back.
+// draws is the number of random numbers that a balancing chain draws for a packet before it falls back to slot 0. At least
+// half of the slots below the size have an endpoint, so that at most one packet in 2^16 falls back.
 const draws = 16
 
-// balancingSize returns the size of the balancing chain for a number of endpoints: the smallest power of two that is not smaller.
+// smallestSize is the size of the balancing chain for one or two endpoints: with one endpoint, a packet draws twice on average.
+const smallestSize = 2
+
+// balancingSize returns the size of the balancing chain for a number of endpoints: the smallest power of two, from smallestSize on,
+// that is not smaller than the number.
 // While the number of endpoints changes within the same size, the verdict of the frontend stays. The kernel checks all elements
 // of a verdict map when one of them changes (nft_map_validate in net/netfilter/nf_tables_api.c), so that a changed verdict costs
 // in proportion to the number of all Services, and a changed slot does not. See docs/design/0013-powers-of-two.md.
 func balancingSize(endpoints int) int {
-	return 1 << bits.Len(uint(endpoints-1))
+	return max(smallestSize, 1<<bits.Len(uint(endpoints-1)))
 }
 
 // balancingChain returns a balancing chain with its rules: rejection sampling. Each rule draws one of the slots below the size. If
@@ -37,10 +40,7 @@ func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
 		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
 		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
 	}
-	var rules []nft.Rule
-	if b.Size > 1 {
-		rules = slices.Repeat([]nft.Rule{draw(b.Size)}, draws)
-	}
+	rules := slices.Repeat([]nft.Rule{draw(b.Size)}, draws)
 	return s.chain(b.Name(), append(rules, draw(1), rule(nft.Verdict{Kind: nft.Drop}))...)
 }
 

@@ -15,7 +15,7 @@ func TestCounterKey(t *testing.T) {
 	other := nft.Addr(netip.MustParseAddr("10.96.0.2")) + nft.Proto(nft.TCP) + nft.Port(80)
 	verdict := func(key nft.Value, v nft.Verdict) nft.Element { return nft.Element{Key: key, Data: v.Value()} }
 	balance := func(local bool, endpoints int) nft.Verdict {
-		return BalancingChain{Family: nft.IPv4, Local: local, Size: endpoints}.Verdict()
+		return BalancingChain{Family: nft.IPv4, Local: local, Size: balancingSize(endpoints)}.Verdict()
 	}
 	slot := func(n uint16, port uint16) nft.Element {
 		return nft.Element{Key: frontend + nft.Slot(n), Data: nft.Addr(netip.MustParseAddr("10.244.1.2")) + nft.Port(port)}

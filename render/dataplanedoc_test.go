@@ -69,7 +69,7 @@ func addrs(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(t
 
 var (
 	perService = regexp.MustCompile(`\bns/s\d+/tcp/http\b`)
-	perCount   = regexp.MustCompile(`\blb-\d+\b`)
+	perSize    = regexp.MustCompile(`\blb-\d+\b`)
 	aBlock     = regexp.MustCompile(`(?ms)^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}$`)
 	aType      = regexp.MustCompile(`(?m)^\t\ttype(?:of)? (.*?)(?: : (.*))?$`)
 	aHook      = regexp.MustCompile(`(?m)^\t\ttype nat (hook \w+) (priority -?\d+);`)
@@ -77,9 +77,9 @@ var (
 )
 
 // objects returns, for each set, map and chain of a table, the cells of its row in the document except the last one. Names of
-// Services and numbers of endpoints are replaced by the document's placeholders.
+// Services and sizes of balancing chains are replaced by the document's placeholders.
 func objects(table *nft.Table) map[string]string {
-	text := perCount.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "lb-N")
+	text := perSize.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "lb-K")
 	blocks := aBlock.FindAllStringSubmatch(text, -1)
 	users := make(map[string][]string) // the objects that refer to "@SET" or "goto CHAIN"
 	for _, b := range blocks {

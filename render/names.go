@@ -55,7 +55,7 @@ func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 	name, local := strings.CutPrefix(v.Chain, "local-")
 	digits, ok := strings.CutPrefix(name, "lb-")
 	size, err := strconv.Atoi(digits)
-	ok = ok && err == nil && v.Kind == nft.Goto && size > 0 && size <= MaxEndpoints && size&(size-1) == 0
+	ok = ok && err == nil && v.Kind == nft.Goto && size >= smallestSize && size <= MaxEndpoints && size&(size-1) == 0
 	return BalancingChain{f, local, size}, ok
 }
 

@@ -118,7 +118,7 @@ func CounterKey(s *nft.Set, e nft.Element) nft.Value {
 	case s.IsVerdictMap():
 		v := e.Data.Verdict()
 		if b, ok := BalancingChainOf(s.Table.Family, v); ok {
-			b.Size = 1
+			b.Size = smallestSize
 			v = b.Verdict()
 		}
 		return e.Key + v.Value()

@@ -109,7 +109,7 @@ func TestUntranslatedScope(t *testing.T) {
 		{"the rules of masquerading", func(four, _ *nft.Table) { noRules(four, ConnectionsChain); noRules(four, "postrouting") }, nil},
 		{"the rules of dispatching", func(_, six *nft.Table) { noRules(six, DispatchChain) }, []string{"ip6 tcp"}},
 		{"the rules of a hook", func(four, _ *nft.Table) { noRules(four, "output") }, []string{"ip tcp"}},
-		{"the rules that balance", func(four, _ *nft.Table) { noRules(four, "lb-1") }, []string{"ip tcp"}},
+		{"the rules that balance", func(four, _ *nft.Table) { noRules(four, "lb-2") }, []string{"ip tcp"}},
 	} {
 		r := NewRuleset(node)
 		r.Update(Update{Node: node, Services: services})
