@@ -90,17 +90,17 @@ func balancingChainNames(r *Ruleset) string {
 	return strings.Join(names, " ")
 }
 
-// TestBalancingChainOf: only verdicts that go to a chain of a size that balancingSize returns are to a balancing chain.
+// TestBalancingChainOf: verdicts to balancing chains are recognized, including those of earlier versions, and no others.
 func TestBalancingChainOf(t *testing.T) {
 	for _, local := range []bool{false, true} {
-		for size := smallestSize; size <= MaxEndpoints; size *= 2 {
+		for _, size := range []int{1, 2, 3, 1000, MaxEndpoints} {
 			want := BalancingChain{nft.IPv6, local, size}
 			if got, ok := BalancingChainOf(nft.IPv6, want.Verdict()); !ok || got != want {
 				t.Errorf("%s: %v, %t", want.Name(), got, ok)
 			}
 		}
 	}
-	for _, name := range []string{"lb-0", "lb-1", "lb-3", "lb--2", "lb-131072", "lb-", "lb-2x", "local-lb-6", "affinity/a/b/tcp/lb-2", ""} {
+	for _, name := range []string{"lb-0", "lb--2", "lb-65537", "lb-", "lb-2x", "affinity/a/b/tcp/lb-2", ""} {
 		if b, ok := BalancingChainOf(nft.IPv4, nft.GotoChain(name)); ok {
 			t.Errorf("%q is taken for %v", name, b)
 		}

@@ -36,7 +36,7 @@ const (
 type BalancingChain struct {
 	Family nft.Family
 	Local  bool // the endpoints are those in LocalEndpoints
-	Size   int  // the number of slots to draw from, a power of two
+	Size   int  // the number of slots to draw from: a balancingSize
 }
 
 // Name returns the name of the chain: lb-K or local-lb-K, where K is the size.
@@ -50,12 +50,13 @@ func (b BalancingChain) Name() string {
 // Verdict returns the verdict that goes to the chain.
 func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
 
-// BalancingChainOf returns the balancing chain that a verdict goes to. It returns false for any other verdict.
+// BalancingChainOf returns the balancing chain that a verdict goes to. It returns false for any other verdict. Earlier versions of
+// nfproxy had a chain for each number of endpoints, so that the size can be any number up to MaxEndpoints.
 func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 	name, local := strings.CutPrefix(v.Chain, "local-")
 	digits, ok := strings.CutPrefix(name, "lb-")
 	size, err := strconv.Atoi(digits)
-	ok = ok && err == nil && v.Kind == nft.Goto && size >= smallestSize && size <= MaxEndpoints && size&(size-1) == 0
+	ok = ok && err == nil && v.Kind == nft.Goto && size >= 1 && size <= MaxEndpoints
 	return BalancingChain{f, local, size}, ok
 }
 

@@ -10,7 +10,7 @@ import (
 
 // SchemaVersion is the version of the shape of the tables. The comment of a table contains it; a table of another version is
 // replaced.
-const SchemaVersion = 2
+const SchemaVersion = 1
 
 // Schema holds the declarations of the sets and maps of one family. The keys of most begin with a frontend: those of ClusterIPs,
 // ServiceCIDRs, LocalSources and Hairpin do not.
