@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -95,10 +96,29 @@ func dataPlanePlayed(t *testing.T) []shown {
 		case edit != "":
 			all = append(all, shown{command: edit})
 		default:
-			all = append(all, shown{command, files[output]})
+			all = append(all, shown{command, withoutRepetition(files[output])})
 		}
 	}
 	return all
+}
+
+// withoutRepetition replaces all but the first of equal lines that follow each other with their number.
+func withoutRepetition(text string) string {
+	var kept []string
+	lines := strings.Split(text, "\n")
+	for i := 0; i < len(lines); {
+		same := 1
+		for i+same < len(lines) && lines[i+same] == lines[i] {
+			same++
+		}
+		if kept = append(kept, lines[i]); same > 2 {
+			kept = append(kept, fmt.Sprintf("# the same %d more times", same-1))
+		} else if same == 2 {
+			kept = append(kept, lines[i])
+		}
+		i += same
+	}
+	return strings.Join(kept, "\n")
 }
 
 // passage is a part of a document: an indented block, or the text between blocks.

@@ -17,19 +17,19 @@ var foreignEdits = []struct{ name, commands string }{
 	{"a dormant table", "add table ip nfproxy { flags dormant; }"},
 	{"the policy drop", "add chain ip nfproxy prerouting { policy drop; }"},
 	{"a rule with an anonymous set", "add rule ip nfproxy refuse ip saddr { 10.0.0.1, 10.0.0.2 } drop"},
-	{"a rule with an anonymous verdict map", "add rule ip nfproxy refuse ip saddr vmap { 10.0.0.1 : drop, 10.0.0.2 : goto lb-1 }"},
+	{"a rule with an anonymous verdict map", "add rule ip nfproxy refuse ip saddr vmap { 10.0.0.1 : drop, 10.0.0.2 : goto lb-2 }"},
 	{"a rule with an anonymous chain", "add rule ip nfproxy refuse ip saddr 10.0.0.1 jump { drop; }"},
 	{"a rule with a comment", `insert rule ip nfproxy masquerade-all masquerade fully-random comment "a comment"`},
 	{"a base chain of another type", "add chain ip nfproxy other { type filter hook forward priority 0; policy drop; }"},
 	{"a base chain of the same type", "add chain ip nfproxy other { type nat hook prerouting priority -150; policy drop; }"},
 	{"chains that jump to each other", "add chain ip nfproxy a\nadd chain ip nfproxy b\nadd rule ip nfproxy a jump b\n" +
-		"add rule ip nfproxy b goto lb-1\ninsert rule ip nfproxy dispatch jump a"},
-	{"a map that leads to nfproxy's chains", "add map ip nfproxy mine { type ipv4_addr : verdict; elements = { 10.0.0.1 : goto lb-1, * : goto refuse } }\n" +
+		"add rule ip nfproxy b goto lb-2\ninsert rule ip nfproxy dispatch jump a"},
+	{"a map that leads to nfproxy's chains", "add map ip nfproxy mine { type ipv4_addr : verdict; elements = { 10.0.0.1 : goto lb-2, * : goto refuse } }\n" +
 		"insert rule ip nfproxy dispatch ip daddr vmap @mine"},
 	{"an element with another verdict", "delete element ip nfproxy services { 10.96.0.1 . tcp . 80 }\n" +
 		"add element ip nfproxy services { 10.96.0.1 . tcp . 80 : drop }"},
 	{"an element that jumps", "delete element ip nfproxy services { 10.96.0.1 . tcp . 80 }\n" +
-		"add element ip nfproxy services { 10.96.0.1 . tcp . 80 : jump lb-3 }"},
+		"add element ip nfproxy services { 10.96.0.1 . tcp . 80 : jump lb-4 }"},
 	{"an element with another comment", "delete element ip nfproxy connections { 10.96.0.8 . tcp . 80 }\n" +
 		"add element ip nfproxy connections { 10.96.0.8 . tcp . 80 comment \"a comment of another program\" : goto remember-local/test/sticky/tcp/main }"},
 	{"an interval over all addresses", "flush set ip nfproxy local-sources\nadd element ip nfproxy local-sources { 0.0.0.0/0 }"},
