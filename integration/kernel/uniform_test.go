@@ -136,3 +136,33 @@ func sendFlow(port uint16, to netip.AddrPort) error {
 	}
 	return unix.Sendto(fd, binary.BigEndian.AppendUint16(nil, port), 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
 }
+
+// TestMostEndpoints: a Service with as many endpoints as a frontend can have uses all its slots: about half of the packets go to the
+// upper half of the slots.
+func TestMostEndpoints(t *testing.T) {
+	const flows = 4000
+	l := newTestNode(t).addNetwork()
+	l.facts.Counters = render.CountEndpoints
+	l.pod("server", 0, "10.244.1.2")
+	client := l.pod("client", 0, "10.244.9.9")
+	s := service("s", nft.UDP, "10.96.0.1:80")
+	for i := range render.MaxEndpoints {
+		addr := netip.AddrFrom4([4]byte{10, 244, 1, byte(2 + i>>15)})
+		s.Ports[0].Endpoints = append(s.Ports[0].Endpoints,
+			render.Endpoint{AddrPort: netip.AddrPortFrom(addr, uint16(10_000+i&0x7fff)), Node: "node-b", Ready: true, Serving: true})
+	}
+	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
+	l.reconcile()
+	sendFlows(t, client.Namespace, netip.MustParseAddrPort("10.96.0.1:80"), flows)
+	upper, all := 0, 0
+	set := l.tables()[0].Set("endpoints")
+	for _, e := range set.Elements {
+		packets := int(e.Counter.Packets)
+		if all += packets; e.Key.Fields(set.Key)[3].Uint16() >= render.MaxEndpoints/2 {
+			upper += packets
+		}
+	}
+	if deviation := math.Abs(float64(upper) - flows/2); len(set.Elements) != render.MaxEndpoints || all != flows || deviation > 5.5*math.Sqrt(flows)/2 {
+		t.Errorf("%d slots counted %d of %d packets, %d of them in the upper half", len(set.Elements), all, flows, upper)
+	}
+}
