@@ -123,23 +123,37 @@ func TestFaults(t *testing.T) {
 			n.rest()
 			calls, want := p.undisturbed(n)
 			t.Logf("%d sends, %d receives", calls[send], calls[receive])
-			tried := make(map[string]int)
-			for _, f := range selected(calls) {
-				what := f.String()
+			n.tryAll(t, calls, func(f oneFault) (failed int) {
 				p.before(n)
 				n.rest()
 				n.set(nth(f.call, f.n, f.errno))
 				p.do(n)
-				if _, failed := n.reach(what, want); failed > 0 {
-					tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
-				}
-				n.innocent(what)
-			}
-			t.Logf("faults: %v", tried)
-			if len(tried) < 8 {
-				t.Errorf("not every error was tried: %v", tried)
+				_, failed = n.reach(f.String(), want)
+				n.innocent(f.String())
+				return failed
+			})
+		})
+	}
+}
+
+// tryAll tries the selected faults of a phase with these calls, each as a subtest, by whose name it can be repeated alone. try returns
+// the number of calls that failed: none, if the phase had fewer calls than usual.
+func (n *node) tryAll(t *testing.T, calls [2]int, try func(oneFault) (failed int)) {
+	t.Helper()
+	defer func() { n.t = t }()
+	tried, ran, faults := make(map[string]int), 0, selected(calls)
+	for _, f := range faults {
+		t.Run(f.String(), func(t *testing.T) {
+			n.t = t
+			ran++
+			if try(f) > 0 {
+				tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
 			}
 		})
+	}
+	t.Logf("faults: %v", tried)
+	if ran == len(faults) && len(tried) < 8 {
+		t.Errorf("not every error was tried: %v", tried)
 	}
 }
 
@@ -189,17 +203,14 @@ func TestFaultsAtStart(t *testing.T) {
 			calls, _ := n.settle()
 			want := n.state()
 			t.Logf("%d sends, %d receives", calls[send], calls[receive])
-			tried := make(map[string]int)
-			for _, f := range selected(calls) {
-				what := f.String()
+			n.tryAll(t, calls, func(f oneFault) (failed int) {
 				prepare()
+				defer n.stop()
 				n.start(nth(f.call, f.n, f.errno))
-				if _, failed := n.reach(what, want); failed > 0 {
-					tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
-				}
-				n.innocent(what)
-			}
-			t.Logf("faults: %v", tried)
+				_, failed = n.reach(f.String(), want)
+				n.innocent(f.String())
+				return failed
+			})
 		})
 	}
 }
