@@ -31,9 +31,11 @@ type apiServer struct {
 	objects []stored      // the resource version of an object is its place, from 1
 	changed chan struct{} // closed at the next change
 	token   string        // of the requests that are authorized
-	// connections counts the connections, served the authorized requests.
-	connections, served int
+	apiCounts
 }
+
+// apiCounts are the numbers of connections and Events so far, and of authorized requests since the last rotation of the token.
+type apiCounts struct{ connections, events, served int }
 
 // stored is an object of a resource.
 type stored struct {
@@ -98,11 +100,11 @@ func (s *apiServer) rotate(token string) {
 	s.token, s.served = token, 0
 }
 
-// counts returns the numbers of connections so far and of authorized requests since rotate.
-func (s *apiServer) counts() (connections, served int) {
+// counts returns what the server has counted.
+func (s *apiServer) counts() apiCounts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.connections, s.served
+	return s.apiCounts
 }
 
 // authorizes reports whether a request has the token.
@@ -113,6 +115,9 @@ func (s *apiServer) authorizes(r *http.Request) bool {
 		return false
 	}
 	s.served++
+	if r.Method == http.MethodPost {
+		s.events++
+	}
 	return true
 }
 
