@@ -25,9 +25,13 @@ var jumps = []struct {
 // minSync is the time between two transactions: so long that the clock jumps while a change is pending.
 const minSync = 15 * time.Second
 
+// comparison is longer than the time after a repair in which nfproxy compares the kernel's tables once.
+const comparison = 8 * time.Minute
+
 // TestClockJumps: the clock jumps while a change is pending. The change and later ones are programmed, another program's are
-// repaired, the clients with session affinity keep their endpoints, although their time would have passed by the wall clock, /livez
-// and /healthz succeed, the metrics stay plausible, and nothing is logged or programmed again and again.
+// repaired, flows to removed endpoints are deleted, the clients with session affinity keep their endpoints, although their time would
+// have passed by the wall clock, /livez and /healthz succeed, the metrics stay plausible, the periodic comparison takes place in its time, and nothing is logged or
+// programmed again and again.
 func TestClockJumps(t *testing.T) {
 	clock := newClock(t)
 	n := newNode(t)
@@ -78,14 +82,31 @@ func TestClockJumps(t *testing.T) {
 				t.Errorf("the sum of all programming latencies is %.0f s", sum)
 			}
 			n.awaitRepair()
+			service, slice := serviceUDP(fmt.Sprint("udp-", i), ip(4), endpoints[0])
+			n.writeManifest(dir, service.Name, service, slice)
+			n.awaitDatagram(ip(4))
+			flows := len(n.daemon.Log.Lines(deleted))
+			service, slice = serviceUDP(service.Name, ip(4), endpoints[1])
+			n.writeManifest(dir, service.Name, service, slice)
+			cluster.EventuallyTrue(t, "the flow to the removed endpoint is deleted", func() (bool, string) {
+				return len(n.daemon.Log.Lines(deleted)) > flows, n.daemon.Log.String()
+			})
 
+			compared := n.metric(`nfproxy_comparisons_total{result="unchanged"}`)
 			time.Sleep(3 * minSync)
+			if got := n.metric(`nfproxy_comparisons_total{result="unchanged"}`); got != compared {
+				t.Errorf("%v comparisons right after the repair", got-compared)
+			}
+			time.Sleep(comparison)
+			if got := n.metric(`nfproxy_comparisons_total{result="unchanged"}`); got != compared+1 {
+				t.Errorf("%v comparisons in %v after the repair, want 1", got-compared, comparison)
+			}
 			n.healthy()
-			if others := n.logged(logged, repaired); len(others) > 0 {
+			if others := n.logged(logged, repaired, deleted); len(others) > 0 {
 				t.Errorf("logged: %s", others)
 			}
-			if got := n.metric(`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}`) - rounds; got != 3 {
-				t.Errorf("%v rounds, want 3: the pending change, another one and the repair", got)
+			if got := n.metric(`kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family="IPv4"}`) - rounds; got != 5 {
+				t.Errorf("%v rounds, want 5: four changes and the repair", got)
 			}
 		})
 	}

@@ -68,12 +68,34 @@ func newNode(t *testing.T) *node {
 		return pod
 	}
 	for i, addr := range endpoints {
-		cluster.ServeGreeting(t, addPod(fmt.Sprint("server-", i), addr), addr+":8080", addr)
+		pod := addPod(fmt.Sprint("server-", i), addr)
+		cluster.ServeGreeting(t, pod, addr+":8080", addr)
+		echo(t, pod, addr+":8080")
 	}
 	for i := range 6 {
 		n.clients = append(n.clients, addPod(fmt.Sprint("client-", i), fmt.Sprintf("10.244.1.%d", 100+i)))
 	}
 	return n
+}
+
+// echo makes a Pod send UDP datagrams back.
+func echo(t *testing.T, pod *sandbox.Pod, at string) {
+	t.Helper()
+	conn, err := pod.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		datagram := make([]byte, 100)
+		for {
+			n, from, err := conn.ReadFrom(datagram)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(datagram[:n], from)
+		}
+	}()
 }
 
 // start starts nfproxy with a source of Services.
@@ -108,6 +130,15 @@ func service(name, ip string, affinity corev1.ServiceAffinity) (*corev1.Service,
 		ObjectMeta: metav1.ObjectMeta{Namespace: "test", Name: name},
 		Spec:       corev1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}, SessionAffinity: affinity, Ports: []corev1.ServicePort{{Port: 80}}},
 	}, slice
+}
+
+// serviceUDP is service for UDP, with one endpoint.
+func serviceUDP(name, ip, endpoint string) (*corev1.Service, *discoveryv1.EndpointSlice) {
+	service, slice := service(name, ip, corev1.ServiceAffinityNone)
+	protocol := corev1.ProtocolUDP
+	service.Spec.Ports[0].Protocol, slice.Ports[0].Protocol = protocol, &protocol
+	slice.Endpoints = []discoveryv1.Endpoint{{Addresses: []string{endpoint}}}
+	return service, slice
 }
 
 // writeManifest writes objects as one manifest, of which nfproxy never reads a part.
@@ -154,8 +185,27 @@ func (n *node) awaitServed(ip string) {
 	n.reached(ip)
 }
 
-// repaired is in the line that nfproxy logs after a repair.
-const repaired = "repaired what others had changed"
+// awaitDatagram waits until a client gets an answer by UDP from a cluster IP.
+func (n *node) awaitDatagram(ip string) {
+	n.t.Helper()
+	cluster.EventuallyTrue(n.t, ip+" is served by UDP", func() (bool, string) {
+		conn, err := n.clients[0].Dial(n.t.Context(), "udp", "", ip+":80")
+		if err != nil {
+			return false, err.Error()
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(time.Second))
+		_, _ = conn.Write([]byte("hello")) // fails if the kernel refuses it
+		_, err = conn.Read(make([]byte, 100))
+		return err == nil, fmt.Sprintf("%v\n%s", err, n.daemon.Log)
+	})
+}
+
+// Parts of the lines that nfproxy logs after a repair and after a cleanup of conntrack.
+const (
+	repaired = "repaired what others had changed"
+	deleted  = "deleted stale flows"
+)
 
 // awaitRepair deletes a table and waits until nfproxy has restored it.
 func (n *node) awaitRepair() {
