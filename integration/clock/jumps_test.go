@@ -97,9 +97,11 @@ func TestClockJumps(t *testing.T) {
 			if got := n.metric(`nfproxy_comparisons_total{result="unchanged"}`); got != compared {
 				t.Errorf("%v comparisons right after the repair", got-compared)
 			}
-			time.Sleep(comparison)
-			if got := n.metric(`nfproxy_comparisons_total{result="unchanged"}`); got != compared+1 {
-				t.Errorf("%v comparisons in %v after the repair, want 1", got-compared, comparison)
+			if i < 2 { // once forward and once back
+				time.Sleep(comparison)
+				if got := n.metric(`nfproxy_comparisons_total{result="unchanged"}`); got != compared+1 {
+					t.Errorf("%v comparisons in %v after the repair, want 1", got-compared, comparison)
+				}
 			}
 			n.healthy()
 			if others := n.logged(logged, repaired, deleted); len(others) > 0 {
