@@ -222,6 +222,24 @@ func (n *node) awaitRepair() {
 	}
 }
 
+// awaitComparison waits for the periodic comparison, which takes place 5 to 7.5 minutes after the last comparison or repair. That was a
+// few minutes ago at most.
+func (n *node) awaitComparison() {
+	n.t.Helper()
+	const comparisons = `nfproxy_comparisons_total{result="unchanged"}`
+	before := n.metric(comparisons)
+	for waited := time.Minute; ; waited += time.Minute {
+		time.Sleep(time.Minute)
+		switch more := n.metric(comparisons) - before; {
+		case more > 1 || more == 1 && waited == time.Minute || more == 0 && waited >= 8*time.Minute:
+			n.t.Errorf("%v comparisons in %v", more, waited)
+			return
+		case more == 1:
+			return
+		}
+	}
+}
+
 // healthy fails the test unless nfproxy is healthy, with times of the present clock that are in order.
 func (n *node) healthy() {
 	n.t.Helper()
