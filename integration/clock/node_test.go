@@ -222,15 +222,16 @@ func (n *node) awaitRepair() {
 	}
 }
 
+// comparisons returns the number of periodic comparisons so far.
+func (n *node) comparisons() float64 { return n.metric(`nfproxy_comparisons_total{result="unchanged"}`) }
+
 // awaitComparison waits for the periodic comparison, which takes place 5 to 7.5 minutes after the last comparison or repair. That was a
-// few minutes ago at most.
-func (n *node) awaitComparison() {
+// few minutes ago at most. before is the number of comparisons a moment ago.
+func (n *node) awaitComparison(before float64) {
 	n.t.Helper()
-	const comparisons = `nfproxy_comparisons_total{result="unchanged"}`
-	before := n.metric(comparisons)
 	for waited := time.Minute; ; waited += time.Minute {
 		time.Sleep(time.Minute)
-		switch more := n.metric(comparisons) - before; {
+		switch more := n.comparisons() - before; {
 		case more > 1 || more == 1 && waited == time.Minute || more == 0 && waited >= 8*time.Minute:
 			n.t.Errorf("%v comparisons in %v", more, waited)
 			return
