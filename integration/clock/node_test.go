@@ -223,7 +223,9 @@ func (n *node) awaitRepair() {
 }
 
 // comparisons returns the number of periodic comparisons so far.
-func (n *node) comparisons() float64 { return n.metric(`nfproxy_comparisons_total{result="unchanged"}`) }
+func (n *node) comparisons() float64 {
+	return n.metric(`nfproxy_comparisons_total{result="unchanged"}`)
+}
 
 // awaitComparison waits for the periodic comparison, which takes place 5 to 7.5 minutes after the last comparison or repair. That was a
 // few minutes ago at most. before is the number of comparisons a moment ago.
