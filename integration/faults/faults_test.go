@@ -24,7 +24,8 @@ type phase struct {
 	name string
 	// before returns the node to the state in which do is a change. do makes the change.
 	before, do func(*node)
-	// undone: the daemon undoes what do does, so that before is needed once.
+	// undone: the daemon undoes what do does, so that before is needed once. Then repairs follow each other so fast that the daemon makes
+	// pauses, and some have fewer calls.
 	undone bool
 }
 
@@ -51,7 +52,7 @@ var phases = []phase{
 			n.write(services(service("a", "clusterIP: 10.96.2.3, externalIPs: [203.0.113.1]", "TCP", 2, 3, 4), service("b", "clusterIP: 10.96.2.4", "TCP", 1),
 				service("new", "clusterIP: 10.96.2.6, sessionAffinity: ClientIP", "TCP", 1, 2))...)
 		}},
-	{name: "repair", undone: true,
+	{name: "repair",
 		before: func(n *node) { n.write(services(service("sticky", stickySpec, "TCP", 1, 2))...) },
 		do: func(n *node) {
 			m := n.tables()[0].Set("services")
