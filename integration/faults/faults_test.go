@@ -14,7 +14,7 @@ import (
 	"nfproxy/render"
 )
 
-var all = flag.Bool("faults.all", false, "let every call fail with every error, which takes about half an hour; otherwise a part of them")
+var all = flag.Bool("faults.all", false, "let every call fail with every error, which takes about three quarters of an hour; otherwise a part of them")
 
 // errnos are the errors that a call fails with.
 var errnos = []syscall.Errno{unix.ENOBUFS, unix.EINTR, unix.EAGAIN, unix.ENOMEM}
