@@ -76,7 +76,7 @@ CLUSTERS ?= 100
 test-differential: tools controlplane ## compare nfproxy with the real kube-proxy on CLUSTERS random clusters, drawn from SEED
 	$(GO) test -timeout 0 -run '^TestDifferential$$' -v ./integration/differential -args -differential.seed=$(SEED) -differential.clusters=$(CLUSTERS)
 
-test-faults: tools ## let every call on a netlink socket fail with every error, which takes about half an hour
+test-faults: tools ## let every call on a netlink socket fail with every error, which takes about three quarters of an hour
 	$(GO) test -timeout 0 -run '^TestFaults' -v ./integration/faults -args -faults.all
 
 # The virtual machines emulate the processor.

@@ -18,9 +18,9 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
-	"nfproxy/render"
-
 	"nfproxy/agent/health"
+	"nfproxy/ratelimit"
+	"nfproxy/render"
 )
 
 // Reasons of Events. The first four are also kube-proxy's.
@@ -68,6 +68,10 @@ func (e serviceEvent) subject() eventSubject { return eventSubject{e.service, e.
 // are lost.
 const maxWaiting = 1000
 
+// attemptLines is how many failed attempts to write an Event are logged at once. While the API server is unavailable, each Event is
+// tried every ten seconds for two minutes, one Event after the other.
+const attemptLines = 1
+
 // newEvents returns events for the API server of config. The caller closes them.
 func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, error) {
 	scheme := runtime.NewScheme()
@@ -78,7 +82,9 @@ func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, err
 		return nil, fmt.Errorf("events: %w", err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	e := &events{node: node, broadcaster: record.NewBroadcaster(), log: log, nodes: nodeCounter{client},
+	limited := logr.FromSlogHandler(ratelimit.NewHandler(log.Handler(), attemptLines))
+	broadcaster := record.NewBroadcaster(record.WithContext(klog.NewContext(context.Background(), limited)))
+	e := &events{node: node, broadcaster: broadcaster, log: log, nodes: nodeCounter{client},
 		stop: stop, stopped: make(chan struct{}), quota: newEventQuota(rand.Float64), waiting: make(map[eventSubject][]serviceEvent)}
 	e.recorder = e.broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "nfproxy", Host: node}).
 		WithLogger(klog.New(logr.FromSlogHandler(log.Handler()).GetSink()))

@@ -13,12 +13,16 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"nfproxy/logtest"
 	"nfproxy/render"
@@ -219,4 +223,36 @@ func TestEventsWait(t *testing.T) {
 	e.mu.Unlock()
 	close(api.hold)
 	within(t, patience, "Events are written", func() bool { return api.count("POST events") >= 2 })
+}
+
+// TestEventsWithoutServer: while the API server is unavailable, each Event is tried many times, and only few attempts are logged.
+func TestEventsWithoutServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out logtest.Buffer
+		klog.SetSlogLogger(out.Logger(slog.LevelInfo)) // as in Run
+		defer klog.ClearLogger()
+		var attempts atomic.Int32
+		dial := func(context.Context, string, string) (net.Conn, error) {
+			attempts.Add(1)
+			return nil, syscall.ECONNREFUSED
+		}
+		e, err := newEvents(&rest.Config{Host: "http://api", Dial: dial}, "node-a", out.Logger(slog.LevelInfo))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 20 {
+			e.started(fmt.Sprint("v1.2.", i))
+		}
+		time.Sleep(20 * time.Minute)
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if n := attempts.Load(); n < 100 {
+			t.Errorf("%d attempts", n)
+		}
+		if lines := out.Lines("Unable to write event"); len(lines) == 0 || len(lines) > 10 {
+			t.Errorf("%d lines after %d attempts", len(lines), attempts.Load())
+		}
+	})
 }

@@ -19,6 +19,7 @@ var layers = []struct {
 	// Tests, and programs that are no part of nfproxy.
 	{"integration/apichaos", nil},
 	{"integration/cli", nil},
+	{"integration/clock", nil},
 	{"integration/deploy", nil},
 	{"integration/differential", nil},
 	{"integration/faults", nil},

@@ -110,3 +110,25 @@ func TestLog(t *testing.T) {
 		}
 	})
 }
+
+// TestHandler: of the lines with one message a few are logged, whatever their attributes are, and the next one has the number of the
+// others.
+func TestHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out logtest.Buffer
+		log := slog.New(NewHandler(out.Logger(slog.LevelInfo).Handler(), 2))
+		for i := range 100 {
+			log.With("attempt", i).WithGroup("event").Error("could not write", "number", i)
+			log.Debug("could not write")
+		}
+		log.Error("another")
+		if lines := out.Lines("could not write"); len(lines) != 2 || len(out.Lines("attempt=1", "event.number=1")) != 1 || len(out.Lines("another")) != 1 {
+			t.Errorf("logged\n%s", out.String())
+		}
+		time.Sleep(Every)
+		log.Error("could not write")
+		if len(out.Lines("could not write", "suppressed=98")) != 1 {
+			t.Errorf("logged\n%s", out.String())
+		}
+	})
+}

@@ -213,7 +213,7 @@ func (c *catalog) putSlice(s *slice) {
 	}
 	c.slicesByService[service][s.name] = s
 	c.touchService(service)
-	if s.triggered.After(c.created) {
+	if time.Since(s.triggered) < time.Since(c.created) { // compared as ages: the clock may have been set since
 		c.triggered[service] = append(c.triggered[service], s.triggered)
 	}
 }

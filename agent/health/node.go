@@ -104,12 +104,14 @@ type familyStatus struct {
 // status returns the same status for all families, because nfproxy programs them together. Like kube-proxy it includes the
 // families that are programmed: both if the kernel has IPv6, whatever the cluster uses, else only IPv4
 // (cmd/kube-proxy/app/server_linux.go, platformCheckSupported). kube-proxy also leaves IPv6 out if the sysctl
-// net.ipv6.conf.all.disable_ipv6 is 1; nfproxy programs IPv6 then. The caller holds the lock.
+// net.ipv6.conf.all.disable_ipv6 is 1; nfproxy programs IPv6 then. All times are of the present clock, which may have been set since
+// the last update. The caller holds the lock.
 func (n *Node) status() nodeStatus {
 	now := n.now()
-	s := nodeStatus{LastUpdated: n.lastUpdated, CurrentTime: now, Status: make(map[string]familyStatus)}
+	updated := now.Add(-now.Sub(n.lastUpdated))
+	s := nodeStatus{LastUpdated: updated, CurrentTime: now, Status: make(map[string]familyStatus)}
 	s.Healthy = n.healthyAt(now)
-	s.Status["IPv4"] = familyStatus{n.lastUpdated, s.Healthy}
+	s.Status["IPv4"] = familyStatus{updated, s.Healthy}
 	if !n.ipv4Only {
 		s.Status["IPv6"] = s.Status["IPv4"]
 	}

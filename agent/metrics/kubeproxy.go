@@ -99,7 +99,8 @@ func (p kubeProxyMetrics) collectors() []prometheus.Collector {
 }
 
 // observeRound records a successful round. It ignores changes that were triggered before the process started, as kube-proxy
-// does (pkg/proxy/endpointschangetracker.go): their latency does not depend on this process.
+// does (pkg/proxy/endpointschangetracker.go): their latency does not depend on this process. A change is older than the process if
+// its age is: the clock may have been set since the start.
 func (p kubeProxyMetrics) observeRound(done Round, now, started time.Time) {
 	duration := p.partialDuration
 	if done.Full {
@@ -109,7 +110,7 @@ func (p kubeProxyMetrics) observeRound(done Round, now, started time.Time) {
 		p.syncDuration.WithLabelValues(family).Observe(done.Took.Seconds())
 		duration.WithLabelValues(family).Observe(done.Took.Seconds())
 		for _, trigger := range done.Triggered {
-			if trigger.After(started) {
+			if now.Sub(trigger) < now.Sub(started) {
 				// The two times are of different clocks.
 				p.networkProgramming.WithLabelValues(family).Observe(max(0, now.Sub(trigger).Seconds()))
 			}

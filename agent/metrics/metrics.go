@@ -25,6 +25,7 @@ type Recorder struct {
 	nfproxy   nfproxyMetrics
 	client    clientMetrics
 	// Only Updated and Committed use the following fields.
+	queued        time.Time // when the last change was queued
 	changeCounter changeCounter
 	noLocal       noLocalCounter
 }
@@ -59,7 +60,8 @@ func New(version string) *Recorder {
 	r.registry.MustRegister(r.kubeProxy.collectors()...)
 	r.registry.MustRegister(r.nfproxy.collectors()...)
 	r.registry.MustRegister(r.client.collectors()...)
-	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.started)) // as in kube-proxy: the first sync is pending from the start
+	r.queued = r.started
+	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.queued)) // as in kube-proxy: the first sync is pending from the start
 	return r
 }
 
@@ -82,7 +84,8 @@ func (r *Recorder) Updated(u render.Update) {
 	r.kubeProxy.endpointChanges.Add(float64(endpoints))
 	r.kubeProxy.endpointPending.Add(float64(endpoints))
 	r.noLocal.update(u)
-	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.now()))
+	r.queued = r.now()
+	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.queued))
 }
 
 // Committed records that the kernel has all changes so far. It must also be called after a round that sent nothing, because
@@ -93,6 +96,8 @@ func (r *Recorder) Committed(done Round) {
 	}
 	now := r.now()
 	r.kubeProxy.observeRound(done, now, r.started)
+	// If the clock has been set meanwhile, the change would seem to be queued after the round, or long before.
+	setBoth(r.kubeProxy.lastQueued, unixSeconds(now.Add(-now.Sub(r.queued))))
 	for key, n := range r.noLocal.totals {
 		r.kubeProxy.noLocalEndpoints.WithLabelValues(key.policy, ipFamily(key.family)).Set(float64(n))
 	}

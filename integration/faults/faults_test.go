@@ -14,7 +14,7 @@ import (
 	"nfproxy/render"
 )
 
-var all = flag.Bool("faults.all", false, "let every call fail with every error, which takes about half an hour; otherwise a part of them")
+var all = flag.Bool("faults.all", false, "let every call fail with every error, which takes about three quarters of an hour; otherwise a part of them")
 
 // errnos are the errors that a call fails with.
 var errnos = []syscall.Errno{unix.ENOBUFS, unix.EINTR, unix.EAGAIN, unix.ENOMEM}
@@ -24,6 +24,9 @@ type phase struct {
 	name string
 	// before returns the node to the state in which do is a change. do makes the change.
 	before, do func(*node)
+	// undone: the daemon undoes what do does, so that before is needed once. Then repairs follow each other so fast that the daemon makes
+	// pauses, and some have fewer calls.
+	undone bool
 }
 
 // services returns the manifests of all phases: the numbers of endpoints differ, so that no balancing chain is ever unused.
@@ -55,6 +58,9 @@ var phases = []phase{
 			m := n.tables()[0].Set("services")
 			n.apply(nft.Change{Op: nft.Delete, Object: nft.Elements{Set: m, List: m.Elements[:2]}})
 		}},
+	{name: "repair of a table", undone: true,
+		before: func(n *node) { n.write(services(service("sticky", stickySpec, "TCP", 1, 2))...) },
+		do:     func(n *node) { n.apply(nft.Diff(n.tables()[1:], nil)...) }},
 	{name: "forgetting",
 		before: func(n *node) {
 			n.write(services(service("sticky", stickySpec, "TCP", 1, 2), service("sticky2", "clusterIP: 10.96.2.7, sessionAffinity: ClientIP", "TCP", 1, 2))...)
@@ -123,23 +129,39 @@ func TestFaults(t *testing.T) {
 			n.rest()
 			calls, want := p.undisturbed(n)
 			t.Logf("%d sends, %d receives", calls[send], calls[receive])
-			tried := make(map[string]int)
-			for _, f := range selected(calls) {
-				what := f.String()
-				p.before(n)
-				n.rest()
+			n.tryAll(t, calls, func(f oneFault) (failed int) {
+				if !p.undone {
+					p.before(n)
+					n.rest()
+				}
 				n.set(nth(f.call, f.n, f.errno))
 				p.do(n)
-				if _, failed := n.reach(what, want); failed > 0 {
-					tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
-				}
-				n.innocent(what)
-			}
-			t.Logf("faults: %v", tried)
-			if len(tried) < 8 {
-				t.Errorf("not every error was tried: %v", tried)
+				_, failed = n.reach(f.String(), want)
+				n.innocent(f.String())
+				return failed
+			})
+		})
+	}
+}
+
+// tryAll tries the selected faults of a phase with these calls, each as a subtest, by whose name it can be repeated alone. try returns
+// the number of calls that failed: none, if the phase had fewer calls than usual.
+func (n *node) tryAll(t *testing.T, calls [2]int, try func(oneFault) (failed int)) {
+	t.Helper()
+	defer func() { n.t = t }()
+	tried, ran, faults := make(map[string]int), 0, selected(calls)
+	for _, f := range faults {
+		t.Run(f.String(), func(t *testing.T) {
+			n.t = t
+			ran++
+			if try(f) > 0 {
+				tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
 			}
 		})
+	}
+	t.Logf("faults: %v", tried)
+	if ran == len(faults) && len(tried) < 8 {
+		t.Errorf("not every error was tried: %v", tried)
 	}
 }
 
@@ -189,17 +211,14 @@ func TestFaultsAtStart(t *testing.T) {
 			calls, _ := n.settle()
 			want := n.state()
 			t.Logf("%d sends, %d receives", calls[send], calls[receive])
-			tried := make(map[string]int)
-			for _, f := range selected(calls) {
-				what := f.String()
+			n.tryAll(t, calls, func(f oneFault) (failed int) {
 				prepare()
+				defer n.stop()
 				n.start(nth(f.call, f.n, f.errno))
-				if _, failed := n.reach(what, want); failed > 0 {
-					tried[fmt.Sprintf("%s %s", f.call, name(f.errno))]++
-				}
-				n.innocent(what)
-			}
-			t.Logf("faults: %v", tried)
+				_, failed = n.reach(f.String(), want)
+				n.innocent(f.String())
+				return failed
+			})
 		})
 	}
 }

@@ -106,7 +106,11 @@ func (r *report) readPackage(s selection, text string) error {
 				r.passed++
 			}
 		case "skip":
-			r.skipped = append(r.skipped, fmt.Sprintf("%s: %s", e.Test, said[e.Test]))
+			if line := fmt.Sprintf("%s: %s", e.Test, said[e.Test]); s.only {
+				r.failed = append(r.failed, line)
+			} else {
+				r.skipped = append(r.skipped, line)
+			}
 		case "fail":
 			r.failed = append(r.failed, fmt.Sprintf("%s: %s", e.Test, said[e.Test]))
 		}

@@ -34,7 +34,7 @@ func TestRead(t *testing.T) {
 		"nothing ran":    {[]byte("kernel 6.1.0\nend after 1 s\n"), 0, nil, []string{"p: did not run"}},
 		"kernel crashed": {nil, 0, nil, []string{"p: did not run", "the machine did not come to the end of the tests"}},
 	} {
-		r, err := read(c.output, []selection{{"p", []string{"TestA"}}})
+		r, err := read(c.output, []selection{{dir: "p", tests: []string{"TestA"}}})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -47,9 +47,24 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadOnly: a skip fails if the test runs nowhere else, be it a whole test or a part.
+func TestReadOnly(t *testing.T) {
+	const skips = "^=== RUN   TestA\n^=== RUN   TestA/b\n    a_test.go:21: no machine\n^--- SKIP: TestA/b (0.10s)\n^--- PASS: TestA (0.10s)\n^PASS\n"
+	for _, only := range []bool{false, true} {
+		r, err := read(output(skips, "0"), []selection{{dir: "p", tests: []string{"TestA"}, only: only}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"TestA/b: no machine"}
+		if got := map[bool][]string{false: r.skipped, true: r.failed}[only]; !slices.Equal(got, want) || len(r.skipped)+len(r.failed) != 1 {
+			t.Errorf("only %t: skipped %q, failed %q", only, r.skipped, r.failed)
+		}
+	}
+}
+
 // TestPattern: the pattern selects whole names, subtests by theirs.
 func TestPattern(t *testing.T) {
-	s := selection{"p", []string{"TestA", "TestB/(x|y)/z"}}
+	s := selection{dir: "p", tests: []string{"TestA", "TestB/(x|y)/z"}}
 	if got, want := s.pattern(), "^TestA$|^TestB$/^(x|y)$/^z$"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

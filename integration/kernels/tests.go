@@ -10,13 +10,15 @@ import (
 type selection struct {
 	dir   string
 	tests []string
+	// only: the tests run nowhere else, so that a skipped one is a failure.
+	only bool
 }
 
 // selections are the tests that run on each kernel: one emulated processor runs them in a few minutes.
 var selections = []selection{
-	{"preflight", []string{"TestProbes"}},
-	{"nft/kernel", []string{"TestEveryKind"}},
-	{"integration/kernel", []string{
+	{dir: "preflight", tests: []string{"TestProbes"}},
+	{dir: "nft/kernel", tests: []string{"TestEveryKind"}},
+	{dir: "integration/kernel", tests: []string{
 		"TestOracleText", "TestOracleListing", "TestErrorsNameTheChange", "TestStaleBatch",
 		"TestSCTPSockets", "TestGuard", "TestMonitor", "TestMonitorMissed", "TestFirstLoad", "TestQuarantineAtStart",
 		"TestForgetWithRules", "TestForgetInReplacedMap", "TestForgetExpiringInBulk/without_destroy=false",
@@ -24,8 +26,9 @@ var selections = []selection{
 		"TestFlows", "TestFlowsSCTP", "TestListFilters",
 		"TestReadDuringRehash", "TestChangeIsSmall", "TestHugeService",
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
-	{"agent", []string{"TestRepairs", "TestComparisonRepairs"}},
-	{"integration/cli", []string{"TestScripts/(life|repair)"}},
+	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs"}},
+	{dir: "integration/cli", tests: []string{"TestScripts/(life|repair)"}},
+	{dir: "integration/clock", tests: []string{"TestClockJumps", "TestClockOutsideCertificate"}, only: true},
 }
 
 // choose returns the selections of the package in dir, reduced to the tests that a pattern matches. Empty arguments
