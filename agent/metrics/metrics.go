@@ -24,9 +24,8 @@ type Recorder struct {
 	kubeProxy kubeProxyMetrics
 	nfproxy   nfproxyMetrics
 	client    clientMetrics
-	// Only Updated and Committed use the following fields.
-	changeCounter changeCounter
-	noLocal       noLocalCounter
+	// Only Updated and Committed use noLocal.
+	noLocal noLocalCounter
 }
 
 // Round describes a round that brought the kernel's tables to the desired state.
@@ -45,14 +44,13 @@ type Round struct {
 // is nfproxy's.
 func New(version string) *Recorder {
 	r := &Recorder{
-		registry:      prometheus.NewRegistry(),
-		now:           time.Now,
-		started:       time.Now(),
-		kubeProxy:     newKubeProxyMetrics(),
-		nfproxy:       newNfproxyMetrics(),
-		client:        newClientMetrics(),
-		changeCounter: newChangeCounter(),
-		noLocal:       newNoLocalCounter(),
+		registry:  prometheus.NewRegistry(),
+		now:       time.Now,
+		started:   time.Now(),
+		kubeProxy: newKubeProxyMetrics(),
+		nfproxy:   newNfproxyMetrics(),
+		client:    newClientMetrics(),
+		noLocal:   newNoLocalCounter(),
 	}
 	r.registry.MustRegister(collectors.NewGoCollector(), newBuildInfo(version),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -76,11 +74,10 @@ func (r *Recorder) Updated(u render.Update) {
 	if r == nil {
 		return
 	}
-	services, endpoints := r.changeCounter.update(u)
-	r.kubeProxy.serviceChanges.Add(float64(services))
-	r.kubeProxy.servicePending.Add(float64(services))
-	r.kubeProxy.endpointChanges.Add(float64(endpoints))
-	r.kubeProxy.endpointPending.Add(float64(endpoints))
+	r.kubeProxy.serviceChanges.Add(float64(u.ServiceChanges))
+	r.kubeProxy.servicePending.Add(float64(u.ServiceChanges))
+	r.kubeProxy.endpointChanges.Add(float64(u.EndpointChanges))
+	r.kubeProxy.endpointPending.Add(float64(u.EndpointChanges))
 	r.noLocal.update(u)
 	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.now()))
 }
