@@ -48,7 +48,8 @@ type record struct {
 	then nft.Verdict
 }
 
-func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *affinity {
+func newAffinity(n Node, s Service, p Port, f *portFamily) *affinity {
+	sc := f.schema
 	a := &affinity{schema: sc, id: affinityID(s.ServiceName, p), timeout: s.Affinity,
 		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(n, false)}
 	clients := func(object string) *nft.Set {
@@ -56,9 +57,14 @@ func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *aff
 		return &nft.Set{Table: sc.Table, Name: dedicatedName(object, a.id), Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
-	a.clients = clientMap{set: clients(affinityObject), endpoints: endpointValues(selected.Cluster)}
-	a.local = clientMap{set: clients(affinityLocalObject), endpoints: endpointValues(selected.Local)}
+	a.clients = clientMap{set: clients(affinityObject), endpoints: sc.endpoints(f.cluster)}
+	a.local = clientMap{set: clients(affinityLocalObject), endpoints: sc.endpoints(f.local)}
 	return a
+}
+
+// endpoints returns the endpoints in a string of data.
+func (s *Schema) endpoints(data nft.Value) []nft.Value {
+	return packed{data, slots{set: s.Endpoints}.width()}.values()
 }
 
 // chain adds a chain unless it exists, and returns the verdict that goes to it.

@@ -97,8 +97,18 @@ func (e Endpoint) hints() Hints {
 
 func (e Endpoint) isLocal(n Node) bool { return e.Node == n.Name && n.Name != "" }
 
+// filter returns the endpoints to keep, the list itself if these are all.
 func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
-	var kept []Endpoint
+	count := 0
+	for _, e := range all {
+		if keep(e) {
+			count++
+		}
+	}
+	if count == len(all) || count == 0 {
+		return all[:count]
+	}
+	kept := make([]Endpoint, 0, count)
 	for _, e := range all {
 		if keep(e) {
 			kept = append(kept, e)
@@ -107,10 +117,23 @@ func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
 	return kept
 }
 
-// inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints.
+// inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints. A list that is in order is returned itself.
 func inOrder(all []Endpoint) []Endpoint {
-	all = slices.Clone(all)
-	slices.SortFunc(all, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })
-	all = slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
+	byAddress := func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) }
+	if !ascending(all, byAddress) {
+		all = slices.Clone(all)
+		slices.SortFunc(all, byAddress)
+		all = slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
+	}
 	return all[:min(len(all), MaxEndpoints)]
+}
+
+// ascending reports whether each element of a list is less than the next.
+func ascending[T any](all []T, compare func(a, b T) int) bool {
+	for i := 1; i < len(all); i++ {
+		if compare(all[i-1], all[i]) >= 0 {
+			return false
+		}
+	}
+	return true
 }

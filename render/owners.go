@@ -35,7 +35,14 @@ func (r *Ruleset) ownersOf(e nft.Elements) []ServiceName {
 	has := func(m nft.Member) bool {
 		return keys[m.Key] && m.Set.Name == e.Set.Name && m.Set.Table == e.Set.Table
 	}
-	return r.servicesThat(func(o objects) bool { return slices.ContainsFunc(o.fragment, has) })
+	return r.servicesThat(func(o objects) bool {
+		for m := range o.members {
+			if has(m) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // ownersOfName returns the Services that have the dedicated map or chain of a name.

@@ -58,8 +58,31 @@ type serviceState struct {
 
 // objects holds the objects of one Service in the tables.
 type objects struct {
-	fragment  nft.Fragment
+	fragment  nft.Fragment // without the elements in slots
+	slots     []slots
 	dedicated *DedicatedObjects
+}
+
+// members yields the elements.
+func (o objects) members(yield func(nft.Member) bool) {
+	for _, m := range o.fragment {
+		if !yield(m) {
+			return
+		}
+	}
+	for _, s := range o.slots {
+		for m := range s.members() {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+// diff calls record for each change of an element that turns o into want.
+func (o objects) diff(want objects, record func(nft.Op, nft.Member)) {
+	o.fragment.Diff(want.fragment, record)
+	diffSlots(o.slots, want.slots, record)
 }
 
 // common is the part of the tables that does not belong to one Service.
@@ -131,7 +154,7 @@ func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	s.claim, s.desired, s.quarantined = c, objects{rules.Fragment, rules.Dedicated}, false
+	s.claim, s.desired, s.quarantined = c, objects{rules.Fragment, rules.slots, rules.Dedicated}, false
 	r.changed[c.name] = true
 	return conflicts
 }
@@ -143,12 +166,11 @@ func (r *Ruleset) granted(s *serviceState) objects {
 	if s.quarantined {
 		o = s.applied
 	}
-	loses := func(m nft.Member) bool {
-		key := frontendOf(m)
-		return key != "" && r.claims.owner(key) != s.claim.name
-	}
+	lost := func(frontend nft.Value) bool { return frontend != "" && r.claims.owner(frontend) != s.claim.name }
+	loses := func(m nft.Member) bool { return lost(frontendOf(m)) }
 	if slices.ContainsFunc(o.fragment, loses) {
 		o.fragment = slices.DeleteFunc(slices.Clone(o.fragment), loses)
+		o.slots = slices.DeleteFunc(slices.Clone(o.slots), func(s slots) bool { return lost(s.frontend) })
 	}
 	return o
 }
