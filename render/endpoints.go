@@ -117,15 +117,21 @@ func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
 	return kept
 }
 
-// inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints. A list that is in order is returned itself.
+// inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints.
 func inOrder(all []Endpoint) []Endpoint {
-	byAddress := func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) }
-	if !ascending(all, byAddress) {
-		all = slices.Clone(all)
-		slices.SortFunc(all, byAddress)
-		all = slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
-	}
+	all = byAddress(all)
 	return all[:min(len(all), MaxEndpoints)]
+}
+
+// byAddress returns the endpoints sorted by address, each once: the list itself if it is in order.
+func byAddress(all []Endpoint) []Endpoint {
+	compare := func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) }
+	if ascending(all, compare) {
+		return all
+	}
+	all = slices.Clone(all)
+	slices.SortFunc(all, compare)
+	return slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
 }
 
 // ascending reports whether each element of a list is less than the next.

@@ -31,10 +31,9 @@ type FlowIndex struct {
 
 // flowPort is one port of a Service.
 type flowPort struct {
-	// serving holds the endpoints that serve, even while they terminate; listed holds all endpoints in the EndpointSlices. Both
-	// are sorted.
-	serving, listed []netip.AddrPort
-	frontends       map[Frontend]Kind
+	// endpoints are all endpoints in the EndpointSlices, sorted. The list is shared with the Service.
+	endpoints []Endpoint
+	frontends map[Frontend]Kind
 	// admitted holds the sources that reach load balancer addresses, by family; nil means all sources.
 	admitted map[nft.Family][]netip.Prefix
 }
@@ -81,15 +80,7 @@ func flowPorts(n Node, s Service) []*flowPort {
 		if !hasFlows(p.Protocol) {
 			continue
 		}
-		port := &flowPort{frontends: make(map[Frontend]Kind), admitted: admitted}
-		for _, e := range p.Endpoints {
-			port.listed = append(port.listed, e.AddrPort)
-			if e.Ready || e.Serving {
-				port.serving = append(port.serving, e.AddrPort)
-			}
-		}
-		slices.SortFunc(port.serving, netip.AddrPort.Compare)
-		slices.SortFunc(port.listed, netip.AddrPort.Compare)
+		port := &flowPort{endpoints: byAddress(p.Endpoints), frontends: make(map[Frontend]Kind), admitted: admitted}
 		for kind, at := range p.Frontends(addresses) {
 			f := Frontend{at, p.Protocol}
 			if _, twice := port.frontends[f]; !twice {
