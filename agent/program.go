@@ -36,7 +36,11 @@ func (d *daemon) attempt() {
 		}
 		return
 	}
+	starting := !d.synced
 	d.committed(c)
+	if starting {
+		go debug.FreeOSMemory() // the start needs more memory than what follows
+	}
 }
 
 // program brings the kernel to the desired state: by the planned changes, or, if the state of the kernel is unknown, by
@@ -215,7 +219,6 @@ func (d *daemon) logReconciled(c commit) {
 	switch {
 	case !d.synced:
 		d.log.Info("in sync", "operations", c.operations(), "took", took)
-		go debug.FreeOSMemory() // the start needs more memory than what follows
 	case d.comparison.running && c.repaired:
 		d.log.Warn("a periodic comparison found and repaired a change of which no notification told", "operations", c.operations(),
 			"first", c.changes[0].Summary(), "took", took)

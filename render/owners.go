@@ -67,7 +67,7 @@ func (r *Ruleset) servicesThat(holds func(objects) bool) []ServiceName {
 	if r.plan != nil {
 		for _, ps := range r.plan.services {
 			if holds(ps.next) {
-				found[ps.state.claim.name] = true
+				found[ps.state.name] = true
 			}
 		}
 	}

@@ -49,7 +49,7 @@ func (r *Ruleset) Changing() []ServiceName {
 	}
 	var all []service
 	for _, ps := range r.plan.services {
-		s := service{name: ps.state.claim.name}
+		s := service{name: ps.state.name}
 		ps.state.applied.diff(ps.next, func(op nft.Op, _ nft.Member) {
 			if op != nft.Delete {
 				s.elements++

@@ -48,7 +48,7 @@ const (
 
 // serviceState is the state of one Service.
 type serviceState struct {
-	claim   claim
+	*claimingService
 	desired objects
 	// applied omits frontends that other Services own, and has the endpoints in their actual slots.
 	applied objects
@@ -119,43 +119,46 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	}
 	r.node = u.Node
 	for _, name := range u.Removed {
-		r.set(claim{name: name}, ServiceRules{})
+		r.set(claimingService{name: name}, ServiceRules{})
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
-		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, RulesOf(r.node, s))...)
+		conflicts = append(conflicts, r.set(claimingService{s.ServiceName, s.Created}, RulesOf(r.node, s))...)
 	}
 	return conflicts
 }
 
 // set replaces the desired rules of a Service. It marks the Service and every other Service that gains or loses a frontend as
 // changed. Empty rules remove the Service.
-func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
+func (r *Ruleset) set(c claimingService, rules ServiceRules) []Conflict {
 	s := r.services[c.name]
 	if s == nil {
-		s = &serviceState{}
+		s = &serviceState{claimingService: &c}
 		r.services[c.name] = s
 	}
 	gained, lost := claimedFrontends(rules.Fragment), claimedFrontends(s.desired.fragment)
-	if s.claim.created.Equal(c.created) {
+	by := s.claimingService
+	if by.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
+	} else {
+		by = &c
 	}
 	for _, f := range lost {
-		if heir, ok := r.claims.release(f.key, s.claim); ok {
+		if heir, ok := r.claims.release(f.key, s.claimingService); ok {
 			r.changed[heir.name] = true
 		}
 	}
 	var conflicts []Conflict
 	for _, f := range gained {
-		c.kind = f.kind
-		if other, contested := r.claims.assert(f.key, c); contested {
-			conflict := newConflict(f.key, c, other)
+		own := claim{by, f.kind}
+		if other, contested := r.claims.assert(f.key, own); contested {
+			conflict := newConflict(f.key, own, other)
 			r.changed[conflict.Loser] = true
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	s.claim, s.desired, s.quarantined = c, objects{rules.Fragment, rules.slots, rules.Dedicated}, false
-	r.changed[c.name] = true
+	s.claimingService, s.desired, s.quarantined = by, objects{rules.Fragment, rules.slots, rules.Dedicated}, false
+	r.changed[by.name] = true
 	return conflicts
 }
 
@@ -166,7 +169,7 @@ func (r *Ruleset) granted(s *serviceState) objects {
 	if s.quarantined {
 		o = s.applied
 	}
-	lost := func(frontend nft.Value) bool { return frontend != "" && r.claims.owner(frontend) != s.claim.name }
+	lost := func(frontend nft.Value) bool { return frontend != "" && r.claims.owner(frontend) != s.name }
 	loses := func(m nft.Member) bool { return lost(frontendOf(m)) }
 	if slices.ContainsFunc(o.fragment, loses) {
 		o.fragment = slices.DeleteFunc(slices.Clone(o.fragment), loses)
@@ -196,7 +199,7 @@ func (r *Ruleset) Accept() {
 	}
 	for _, ps := range p.services {
 		ps.state.applied = ps.next
-		if name := ps.state.claim.name; ps.next.fragment == nil && ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
+		if name := ps.state.name; ps.next.fragment == nil && ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
 			delete(r.services, name)
 		}
 	}

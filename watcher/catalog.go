@@ -334,8 +334,10 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 	}
 	if nodeChanged {
 		all := !c.started || !update.Node.EqualExceptNodePorts(c.reported.Node)
-		for _, s := range c.reportedServices() {
-			if all || s.HasNodePorts() || changedServices[s.ServiceName] {
+		reported := c.reportedServices()
+		update.Services = slices.Grow(update.Services, len(reported))
+		for _, r := range reported {
+			if s := r.reported.value(); all || s.HasNodePorts() || changedServices[s.ServiceName] {
 				update.Services = append(update.Services, render.Bound(update.Node, s))
 			}
 		}
@@ -371,15 +373,15 @@ func (c *catalog) boundTotal(u *render.Update) {
 	}
 }
 
-// reportedServices returns the Services as Updates have reported them, sorted by name.
-func (c *catalog) reportedServices() []render.Service {
-	all := make([]render.Service, 0, len(c.services))
+// reportedServices returns the Services that Updates have reported, sorted by name.
+func (c *catalog) reportedServices() []*catalogued {
+	all := make([]*catalogued, 0, len(c.services))
 	for _, s := range c.services {
 		if s.reported != nil {
-			all = append(all, s.reported.value())
+			all = append(all, s)
 		}
 	}
-	slices.SortFunc(all, func(a, b render.Service) int { return a.ServiceName.Compare(b.ServiceName) })
+	slices.SortFunc(all, func(a, b *catalogued) int { return a.name.Compare(b.name) })
 	return all
 }
 

@@ -65,7 +65,7 @@ func TestChangeCount(t *testing.T) {
 			expect("changed", render.Node{}, tt.services, tt.endpoints)
 			expect("another Node", render.Node{Name: "n"}, 0, 0)
 			left := 0
-			if len(c.reportedServices()[0].Ports[0].Endpoints) > 0 {
+			if len(c.reportedServices()[0].reported.ports[0].Endpoints) > 0 {
 				left = endpoints
 			}
 			c.remove(objectKey{serviceKind, "default", "web"})

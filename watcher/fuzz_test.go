@@ -54,7 +54,7 @@ func FuzzManifests(f *testing.F) {
 			}
 			all := render.Update{Node: u.Node}
 			for _, s := range c.reportedServices() {
-				all.Services = append(all.Services, render.Bound(u.Node, s))
+				all.Services = append(all.Services, render.Bound(u.Node, s.reported.value()))
 			}
 			if diff := cmp.Diff(withoutSlots(render.Tables(all)), withoutSlots(r.Tables())); diff != "" {
 				t.Errorf("after changes the tables differ from those of an empty kernel:\n%s", diff)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -103,4 +104,86 @@ func BenchmarkSliceChange(b *testing.B) {
 			})
 		}
 	}
+}
+
+// TestSliceChangeCost: what one changed endpoint of a slice costs is bounded, and grows with the Service only by the copies of its
+// list of endpoints. The numbers do not depend on the machine.
+func TestSliceChangeCost(t *testing.T) {
+	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
+		small, large := sliceChangeCost(t, 500, protocol), sliceChangeCost(t, 5_000, protocol)
+		t.Logf("%s: 500 endpoints %+v, 5,000 endpoints %+v", protocol, small, large)
+		const allocations, more, bytesPerEndpoint = 190, 2, 95
+		if small.allocations > allocations || large.allocations > small.allocations+more {
+			t.Errorf("%s: %d allocations with 500 endpoints, %d with 5,000; want at most %d, and %d more",
+				protocol, small.allocations, large.allocations, allocations, more)
+		}
+		if each := (large.bytes - small.bytes) / (5_000 - 500); each > bytesPerEndpoint {
+			t.Errorf("%s: %d bytes for each endpoint that has not changed, want at most %d", protocol, each, bytesPerEndpoint)
+		}
+	}
+}
+
+// cost is what something costs on average.
+type cost struct {
+	allocations, bytes int
+}
+
+// sliceChangeCost measures the replacement of one endpoint. Of several measurements the least counts: other goroutines may allocate
+// meanwhile.
+func sliceChangeCost(t *testing.T, endpoints int, protocol corev1.Protocol) (least cost) {
+	const tries, changes = 5, 20
+	s := newChangingService(endpoints, protocol)
+	for range changes {
+		s.change()
+	}
+	for try := range tries {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range changes {
+			if n := nft.ElementOperations(s.change()); n != 2 {
+				t.Fatalf("one endpoint is replaced, and the changes have %d element operations", n)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		c := cost{int(after.Mallocs-before.Mallocs) / changes, int(after.TotalAlloc-before.TotalAlloc) / changes}
+		if try == 0 || c.allocations < least.allocations {
+			least = c
+		}
+	}
+	return least
+}
+
+// TestMemoryPerService: what the daemon keeps of a Service with three endpoints.
+func TestMemoryPerService(t *testing.T) {
+	const services, most = 2_000, 2_340
+	heap := func() int {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	s := newChangingService(1, corev1.ProtocolTCP)
+	before := heap()
+	for i := range services {
+		name := fmt.Sprintf("service-%d", i)
+		s.catalog.put(object{service: reduceService(apiService(func(api *corev1.Service) {
+			api.Name, api.Spec.ClusterIPs = name, []string{fmt.Sprintf("10.96.%d.%d", i/250, 1+i%250)}
+		}))})
+		s.catalog.put(object{slice: reduceSlice(apiSlice(name+"-abcde", func(api *discoveryv1.EndpointSlice) {
+			api.Labels[discoveryv1.LabelServiceName], api.Endpoints = name, nil
+			for e := range 3 {
+				endpoint := apiEndpoint(fmt.Sprintf("10.%d.%d.%d", e, i/250, 1+i%250))
+				endpoint.NodeName = new(fmt.Sprint("node-", e))
+				api.Endpoints = append(api.Endpoints, endpoint)
+			}
+		}))})
+	}
+	s.follow()
+	each := (heap() - before) / services
+	t.Logf("%d bytes for each Service", each)
+	if each > most {
+		t.Errorf("%d bytes for each Service, want at most %d", each, most)
+	}
+	runtime.KeepAlive(s)
 }
