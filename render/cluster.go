@@ -182,7 +182,7 @@ type Hints struct {
 	Zones, Nodes []string
 }
 
-// Update holds what changed in a source since its last Update.
+// Update holds what changed in a source since its last Update. Its lists are shared and must not be modified.
 type Update struct {
 	// Node is the current Node. If it differs from that of the last Update, Services holds all Services, or those with node ports
 	// if only the addresses of node ports differ.

@@ -57,7 +57,8 @@ func NewFlowIndex() *FlowIndex {
 }
 
 // Take applies an Update. Its effects are examined after Programmed. owner returns the Service that owns a frontend after the
-// Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner).
+// Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner). The index keeps the lists
+// of endpoints, which must not be modified.
 func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
 	touched := make(map[Frontend]bool) // those whose owner or endpoints may have changed
 	for _, name := range u.Removed {

@@ -5,12 +5,15 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"nfproxy/nft"
 	"nfproxy/render"
 )
 
@@ -88,6 +91,7 @@ func randomSlice(r *rand.Rand, name string) *discoveryv1.EndpointSlice {
 		}
 		for range r.IntN(5) {
 			e := apiEndpoint(fmt.Sprintf("10.1.0.%d", 1+r.IntN(8)))
+			e.NodeName = new(fmt.Sprint("node-", r.IntN(2)))
 			e.Conditions = discoveryv1.EndpointConditions{Ready: new(r.IntN(2) == 0), Terminating: new(r.IntN(3) == 0)}
 			if r.IntN(3) == 0 {
 				e.Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: fmt.Sprint("z", r.IntN(2))}}}
@@ -95,4 +99,77 @@ func randomSlice(r *rand.Rand, name string) *discoveryv1.EndpointSlice {
 			s.Endpoints = append(s.Endpoints, e)
 		}
 	})
+}
+
+// TestSliceEvents: after random changes of slices, the tables that were changed step by step have what the tables of an empty kernel
+// have, slots aside, and a comparison with the kernel finds nothing to change. Services have session affinity, the policies Local,
+// hints and endpoints that are in two slices.
+func TestSliceEvents(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(16) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		c := newCatalog(slog.New(slog.DiscardHandler))
+		node := render.Node{Name: "node-0", Zone: "z0", Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}
+		svc := reduceService(apiService(func(s *corev1.Service) {
+			s.Spec.Type = corev1.ServiceTypeNodePort
+			s.Spec.Ports[0].NodePort = 30080
+			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: "UDP", Port: 53, NodePort: 30053})
+			s.Spec.ExternalIPs = []string{"203.0.113.1"}
+			if seed&1 != 0 {
+				s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+			}
+			if seed&2 != 0 {
+				s.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+			}
+			if seed&4 != 0 {
+				s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
+			}
+		}))
+		c.putService(svc)
+		ruleset := render.NewRuleset(node)
+		ruleset.Observe(nil)
+		changes := 0
+		for range 200 {
+			if name := fmt.Sprintf("web-%d", r.IntN(6)); r.IntN(5) == 0 {
+				c.removeSlice(sliceName{"default", name})
+			} else {
+				c.putSlice(reduceSlice(randomSlice(r, name)))
+			}
+			update, _ := c.update(node)
+			ruleset.Update(update)
+			changes += nft.ElementOperations(ruleset.Plan())
+			ruleset.Accept()
+			all := render.Update{Node: update.Node, Services: []render.Service{join(node, svc, slices.Collect(maps.Values(c.slices)))}}
+			if diff := cmp.Diff(withoutSlots(render.Tables(all)), withoutSlots(ruleset.Tables())); diff != "" {
+				t.Fatalf("seed %d: after changes the tables differ from those of an empty kernel:\n%s", seed, diff)
+			}
+			if diff := cmp.Diff(endpointsOf(render.Tables(all)), endpointsOf(ruleset.Tables())); diff != "" {
+				t.Fatalf("seed %d: after changes the endpoints differ:\n%s", seed, diff)
+			}
+			again := render.NewRuleset(node)
+			again.Update(all)
+			again.Observe(ruleset.Tables())
+			if more := nft.ElementOperations(again.Plan()); more > 0 {
+				t.Fatalf("seed %d: a comparison with the kernel finds %d more operations", seed, more)
+			}
+		}
+		if changes < 200 {
+			t.Errorf("seed %d: only %d operations", seed, changes)
+		}
+	}
+}
+
+// endpointsOf returns the endpoints of each frontend in tables, whatever their slots, sorted.
+func endpointsOf(tables []*nft.Table) (all []string) {
+	for _, t := range tables {
+		for _, s := range t.Sets {
+			for _, e := range s.Elements {
+				if s.Name == "endpoints" || s.Name == "local-endpoints" {
+					all = append(all, fmt.Sprintf("%s %x %x", s.Name, string(e.Key[:len(e.Key)-nft.SlotNumber.Width()]), string(e.Data)))
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
 }
