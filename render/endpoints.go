@@ -36,10 +36,10 @@ type Selection struct {
 // Select selects the endpoints of a port for a family: the ready ones that topology hints allow (KEP-2433, KEP-3015); if none is
 // ready, those that are terminating but still serving (KEP-1669).
 func Select(n Node, p Port, f nft.Family) Selection {
-	family := filter(p.Endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f })
-	ready := filter(family, func(e Endpoint) bool { return e.Ready })
-	serving := filter(family, func(e Endpoint) bool { return e.Serving && e.Terminating })
-	local := func(e Endpoint) bool { return e.isLocal(n) }
+	family := filter(p.Endpoints, func(e *Endpoint) bool { return Family(e.Addr()) == f })
+	ready := filter(family, func(e *Endpoint) bool { return e.Ready })
+	serving := filter(family, func(e *Endpoint) bool { return e.Serving && e.Terminating })
+	local := func(e *Endpoint) bool { return e.isLocal(n) }
 
 	var s Selection
 	s.Cluster, s.WhyCluster = hinted(n, ready)
@@ -85,7 +85,7 @@ func hintedFor(name string, ready []Endpoint, hints func(Endpoint) []string) []E
 	if name == "" || slices.ContainsFunc(ready, unhinted) {
 		return nil
 	}
-	return filter(ready, func(e Endpoint) bool { return slices.Contains(hints(e), name) })
+	return filter(ready, func(e *Endpoint) bool { return slices.Contains(hints(*e), name) })
 }
 
 func (e Endpoint) hints() Hints {
@@ -95,13 +95,13 @@ func (e Endpoint) hints() Hints {
 	return *e.Hints
 }
 
-func (e Endpoint) isLocal(n Node) bool { return e.Node == n.Name && n.Name != "" }
+func (e *Endpoint) isLocal(n Node) bool { return e.Node == n.Name && n.Name != "" }
 
 // filter returns the endpoints to keep, the list itself if these are all.
-func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
+func filter(all []Endpoint, keep func(*Endpoint) bool) []Endpoint {
 	count := 0
-	for _, e := range all {
-		if keep(e) {
+	for i := range all {
+		if keep(&all[i]) {
 			count++
 		}
 	}
@@ -109,9 +109,9 @@ func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
 		return all[:count]
 	}
 	kept := make([]Endpoint, 0, count)
-	for _, e := range all {
-		if keep(e) {
-			kept = append(kept, e)
+	for i := range all {
+		if keep(&all[i]) {
+			kept = append(kept, all[i])
 		}
 	}
 	return kept
@@ -125,19 +125,18 @@ func inOrder(all []Endpoint) []Endpoint {
 
 // byAddress returns the endpoints sorted by address, each once: the list itself if it is in order.
 func byAddress(all []Endpoint) []Endpoint {
-	compare := func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) }
-	if ascending(all, compare) {
+	if ascending(all) {
 		return all
 	}
 	all = slices.Clone(all)
-	slices.SortFunc(all, compare)
+	slices.SortFunc(all, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })
 	return slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
 }
 
-// ascending reports whether each element of a list is less than the next.
-func ascending[T any](all []T, compare func(a, b T) int) bool {
+// ascending reports whether each endpoint has a lower address and port than the next.
+func ascending(all []Endpoint) bool {
 	for i := 1; i < len(all); i++ {
-		if compare(all[i-1], all[i]) >= 0 {
+		if all[i-1].AddrPort.Compare(all[i].AddrPort) >= 0 {
 			return false
 		}
 	}

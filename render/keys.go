@@ -65,10 +65,10 @@ func SlotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
 }
 
 // endpointValue returns an endpoint as data of a map.
-func endpointValue(e Endpoint) nft.Value { return nft.Value(appendEndpoint(nil, e)) }
+func endpointValue(e Endpoint) nft.Value { return nft.Value(appendEndpoint(nil, e.AddrPort)) }
 
 // appendEndpoint appends an endpoint as data of a map.
-func appendEndpoint(data []byte, e Endpoint) []byte {
+func appendEndpoint(data []byte, e netip.AddrPort) []byte {
 	if addr := e.Addr(); addr.Is4() {
 		four := addr.As4()
 		data = append(data, four[:]...)

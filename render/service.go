@@ -260,8 +260,8 @@ func sourcesOfNode(n Node, s Service, ranges []netip.Prefix) []netip.Prefix {
 // addHairpins adds the addresses of the endpoints on this node.
 func (b *serviceBuilder) addHairpins(sc *Schema, s Selection) {
 	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
-		for _, e := range endpoints {
-			if e.isLocal(b.node) {
+		for i := range endpoints {
+			if e := &endpoints[i]; e.isLocal(b.node) {
 				b.add(sc.Hairpin, nft.Element{Key: nft.Addr(e.Addr()) + nft.Addr(e.Addr())})
 			}
 		}

@@ -39,8 +39,8 @@ func pack(endpoints []Endpoint) nft.Value {
 		return ""
 	}
 	data := make([]byte, 0, len(endpoints)*len(endpointValue(endpoints[0])))
-	for _, e := range endpoints {
-		data = appendEndpoint(data, e)
+	for i := range endpoints {
+		data = appendEndpoint(data, endpoints[i].AddrPort)
 	}
 	return nft.Value(data)
 }

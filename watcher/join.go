@@ -148,8 +148,7 @@ func (s *slice) numbers(port render.Port) iter.Seq[uint16] {
 // uniqueEndpoints returns endpoints sorted by address and port, the preferred one of each address and port. It returns the list
 // itself if that is sorted already.
 func uniqueEndpoints(all []render.Endpoint) []render.Endpoint {
-	ascending := func(a, b render.Endpoint) bool { return a.AddrPort.Compare(b.AddrPort) < 0 }
-	if increasing(all, ascending) {
+	if ascending(all) {
 		return all
 	}
 	all = slices.Clone(all)
@@ -158,10 +157,10 @@ func uniqueEndpoints(all []render.Endpoint) []render.Endpoint {
 	return slices.CompactFunc(all, func(a, b render.Endpoint) bool { return a.AddrPort == b.AddrPort })
 }
 
-// increasing reports whether each of a list's elements is less than the next.
-func increasing[T any](all []T, less func(a, b T) bool) bool {
+// ascending reports whether each endpoint has a lower address and port than the next.
+func ascending(all []render.Endpoint) bool {
 	for i := 1; i < len(all); i++ {
-		if !less(all[i-1], all[i]) {
+		if all[i-1].AddrPort.Compare(all[i].AddrPort) >= 0 {
 			return false
 		}
 	}
