@@ -147,17 +147,12 @@ func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []n
 		return strings.HasPrefix(id, name.String()+"/")
 	}
 	for _, s := range t.Sets {
-		if !s.Dynamic || !has(s.Name) {
+		if !s.Dynamic || !has(s.Name) || !slices.Equal(s.Data, SchemaOf(t.Family).Endpoints.Data) {
 			continue
 		}
-		recorded := slices.Clone(endpoints)
-		for _, e := range s.Elements {
-			recorded = append(recorded, e.Data)
-		}
-		slices.Sort(recorded)
 		declaration := *s
 		declaration.Elements = nil
-		o.maps = append(o.maps, clientMap{&declaration, slices.Compact(recorded), true})
+		o.maps = append(o.maps, clientMap{&declaration, recordedIn(s, dataWidth(s), endpoints...), true})
 		o.timeout = max(o.timeout, recordTimeout(t, s))
 	}
 	for _, c := range t.Chains {

@@ -63,7 +63,10 @@ func (p packed) values() []nft.Value {
 	return all
 }
 
-func (s slots) width() int { return s.set.Data[0].Width() + s.set.Data[1].Width() }
+func (s slots) width() int { return dataWidth(s.set) }
+
+// dataWidth returns the number of bytes of an endpoint in a map.
+func dataWidth(m *nft.Set) int { return m.Data[0].Width() + m.Data[1].Width() }
 
 func (s slots) bySlot() packed { return packed{s.endpoints, s.width()} }
 

@@ -31,13 +31,24 @@ type changingService struct {
 	changes int
 }
 
+// changingKinds are the kinds of Services: those whose endpoints are followed by other parts too.
+var changingKinds = []struct {
+	name     string
+	protocol corev1.Protocol
+	affinity corev1.ServiceAffinity
+	// allocations is what the replacement of an endpoint may take, with 15 % to spare.
+	allocations int
+}{{"TCP", corev1.ProtocolTCP, corev1.ServiceAffinityNone, 190}, {"UDP", corev1.ProtocolUDP, corev1.ServiceAffinityNone, 205},
+	{"affinity", corev1.ProtocolTCP, corev1.ServiceAffinityClientIP, 385}}
+
 // newChangingService returns a programmed Service.
-func newChangingService(endpoints int, protocol corev1.Protocol) *changingService {
+func newChangingService(endpoints int, protocol corev1.Protocol, affinity corev1.ServiceAffinity) *changingService {
 	s := &changingService{catalog: newCatalog(slog.New(slog.NewTextHandler(io.Discard, nil))), metrics: metrics.New("test"),
 		flows: render.NewFlowIndex(), ruleset: render.NewRuleset(render.Node{})}
 	service := apiService(func(api *corev1.Service) {
 		api.Spec.ClusterIP, api.Spec.ClusterIPs = "10.96.0.1", []string{"10.96.0.1"}
 		api.Spec.Ports = []corev1.ServicePort{{Name: "http", Protocol: protocol, Port: 80}}
+		api.Spec.SessionAffinity = affinity
 	})
 	s.catalog.put(object{service: reduceService(service)})
 	for first := 0; first < endpoints; first += sliceSize {
@@ -91,10 +102,10 @@ func (s *changingService) follow() []nft.Change {
 // BenchmarkSliceChange measures what one changed endpoint costs in a Service with many, from the decoded EndpointSlice to the
 // changes of the tables.
 func BenchmarkSliceChange(b *testing.B) {
-	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
+	for _, kind := range changingKinds {
 		for _, n := range []int{10, 500, 5_000} {
-			b.Run(fmt.Sprintf("protocol=%s/endpoints=%d", protocol, n), func(b *testing.B) {
-				s := newChangingService(n, protocol)
+			b.Run(fmt.Sprintf("kind=%s/endpoints=%d", kind.name, n), func(b *testing.B) {
+				s := newChangingService(n, kind.protocol, kind.affinity)
 				b.ReportAllocs()
 				for b.Loop() {
 					if n := nft.ElementOperations(s.change()); n != 2 {
@@ -109,16 +120,17 @@ func BenchmarkSliceChange(b *testing.B) {
 // TestSliceChangeCost: what one changed endpoint of a slice costs is bounded, and grows with the Service only by the copies of its
 // list of endpoints. The numbers do not depend on the machine.
 func TestSliceChangeCost(t *testing.T) {
-	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
-		small, large := sliceChangeCost(t, 500, protocol), sliceChangeCost(t, 5_000, protocol)
-		t.Logf("%s: 500 endpoints %+v, 5,000 endpoints %+v", protocol, small, large)
-		const allocations, more, bytesPerEndpoint = 190, 2, 95
-		if small.allocations > allocations || large.allocations > small.allocations+more {
+	for _, kind := range changingKinds {
+		small := sliceChangeCost(t, newChangingService(500, kind.protocol, kind.affinity))
+		large := sliceChangeCost(t, newChangingService(5_000, kind.protocol, kind.affinity))
+		t.Logf("%s: 500 endpoints %+v, 5,000 endpoints %+v", kind.name, small, large)
+		const more, bytesPerEndpoint = 5, 95
+		if small.allocations > kind.allocations || large.allocations > small.allocations+more {
 			t.Errorf("%s: %d allocations with 500 endpoints, %d with 5,000; want at most %d, and %d more",
-				protocol, small.allocations, large.allocations, allocations, more)
+				kind.name, small.allocations, large.allocations, kind.allocations, more)
 		}
 		if each := (large.bytes - small.bytes) / (5_000 - 500); each > bytesPerEndpoint {
-			t.Errorf("%s: %d bytes for each endpoint that has not changed, want at most %d", protocol, each, bytesPerEndpoint)
+			t.Errorf("%s: %d bytes for each endpoint that has not changed, want at most %d", kind.name, each, bytesPerEndpoint)
 		}
 	}
 }
@@ -130,9 +142,8 @@ type cost struct {
 
 // sliceChangeCost measures the replacement of one endpoint. Of several measurements the least counts: other goroutines may allocate
 // meanwhile.
-func sliceChangeCost(t *testing.T, endpoints int, protocol corev1.Protocol) (least cost) {
+func sliceChangeCost(t *testing.T, s *changingService) (least cost) {
 	const tries, changes = 5, 20
-	s := newChangingService(endpoints, protocol)
 	for range changes {
 		s.change()
 	}
@@ -163,7 +174,7 @@ func TestMemoryPerService(t *testing.T) {
 		runtime.ReadMemStats(&m)
 		return int(m.HeapAlloc)
 	}
-	s := newChangingService(1, corev1.ProtocolTCP)
+	s := newChangingService(1, corev1.ProtocolTCP, corev1.ServiceAffinityNone)
 	before := heap()
 	for i := range services {
 		name := fmt.Sprintf("service-%d", i)
