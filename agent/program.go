@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -102,6 +103,9 @@ func (d *daemon) reconcile() (commit, error) {
 			return commit{}, err
 		}
 		d.ruleset.Observe(have)
+		if !d.synced { // what decoding and rendering left would add to what the plan needs: 6 MB of 74 with 10,000 Services
+			runtime.GC()
+		}
 		changes, err := d.converge()
 		switch {
 		case err == nil:
