@@ -18,14 +18,14 @@ type Member struct {
 func (f Fragment) Sort() { slices.SortFunc(f, Member.compare) }
 
 func (m Member) compare(n Member) int {
-	if c := m.Set.compare(n.Set); c != 0 {
+	if c := m.Set.Compare(n.Set); c != 0 {
 		return c
 	}
 	return cmp.Compare(m.Key, n.Key)
 }
 
-// compare orders sets by table and name.
-func (s *Set) compare(t *Set) int {
+// Compare orders sets by table and name.
+func (s *Set) Compare(t *Set) int {
 	if s == t {
 		return 0
 	}
@@ -110,7 +110,7 @@ func (el Element) differs(other Element) bool {
 
 // Changes returns what was recorded since the last call: deletions first, then replacements, then additions.
 func (e *Edit) Changes() []Change {
-	slices.SortFunc(e.sets, (*Set).compare)
+	slices.SortFunc(e.sets, (*Set).Compare)
 	var changes []Change
 	for _, op := range []Op{Delete, Replace, Add} {
 		for _, s := range e.sets {

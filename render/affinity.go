@@ -32,12 +32,14 @@ type affinity struct {
 	chains  []*nft.Chain
 }
 
-// clientMap is one of the maps, with the endpoints that its elements may name.
+// clientMap is one of the maps, with the endpoints that its elements may name, as slots have them in order.
 type clientMap struct {
 	set       *nft.Set
-	endpoints []nft.Value
+	endpoints nft.Value
 	used      bool
 }
+
+func (m clientMap) packed() packed { return packed{m.endpoints, dataWidth(m.set)} }
 
 // record describes the chains that record the clients of some frontends.
 type record struct {
@@ -48,7 +50,8 @@ type record struct {
 	then nft.Verdict
 }
 
-func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *affinity {
+func newAffinity(n Node, s Service, p Port, f *portFamily) *affinity {
+	sc := f.schema
 	a := &affinity{schema: sc, id: affinityID(s.ServiceName, p), timeout: s.Affinity,
 		match: nft.OfProtocol{Protocol: p.Protocol}, fromPod: sc.fromPod(n, false)}
 	clients := func(object string) *nft.Set {
@@ -56,8 +59,8 @@ func newAffinity(sc *Schema, n Node, s Service, p Port, selected Selection) *aff
 		return &nft.Set{Table: sc.Table, Name: dedicatedName(object, a.id), Key: []nft.Type{addr},
 			Data: []nft.Type{addr, nft.InetService}, Dynamic: true, Size: cmp.Or(n.AffinityClients, DefaultAffinityClients)}
 	}
-	a.clients = clientMap{set: clients(affinityObject), endpoints: endpointValues(selected.Cluster)}
-	a.local = clientMap{set: clients(affinityLocalObject), endpoints: endpointValues(selected.Local)}
+	a.clients = clientMap{set: clients(affinityObject), endpoints: f.cluster}
+	a.local = clientMap{set: clients(affinityLocalObject), endpoints: f.local}
 	return a
 }
 
@@ -150,7 +153,8 @@ func (a *affinity) addLocalLookup() {
 // localServesAll reports whether every endpoint that may serve connections that are restricted to this node may serve all others
 // too. It may not if it is terminating, or excluded by topology hints, while others are ready.
 func (a *affinity) localServesAll() bool {
-	return len(without(a.local.endpoints, a.clients.endpoints)) == 0
+	others, _ := differences(a.local.packed(), a.clients.packed())
+	return len(others) == 0
 }
 
 // recordRules returns the rules that record a client and continue with a verdict. With local, the endpoint is known to be one of
@@ -242,16 +246,16 @@ func (o *DedicatedObjects) dynamicChanges(old *DedicatedObjects) []nft.Change {
 			if before.set.Table != m.set.Table || before.set.Name != m.set.Name {
 				continue
 			}
-			changes = append(changes, o.mapChanges(m, before.endpoints, old.timeout)...)
+			changes = append(changes, o.mapChanges(m, before.packed(), old.timeout)...)
 		}
 	}
 	return changes
 }
 
 // mapChanges returns the changes for one map whose elements name the endpoints recorded and have the given timeout.
-func (o *DedicatedObjects) mapChanges(m clientMap, recorded []nft.Value, timeout time.Duration) []nft.Change {
+func (o *DedicatedObjects) mapChanges(m clientMap, recorded packed, timeout time.Duration) []nft.Change {
 	var changes []nft.Change
-	if gone := without(recorded, m.endpoints); len(gone) > 0 {
+	if gone, _ := differences(recorded, m.packed()); len(gone) > 0 {
 		changes = append(changes, nft.Change{Op: nft.Delete, Object: nft.DynamicElements{Set: m.set, Data: gone}})
 	}
 	if timeout != o.timeout && timeout > 0 {
@@ -272,15 +276,24 @@ func (o *DedicatedObjects) staleElements(tables []*nft.Table) []nft.Change {
 			if t.TableID != m.set.Table || have == nil {
 				continue
 			}
-			var recorded []nft.Value
-			for _, e := range have.Elements {
-				recorded = append(recorded, e.Data)
-			}
-			slices.Sort(recorded)
-			changes = append(changes, o.mapChanges(m, slices.Compact(recorded), recordTimeout(t, m.set))...)
+			recorded := packed{recordedIn(have, dataWidth(m.set)), dataWidth(m.set)}
+			changes = append(changes, o.mapChanges(m, recorded, recordTimeout(t, m.set))...)
 		}
 	}
 	return changes
+}
+
+// recordedIn returns the endpoints that the elements of a map in the kernel name, each once, and more, in order. It omits data of
+// another width: such a map is replaced.
+func recordedIn(m *nft.Set, width int, more ...nft.Value) nft.Value {
+	all := slices.Clone(more)
+	for _, e := range m.Elements {
+		if len(e.Data) == width {
+			all = append(all, e.Data)
+		}
+	}
+	slices.Sort(all)
+	return join(slices.Compact(all))
 }
 
 // recordTimeout returns the timeout of the rule that records clients in a map, 0 if there is no such rule.

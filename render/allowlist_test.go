@@ -37,7 +37,7 @@ func TestAllowlist(t *testing.T) {
 			t.Errorf("%s: the disallowed addresses are %q, want %q", tc.name, got, tc.disallowed)
 		}
 		frontends := make(map[netip.Addr]bool)
-		for _, m := range RulesOf(node, flowService()).Fragment {
+		for _, m := range RulesOf(node, flowService()).members() {
 			if isServices(m.Set) {
 				frontends[m.Key.Fields(m.Set.Key)[0].Addr()] = true
 			}

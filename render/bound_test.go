@@ -14,6 +14,11 @@ import (
 	"nfproxy/nft"
 )
 
+// members returns the elements of the rules.
+func (r ServiceRules) members() []nft.Member {
+	return slices.Collect(objects{fragment: r.Fragment, slots: r.slots}.members)
+}
+
 // TestCost: the cost of a Service is the number of elements that RulesOf builds, plus a fixed number for each port and family with
 // session affinity. With a limit it is exact up to the limit, and exceeds the limit otherwise.
 func TestCost(t *testing.T) {
@@ -22,9 +27,9 @@ func TestCost(t *testing.T) {
 	for i := range 5000 {
 		n, s := randomNode(r), randomService(r)
 		rules := RulesOf(n, s)
-		want := len(rules.Fragment) + affinityCost*portFamilies(n, s)
+		want := len(rules.members()) + affinityCost*portFamilies(n, s)
 		if got := Cost(n, s, math.MaxInt); got != want {
-			t.Fatalf("Service %d costs %d, but has %d elements and %d port families\nnode %+v\nservice %+v\nrules %v", i, got, len(rules.Fragment), portFamilies(n, s), n, s, rules.Fragment)
+			t.Fatalf("Service %d costs %d, but has %d elements and %d port families\nnode %+v\nservice %+v\nrules %v", i, got, len(rules.members()), portFamilies(n, s), n, s, rules.members())
 		}
 		if upper := maxCost(n, s); upper < want {
 			t.Fatalf("Service %d: the upper bound is %d, the cost %d\nnode %+v\nservice %+v", i, upper, want, n, s)
@@ -33,7 +38,7 @@ func TestCost(t *testing.T) {
 		if got := Cost(n, s, limit); got != want && (got <= limit || want <= limit) {
 			t.Fatalf("Service %d costs %d, with limit %d: %d", i, want, limit, got)
 		}
-		for _, m := range rules.Fragment {
+		for _, m := range rules.members() {
 			kinds[m.Set.Name]++
 		}
 	}
@@ -220,12 +225,12 @@ func TestBoundIsCheap(t *testing.T) {
 		index.Take(Update{Node: node, Services: []Service{s}}, func(Frontend) ServiceName { return s.ServiceName })
 		rules := RulesOf(node, s)
 		runtime.ReadMemStats(&after)
-		t.Logf("%s: %s; bounded in %s; %d elements", tc.name, s.Excess, took, len(rules.Fragment))
+		t.Logf("%s: %s; bounded in %s; %d elements", tc.name, s.Excess, took, len(rules.members()))
 		if bytes := after.TotalAlloc - before.TotalAlloc; bytes > 150<<20 {
 			t.Errorf("%s: allocates %d MB", tc.name, bytes>>20)
 		}
-		if len(rules.Fragment) > DefaultMaxServiceElements {
-			t.Errorf("%s: %d elements", tc.name, len(rules.Fragment))
+		if len(rules.members()) > DefaultMaxServiceElements {
+			t.Errorf("%s: %d elements", tc.name, len(rules.members()))
 		}
 	}
 }

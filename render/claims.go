@@ -10,11 +10,16 @@ import (
 	"nfproxy/nft"
 )
 
-// claim is the claim of a Service to a frontend.
-type claim struct {
+// claimingService is a Service that claims frontends. All its claims share it.
+type claimingService struct {
 	name    ServiceName
 	created time.Time
-	kind    Kind // what the address is to the Service
+}
+
+// claim is the claim of a Service to a frontend.
+type claim struct {
+	*claimingService
+	kind Kind // what the address is to the Service
 }
 
 // before reports whether c takes precedence over d: by the kind of the frontend, then by the age of the Services, oldest first,
@@ -74,7 +79,12 @@ func (r *Ruleset) Contested() int { return len(r.claims.rivals) }
 // Owner returns the Service that owns a frontend, the zero ServiceName if no Service claims it.
 func (r *Ruleset) Owner(f Frontend) ServiceName { return r.claims.owner(f.Key()) }
 
-func (c claims) owner(frontend nft.Value) ServiceName { return c.owners[frontend].name }
+func (c claims) owner(frontend nft.Value) ServiceName {
+	if by := c.owners[frontend].claimingService; by != nil {
+		return by.name
+	}
+	return ServiceName{}
+}
 
 // assert adds a claim. If the frontend has an owner already, assert returns its claim.
 func (c claims) assert(frontend nft.Value, by claim) (other claim, contested bool) {
@@ -92,9 +102,9 @@ func (c claims) assert(frontend nft.Value, by claim) (other claim, contested boo
 }
 
 // release removes a claim. If it was the owner's and there are other claims, release returns the claim of the new owner.
-func (c claims) release(frontend nft.Value, by claim) (heir claim, ok bool) {
+func (c claims) release(frontend nft.Value, by *claimingService) (heir claim, ok bool) {
 	rivals := slices.DeleteFunc(c.rivals[frontend], func(r claim) bool { return r.name == by.name })
-	if c.owners[frontend].name == by.name {
+	if c.owner(frontend) == by.name {
 		delete(c.owners, frontend)
 		if len(rivals) > 0 {
 			heir, ok = slices.MinFunc(rivals, func(a, b claim) int {

@@ -182,7 +182,7 @@ type Hints struct {
 	Zones, Nodes []string
 }
 
-// Update holds what changed in a source since its last Update.
+// Update holds what changed in a source since its last Update. Its lists are shared and must not be modified.
 type Update struct {
 	// Node is the current Node. If it differs from that of the last Update, Services holds all Services, or those with node ports
 	// if only the addresses of node ports differ.
@@ -191,6 +191,9 @@ type Update struct {
 	Services []Service
 	// Removed holds the names of the Services that were removed.
 	Removed []ServiceName
+	// ServiceChanges is the number of Services that were added, removed or changed apart from their endpoints, EndpointChanges that of
+	// the Services whose endpoints changed. Neither counts a Service that only a change of the Node affects.
+	ServiceChanges, EndpointChanges int
 	// NotEligible: load balancers should not send new connections to this node, because its Node object is tainted or being
 	// deleted, or has never existed although it is required (KEP-3836).
 	NotEligible bool

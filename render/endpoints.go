@@ -36,10 +36,10 @@ type Selection struct {
 // Select selects the endpoints of a port for a family: the ready ones that topology hints allow (KEP-2433, KEP-3015); if none is
 // ready, those that are terminating but still serving (KEP-1669).
 func Select(n Node, p Port, f nft.Family) Selection {
-	family := filter(p.Endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f })
-	ready := filter(family, func(e Endpoint) bool { return e.Ready })
-	serving := filter(family, func(e Endpoint) bool { return e.Serving && e.Terminating })
-	local := func(e Endpoint) bool { return e.isLocal(n) }
+	family := filter(p.Endpoints, func(e *Endpoint) bool { return Family(e.Addr()) == f })
+	ready := filter(family, func(e *Endpoint) bool { return e.Ready })
+	serving := filter(family, func(e *Endpoint) bool { return e.Serving && e.Terminating })
+	local := func(e *Endpoint) bool { return e.isLocal(n) }
 
 	var s Selection
 	s.Cluster, s.WhyCluster = hinted(n, ready)
@@ -85,7 +85,7 @@ func hintedFor(name string, ready []Endpoint, hints func(Endpoint) []string) []E
 	if name == "" || slices.ContainsFunc(ready, unhinted) {
 		return nil
 	}
-	return filter(ready, func(e Endpoint) bool { return slices.Contains(hints(e), name) })
+	return filter(ready, func(e *Endpoint) bool { return slices.Contains(hints(*e), name) })
 }
 
 func (e Endpoint) hints() Hints {
@@ -95,13 +95,23 @@ func (e Endpoint) hints() Hints {
 	return *e.Hints
 }
 
-func (e Endpoint) isLocal(n Node) bool { return e.Node == n.Name && n.Name != "" }
+func (e *Endpoint) isLocal(n Node) bool { return e.Node == n.Name && n.Name != "" }
 
-func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
-	var kept []Endpoint
-	for _, e := range all {
-		if keep(e) {
-			kept = append(kept, e)
+// filter returns the endpoints to keep, the list itself if these are all.
+func filter(all []Endpoint, keep func(*Endpoint) bool) []Endpoint {
+	count := 0
+	for i := range all {
+		if keep(&all[i]) {
+			count++
+		}
+	}
+	if count == len(all) || count == 0 {
+		return all[:count]
+	}
+	kept := make([]Endpoint, 0, count)
+	for i := range all {
+		if keep(&all[i]) {
+			kept = append(kept, all[i])
 		}
 	}
 	return kept
@@ -109,8 +119,26 @@ func filter(all []Endpoint, keep func(Endpoint) bool) []Endpoint {
 
 // inOrder returns the endpoints sorted by address, each once, at most MaxEndpoints.
 func inOrder(all []Endpoint) []Endpoint {
+	all = byAddress(all)
+	return all[:min(len(all), MaxEndpoints)]
+}
+
+// byAddress returns the endpoints sorted by address, each once: the list itself if it is in order.
+func byAddress(all []Endpoint) []Endpoint {
+	if ascending(all) {
+		return all
+	}
 	all = slices.Clone(all)
 	slices.SortFunc(all, func(a, b Endpoint) int { return a.AddrPort.Compare(b.AddrPort) })
-	all = slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
-	return all[:min(len(all), MaxEndpoints)]
+	return slices.CompactFunc(all, func(a, b Endpoint) bool { return a.AddrPort == b.AddrPort })
+}
+
+// ascending reports whether each endpoint has a lower address and port than the next.
+func ascending(all []Endpoint) bool {
+	for i := 1; i < len(all); i++ {
+		if all[i-1].AddrPort.Compare(all[i].AddrPort) >= 0 {
+			return false
+		}
+	}
+	return true
 }

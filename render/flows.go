@@ -31,10 +31,9 @@ type FlowIndex struct {
 
 // flowPort is one port of a Service.
 type flowPort struct {
-	// serving holds the endpoints that serve, even while they terminate; listed holds all endpoints in the EndpointSlices. Both
-	// are sorted.
-	serving, listed []netip.AddrPort
-	frontends       map[Frontend]Kind
+	// endpoints are all endpoints in the EndpointSlices, sorted. The list is shared with the Service.
+	endpoints []Endpoint
+	frontends map[Frontend]Kind
 	// admitted holds the sources that reach load balancer addresses, by family; nil means all sources.
 	admitted map[nft.Family][]netip.Prefix
 }
@@ -58,7 +57,8 @@ func NewFlowIndex() *FlowIndex {
 }
 
 // Take applies an Update. Its effects are examined after Programmed. owner returns the Service that owns a frontend after the
-// Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner).
+// Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner). The index keeps the lists
+// of endpoints, which must not be modified.
 func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
 	touched := make(map[Frontend]bool) // those whose owner or endpoints may have changed
 	for _, name := range u.Removed {
@@ -81,15 +81,7 @@ func flowPorts(n Node, s Service) []*flowPort {
 		if !hasFlows(p.Protocol) {
 			continue
 		}
-		port := &flowPort{frontends: make(map[Frontend]Kind), admitted: admitted}
-		for _, e := range p.Endpoints {
-			port.listed = append(port.listed, e.AddrPort)
-			if e.Ready || e.Serving {
-				port.serving = append(port.serving, e.AddrPort)
-			}
-		}
-		slices.SortFunc(port.serving, netip.AddrPort.Compare)
-		slices.SortFunc(port.listed, netip.AddrPort.Compare)
+		port := &flowPort{endpoints: byAddress(p.Endpoints), frontends: make(map[Frontend]Kind), admitted: admitted}
 		for kind, at := range p.Frontends(addresses) {
 			f := Frontend{at, p.Protocol}
 			if _, twice := port.frontends[f]; !twice {

@@ -37,24 +37,26 @@ func (x *FlowIndex) Judge(f conntrack.Flow) (stale bool, why Reason) {
 	if !ok {
 		return x.judgePast(frontend, f)
 	}
-	serves := contains(at.port.serving, f.Reply.Source)
+	endpoint, listed := at.port.find(f.Reply.Source)
+	serves := listed && endpoint.serves()
 	switch {
 	case (serves || f.Translated()) && !at.admits(f.Original.Source.Addr()):
 		return true, FlowNotAdmitted
 	case serves:
 		return false, FlowServed
 	case f.Translated():
-		return at.port.judgeTranslated(f)
+		return at.port.judgeTranslated(f, listed)
 	}
 	return at.judgeUntranslated(f)
 }
 
 // judgeTranslated judges a flow to an endpoint that does not serve. A UDP flow is stale if another endpoint can answer. If none
 // can, the flow continues, because an endpoint that is not ready may still answer; kube-proxy does the same
-// (pkg/proxy/conntrack/cleanup.go). But an endpoint that is in no EndpointSlice is gone, and another Pod may get its address.
-func (p *flowPort) judgeTranslated(f conntrack.Flow) (stale bool, why Reason) {
+// (pkg/proxy/conntrack/cleanup.go). But an endpoint that is in no EndpointSlice is gone, and another Pod may get its address. listed: the endpoint
+// is in an EndpointSlice.
+func (p *flowPort) judgeTranslated(f conntrack.Flow, listed bool) (stale bool, why Reason) {
 	switch {
-	case !contains(p.listed, f.Reply.Source):
+	case !listed:
 		return true, FlowEndpointGone
 	case f.Protocol == nft.SCTP:
 		return false, FlowAssociation
@@ -95,8 +97,7 @@ func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, 
 
 // serves reports whether any endpoint of a family serves the port.
 func (p *flowPort) serves(f nft.Family) bool {
-	n := len(p.serving) // IPv4 addresses come first
-	return n > 0 && (Family(p.serving[0].Addr()) == f || Family(p.serving[n-1].Addr()) == f)
+	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f && e.serves() })
 }
 
 // sources returns the sources that the frontend admits, nil for all.
@@ -126,17 +127,32 @@ func (at flowFrontend) admitsAll(f nft.Family, had flowFrontend) bool {
 
 // mayEndFlows reports whether flows of a family that were not stale in a former state of the frontend may be stale now.
 func (at flowFrontend) mayEndFlows(f nft.Family, had flowFrontend) bool {
-	return !containsAll(at.port.listed, had.port.listed, f) || !containsAll(at.port.serving, had.port.serving, f) ||
-		at.port.serves(f) && !had.port.serves(f) || !at.admitsAll(f, had)
+	return at.port.lacks(had.port, f) || at.port.serves(f) && !had.port.serves(f) || !at.admitsAll(f, had)
 }
 
-// contains reports whether a sorted list contains an endpoint.
-func contains(sorted []netip.AddrPort, endpoint netip.AddrPort) bool {
-	_, ok := slices.BinarySearchFunc(sorted, endpoint, netip.AddrPort.Compare)
-	return ok
+// lacks reports whether the port lacks an endpoint of a family that it had in a former state, or one that served serves no longer.
+func (p *flowPort) lacks(had *flowPort, f nft.Family) bool {
+	now := p.endpoints
+	for _, e := range had.endpoints {
+		for len(now) > 0 && now[0].AddrPort.Compare(e.AddrPort) < 0 {
+			now = now[1:]
+		}
+		there := len(now) > 0 && now[0].AddrPort == e.AddrPort
+		if Family(e.Addr()) == f && (!there || e.serves() && !now[0].serves()) {
+			return true
+		}
+	}
+	return false
 }
 
-// containsAll reports whether a sorted list contains the endpoints of another list that have an address of a family.
-func containsAll(sorted, endpoints []netip.AddrPort, f nft.Family) bool {
-	return !slices.ContainsFunc(endpoints, func(e netip.AddrPort) bool { return Family(e.Addr()) == f && !contains(sorted, e) })
+// find returns the endpoint with an address and port, false if it is in no EndpointSlice.
+func (p *flowPort) find(at netip.AddrPort) (Endpoint, bool) {
+	i, ok := slices.BinarySearchFunc(p.endpoints, at, func(e Endpoint, at netip.AddrPort) int { return e.AddrPort.Compare(at) })
+	if !ok {
+		return Endpoint{}, false
+	}
+	return p.endpoints[i], true
 }
+
+// serves reports whether an endpoint serves, even while it terminates.
+func (e Endpoint) serves() bool { return e.Ready || e.Serving }

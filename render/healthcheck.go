@@ -57,7 +57,7 @@ func (n Node) HealthCheckAddresses() []netip.Addr {
 // of claims to a frontend: the older Service first, then by name.
 func (c HealthCheck) Precedes(d HealthCheck) bool { return c.claim().before(d.claim()) }
 
-func (c HealthCheck) claim() claim { return claim{c.Service, c.Created, NodePort} }
+func (c HealthCheck) claim() claim { return claim{&claimingService{c.Service, c.Created}, NodePort} }
 
 // HealthCheckOf returns the health check of a Service. It returns false if the Service has none: only with
 // externalTrafficPolicy Local does it matter to which node a load balancer sends a connection.

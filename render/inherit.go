@@ -20,11 +20,12 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 		if CheckSchema(t) != nil || !in.complete() || r.node.IPv4Only && t.Family == nft.IPv6 {
 			continue
 		}
-		f := in.fragment(name)
-		o.fragment = append(o.fragment, f...)
-		dedicated.inherit(t, name, endpointsIn(f))
+		f := in.objects(name)
+		o.fragment, o.slots = append(o.fragment, f.fragment...), append(o.slots, f.slots...)
+		dedicated.inherit(t, name, f.endpoints())
 	}
 	o.fragment.Sort()
+	slices.SortFunc(o.slots, slots.compare)
 	if len(dedicated.chains) > 0 {
 		o.dedicated = dedicated
 	}
@@ -69,11 +70,10 @@ func (in inheritance) complete() bool {
 	})
 }
 
-// fragment returns the elements of the frontends whose comments name a Service.
-func (in inheritance) fragment(name ServiceName) nft.Fragment {
-	var f nft.Fragment
+// objects returns the elements of the frontends whose comments name a Service.
+func (in inheritance) objects(name ServiceName) (o objects) {
 	add := func(s *nft.Set, e nft.Element) {
-		f = append(f, nft.Member{Set: s, Element: nft.Element{Key: e.Key, Data: e.Data, Comment: e.Comment}})
+		o.fragment = append(o.fragment, nft.Member{Set: s, Element: nft.Element{Key: e.Key, Data: e.Data, Comment: e.Comment}})
 	}
 	addIfThere := func(s *nft.Set, key nft.Value) {
 		if e, ok := in.set(s).Lookup(key); ok {
@@ -89,26 +89,50 @@ func (in inheritance) fragment(name ServiceName) nft.Fragment {
 			if s == in.schema.ClusterIPs || s == in.schema.Hairpin {
 				continue
 			}
-			for _, of := range SlotsOf(in.set(s).Elements, e.Key) {
+			here := SlotsOf(in.set(s).Elements, e.Key)
+			if hasSlots(s) {
+				o.slots = append(o.slots, inheritedSlots(s, e.Key, here)...)
+				continue
+			}
+			for _, of := range here {
 				add(s, of)
 			}
 		}
 	}
-	for _, endpoint := range endpointsIn(f) {
+	for _, endpoint := range o.endpoints() {
 		addr := endpoint.Fields(in.schema.Endpoints.Data)[0]
 		addIfThere(in.schema.Hairpin, addr+addr)
 	}
-	f.Sort()
-	return compact(f)
+	o.fragment.Sort()
+	o.fragment = compact(o.fragment)
+	return o
 }
 
-// endpointsIn returns the endpoints in the slots of a fragment.
-func endpointsIn(f nft.Fragment) []nft.Value {
-	var all []nft.Value
-	for _, m := range f {
-		if hasSlots(m.Set) && m.Data.Fields(m.Set.Data) != nil {
-			all = append(all, m.Data)
+// inheritedSlots returns the slots of a frontend in a map that was read, in a list that is empty if there are none. Each endpoint
+// keeps its order and is there once: another program can have removed or repeated some.
+func inheritedSlots(s *nft.Set, frontend nft.Value, elements []nft.Element) []slots {
+	have := slots{set: s, frontend: frontend}
+	var endpoints []nft.Value
+	seen := make(map[nft.Value]bool, len(elements))
+	for _, e := range elements {
+		if len(e.Data) == have.width() && !seen[e.Data] {
+			endpoints, seen[e.Data] = append(endpoints, e.Data), true
 		}
+	}
+	if len(endpoints) == 0 {
+		return nil
+	}
+	have.endpoints = join(endpoints)
+	slices.Sort(endpoints)
+	have.sorted = join(endpoints)
+	return []slots{have}
+}
+
+// endpoints returns the endpoints in slots, each once.
+func (o objects) endpoints() []nft.Value {
+	var all []nft.Value
+	for _, s := range o.slots {
+		all = append(all, s.bySlot().values()...)
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
@@ -122,17 +146,12 @@ func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []n
 		return strings.HasPrefix(id, name.String()+"/")
 	}
 	for _, s := range t.Sets {
-		if !s.Dynamic || !has(s.Name) {
+		if !s.Dynamic || !has(s.Name) || !slices.Equal(s.Data, SchemaOf(t.Family).Endpoints.Data) {
 			continue
 		}
-		recorded := slices.Clone(endpoints)
-		for _, e := range s.Elements {
-			recorded = append(recorded, e.Data)
-		}
-		slices.Sort(recorded)
 		declaration := *s
 		declaration.Elements = nil
-		o.maps = append(o.maps, clientMap{&declaration, slices.Compact(recorded), true})
+		o.maps = append(o.maps, clientMap{&declaration, recordedIn(s, dataWidth(s), endpoints...), true})
 		o.timeout = max(o.timeout, recordTimeout(t, s))
 	}
 	for _, c := range t.Chains {

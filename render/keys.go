@@ -1,6 +1,7 @@
 package render
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
@@ -64,7 +65,19 @@ func SlotsOf(elements []nft.Element, frontend nft.Value) []nft.Element {
 }
 
 // endpointValue returns an endpoint as data of a map.
-func endpointValue(e Endpoint) nft.Value { return nft.Addr(e.Addr()) + nft.Port(e.Port()) }
+func endpointValue(e Endpoint) nft.Value { return nft.Value(appendEndpoint(nil, e.AddrPort)) }
+
+// appendEndpoint appends an endpoint as data of a map.
+func appendEndpoint(data []byte, e netip.AddrPort) []byte {
+	if addr := e.Addr(); addr.Is4() {
+		four := addr.As4()
+		data = append(data, four[:]...)
+	} else {
+		sixteen := addr.As16()
+		data = append(data, sixteen[:]...)
+	}
+	return binary.BigEndian.AppendUint16(data, e.Port())
+}
 
 // frontendRangeKey returns the key of a range of sources of a frontend.
 func frontendRangeKey(frontend nft.Value, sources netip.Prefix) nft.Value {

@@ -27,7 +27,7 @@ type LocalhostPort struct {
 // that of claims to a frontend: the older Service first, then by name.
 func (p LocalhostPort) Precedes(q LocalhostPort) bool { return p.claim().before(q.claim()) }
 
-func (p LocalhostPort) claim() claim { return claim{p.Service, p.Created, NodePort} }
+func (p LocalhostPort) claim() claim { return claim{&claimingService{p.Service, p.Created}, NodePort} }
 
 // LocalhostPortsOf returns the TCP node ports of a Service at the loopback addresses of the node. With externalTrafficPolicy
 // Local only endpoints on this node serve them, although at other addresses the node's own connections reach all endpoints:

@@ -35,7 +35,14 @@ func (r *Ruleset) ownersOf(e nft.Elements) []ServiceName {
 	has := func(m nft.Member) bool {
 		return keys[m.Key] && m.Set.Name == e.Set.Name && m.Set.Table == e.Set.Table
 	}
-	return r.servicesThat(func(o objects) bool { return slices.ContainsFunc(o.fragment, has) })
+	return r.servicesThat(func(o objects) bool {
+		for m := range o.members {
+			if has(m) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // ownersOfName returns the Services that have the dedicated map or chain of a name.
@@ -60,7 +67,7 @@ func (r *Ruleset) servicesThat(holds func(objects) bool) []ServiceName {
 	if r.plan != nil {
 		for _, ps := range r.plan.services {
 			if holds(ps.next) {
-				found[ps.state.claim.name] = true
+				found[ps.state.name] = true
 			}
 		}
 	}

@@ -69,9 +69,9 @@ func (r *Ruleset) planChanged(p *plan) []nft.Change {
 func (r *Ruleset) planService(s *serviceState, p *plan) {
 	next := r.granted(s)
 	if !s.quarantined {
-		next.fragment = keepSlots(s.applied.fragment, next.fragment)
+		next.slots = keepSlots(s.applied.slots, next.slots)
 	}
-	s.applied.fragment.Diff(next.fragment, func(op nft.Op, m nft.Member) { r.planElement(op, m, p) })
+	s.applied.diff(next, func(op nft.Op, m nft.Member) { r.planElement(op, m, p) })
 	r.planDedicated(s.applied.dedicated, next.dedicated, p)
 	p.services = append(p.services, plannedService{s, next})
 }
@@ -138,7 +138,7 @@ func (r *Ruleset) planAll(p *plan) []nft.Change {
 	for _, s := range r.services {
 		next := r.granted(s)
 		if !s.quarantined { // its endpoints are in their slots
-			next.fragment = keepSlots(slotsIn(r.observed, next.fragment), next.fragment)
+			next.slots = slotsIn(r.observed, next.slots)
 		}
 		stale = append(stale, next.dedicated.staleElements(r.observed)...)
 		p.services = append(p.services, plannedService{s, next})

@@ -49,8 +49,8 @@ func (r *Ruleset) Changing() []ServiceName {
 	}
 	var all []service
 	for _, ps := range r.plan.services {
-		s := service{name: ps.state.claim.name}
-		ps.state.applied.fragment.Diff(ps.next.fragment, func(op nft.Op, _ nft.Member) {
+		s := service{name: ps.state.name}
+		ps.state.applied.diff(ps.next, func(op nft.Op, _ nft.Member) {
 			if op != nft.Delete {
 				s.elements++
 			}

@@ -47,7 +47,7 @@ func (r *Ruleset) appliedElements(of nft.Elements) []nft.Element {
 		keys[e.Key] = true
 	}
 	for s := range r.candidates(of) {
-		for _, m := range s.applied.fragment {
+		for m := range s.applied.members {
 			if m.Set == of.Set && keys[m.Key] {
 				all = append(all, m.Element)
 			}

@@ -48,7 +48,7 @@ const (
 
 // serviceState is the state of one Service.
 type serviceState struct {
-	claim   claim
+	*claimingService
 	desired objects
 	// applied omits frontends that other Services own, and has the endpoints in their actual slots.
 	applied objects
@@ -58,8 +58,31 @@ type serviceState struct {
 
 // objects holds the objects of one Service in the tables.
 type objects struct {
-	fragment  nft.Fragment
+	fragment  nft.Fragment // without the elements in slots
+	slots     []slots
 	dedicated *DedicatedObjects
+}
+
+// members yields the elements.
+func (o objects) members(yield func(nft.Member) bool) {
+	for _, m := range o.fragment {
+		if !yield(m) {
+			return
+		}
+	}
+	for _, s := range o.slots {
+		for m := range s.members() {
+			if !yield(m) {
+				return
+			}
+		}
+	}
+}
+
+// diff calls record for each change of an element that turns o into want.
+func (o objects) diff(want objects, record func(nft.Op, nft.Member)) {
+	o.fragment.Diff(want.fragment, record)
+	diffSlots(o.slots, want.slots, record)
 }
 
 // common is the part of the tables that does not belong to one Service.
@@ -94,43 +117,46 @@ func (r *Ruleset) Update(u Update) []Conflict {
 	}
 	r.node = u.Node
 	for _, name := range u.Removed {
-		r.set(claim{name: name}, ServiceRules{})
+		r.set(claimingService{name: name}, ServiceRules{})
 	}
 	var conflicts []Conflict
 	for _, s := range u.Services {
-		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, RulesOf(r.node, s))...)
+		conflicts = append(conflicts, r.set(claimingService{s.ServiceName, s.Created}, RulesOf(r.node, s))...)
 	}
 	return conflicts
 }
 
 // set replaces the desired rules of a Service. It marks the Service and every other Service that gains or loses a frontend as
 // changed. Empty rules remove the Service.
-func (r *Ruleset) set(c claim, rules ServiceRules) []Conflict {
+func (r *Ruleset) set(c claimingService, rules ServiceRules) []Conflict {
 	s := r.services[c.name]
 	if s == nil {
-		s = &serviceState{}
+		s = &serviceState{claimingService: &c}
 		r.services[c.name] = s
 	}
 	gained, lost := claimedFrontends(rules.Fragment), claimedFrontends(s.desired.fragment)
-	if s.claim.created.Equal(c.created) {
+	by := s.claimingService
+	if by.created.Equal(c.created) {
 		gained, lost = without(gained, lost), without(lost, gained)
+	} else {
+		by = &c
 	}
 	for _, f := range lost {
-		if heir, ok := r.claims.release(f.key, s.claim); ok {
+		if heir, ok := r.claims.release(f.key, s.claimingService); ok {
 			r.changed[heir.name] = true
 		}
 	}
 	var conflicts []Conflict
 	for _, f := range gained {
-		c.kind = f.kind
-		if other, contested := r.claims.assert(f.key, c); contested {
-			conflict := newConflict(f.key, c, other)
+		own := claim{by, f.kind}
+		if other, contested := r.claims.assert(f.key, own); contested {
+			conflict := newConflict(f.key, own, other)
 			r.changed[conflict.Loser] = true
 			conflicts = append(conflicts, conflict)
 		}
 	}
-	s.claim, s.desired, s.quarantined = c, objects{rules.Fragment, rules.Dedicated}, false
-	r.changed[c.name] = true
+	s.claimingService, s.desired, s.quarantined = by, objects{rules.Fragment, rules.slots, rules.Dedicated}, false
+	r.changed[by.name] = true
 	return conflicts
 }
 
@@ -141,12 +167,11 @@ func (r *Ruleset) granted(s *serviceState) objects {
 	if s.quarantined {
 		o = s.applied
 	}
-	loses := func(m nft.Member) bool {
-		key := frontendOf(m)
-		return key != "" && r.claims.owner(key) != s.claim.name
-	}
+	lost := func(frontend nft.Value) bool { return frontend != "" && r.claims.owner(frontend) != s.name }
+	loses := func(m nft.Member) bool { return lost(frontendOf(m)) }
 	if slices.ContainsFunc(o.fragment, loses) {
 		o.fragment = slices.DeleteFunc(slices.Clone(o.fragment), loses)
+		o.slots = slices.DeleteFunc(slices.Clone(o.slots), func(s slots) bool { return lost(s.frontend) })
 	}
 	return o
 }
@@ -172,7 +197,7 @@ func (r *Ruleset) Accept() {
 	}
 	for _, ps := range p.services {
 		ps.state.applied = ps.next
-		if name := ps.state.claim.name; ps.next.fragment == nil && ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
+		if name := ps.state.name; ps.next.fragment == nil && ps.state.desired.fragment == nil && r.services[name] == ps.state && !r.changed[name] {
 			delete(r.services, name)
 		}
 	}

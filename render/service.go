@@ -10,8 +10,9 @@ import (
 
 // ServiceRules is the part of the tables that belongs to one Service.
 type ServiceRules struct {
-	// Fragment holds the elements in the sets that all Services share.
+	// Fragment holds the elements in the sets that all Services share, but for those in slots.
 	Fragment nft.Fragment
+	slots    []slots
 	// Dedicated holds the chains and maps of a Service with session affinity, nil for other Services.
 	Dedicated *DedicatedObjects
 }
@@ -31,8 +32,9 @@ func RulesOf(n Node, s Service) ServiceRules {
 		}
 	}
 	b.fragment.Sort()
+	slices.SortFunc(b.slots, slots.compare)
 	// The rules are kept as long as the Service exists: Clone drops the spare capacity.
-	return ServiceRules{slices.Clone(compact(b.fragment)), dedicatedObjects(b.affinities)}
+	return ServiceRules{slices.Clone(compact(b.fragment)), slices.Clone(b.slots), dedicatedObjects(b.affinities)}
 }
 
 // FrontendAddresses are the addresses at which a node serves the ports of a Service, by kind.
@@ -79,6 +81,7 @@ type serviceBuilder struct {
 	node       Node
 	service    Service
 	fragment   nft.Fragment
+	slots      []slots
 	taken      map[nft.Value]bool // keys of existing frontends: the first port or address wins
 	admitted   map[nft.Family][]netip.Prefix
 	families   map[nft.Family]*portFamily // of the current port
@@ -89,7 +92,9 @@ type serviceBuilder struct {
 type portFamily struct {
 	schema   *Schema
 	selected Selection
-	affinity *affinity // nil for none
+	// cluster and local are the endpoints of selected as data of maps.
+	cluster, local nft.Value
+	affinity       *affinity // nil for none
 }
 
 func (b *serviceBuilder) add(s *nft.Set, e nft.Element) {
@@ -117,10 +122,11 @@ func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
 		return s
 	}
 	s := &portFamily{schema: SchemaOf(f), selected: Select(b.node, p, f)}
+	s.cluster, s.local = pack(s.selected.Cluster), pack(s.selected.Local)
 	b.families[f] = s
 	b.addHairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
-		s.affinity = b.addAffinity(newAffinity(s.schema, b.node, b.service, p, s.selected))
+		s.affinity = b.addAffinity(newAffinity(b.node, b.service, p, s))
 	}
 	return s
 }
@@ -187,27 +193,18 @@ func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 
 // balance adds the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
-	slots, endpoints := f.schema.Endpoints, f.selected.Cluster
+	set, endpoints, data := f.schema.Endpoints, f.selected.Cluster, f.cluster
 	if local {
-		slots, endpoints = f.schema.LocalEndpoints, f.selected.Local
+		set, endpoints, data = f.schema.LocalEndpoints, f.selected.Local, f.local
 	}
-	for i, to := range endpointValues(endpoints) {
-		f.add(slots, nft.Element{Key: slotKey(f.key, i), Data: to})
+	if len(endpoints) > 0 {
+		f.slots = append(f.slots, slots{set, f.key, data, data})
 	}
 	v := BalancingChain{f.schema.Table.Family, local, balancingSize(len(endpoints))}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.lookup(v, local)
 	}
 	return v
-}
-
-// endpointValues returns endpoints as data of maps.
-func endpointValues(endpoints []Endpoint) []nft.Value {
-	all := make([]nft.Value, len(endpoints))
-	for i, e := range endpoints {
-		all[i] = endpointValue(e)
-	}
-	return all
 }
 
 // restrict returns the verdict that admits only the sources of admittedSources to an action. If all sources are admitted, it
@@ -263,8 +260,8 @@ func sourcesOfNode(n Node, s Service, ranges []netip.Prefix) []netip.Prefix {
 // addHairpins adds the addresses of the endpoints on this node.
 func (b *serviceBuilder) addHairpins(sc *Schema, s Selection) {
 	for _, endpoints := range [][]Endpoint{s.Cluster, s.Local} {
-		for _, e := range endpoints {
-			if e.isLocal(b.node) {
+		for i := range endpoints {
+			if e := &endpoints[i]; e.isLocal(b.node) {
 				b.add(sc.Hairpin, nft.Element{Key: nft.Addr(e.Addr()) + nft.Addr(e.Addr())})
 			}
 		}

@@ -68,12 +68,15 @@ func fillSets(sets map[*nft.Set]*nft.Set, services iter.Seq[objects]) {
 		for _, m := range o.fragment {
 			sizes[m.Set]++
 		}
+		for _, s := range o.slots {
+			sizes[s.set] += s.bySlot().len()
+		}
 	}
 	for declaration, s := range sets {
 		s.Elements = slices.Grow(s.Elements, sizes[declaration])
 	}
 	for o := range services {
-		for _, m := range o.fragment {
+		for m := range o.members {
 			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)
 		}
 	}

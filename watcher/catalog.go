@@ -3,7 +3,6 @@ package watcher
 import (
 	"cmp"
 	"log/slog"
-	"maps"
 	"reflect"
 	"slices"
 	"time"
@@ -25,20 +24,17 @@ type catalog struct {
 	nodePorts    nodePortAddresses
 
 	// node is this machine's Node, nil if there is none.
-	node     *node
-	services map[render.ServiceName]*service
+	node *node
+	// services holds the Services that exist or have EndpointSlices, and those that an Update has reported last.
+	services map[render.ServiceName]*catalogued
 	// nodePortServices counts the Services with node ports of each family.
 	nodePortServices map[nft.Family]int
 	serviceCIDRs     map[string]*serviceCIDR
-	slicesByName     map[sliceName]*slice
-	// slicesByService holds the slices that belong to a Service, by their own names, whether the Service exists or not.
-	slicesByService map[render.ServiceName]map[string]*slice
+	slices           map[sliceName]*slice
 
-	// dirty are the Services to join again.
-	dirty map[render.ServiceName]bool
-	// joined are the Services as Updates have reported them, before render.Bound, whose result depends on the node too.
-	joined map[render.ServiceName]render.Service
-	// total decides about the Services of joined that do not fit on the node together.
+	// dirty are the Services to join again, each once.
+	dirty []*catalogued
+	// total decides about the reported Services that do not fit on the node together.
 	total render.Total
 	// reported is the previous Update without its Services. started is false until the first Update.
 	reported render.Update
@@ -52,6 +48,17 @@ type catalog struct {
 	created   time.Time
 }
 
+// catalogued is what the catalog holds of one Service.
+type catalogued struct {
+	name    render.ServiceName
+	service *service // nil if it does not exist
+	slices  []*slice // sorted by name; the list is replaced when it changes, because reported keeps it
+	// reported is the Service as Updates have reported it, before render.Bound, whose result depends on the node too. It is nil if
+	// the Service is not reported.
+	reported *joined
+	dirty    bool
+}
+
 // sliceName identifies an EndpointSlice.
 type sliceName struct {
 	namespace, name string
@@ -61,13 +68,10 @@ func newCatalog(log *slog.Logger) *catalog {
 	return &catalog{
 		log:              log,
 		problems:         ratelimit.NewLog(log, maxProblems+1),
-		services:         map[render.ServiceName]*service{},
+		services:         map[render.ServiceName]*catalogued{},
 		nodePortServices: map[nft.Family]int{},
 		serviceCIDRs:     map[string]*serviceCIDR{},
-		slicesByName:     map[sliceName]*slice{},
-		slicesByService:  map[render.ServiceName]map[string]*slice{},
-		dirty:            map[render.ServiceName]bool{},
-		joined:           map[render.ServiceName]render.Service{},
+		slices:           map[sliceName]*slice{},
 		triggered:        map[render.ServiceName][]time.Time{},
 		created:          time.Now(),
 	}
@@ -114,11 +118,13 @@ func (c *catalog) retain(kind string, keep map[objectKey]bool) {
 func (c *catalog) keys(kind string) (keys []objectKey) {
 	switch kind {
 	case serviceKind:
-		for name := range c.services {
-			keys = append(keys, objectKey{kind, name.Namespace, name.Name})
+		for name, s := range c.services {
+			if s.service != nil {
+				keys = append(keys, objectKey{kind, name.Namespace, name.Name})
+			}
 		}
 	case sliceKind:
-		for name := range c.slicesByName {
+		for name := range c.slices {
 			keys = append(keys, objectKey{kind, name.namespace, name.name})
 		}
 	case nodeKind:
@@ -141,9 +147,22 @@ func (c *catalog) touch() {
 }
 
 // touchService records that a Service or one of its slices has changed.
-func (c *catalog) touchService(name render.ServiceName) {
-	c.dirty[name] = true
+func (c *catalog) touchService(s *catalogued) {
+	if !s.dirty {
+		s.dirty = true
+		c.dirty = append(c.dirty, s)
+	}
 	c.touch()
+}
+
+// of returns what the catalog holds of a Service, empty at first.
+func (c *catalog) of(name render.ServiceName) *catalogued {
+	s := c.services[name]
+	if s == nil {
+		s = &catalogued{name: name}
+		c.services[name] = s
+	}
+	return s
 }
 
 func (c *catalog) putNode(n *node) {
@@ -170,22 +189,22 @@ func (c *catalog) removeNode(name string) {
 	c.log.Warn("the Node object of this machine was deleted; its last state stays in use", "node", name)
 }
 
-func (c *catalog) putService(s *service) {
-	old := c.services[s.ServiceName]
-	if reflect.DeepEqual(old, s) {
+func (c *catalog) putService(now *service) {
+	s := c.of(now.ServiceName)
+	if reflect.DeepEqual(s.service, now) {
 		return
 	}
-	c.logProblems(deref(old).problems, s.problems)
-	c.countNodePorts(old, -1)
-	c.countNodePorts(s, 1)
-	c.services[s.ServiceName] = s
-	c.touchService(s.ServiceName)
+	c.logProblems(deref(s.service).problems, now.problems)
+	c.setService(s, now)
 }
 
-func (c *catalog) removeService(name render.ServiceName) {
-	c.countNodePorts(c.services[name], -1)
-	delete(c.services, name)
-	c.touchService(name)
+func (c *catalog) removeService(name render.ServiceName) { c.setService(c.of(name), nil) }
+
+func (c *catalog) setService(s *catalogued, now *service) {
+	c.countNodePorts(s.service, -1)
+	c.countNodePorts(now, 1)
+	s.service = now
+	c.touchService(s)
 }
 
 // countNodePorts adds n to the numbers of Services with node ports of the families in which a Service, which may be nil, has some.
@@ -197,49 +216,51 @@ func (c *catalog) countNodePorts(s *service, n int) {
 
 func (c *catalog) putSlice(s *slice) {
 	name := sliceName{s.namespace, s.name}
-	old := c.slicesByName[name]
+	old := c.slices[name]
 	if old != nil && old.equal(s) {
 		return
 	}
 	c.logProblems(deref(old).problems, s.problems)
-	c.unlink(old)
-	c.slicesByName[name] = s
-	if s.service == "" {
-		return
+	if old != nil && old.service != s.service {
+		c.link(old, nil)
 	}
-	service := s.serviceName()
-	if c.slicesByService[service] == nil {
-		c.slicesByService[service] = map[string]*slice{}
-	}
-	c.slicesByService[service][s.name] = s
-	c.touchService(service)
-	if time.Since(s.triggered) < time.Since(c.created) { // compared as ages: the clock may have been set since
-		c.triggered[service] = append(c.triggered[service], s.triggered)
+	c.slices[name] = s
+	c.link(s, s)
+	if s.service != "" && time.Since(s.triggered) < time.Since(c.created) { // compared as ages: the clock may have been set since
+		c.triggered[s.serviceName()] = append(c.triggered[s.serviceName()], s.triggered)
 	}
 }
 
 // removeSlice removes an EndpointSlice. The trigger time in its annotation belongs to its last change, not to its removal,
 // so the trigger times of the Service's changes are no longer known (as in pkg/proxy/endpointschangetracker.go).
 func (c *catalog) removeSlice(name sliceName) {
-	old := c.slicesByName[name]
-	delete(c.slicesByName, name)
-	c.unlink(old)
-	if old != nil {
-		delete(c.triggered, old.serviceName())
-	}
-}
-
-// unlink removes a slice from its Service, if it belongs to one.
-func (c *catalog) unlink(s *slice) {
-	if s == nil || s.service == "" {
+	old := c.slices[name]
+	if old == nil {
 		return
 	}
-	service := s.serviceName()
-	delete(c.slicesByService[service], s.name)
-	if len(c.slicesByService[service]) == 0 {
-		delete(c.slicesByService, service)
+	delete(c.slices, name)
+	c.link(old, nil)
+	delete(c.triggered, old.serviceName())
+}
+
+// link replaces the slice of a Service that has the name of s by now, or removes it if now is nil. It does nothing for a slice
+// that belongs to no Service.
+func (c *catalog) link(s, now *slice) {
+	if s.service == "" {
+		return
 	}
-	c.touchService(service)
+	of := c.of(s.serviceName())
+	at, found := slices.BinarySearchFunc(of.slices, s, compareSlices)
+	rest := of.slices[at:]
+	if found {
+		rest = rest[1:]
+	}
+	if now == nil {
+		of.slices = slices.Concat(of.slices[:at], rest)
+	} else {
+		of.slices = slices.Concat(of.slices[:at], []*slice{now}, rest)
+	}
+	c.touchService(of)
 }
 
 func (c *catalog) putServiceCIDR(s *serviceCIDR) {
@@ -286,25 +307,37 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 		c.log.Info("the addresses of node ports changed", "addresses", update.Node.Addresses)
 	}
 	nodeChanged := !update.Node.Equal(c.reported.Node)
+	slices.SortFunc(c.dirty, func(a, b *catalogued) int { return a.name.Compare(b.name) })
 	changedServices := make(map[render.ServiceName]bool)
-	for _, name := range slices.SortedFunc(maps.Keys(c.dirty), render.ServiceName.Compare) {
-		service, removed, differs := c.rejoin(update.Node, name)
-		switch {
-		case removed:
-			update.Removed = append(update.Removed, name)
-		case differs && nodeChanged:
-			changedServices[name] = true
-		case differs:
-			update.Services = append(update.Services, render.Bound(update.Node, service))
+	for _, s := range c.dirty {
+		before := s.reported
+		s.reported, s.dirty = c.rejoin(update.Node, s), false
+		c.forgetAbsent(s)
+		service, endpoints := s.reported.differs(before)
+		if !service && !endpoints {
+			continue
 		}
-		if differs && c.started {
-			update.Triggered = append(update.Triggered, c.triggered[name]...)
+		update.ServiceChanges += count(service)
+		update.EndpointChanges += count(endpoints)
+		switch {
+		case s.reported == nil:
+			update.Removed = append(update.Removed, s.name)
+			continue
+		case nodeChanged:
+			changedServices[s.name] = true
+		default:
+			update.Services = append(update.Services, render.Bound(update.Node, s.reported.value()))
+		}
+		if c.started {
+			update.Triggered = append(update.Triggered, c.triggered[s.name]...)
 		}
 	}
 	if nodeChanged {
 		all := !c.started || !update.Node.EqualExceptNodePorts(c.reported.Node)
-		for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
-			if s := c.joined[name]; all || s.HasNodePorts() || changedServices[name] {
+		reported := c.reportedServices()
+		update.Services = slices.Grow(update.Services, len(reported))
+		for _, r := range reported {
+			if s := r.reported.value(); all || s.HasNodePorts() || changedServices[s.ServiceName] {
 				update.Services = append(update.Services, render.Bound(update.Node, s))
 			}
 		}
@@ -314,7 +347,7 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 	update.Seen = cmp.Or(c.seen, time.Now())
 	c.reported, c.started = render.Update{Node: update.Node, NotEligible: update.NotEligible}, true
 	c.seen = time.Time{}
-	clear(c.dirty)
+	c.dirty = nil
 	clear(c.triggered)
 	return update, changed
 }
@@ -323,14 +356,14 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 // which it adds.
 func (c *catalog) boundTotal(u *render.Update) {
 	also := c.total.Take(u.Node, u.Services, u.Removed, func(yield func(render.Service) bool) {
-		for _, s := range c.joined {
-			if !yield(render.Bound(u.Node, s)) {
+		for _, s := range c.services {
+			if s.reported != nil && !yield(render.Bound(u.Node, s.reported.value())) {
 				return
 			}
 		}
 	})
 	for _, name := range also {
-		u.Services = append(u.Services, render.Bound(u.Node, c.joined[name]))
+		u.Services = append(u.Services, render.Bound(u.Node, c.services[name].reported.value()))
 	}
 	if len(also) > 0 {
 		slices.SortFunc(u.Services, func(a, b render.Service) int { return a.ServiceName.Compare(b.ServiceName) })
@@ -340,19 +373,40 @@ func (c *catalog) boundTotal(u *render.Update) {
 	}
 }
 
-// rejoin joins a Service again. It reports whether the Service was reported and is removed now, or differs from what was
-// reported.
-func (c *catalog) rejoin(n render.Node, name render.ServiceName) (joined render.Service, removed, differs bool) {
-	old, reported := c.joined[name]
-	svc := c.services[name]
-	if svc == nil || svc.skipped {
-		delete(c.joined, name)
-		return joined, reported, false
+// reportedServices returns the Services that Updates have reported, sorted by name.
+func (c *catalog) reportedServices() []*catalogued {
+	all := make([]*catalogued, 0, len(c.services))
+	for _, s := range c.services {
+		if s.reported != nil {
+			all = append(all, s)
+		}
 	}
-	joined = join(n, svc, slices.Collect(maps.Values(c.slicesByService[name])))
-	if reported && equal(old, joined) {
-		return old, false, false
+	slices.SortFunc(all, func(a, b *catalogued) int { return a.name.Compare(b.name) })
+	return all
+}
+
+// rejoin joins a Service again, and returns nil if there is none to report.
+func (c *catalog) rejoin(n render.Node, s *catalogued) *joined {
+	switch {
+	case s.service == nil || s.service.skipped:
+		return nil
+	case s.reported != nil && s.reported.service == s.service:
+		return s.reported.with(n, s.slices)
 	}
-	c.joined[name] = joined
-	return joined, false, true
+	return newJoined(n, s.service, s.slices)
+}
+
+// forgetAbsent removes a Service of which nothing is left.
+func (c *catalog) forgetAbsent(s *catalogued) {
+	if s.service == nil && len(s.slices) == 0 {
+		delete(c.services, s.name)
+	}
+}
+
+// count returns 1 for a change.
+func count(changed bool) int {
+	if changed {
+		return 1
+	}
+	return 0
 }

@@ -2,9 +2,7 @@ package watcher
 
 import (
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -55,8 +53,8 @@ func FuzzManifests(f *testing.F) {
 				}
 			}
 			all := render.Update{Node: u.Node}
-			for _, name := range slices.SortedFunc(maps.Keys(c.joined), render.ServiceName.Compare) {
-				all.Services = append(all.Services, render.Bound(u.Node, c.joined[name]))
+			for _, s := range c.reportedServices() {
+				all.Services = append(all.Services, render.Bound(u.Node, s.reported.value()))
 			}
 			if diff := cmp.Diff(withoutSlots(render.Tables(all)), withoutSlots(r.Tables())); diff != "" {
 				t.Errorf("after changes the tables differ from those of an empty kernel:\n%s", diff)

@@ -22,8 +22,8 @@ func TestManyProblems(t *testing.T) {
 			s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, "192.0.2.1")
 		}
 	}))
-	if len(s.externalIPs) != 1 || len(s.problems) != maxProblems+1 {
-		t.Fatalf("%d external IPs and %d problems", len(s.externalIPs), len(s.problems))
+	if len(s.ExternalIPs) != 1 || len(s.problems) != maxProblems+1 {
+		t.Fatalf("%d external IPs and %d problems", len(s.ExternalIPs), len(s.problems))
 	}
 	if last := s.problems[maxProblems]; last.Detail != "further problems are not reported" || last.Object != "Service default/web" {
 		t.Errorf("last problem %+v", last)
@@ -81,8 +81,8 @@ func TestManyAddressesAndPorts(t *testing.T) {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(i + 1), NodePort: int32(n - i)})
 		}
 	}))
-	if len(s.externalIPs) != n || len(s.ports) != n || len(s.problems) > 0 || s.ports[n-1].nodePort != 1 {
-		t.Errorf("%d addresses, %d ports, problems %v", len(s.externalIPs), len(s.ports), s.problems)
+	if len(s.ExternalIPs) != n || len(s.Ports) != n || len(s.problems) > 0 || s.Ports[n-1].NodePort != 1 {
+		t.Errorf("%d addresses, %d ports, problems %v", len(s.ExternalIPs), len(s.Ports), s.problems)
 	}
 }
 

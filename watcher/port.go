@@ -9,23 +9,23 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"nfproxy/nft"
+	"nfproxy/render"
 )
 
-// servicePort is a port of a Service or of an EndpointSlice.
-type servicePort struct {
+// slicePort is a port of an EndpointSlice.
+type slicePort struct {
 	name     string
 	protocol nft.Protocol
 	port     uint16
-	// nodePort is the node port of a Service's port, 0 for none.
-	nodePort uint16
 }
 
 // reduceServicePorts returns the ports of a Service that can be served. Names that the API server would not accept are
 // rejected: names become part of comments and of map names.
-func reduceServicePorts(api *corev1.Service, problems problemList) []servicePort {
+func reduceServicePorts(api *corev1.Service, problems problemList) []render.Port {
 	var have portList
 	for i, p := range api.Spec.Ports {
-		port, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
+		reduced, field, err := reducePort(p.Name, string(p.Protocol), p.Port)
+		port := render.Port{Name: reduced.name, Protocol: reduced.protocol, Port: reduced.port}
 		if err == nil && p.Port == 0 {
 			field, err = "port", errors.New("0 is not a port number")
 		}
@@ -40,7 +40,7 @@ func reduceServicePorts(api *corev1.Service, problems problemList) []servicePort
 			continue
 		}
 		if hasNodePorts(api) {
-			if port.nodePort, err = have.nodePort(port.protocol, p.NodePort); err != nil {
+			if port.NodePort, err = have.nodePort(port.Protocol, p.NodePort); err != nil {
 				problems.add(fmt.Sprintf("spec.ports[%d].nodePort", i), err.Error())
 			}
 		}
@@ -51,10 +51,10 @@ func reduceServicePorts(api *corev1.Service, problems problemList) []servicePort
 
 // portList holds the ports of a Service that can be served. There can be tens of thousands, hence the maps.
 type portList struct {
-	list []servicePort
+	list []render.Port
 	// The ports by what has to be unique: the number, the node port and the name.
-	numbers, nodePorts map[portNumber]servicePort
-	names              map[string]servicePort
+	numbers, nodePorts map[portNumber]render.Port
+	names              map[string]render.Port
 }
 
 type portNumber struct {
@@ -62,26 +62,26 @@ type portNumber struct {
 	number   uint16
 }
 
-func (l *portList) add(p servicePort) {
+func (l *portList) add(p render.Port) {
 	if l.list == nil {
-		l.numbers, l.nodePorts, l.names = make(map[portNumber]servicePort), make(map[portNumber]servicePort), make(map[string]servicePort)
+		l.numbers, l.nodePorts, l.names = make(map[portNumber]render.Port), make(map[portNumber]render.Port), make(map[string]render.Port)
 	}
 	l.list = append(l.list, p)
-	l.numbers[portNumber{p.protocol, p.port}], l.names[p.name] = p, p
-	if p.nodePort != 0 {
-		l.nodePorts[portNumber{p.protocol, p.nodePort}] = p
+	l.numbers[portNumber{p.Protocol, p.Port}], l.names[p.Name] = p, p
+	if p.NodePort != 0 {
+		l.nodePorts[portNumber{p.Protocol, p.NodePort}] = p
 	}
 }
 
 // checkUnique returns an error if a port repeats the number or the name of a previous one. The name is what connects a port
 // with the ports of EndpointSlices, so it has to be unique even among ports of different protocols, as the API server
 // requires.
-func (l *portList) checkUnique(port servicePort) (field string, err error) {
-	if other, ok := l.numbers[portNumber{port.protocol, port.port}]; ok {
-		return "port", fmt.Errorf("%d/%s is already used by port %q", port.port, port.protocol, other.name)
+func (l *portList) checkUnique(port render.Port) (field string, err error) {
+	if other, ok := l.numbers[portNumber{port.Protocol, port.Port}]; ok {
+		return "port", fmt.Errorf("%d/%s is already used by port %q", port.Port, port.Protocol, other.Name)
 	}
-	if other, ok := l.names[port.name]; ok {
-		return "name", fmt.Errorf("port %d/%s already has the name %q", other.port, other.protocol, other.name)
+	if other, ok := l.names[port.Name]; ok {
+		return "name", fmt.Errorf("port %d/%s already has the name %q", other.Port, other.Protocol, other.Name)
 	}
 	return "", nil
 }
@@ -97,13 +97,13 @@ func (l *portList) nodePort(protocol nft.Protocol, number int32) (uint16, error)
 		return 0, fmt.Errorf("%d is not a port number", number)
 	}
 	if other, ok := l.nodePorts[portNumber{protocol, uint16(number)}]; ok {
-		return 0, fmt.Errorf("%d/%s is already used by port %q", number, protocol, other.name)
+		return 0, fmt.Errorf("%d/%s is already used by port %q", number, protocol, other.Name)
 	}
 	return uint16(number), nil
 }
 
 // reducePort checks the protocol and the number of a port. The returned field is the one that err is about.
-func reducePort(name, protocol string, number int32) (port servicePort, field string, err error) {
+func reducePort(name, protocol string, number int32) (port slicePort, field string, err error) {
 	proto, err := nft.ParseProtocol(protocol)
 	if err != nil {
 		return port, "protocol", err
@@ -111,5 +111,5 @@ func reducePort(name, protocol string, number int32) (port servicePort, field st
 	if number < 0 || number > math.MaxUint16 {
 		return port, "port", fmt.Errorf("%d is not a port number", number)
 	}
-	return servicePort{name: name, protocol: proto, port: uint16(number)}, "", nil
+	return slicePort{name: name, protocol: proto, port: uint16(number)}, "", nil
 }

@@ -18,16 +18,9 @@ import (
 // !service.kubernetes.io/service-proxy-name.
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
-// service is a Service reduced to what its rules depend on.
+// service is a Service reduced to what its rules depend on. The ports of its render.Service have no endpoints. It never changes.
 type service struct {
-	render.ServiceName
-	created                                  time.Time
-	clusterIPs, externalIPs, loadBalancerIPs []netip.Addr
-	sourceRanges                             []netip.Prefix
-	internalLocal, externalLocal             bool
-	healthCheckNodePort                      uint16
-	affinity                                 time.Duration
-	ports                                    []servicePort
+	render.Service
 	// skipped is true if the Service is not for this proxy. The other fields are then not set.
 	skipped  bool
 	problems []Problem
@@ -35,41 +28,41 @@ type service struct {
 
 // reduceService reduces a Service and records its problems. A problem in one field does not affect the other fields.
 func reduceService(api *corev1.Service) *service {
-	s := &service{
+	s := &service{Service: render.Service{
 		ServiceName: render.ServiceName{Namespace: namespace(api.Namespace), Name: api.Name},
-		created:     api.CreationTimestamp.Time,
-	}
+		Created:     api.CreationTimestamp.Time,
+	}}
 	problems := newProblemList(&s.problems, objectKey{serviceKind, s.Namespace, s.Name})
 	if field, reason := skipReason(api); reason != "" {
 		problems.skip(field, reason)
 		s.skipped = true
 		return s
 	}
-	s.clusterIPs = reduceClusterIPs(api, problems)
+	s.ClusterIPs = reduceClusterIPs(api, problems)
 	var external addrList
 	for i, text := range api.Spec.ExternalIPs {
 		external.add(text, fmt.Sprintf("spec.externalIPs[%d]", i), problems)
 	}
-	s.externalIPs = external.list
+	s.ExternalIPs = external.list
 	if api.Spec.Type == corev1.ServiceTypeLoadBalancer {
 		s.reduceLoadBalancer(api, problems)
 	}
-	s.internalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", problems)
-	s.externalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", problems) && externallyAccessible(api)
-	if api.Spec.Type == corev1.ServiceTypeLoadBalancer && s.externalLocal {
-		s.healthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, problems)
+	s.InternalLocal = policyLocal(deref(api.Spec.InternalTrafficPolicy), "spec.internalTrafficPolicy", problems)
+	s.ExternalLocal = policyLocal(api.Spec.ExternalTrafficPolicy, "spec.externalTrafficPolicy", problems) && externallyAccessible(api)
+	if api.Spec.Type == corev1.ServiceTypeLoadBalancer && s.ExternalLocal {
+		s.HealthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, problems)
 	}
-	s.affinity = reduceAffinity(api.Spec, problems)
-	s.ports = reduceServicePorts(api, problems)
+	s.Affinity = reduceAffinity(api.Spec, problems)
+	s.Ports = reduceServicePorts(api, problems)
 	return s
 }
 
 // nodePortFamilies returns the families in which the Service has node ports. A nil Service has none.
 func (s *service) nodePortFamilies() (families []nft.Family) {
-	if s == nil || !slices.ContainsFunc(s.ports, func(p servicePort) bool { return p.nodePort != 0 }) {
+	if s == nil || !s.HasNodePorts() {
 		return nil
 	}
-	in := render.Service{ClusterIPs: s.clusterIPs}.Families()
+	in := s.Families()
 	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
 		if in.Has(family) {
 			families = append(families, family)
@@ -133,13 +126,13 @@ func (s *service) reduceLoadBalancer(api *corev1.Service, problems problemList) 
 			problems.add(fmt.Sprintf("spec.loadBalancerSourceRanges[%d]", i), err.Error())
 			continue
 		}
-		s.sourceRanges = append(s.sourceRanges, prefix)
+		s.SourceRanges = append(s.SourceRanges, prefix)
 	}
 	balancers := reduceIngress(api.Status.LoadBalancer.Ingress, problems)
-	s.loadBalancerIPs = balancers.list
+	s.LoadBalancerIPs = balancers.list
 	// The source ranges also apply to an address that is an external IP too, as with kube-proxy.
-	s.externalIPs = slices.DeleteFunc(s.externalIPs, func(a netip.Addr) bool { return balancers.has[a] })
-	if len(s.sourceRanges) < len(texts) {
+	s.ExternalIPs = slices.DeleteFunc(s.ExternalIPs, func(a netip.Addr) bool { return balancers.has[a] })
+	if len(s.SourceRanges) < len(texts) {
 		s.removeUnrestricted(problems)
 	}
 }
@@ -148,14 +141,14 @@ func (s *service) reduceLoadBalancer(api *corev1.Service, problems problemList) 
 // is invalid: without any range the family would admit all sources.
 func (s *service) removeUnrestricted(problems problemList) {
 	for _, is4 := range []bool{true, false} {
-		addr, served := ofFamily(s.loadBalancerIPs, is4)
-		ranged := slices.ContainsFunc(s.sourceRanges, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 })
+		addr, served := ofFamily(s.LoadBalancerIPs, is4)
+		ranged := slices.ContainsFunc(s.SourceRanges, func(p netip.Prefix) bool { return p.Addr().Is4() == is4 })
 		if ranged || !served {
 			continue
 		}
 		problems.add("spec.loadBalancerSourceRanges",
 			fmt.Sprintf("no %s range is valid, so the %[1]s addresses of the load balancer are not served", family(addr)))
-		s.loadBalancerIPs = slices.DeleteFunc(s.loadBalancerIPs, func(a netip.Addr) bool { return a.Is4() == is4 })
+		s.LoadBalancerIPs = slices.DeleteFunc(s.LoadBalancerIPs, func(a netip.Addr) bool { return a.Is4() == is4 })
 	}
 }
 

@@ -3,8 +3,9 @@ package watcher
 import (
 	"fmt"
 	"net/netip"
-	"reflect"
+	"slices"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -12,13 +13,14 @@ import (
 	"nfproxy/render"
 )
 
-// slice is an EndpointSlice reduced to what its Service needs.
+// slice is an EndpointSlice reduced to what its Service needs. It never changes.
 type slice struct {
 	namespace, name string
 	// service is the name of its Service, empty if the slice is not used.
-	service   string
-	ports     []servicePort
-	endpoints []sliceEndpoint
+	service string
+	ports   []slicePort
+	// endpoints are sorted by address, each address once, with the number of the first port. They are shared with joined Services.
+	endpoints []render.Endpoint
 	// triggered is the time of the event that caused the last change of the slice, zero if it is unknown.
 	triggered time.Time
 	problems  []Problem
@@ -31,17 +33,29 @@ func (s *slice) serviceName() render.ServiceName {
 
 // equal reports whether two slices are equal but for the trigger time.
 func (s *slice) equal(other *slice) bool {
-	a, b := *s, *other
-	a.triggered, b.triggered = time.Time{}, time.Time{}
-	return reflect.DeepEqual(a, b)
+	return s.namespace == other.namespace && s.name == other.name && s.service == other.service && slices.Equal(s.ports, other.ports) &&
+		slices.EqualFunc(s.endpoints, other.endpoints, equalEndpoints) && slices.Equal(s.problems, other.problems)
 }
 
-type sliceEndpoint struct {
-	addr                        netip.Addr
-	node                        string
-	ready, serving, terminating bool
-	// hints are shared with the joined Services and must not be modified.
-	hints *render.Hints
+// at returns the endpoints of the slice with a port number.
+func (s *slice) at(port uint16) []render.Endpoint {
+	if len(s.endpoints) == 0 || s.endpoints[0].Port() == port {
+		return s.endpoints
+	}
+	all := slices.Clone(s.endpoints)
+	for i, e := range all {
+		all[i].AddrPort = netip.AddrPortFrom(e.Addr(), port)
+	}
+	return all
+}
+
+// find returns the endpoint of the slice with an address, and false if there is none.
+func (s *slice) find(addr netip.Addr) (render.Endpoint, bool) {
+	i, ok := slices.BinarySearchFunc(s.endpoints, addr, func(e render.Endpoint, a netip.Addr) int { return e.Addr().Compare(a) })
+	if !ok {
+		return render.Endpoint{}, false
+	}
+	return s.endpoints[i], true
 }
 
 // reduceSlice reduces an EndpointSlice and records its problems. An invalid endpoint or port does not affect the others.
@@ -53,7 +67,11 @@ func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 	}
 	s.service = api.Labels[discoveryv1.LabelServiceName]
 	s.ports = reduceSlicePorts(api.Ports, problems)
-	s.endpoints = reduceEndpoints(api, problems)
+	var first slicePort
+	if len(s.ports) > 0 {
+		first = s.ports[0]
+	}
+	s.endpoints = reduceEndpoints(api, first.port, problems)
 	// A missing or invalid time gives the zero time. Only a metric depends on it.
 	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	return s
@@ -78,8 +96,8 @@ func usable(api *discoveryv1.EndpointSlice, problems problemList) bool {
 	return false
 }
 
-func reduceSlicePorts(api []discoveryv1.EndpointPort, problems problemList) []servicePort {
-	var have []servicePort
+func reduceSlicePorts(api []discoveryv1.EndpointPort, problems problemList) []slicePort {
+	var have []slicePort
 	for i, p := range api {
 		// In the API a port without a number means all ports. Like kube-proxy, nfproxy does not support that.
 		if deref(p.Port) == 0 {
@@ -95,8 +113,10 @@ func reduceSlicePorts(api []discoveryv1.EndpointPort, problems problemList) []se
 	return have
 }
 
-func reduceEndpoints(api *discoveryv1.EndpointSlice, problems problemList) []sliceEndpoint {
-	have := make([]sliceEndpoint, 0, len(api.Endpoints))
+// reduceEndpoints returns the endpoints with a port number, sorted by address. Of an address that is there more than once, the
+// preferred endpoint is kept.
+func reduceEndpoints(api *discoveryv1.EndpointSlice, port uint16, problems problemList) []render.Endpoint {
+	have := make([]render.Endpoint, 0, len(api.Endpoints))
 	for i, e := range api.Endpoints {
 		if len(e.Addresses) == 0 {
 			problems.add(fmt.Sprintf("endpoints[%d].addresses", i), "no address")
@@ -111,16 +131,16 @@ func reduceEndpoints(api *discoveryv1.EndpointSlice, problems problemList) []sli
 			problems.add(fmt.Sprintf("endpoints[%d].addresses[0]", i), err.Error())
 			continue
 		}
-		have = append(have, sliceEndpoint{
-			addr:        addr,
-			node:        deref(e.NodeName),
-			ready:       e.Conditions.Ready == nil || *e.Conditions.Ready,
-			serving:     e.Conditions.Serving == nil || *e.Conditions.Serving,
-			terminating: deref(e.Conditions.Terminating),
-			hints:       reduceHints(e.Hints),
+		have = append(have, render.Endpoint{
+			AddrPort:    netip.AddrPortFrom(addr, port),
+			Node:        unique.Make(deref(e.NodeName)).Value(), // endpoints of one node share the name
+			Ready:       e.Conditions.Ready == nil || *e.Conditions.Ready,
+			Serving:     e.Conditions.Serving == nil || *e.Conditions.Serving,
+			Terminating: deref(e.Conditions.Terminating),
+			Hints:       reduceHints(e.Hints),
 		})
 	}
-	return have
+	return uniqueEndpoints(have)
 }
 
 // reduceHints returns nil if the hints name neither a zone nor a node.

@@ -25,9 +25,8 @@ type Recorder struct {
 	nfproxy   nfproxyMetrics
 	client    clientMetrics
 	// Only Updated and Committed use the following fields.
-	queued        time.Time // when the last change was queued
-	changeCounter changeCounter
-	noLocal       noLocalCounter
+	queued  time.Time // when the last change was queued
+	noLocal noLocalCounter
 }
 
 // Round describes a round that brought the kernel's tables to the desired state.
@@ -46,14 +45,13 @@ type Round struct {
 // is nfproxy's.
 func New(version string) *Recorder {
 	r := &Recorder{
-		registry:      prometheus.NewRegistry(),
-		now:           time.Now,
-		started:       time.Now(),
-		kubeProxy:     newKubeProxyMetrics(),
-		nfproxy:       newNfproxyMetrics(),
-		client:        newClientMetrics(),
-		changeCounter: newChangeCounter(),
-		noLocal:       newNoLocalCounter(),
+		registry:  prometheus.NewRegistry(),
+		now:       time.Now,
+		started:   time.Now(),
+		kubeProxy: newKubeProxyMetrics(),
+		nfproxy:   newNfproxyMetrics(),
+		client:    newClientMetrics(),
+		noLocal:   newNoLocalCounter(),
 	}
 	r.registry.MustRegister(collectors.NewGoCollector(), newBuildInfo(version),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -78,11 +76,10 @@ func (r *Recorder) Updated(u render.Update) {
 	if r == nil {
 		return
 	}
-	services, endpoints := r.changeCounter.update(u)
-	r.kubeProxy.serviceChanges.Add(float64(services))
-	r.kubeProxy.servicePending.Add(float64(services))
-	r.kubeProxy.endpointChanges.Add(float64(endpoints))
-	r.kubeProxy.endpointPending.Add(float64(endpoints))
+	r.kubeProxy.serviceChanges.Add(float64(u.ServiceChanges))
+	r.kubeProxy.servicePending.Add(float64(u.ServiceChanges))
+	r.kubeProxy.endpointChanges.Add(float64(u.EndpointChanges))
+	r.kubeProxy.endpointPending.Add(float64(u.EndpointChanges))
 	r.noLocal.update(u)
 	r.queued = r.now()
 	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.queued))

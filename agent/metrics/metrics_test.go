@@ -97,7 +97,7 @@ func populatedRecorder() *Recorder {
 	m := New("v1.2.3")
 	start := m.started
 	m.now = func() time.Time { return start.Add(10 * time.Second) }
-	m.Updated(render.Update{Services: []render.Service{localService("web", "node-b")}})
+	m.Updated(render.Update{Services: []render.Service{localService("web", "node-b")}, ServiceChanges: 1, EndpointChanges: 1})
 	m.Committed(Round{Operations: 5, Took: 2 * time.Millisecond, Seen: start.Add(10*time.Second - 3*time.Millisecond),
 		Triggered: []time.Time{start.Add(9 * time.Second), start.Add(-time.Hour)}})
 	m.Committed(Round{Took: 40 * time.Millisecond, Full: true})
@@ -235,8 +235,8 @@ func TestMetricsPending(t *testing.T) {
 	if _, ok := scrape(t, m).samples[`kubeproxy_sync_proxy_rules_last_timestamp_seconds{ip_family="IPv4"}`]; ok {
 		t.Error("the last sync is present before the first sync")
 	}
-	m.Updated(render.Update{Services: []render.Service{localService("a", "node-b"), localService("b", "node-b")}})
-	m.Updated(render.Update{Removed: []render.ServiceName{{Namespace: "ns1", Name: "a"}}})
+	m.Updated(render.Update{Services: []render.Service{localService("a", "node-b"), localService("b", "node-b")}, ServiceChanges: 2, EndpointChanges: 2})
+	m.Updated(render.Update{Removed: []render.ServiceName{{Namespace: "ns1", Name: "a"}}, ServiceChanges: 1, EndpointChanges: 1})
 	m.Failed()
 	got := scrape(t, m).samples
 	for sample, want := range map[string]float64{

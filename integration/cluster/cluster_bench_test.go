@@ -170,6 +170,7 @@ func (l *loadedCluster) benchmarkStart(b *testing.B, start func() *Process, clea
 		time.Sleep(time.Second) // until the proxy is idle
 		b.ReportMetric(memory(b, proxy, "VmHWM"), "MB-peak")
 		b.ReportMetric(memory(b, proxy, "VmRSS"), "MB-resident")
+		b.ReportMetric(memory(b, proxy, "RssAnon"), "MB-anonymous") // without the pages of the binary
 		proxy.End(syscall.SIGTERM)
 		if out, err := Command(b, cleanup...).CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, out)

@@ -58,14 +58,18 @@ func TestFlows(t *testing.T) {
 			l.change(dns(b))
 			r.expect(t, b)
 
-			terminating := dns(b, c)
-			terminating.Services[0].Ports[0].Endpoints[0].Ready = false
-			terminating.Services[0].Ports[0].Endpoints[0].Terminating = true
+			terminates := func(serving bool) render.Update {
+				u := dns(b, c)
+				first := &u.Services[0].Ports[0].Endpoints[0]
+				first.Ready, first.Terminating, first.Serving = false, true, serving
+				return u
+			}
+			terminating := terminates(true)
 			if deleted := l.change(terminating); len(deleted) != 0 {
 				t.Errorf("endpoint terminates but serves: deleted %v, want none", deleted)
 			}
 			r.expect(t, b)
-			terminating.Services[0].Ports[0].Endpoints[0].Serving = false
+			terminating = terminates(false)
 			if changes := l.apply(terminating); len(changes) != 0 {
 				t.Errorf("endpoint terminates and no longer serves: the rules change by %v, want no change", changes)
 			}
