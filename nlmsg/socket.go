@@ -209,6 +209,54 @@ func (s *Socket) exchangeOnce(kind, flags uint16, family uint8, fill func(*Messa
 	}
 }
 
+// ExchangeAll is Exchange for n small requests of one kind in one datagram. fill appends the attributes of a request, given by its
+// index, and each is called with that index. refused holds the kernel's error of each request, nil for success. Each request must be
+// one that the kernel answers at once, and all answers together must fit the receive buffer. If answers are lost, err is not nil,
+// and each may have been called.
+func (s *Socket) ExchangeAll(n int, kind uint16, family uint8, fill func(i int, m *Message), each func(i int, body []byte)) (refused []error, err error) {
+	if s.unread {
+		if err := s.discard(); err != nil {
+			return nil, err
+		}
+	}
+	first := s.Seq + 1
+	s.Seq += uint32(n)
+	s.out.Buf = s.out.Buf[:0]
+	for i := range n {
+		s.out.Begin(kind, unix.NLM_F_REQUEST|unix.NLM_F_ACK, first+uint32(i), family, 0)
+		fill(i, &s.out)
+		s.out.End()
+	}
+	if err := s.Send(s.out.Buf); err != nil {
+		return nil, err
+	}
+	s.unread = true
+	refused = make([]error, n)
+	for answered := 0; answered < n; {
+		b, err := s.ReceiveAnswer()
+		if err != nil {
+			return nil, err
+		}
+		for h, body := range Messages(b) {
+			i := h.Seq - first // sequence numbers wrap around
+			switch {
+			case i >= uint32(n):
+			case h.Type == unix.NLMSG_ERROR && len(body) >= 4:
+				if code := int32(NativeUint32(body)); code != 0 {
+					refused[i] = syscall.Errno(-code)
+				}
+				answered++
+			case len(body) < NFGenLen:
+				return nil, errMalformed
+			default:
+				each(int(i), body[NFGenLen:])
+			}
+		}
+	}
+	s.unread = false
+	return refused, nil
+}
+
 // request sends a request whose answers are then unread.
 func (s *Socket) request(kind, flags uint16, family uint8, fill func(*Message)) error {
 	s.Seq++

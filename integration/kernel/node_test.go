@@ -14,7 +14,7 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
+	"nfproxy/report"
 	"nfproxy/sandbox"
 )
 
@@ -60,6 +60,9 @@ func newTestNode(t testing.TB) *testNode {
 	l.ruleset = render.NewRuleset(l.facts)
 	l.kernel = openKernel(t, ns)
 	l.kernel.CounterKey = render.CounterKey
+	if err := ns.Do(func() error { return l.kernel.FollowReferences(report.Slots, report.SlotSets()...) }); err != nil {
+		t.Fatal(err)
+	}
 	return l
 }
 
