@@ -46,7 +46,7 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	}
 	l.owns(k)
 	k.CounterKey = render.CounterKey
-	if err := k.FollowReferences(report.Slots, report.SlotSets()...); err != nil {
+	if err := k.FollowReferences(report.Slots, kernel.ManyElements, report.SlotSets()...); err != nil {
 		return err
 	}
 	recorder := metrics.New(version)

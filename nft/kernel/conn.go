@@ -22,6 +22,9 @@ type Conn struct {
 	// WithoutDestroy makes Apply and Settle do without NFT_MSG_DESTROYSETELEM, as on kernels before 6.3. Tests set it.
 	WithoutDestroy bool
 
+	// WithoutCounts makes Read do without the numbers of elements in sets, which older kernels do not return. Tests set it.
+	WithoutCounts bool
+
 	nl         *nlmsg.Socket
 	spare      []byte        // the buffer of the last batch
 	commits    uint32        // number of batches committed so far
@@ -76,6 +79,14 @@ func (unprivileged) Error() string {
 }
 
 func (unprivileged) Unwrap() error { return os.ErrPermission }
+
+// Traffic returns the netlink traffic of the connection so far, without that of its Monitor.
+func (c *Conn) Traffic() nlmsg.Traffic {
+	if c.references != nil {
+		return c.nl.Traffic.Add(c.references.second.nl.Traffic)
+	}
+	return c.nl.Traffic
+}
 
 // PortID returns the netlink port ID of the connection's socket, which is unique in the network namespace.
 func (c *Conn) PortID() uint32 { return c.nl.PID() }

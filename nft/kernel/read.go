@@ -171,7 +171,11 @@ func (r *reader) sets(t *nft.Table) error {
 	_, err := r.dump(unix.NFT_MSG_GETSET, t.Family.Number(), byTable, func(body []byte) {
 		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
 			t.Sets = append(t.Sets, s)
-			r.keyed.add(s, body)
+			count := countOf(body)
+			if r.WithoutCounts {
+				count = -1
+			}
+			r.keyed.add(s, count)
 		}
 	})
 	if err != nil {

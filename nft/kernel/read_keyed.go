@@ -15,21 +15,31 @@ import (
 // FollowReferences makes Read request the elements of some sets by the keys to which elements of other sets lead, as ReadReferenced
 // does. It opens a second connection to the calling thread's network namespace, which must be the Conn's.
 //
-// Elements to which nothing leads are found by their number: if the kernel counts more elements in a set than were found, the set
-// is listed. Older kernels return no number. Read then lists the set, and ReadReachable leaves these elements out.
-func (c *Conn) FollowReferences(lead References, sets ...*nft.Set) error {
+// A set with fewer than from elements is listed: see ManyElements. Elements to which nothing leads are found by their number: if the
+// kernel counts more elements in a set than were found, the set is listed. Older kernels return no number. Read then lists the set,
+// and ReadReachable leaves these elements out.
+func (c *Conn) FollowReferences(lead References, from int, sets ...*nft.Set) error {
 	second, err := Open()
 	if err != nil {
 		return err
 	}
-	c.references = &references{second, lead, sets}
-	return nil
+	if c.references != nil {
+		err = c.references.second.Close()
+	}
+	c.references = &references{second, lead, from, sets}
+	return err
 }
+
+// ManyElements is the number of elements in a set from which it takes less time to request them by key than to list them. Each
+// request by key takes the same time, but for each part of a listing, of 32 kB, the kernel goes through the set from its start
+// (nft_rhash_walk in net/netfilter/nft_set_hash.c).
+const ManyElements = 50_000
 
 // references is what FollowReferences sets.
 type references struct {
 	second *Conn
 	lead   References
+	from   int
 	sets   []*nft.Set
 }
 
@@ -56,16 +66,15 @@ type keyedSets struct {
 // keyedSet is a set that is read by key, with its declaration in references.
 type keyedSet struct {
 	set, declared *nft.Set
-	count         int // of its elements, without the catch-all element; -1 if the kernel does not return it
+	count         int // of its elements without the catch-all element, -1 if unknown
 }
 
-// add adds a set, which body declares, if it is one that can be read by key.
-func (k *keyedSets) add(s *nft.Set, body []byte) {
+// add adds a set if it can be read by key. count is the number of its elements, -1 if the kernel does not return it.
+func (k *keyedSets) add(s *nft.Set, count int) {
 	if k.references == nil {
 		return
 	}
-	count := countOf(body)
-	if declared := k.declaration(s); declared != nil && (count >= 0 || k.reachable) {
+	if declared := k.declaration(s); declared != nil && (count >= k.from || count < 0 && k.reachable) {
 		k.sets = append(k.sets, keyedSet{s, declared, count})
 	}
 }
