@@ -40,7 +40,7 @@ const (
 	GuardTable = "nfproxy-guard"
 	// numberedGuard is how the names of these tables begin in v0.1.0; the port ID of the socket follows.
 	numberedGuard = GuardTable + "-"
-	// guardAttempts is how often Claim tries to add the tables while memory is short.
+	// guardAttempts is how often Claim tries to add the tables: an answer of the kernel can be lost while memory is short.
 	guardAttempts = 3
 )
 
@@ -56,7 +56,7 @@ func (e *OtherDaemonError) Error() string {
 
 // Claim adds the guard's tables of some families to the network namespace of the thread that calls Claim first. It returns an
 // *OtherDaemonError while another daemon has them. It fails on kernels without tables that have owners (before Linux 5.12). Claim
-// of a claimed Guard does nothing. While memory is short it tries guardAttempts times.
+// of a claimed Guard does nothing. If it fails, it tries again, guardAttempts times in all.
 func (g *Guard) Claim(families ...nft.Family) (err error) {
 	if g.socket != nil {
 		return nil
@@ -67,9 +67,6 @@ func (g *Guard) Claim(families ...nft.Family) (err error) {
 			return err
 		}
 		err = errors.Join(err, g.drop())
-		if !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.ENOMEM) {
-			return err
-		}
 	}
 	return err
 }
