@@ -99,9 +99,8 @@ func (r *Ruleset) Update(u Update) []Conflict {
 		r.set(claim{name: name}, ServiceRules{})
 	}
 	var conflicts []Conflict
-	rules := rulesOfAll(r.node, u.Services)
-	for i, s := range u.Services {
-		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, rules[i])...)
+	for _, s := range u.Services {
+		conflicts = append(conflicts, r.set(claim{name: s.ServiceName, created: s.Created}, RulesOf(r.node, s))...)
 	}
 	return conflicts
 }

@@ -3,9 +3,7 @@ package render
 import (
 	"iter"
 	"net/netip"
-	"runtime"
 	"slices"
-	"sync"
 
 	"nfproxy/nft"
 )
@@ -35,31 +33,6 @@ func RulesOf(n Node, s Service) ServiceRules {
 	b.fragment.Sort()
 	// The rules are kept as long as the Service exists: Clone drops the spare capacity.
 	return ServiceRules{slices.Clone(compact(b.fragment)), dedicatedObjects(b.affinities)}
-}
-
-// fewServices is the number of Services up to which rulesOfAll uses one processor.
-const fewServices = 500
-
-// rulesOfAll returns the rules of each Service. Those of many Services are made on all processors: at a first load this takes as
-// long as the kernel takes for the elements.
-func rulesOfAll(n Node, services []Service) []ServiceRules {
-	rules := make([]ServiceRules, len(services))
-	share := max(fewServices, (len(services)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
-	var others sync.WaitGroup
-	for start := 0; start < len(services); start += share {
-		do := func() {
-			for i := start; i < min(start+share, len(services)); i++ {
-				rules[i] = RulesOf(n, services[i])
-			}
-		}
-		if start+share >= len(services) { // the last share, or the only one
-			do()
-		} else {
-			others.Go(do)
-		}
-	}
-	others.Wait()
-	return rules
 }
 
 // FrontendAddresses are the addresses at which a node serves the ports of a Service, by kind.
