@@ -12,10 +12,10 @@ import (
 
 // loadPart is the number of elements in one transaction of a first load.
 //
-// While a transaction adds elements to a hash table, the kernel cannot enlarge the table: it does so in a worker that takes
-// turns with the task that inserts (rhashtable_insert_slow and rht_deferred_worker in lib/rhashtable.c). 500,000 elements in one transaction take
-// twice the time of parts. Other programs that change the ruleset wait for one part, and if any socket on the machine listens to
-// notifications, the kernel has the messages of one part in memory.
+// A hash table is enlarged by a worker of the kernel (rht_deferred_worker in lib/rhashtable.c), which does not keep up with one
+// transaction of 500,000 elements: insertions into the table that is too small make it take twice the time of parts. Other programs that
+// change the ruleset wait for one part only. If any socket on the machine listens to notifications, the kernel has the messages of one
+// part in memory. See docs/design/0014-restart.md.
 const loadPart = 10_000
 
 // inParts reports whether changes can be applied in several transactions without any packet seeing a difference. hooks are the base
