@@ -22,7 +22,7 @@ var foreignEdits = []struct{ name, commands string }{
 	{"a slot that is gone", "delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }"},
 	{"a slot in the place of another one", "delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }\n" +
 		"add element ip nfproxy endpoints { 10.96.9.9 . tcp . 80 . 0 : 10.0.0.1 . 80 }"},
-	{"a catch-all element that balances", "add element ip nfproxy services { * : goto lb-1 }"},
+	{"a catch-all element that balances", "add element ip nfproxy services { * : goto lb-2 }"},
 	{"a dormant table", "add table ip nfproxy { flags dormant; }"},
 	{"the policy drop", "add chain ip nfproxy prerouting { policy drop; }"},
 	{"a rule with an anonymous set", "add rule ip nfproxy refuse ip saddr { 10.0.0.1, 10.0.0.2 } drop"},

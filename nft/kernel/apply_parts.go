@@ -83,6 +83,7 @@ func partsOf(changes []nft.Change) (parts [][]nft.Change) {
 // transactInParts commits the changes of a first load in parts. If the kernel refuses a part, it deletes the tables again, so that
 // nothing of the changes is applied.
 func (c *Conn) transactInParts(changes []nft.Change, generation uint32) error {
+	defer func() { c.spare = nil }() // no later batch is that large
 	for i, part := range partsOf(changes) {
 		err := c.transact(part, generation)
 		if err == nil {
