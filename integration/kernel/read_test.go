@@ -182,8 +182,8 @@ func TestReadElements(t *testing.T) {
 	if sends := l.kernel.Traffic().Sends - before.Sends; sends > (4000/16+1000)/16+20 {
 		t.Errorf("%d requests for %d keys", sends, len(asked.List))
 	}
-	none, err := l.kernel.ReadElements(nft.Elements{Set: s, List: []nft.Element{{Key: "\x00\x00\x00\x00\x06\x00\x50\x00\x00"}, {}}})
+	none, err := l.kernel.ReadElements(nft.Elements{Set: s, List: []nft.Element{{Key: "\x00\x00\x00\x00\x06\x00\x50\x00\x00"}}})
 	if err != nil || len(none) > 0 {
-		t.Errorf("of elements that do not exist %v are found: %v", none, err)
+		t.Errorf("of an element that does not exist %v is found: %v", none, err)
 	}
 }

@@ -22,9 +22,9 @@ var selections = []selection{
 		"TestForgetWithRules", "TestForgetInReplacedMap", "TestForgetExpiringInBulk/without_destroy=false",
 		"TestAffinity/(ip|ip6)/tcp", "TestAffinityAcrossRestart", "TestAffinityExpires", "TestAffinityListing",
 		"TestFlows", "TestFlowsSCTP", "TestListFilters",
-		"TestReadDuringRehash", "TestChangeIsSmall", "TestHugeService",
+		"TestReadDuringRehash", "TestReadElements", "TestRefusedPart", "TestChangeIsSmall", "TestHugeService",
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
-	{"agent", []string{"TestRepairs", "TestComparisonRepairs"}},
+	{"agent", []string{"TestRepairs", "TestComparisonRepairs", "TestComparisonFindsUnreachable"}},
 	{"integration/cli", []string{"TestScripts/(life|repair)"}},
 }
 
