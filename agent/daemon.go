@@ -37,6 +37,8 @@ type daemon struct {
 	damaged     damagedElements
 	retries     retryQueue
 	synced      bool // the kernel has had everything that the source reported first
+	// ahead are the tables that were read while the source was still listing, nil if there are none.
+	ahead *tablesAhead
 }
 
 // pending is what waits to be programmed.
@@ -107,6 +109,7 @@ func (d *daemon) run(ctx context.Context) error {
 	if d.standby != nil {
 		d.standby(ctx)
 	}
+	d.readAhead()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil { // if more is ready, select chooses at random
@@ -171,6 +174,7 @@ func (d *daemon) take(u render.Update) {
 
 // takeExternal notes that another program changed the tables: elements that it names, or their state is unknown.
 func (d *daemon) takeExternal(c kernel.ExternalChange) {
+	d.ahead = nil
 	if !d.pending.started { // the first attempt reads the tables anyway
 		return
 	}

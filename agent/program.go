@@ -13,7 +13,6 @@ import (
 	"nfproxy/agent/metrics"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
-	"nfproxy/render"
 )
 
 // attempt programs what is desired, and reports how it went.
@@ -98,7 +97,7 @@ func (d *daemon) reconcile() (commit, error) {
 	d.damaged = nil
 	for attempt := 1; ; attempt++ {
 		start := time.Now()
-		have, _, err := d.kernel.Read(render.TableIDs()...)
+		have, err := d.readTables(attempt == 1)
 		if err != nil {
 			return commit{}, err
 		}

@@ -44,8 +44,11 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	if err != nil {
 		return err
 	}
-	k.CounterKey = render.CounterKey
 	l.owns(k)
+	k.CounterKey = render.CounterKey
+	if err := k.FollowReferences(report.Slots, kernel.ManyElements, report.SlotSets()...); err != nil {
+		return err
+	}
 	recorder := metrics.New(version)
 	recorder.WatchClients() // before the source starts its clients
 	src, err := watcher.Open(set, version, log)

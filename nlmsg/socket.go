@@ -20,10 +20,24 @@ type Socket struct {
 	Raw syscall.RawConn
 	// Seq is the sequence number of the last message sent. A caller of Send uses higher numbers and sets Seq to the last.
 	Seq uint32
-	in  []byte
-	out Message // the request of Exchange
+	// Traffic counts what Send and Receive have done so far.
+	Traffic Traffic
+	in      []byte
+	out     Message // the request of Exchange
 	// unread reports that not all answers to the last request have been read.
 	unread bool
+}
+
+// Traffic is an amount of netlink traffic of a socket, which does not depend on the machine.
+type Traffic struct {
+	Sends, Receives int // system calls
+	Messages        int // sent
+	Sent, Received  int // bytes
+}
+
+// Add adds another amount.
+func (t Traffic) Add(u Traffic) Traffic {
+	return Traffic{t.Sends + u.Sends, t.Receives + u.Receives, t.Messages + u.Messages, t.Sent + u.Sent, t.Received + u.Received}
 }
 
 // receiveBuffer is the size of the socket's receive buffer in bytes. It has room for the errors of a refused batch:
@@ -84,6 +98,11 @@ func (s *Socket) Send(b []byte) (err error) {
 // sendOnce sends the bytes. After EAGAIN it does not wait for the socket to become writable: the kernel takes the datagram
 // during the call, so that the socket always is.
 func (s *Socket) sendOnce(b []byte) (err error) {
+	s.Traffic.Sends++
+	s.Traffic.Sent += len(b)
+	for range Messages(b) {
+		s.Traffic.Messages++
+	}
 	werr := s.Raw.Write(func(fd uintptr) bool {
 		for err = unix.EINTR; errors.Is(err, unix.EINTR); {
 			err = unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
@@ -110,7 +129,9 @@ func (s *Socket) Receive(wait bool) (datagrams []byte, err error) {
 	rerr := s.Raw.Read(func(fd uintptr) bool {
 		for err = nil; err == nil && n+largestDatagram <= len(s.in); {
 			var got int
+			s.Traffic.Receives++
 			if got, err = unix.Read(int(fd), s.in[n:]); err == nil { // the socket does not block
+				s.Traffic.Received += got
 				n = Align(n + got)
 			} else if errors.Is(err, unix.EINTR) || n == 0 && wait && errors.Is(err, unix.EAGAIN) && readable(fd) {
 				err = nil
@@ -207,6 +228,54 @@ func (s *Socket) exchangeOnce(kind, flags uint16, family uint8, fill func(*Messa
 		}
 		return failed
 	}
+}
+
+// ExchangeAll is Exchange for n small requests of one kind in one datagram. fill appends the attributes of a request, given by its
+// index, and each is called with that index. refused holds the kernel's error of each request, nil for success. Each request must be
+// one that the kernel answers at once, and all answers together must fit the receive buffer. If answers are lost, err is not nil,
+// and each may have been called.
+func (s *Socket) ExchangeAll(n int, kind uint16, family uint8, fill func(i int, m *Message), each func(i int, body []byte)) (refused []error, err error) {
+	if s.unread {
+		if err := s.discard(); err != nil {
+			return nil, err
+		}
+	}
+	first := s.Seq + 1
+	s.Seq += uint32(n)
+	s.out.Buf = s.out.Buf[:0]
+	for i := range n {
+		s.out.Begin(kind, unix.NLM_F_REQUEST|unix.NLM_F_ACK, first+uint32(i), family, 0)
+		fill(i, &s.out)
+		s.out.End()
+	}
+	if err := s.Send(s.out.Buf); err != nil {
+		return nil, err
+	}
+	s.unread = true
+	refused = make([]error, n)
+	for answered := 0; answered < n; {
+		b, err := s.ReceiveAnswer()
+		if err != nil {
+			return nil, err
+		}
+		for h, body := range Messages(b) {
+			i := h.Seq - first // sequence numbers wrap around
+			switch {
+			case i >= uint32(n):
+			case h.Type == unix.NLMSG_ERROR && len(body) >= 4:
+				if code := int32(NativeUint32(body)); code != 0 {
+					refused[i] = syscall.Errno(-code)
+				}
+				answered++
+			case len(body) < NFGenLen:
+				return nil, errMalformed
+			default:
+				each(int(i), body[NFGenLen:])
+			}
+		}
+	}
+	s.unread = false
+	return refused, nil
 }
 
 // request sends a request whose answers are then unread.

@@ -106,10 +106,10 @@ func comparePorts(a, b *ServicePort) int {
 // Slots returns the keys of the endpoint slots that Describe needs for some elements of one of DescribedSets: for every
 // frontend among them, the slots from which its balancing chain draws. Those from the number of endpoints on do not exist.
 func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
-	if !s.IsVerdictMap() {
+	sc := render.SchemaOf(t.Family)
+	if !s.IsVerdictMap() || !slices.Equal(s.Key, sc.Services.Key) {
 		return nil
 	}
-	sc := render.SchemaOf(t.Family)
 	cluster, local := nft.Elements{Set: sc.Endpoints, List: make([]nft.Element, 0, len(part))}, nft.Elements{Set: sc.LocalEndpoints}
 	for _, e := range part {
 		b, ok := render.BalancingChainOf(t.Family, pastAffinity(t, e.Data.Verdict()))
@@ -118,12 +118,22 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 			to = &local
 		}
 		for slot := range b.Size {
-			if ok {
+			if ok && e.Key != "" {
 				to.List = append(to.List, nft.Element{Key: e.Key + nft.Slot(uint16(slot))})
 			}
 		}
 	}
 	return []nft.Elements{cluster, local}
+}
+
+// SlotSets returns the sets to whose elements Slots leads.
+func SlotSets() []*nft.Set {
+	var all []*nft.Set
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		sc := render.SchemaOf(f)
+		all = append(all, sc.Endpoints, sc.LocalEndpoints)
+	}
+	return all
 }
 
 // describeTable returns the frontends of a table, each as a ServicePort of its own.

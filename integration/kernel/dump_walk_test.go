@@ -44,6 +44,18 @@ func TestDumpWalk(t *testing.T) {
 	}
 }
 
+// TestDumpCatchAll: a catch-all element that another program has added to the frontends is none of them, and the rest is described.
+func TestDumpCatchAll(t *testing.T) {
+	l := newTestNode(t)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{service("s", nft.TCP, "10.96.0.1:80", "10.244.1.2:80", "10.244.1.3:80")}})
+	l.reconcile()
+	want := describedAsJSON(t, readForDump(l))
+	l.nft("", "add", "element", "ip", "nfproxy", "services", "{ * : goto lb-2 }")
+	if got := describedAsJSON(t, readForDump(l)); got != want {
+		t.Errorf("got %s\nwant %s", got, want)
+	}
+}
+
 // readForDump reads the parts of the tables that nfproxy dump reads.
 func readForDump(l *testNode) []*nft.Table {
 	l.t.Helper()

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,6 +15,14 @@ var foreignEdits = []struct{ name, commands string }{
 	{"a catch-all element of IPv6", "add element ip6 nfproxy services { * : drop }"},
 	{"a catch-all element in a set", "add element ip nfproxy cluster-ips { * }"},
 	{"a catch-all element in a map", "add element ip nfproxy endpoints { * : 10.0.0.1 . 80 }"},
+	{"slots of a frontend that does not exist", "add element ip nfproxy endpoints { 10.96.9.9 . tcp . 80 . 0 : 10.0.0.1 . 80, 10.96.9.9 . tcp . 80 . 1 : 10.0.0.1 . 80 }"},
+	{"a slot past the last endpoint", "add element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 4000 : 10.0.0.1 . 80 }"},
+	{"a slot with another endpoint", "delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }\n" +
+		"add element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 : 10.0.0.1 . 80 }"},
+	{"a slot that is gone", "delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }"},
+	{"a slot in the place of another one", "delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }\n" +
+		"add element ip nfproxy endpoints { 10.96.9.9 . tcp . 80 . 0 : 10.0.0.1 . 80 }"},
+	{"a catch-all element that balances", "add element ip nfproxy services { * : goto lb-2 }"},
 	{"a dormant table", "add table ip nfproxy { flags dormant; }"},
 	{"the policy drop", "add chain ip nfproxy prerouting { policy drop; }"},
 	{"a rule with an anonymous set", "add rule ip nfproxy refuse ip saddr { 10.0.0.1, 10.0.0.2 } drop"},
@@ -61,14 +70,21 @@ var foreignEdits = []struct{ name, commands string }{
 }
 
 // TestForeignEdits: whatever another program changes in nfproxy's tables, the next comparison restores them, as nft lists
-// them.
+// them. This holds if the kernel counts the elements of sets, so that slots are read by key, and if it does not.
 func TestForeignEdits(t *testing.T) {
-	l := newTestNode(t)
-	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
-	l.reconcile()
+	for _, without := range []bool{false, true} {
+		l := newTestNode(t)
+		l.kernel.WithoutCounts = without
+		l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
+		l.reconcile()
+		l.checkForeignEdits(t, fmt.Sprintf("without counts %t/", without))
+	}
+}
+
+func (l *testNode) checkForeignEdits(t *testing.T, prefix string) {
 	want := l.nft("", "list", "ruleset")
 	for _, edit := range foreignEdits {
-		t.Run(edit.name, func(t *testing.T) {
+		t.Run(prefix+edit.name, func(t *testing.T) {
 			out, err := runNFT(l.node, edit.commands+"\n", "-f", "-")
 			if err != nil {
 				t.Fatalf("nft: %v\n%s", err, out)

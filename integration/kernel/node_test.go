@@ -14,7 +14,7 @@ import (
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
-
+	"nfproxy/report"
 	"nfproxy/sandbox"
 )
 
@@ -60,7 +60,17 @@ func newTestNode(t testing.TB) *testNode {
 	l.ruleset = render.NewRuleset(l.facts)
 	l.kernel = openKernel(t, ns)
 	l.kernel.CounterKey = render.CounterKey
+	l.readByKey(1)
 	return l
+}
+
+// readByKey makes the node's connection read the slots of endpoints by key if there are at least from.
+func (l *testNode) readByKey(from int) {
+	l.t.Helper()
+	err := l.node.Do(func() error { return l.kernel.FollowReferences(report.Slots, from, report.SlotSets()...) })
+	if err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 // openKernel opens a connection to nftables in a namespace, until the end of the test.

@@ -119,3 +119,71 @@ func TestReadDuringRehash(t *testing.T) {
 		}
 	}
 }
+
+// TestReadReachable: if the kernel does not count the elements of sets, ReadReachable leaves out slots to which no frontend leads, and
+// ChangedSinceRead asks for another Read, which finds them. If it counts them, ReadReachable finds them too.
+func TestReadReachable(t *testing.T) {
+	l := newTestNode(t)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(100)})
+	l.reconcile()
+	l.nft("", "add", "element", "ip", "nfproxy", "endpoints", "{ 10.96.9.9 . tcp . 80 . 0 : 10.0.0.1 . 80 }")
+	for _, c := range []struct {
+		without bool
+		read    func(...nft.TableID) ([]*nft.Table, uint32, error)
+		slots   int
+		changed bool
+	}{
+		{false, l.kernel.ReadReachable, 301, false},
+		{true, l.kernel.ReadReachable, 300, true},
+		{true, l.kernel.Read, 301, false},
+		{false, l.kernel.Read, 301, false},
+	} {
+		l.kernel.WithoutCounts = c.without
+		tables, _, err := c.read(render.TableIDs()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(tables[0].Set("endpoints").Elements); got != c.slots {
+			t.Errorf("without counts: %t: %d slots, want %d", c.without, got, c.slots)
+		}
+		if changed, err := l.kernel.ChangedSinceRead(); err != nil || changed != c.changed {
+			t.Errorf("without counts: %t: changed since read: %t, %v, want %t", c.without, changed, err, c.changed)
+		}
+	}
+}
+
+// TestReadElements: of many keys those that exist are found, wherever the others are among them, in a bounded number of requests.
+func TestReadElements(t *testing.T) {
+	l := newTestNode(t)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: cluster(1000)})
+	l.reconcile()
+	s := render.SchemaOf(nft.IPv4).Endpoints
+	asked := nft.Elements{Set: s}
+	for i := range 1000 {
+		frontend := render.Frontend{AddrPort: netip.AddrPortFrom(clusterService(i, 3, 0).ClusterIPs[0], 80), Protocol: nft.TCP}
+		for slot := range uint16(3 + i%3) { // none, one or two of them do not exist
+			asked.List = append(asked.List, nft.Element{Key: frontend.Key() + nft.Slot(slot)})
+		}
+	}
+	before := l.kernel.Traffic()
+	found, err := l.kernel.ReadElements(asked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(found) != 3000 {
+		t.Errorf("%d elements are found, not 3000", len(found))
+	}
+	for _, e := range found {
+		if len(e.Data) == 0 {
+			t.Errorf("element %x has no data", e.Key)
+		}
+	}
+	// One message for each 16 keys and one for each key that does not exist, 16 in a datagram.
+	if sends := l.kernel.Traffic().Sends - before.Sends; sends > (4000/16+1000)/16+20 {
+		t.Errorf("%d requests for %d keys", sends, len(asked.List))
+	}
+	none, err := l.kernel.ReadElements(nft.Elements{Set: s, List: []nft.Element{{Key: "\x00\x00\x00\x00\x06\x00\x50\x00\x00"}}})
+	if err != nil || len(none) > 0 {
+		t.Errorf("of an element that does not exist %v is found: %v", none, err)
+	}
+}

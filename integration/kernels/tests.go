@@ -24,9 +24,10 @@ var selections = []selection{
 		"TestForgetWithRules", "TestForgetInReplacedMap", "TestForgetExpiringInBulk/without_destroy=false",
 		"TestAffinity/(ip|ip6)/tcp", "TestAffinityAcrossRestart", "TestAffinityExpires", "TestAffinityListing",
 		"TestFlows", "TestFlowsSCTP", "TestListFilters",
-		"TestReadDuringRehash", "TestChangeIsSmall", "TestHugeService",
+		"TestReadDuringRehash", "TestReadElements", "TestRefusedPart", "TestChangeIsSmall", "TestHugeService",
+		"TestUniformCounts", "TestFallbackSlot", "TestUpgradeChains",
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
-	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs"}},
+	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs", "TestComparisonFindsUnreachable"}},
 	{dir: "integration/cli", tests: []string{"TestScripts/(life|repair)"}},
 	{dir: "integration/clock", tests: []string{"TestClockJumps", "TestClockOutsideCertificate"}, only: true},
 }

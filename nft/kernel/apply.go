@@ -62,7 +62,12 @@ func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
 		return err
 	}
 	first, hooks := hooksLast(changes)
-	if err := c.transactForgetting(first, deletions, generation); err != nil {
+	if len(deletions) == 0 && inParts(first, hooks) {
+		err = c.transactInParts(first, generation)
+	} else {
+		err = c.transactForgetting(first, deletions, generation)
+	}
+	if err != nil {
 		return err
 	}
 	if err := c.transact(hooks, 0); err != nil {

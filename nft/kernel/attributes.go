@@ -9,6 +9,7 @@ const (
 	elemKeyEnd      = 10 // NFTA_SET_ELEM_KEY_END
 	elemExpressions = 11 // NFTA_SET_ELEM_EXPRESSIONS
 	setExpressions  = 18 // NFTA_SET_EXPRESSIONS
+	setCount        = 20 // NFTA_SET_COUNT: Linux 6.18 has it, 6.12 has not
 	elemCatchAll    = 2  // NFT_SET_ELEM_CATCHALL
 	chainFlags      = 10 // NFTA_CHAIN_FLAGS
 	chainBinding    = 4  // NFT_CHAIN_BINDING

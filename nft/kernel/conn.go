@@ -22,19 +22,25 @@ type Conn struct {
 	// WithoutDestroy makes Apply and Settle do without NFT_MSG_DESTROYSETELEM, as on kernels before 6.3. Tests set it.
 	WithoutDestroy bool
 
-	nl        *nlmsg.Socket
-	spare     []byte        // the buffer of the last batch
-	commits   uint32        // number of batches committed so far
-	monitored *subscription // of the Conn's Monitor, nil if there is none
-	read      position      // of the last Read
-	deletes   uint16        // the message that deletes dynamic elements, 0 if that is unknown yet
-	unsettled []nft.Change  // of dynamic elements
-	fruitless int           // incomplete listings for the first of unsettled since one had elements to change
+	// WithoutCounts makes Read do without the numbers of elements in sets, which older kernels do not return. Tests set it.
+	WithoutCounts bool
+
+	nl         *nlmsg.Socket
+	spare      []byte        // the buffer of the last batch
+	commits    uint32        // number of batches committed so far
+	monitored  *subscription // of the Conn's Monitor, nil if there is none
+	read       position      // of the last Read
+	references *references   // nil if Read lists all sets
+	deletes    uint16        // the message that deletes dynamic elements, 0 if that is unknown yet
+	unsettled  []nft.Change  // of dynamic elements
+	fruitless  int           // incomplete listings for the first of unsettled since one had elements to change
 }
 
 // position is a state of the ruleset, as a Conn knows it: the generation, and the number of the Conn's commits until then.
 type position struct {
 	generation, commits uint32
+	// reachable: elements to which nothing leads were left out.
+	reachable bool
 }
 
 // Open opens a connection to the calling thread's network namespace. Without the privilege to change nftables there, the
@@ -58,7 +64,12 @@ func Open() (*Conn, error) {
 
 // Close closes the connection. The kernel then removes the tables that the connection owns (nft.Table.Owner); everything
 // else that was applied stays.
-func (c *Conn) Close() error { return c.nl.Close() }
+func (c *Conn) Close() error {
+	if c.references != nil {
+		return errors.Join(c.references.second.Close(), c.nl.Close())
+	}
+	return c.nl.Close()
+}
 
 // unprivileged is Open's error for a process without CAP_NET_ADMIN.
 type unprivileged struct{}
@@ -68,6 +79,14 @@ func (unprivileged) Error() string {
 }
 
 func (unprivileged) Unwrap() error { return os.ErrPermission }
+
+// Traffic returns the netlink traffic of the connection so far, without that of its Monitor.
+func (c *Conn) Traffic() nlmsg.Traffic {
+	if c.references != nil {
+		return c.nl.Traffic.Add(c.references.second.nl.Traffic)
+	}
+	return c.nl.Traffic
+}
 
 // PortID returns the netlink port ID of the connection's socket, which is unique in the network namespace.
 func (c *Conn) PortID() uint32 { return c.nl.PID() }
@@ -92,8 +111,12 @@ func (c *Conn) Generation() (uint32, error) {
 }
 
 // ChangedSinceRead reports whether another program has committed, in whatever table, since the last Read began its successful
-// attempt: whether the generation has advanced further than the Conn's own commits account for. It is one small request.
+// attempt: whether the generation has advanced further than the Conn's own commits account for. It is one small request. After
+// ReadReachable left elements out, it reports true: another Read can find more.
 func (c *Conn) ChangedSinceRead() (bool, error) {
+	if c.read.reachable {
+		return true, nil
+	}
 	generation, err := c.Generation()
 	if err != nil {
 		return false, fmt.Errorf("read generation: %w", err)

@@ -28,14 +28,24 @@ const readAgain = 100 * time.Millisecond
 // the time: the kernel continues a listing by the number of objects that it has returned. A Monitor reports such changes. If
 // no program commits, the result is complete, or Read returns an error.
 func (c *Conn) Read(ids ...nft.TableID) (tables []*nft.Table, generation uint32, err error) {
+	return c.readTables(ids, false)
+}
+
+// ReadReachable is Read for a Conn that follows references. If the kernel does not count the elements of sets, it leaves out those
+// to which no other element leads, instead of listing the sets, which would take long.
+func (c *Conn) ReadReachable(ids ...nft.TableID) (tables []*nft.Table, generation uint32, err error) {
+	return c.readTables(ids, true)
+}
+
+func (c *Conn) readTables(ids []nft.TableID, reachable bool) (tables []*nft.Table, generation uint32, err error) {
 	for start := time.Now(); ; {
 		before, err := c.Generation()
 		if err != nil {
 			return nil, 0, fmt.Errorf("read generation: %w", err)
 		}
-		c.read = position{before, c.commits}
-		r := reader{Conn: c}
-		tables, err = r.tables(ids)
+		r := reader{Conn: c, keyed: keyedSets{references: c.references, reachable: reachable}}
+		tables, err = r.tablesByKey(ids)
+		c.read = position{before, c.commits, r.keyed.leftOut}
 		if err != nil && !errors.Is(err, unix.ENOENT) { // an object can go while it is being read
 			return nil, 0, err
 		}
@@ -61,8 +71,9 @@ func (c *Conn) ReadSets(names []string, ids ...nft.TableID) ([]*nft.Table, error
 // reader is one pass over the tables.
 type reader struct {
 	*Conn
-	only []string                                  // names of the sets to read, nil for all
-	part func(*nft.Table, *nft.Set, []nft.Element) // called with each part of a listing, may be nil
+	only  []string                                  // names of the sets to read, nil for all
+	part  func(*nft.Table, *nft.Set, []nft.Element) // called with each part of a listing, may be nil
+	keyed keyedSets
 	// incomplete reports that a listing could not be repeated until it was complete.
 	incomplete bool
 }
@@ -160,6 +171,11 @@ func (r *reader) sets(t *nft.Table) error {
 	_, err := r.dump(unix.NFT_MSG_GETSET, t.Family.Number(), byTable, func(body []byte) {
 		if s := decodeSet(t.Family, body); r.only == nil || slices.Contains(r.only, s.Name) {
 			t.Sets = append(t.Sets, s)
+			count := countOf(body)
+			if r.WithoutCounts {
+				count = -1
+			}
+			r.keyed.add(s, count)
 		}
 	})
 	if err != nil {
@@ -171,7 +187,7 @@ func (r *reader) sets(t *nft.Table) error {
 		return slices.Index(r.only, a.Name) - slices.Index(r.only, b.Name)
 	})
 	for _, s := range order {
-		if !readable(s) {
+		if !readable(s) || r.keyed.has(s) {
 			continue
 		}
 		if err := r.elements(s, t); err != nil {

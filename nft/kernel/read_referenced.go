@@ -21,22 +21,9 @@ type References func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Element
 // net/netfilter/nf_tables_api.c). 300,000 elements take three times as long to list as to request by key.
 func (c *Conn) ReadReferenced(second *Conn, names []string, lead References, ids ...nft.TableID) ([]*nft.Table, error) {
 	f := follower{Conn: second, found: make(map[*nft.Set][][]nft.Element)}
-	parts, done := make(chan func() error, partsAhead), make(chan error, 1)
-	go func() {
-		var failed error
-		for request := range parts {
-			if failed == nil {
-				failed = request()
-			}
-		}
-		done <- failed
-	}()
-	r := reader{Conn: c, only: names, part: func(t *nft.Table, s *nft.Set, part []nft.Element) {
-		parts <- func() error { return f.request(lead(t, s, part)) }
-	}}
-	tables, err := r.tables(ids)
-	close(parts)
-	if err := errors.Join(err, <-done); err != nil {
+	r := reader{Conn: c, only: names}
+	tables, err := f.follow(&r, lead, ids)
+	if err != nil {
 		return nil, err
 	}
 	for declared := range f.found {
@@ -53,6 +40,28 @@ const partsAhead = 1024
 type follower struct {
 	*Conn
 	found map[*nft.Set][][]nft.Element
+}
+
+// follow reads the tables, and meanwhile requests the elements to which the listed elements lead.
+func (f *follower) follow(r *reader, lead References, ids []nft.TableID) ([]*nft.Table, error) {
+	parts, done := make(chan func() error, partsAhead), make(chan error, 1)
+	go func() {
+		var failed error
+		for request := range parts {
+			if failed == nil {
+				failed = request()
+			}
+		}
+		done <- failed
+	}()
+	r.part = func(t *nft.Table, s *nft.Set, part []nft.Element) {
+		keyed := r.keyed // so far: the next table adds to it
+		parts <- func() error { return f.request(keyed.among(lead(t, s, part))) }
+	}
+	tables, err := r.tables(ids)
+	r.part = nil
+	close(parts)
+	return tables, errors.Join(err, <-done)
 }
 
 func (f *follower) request(all []nft.Elements) error {
