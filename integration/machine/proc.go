@@ -10,6 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Usage is what /proc tells about a process.
@@ -110,4 +113,41 @@ func NumberIn(path string) (float64, error) {
 		return 0, fmt.Errorf("%s is empty", path)
 	}
 	return strconv.ParseFloat(fields[0], 64)
+}
+
+// CPUTime returns the CPU seconds of a process, to the nanosecond, without those of its children. The clock of a process has the number
+// that MAKE_PROCESS_CPUCLOCK of include/linux/posix-timers_types.h makes of its process number.
+func CPUTime(pid int) (float64, error) {
+	const schedulerClock = 2 // CPUCLOCK_SCHED
+	var t unix.Timespec
+	if err := unix.ClockGettime(int32(^pid<<3|schedulerClock), &t); err != nil {
+		return 0, fmt.Errorf("read the CPU clock of process %d: %w", pid, err)
+	}
+	return time.Duration(t.Nano()).Seconds(), nil
+}
+
+// Descendants returns a process and its descendants that run now.
+func Descendants(pid int) []int {
+	all := []int{pid}
+	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)) // fails if the process has ended
+	for _, thread := range threads {
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", pid, thread.Name()))
+		for _, text := range strings.Fields(string(children)) {
+			if child, err := strconv.Atoi(text); err == nil {
+				all = append(all, Descendants(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// Resident returns the resident memory of a process in bytes, or 0 if it has ended.
+func Resident(pid int) float64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	fields := strings.Fields(string(text))
+	if len(fields) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseFloat(fields[1], 64)
+	return pages * float64(os.Getpagesize())
 }
