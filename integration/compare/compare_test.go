@@ -42,6 +42,7 @@ func TestCompare(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Note = *note
 	if o.out == "" {
 		o.out = filepath.Join(t.TempDir(), record.ControlPlaneFile)
 	}
@@ -80,13 +81,20 @@ func (c *comparison) measureSize(t *testing.T, s size) {
 				continue
 			}
 			begun := time.Now()
-			c.run(t, s, proxy, fmt.Sprintf("%s-%d", shortName(proxy), round+1), func(r *trial) { r.measureLife() })
+			c.run(t, s, proxy, fmt.Sprintf("%s-%d", shortName(proxy), round+1), func(r *trial) { r.measureLife(round) })
 			slow[proxy] = time.Since(begun) > 6*c.budget
-			if round == 0 {
+			if round == 0 && c.hasStarted(s, proxy) {
 				c.run(t, s, proxy, shortName(proxy)+"-others-wait", func(r *trial) { r.measureWait() })
 			}
 		}
 	}
+}
+
+// hasStarted reports whether a proxy has started within the bound at a size.
+func (c *comparison) hasStarted(s size, proxy record.Proxy) bool {
+	return slices.ContainsFunc(c.record.Measurements, func(m record.Measurement) bool {
+		return m.Experiment == start && m.Proxy == proxy && m.Services == s.services && m.Endpoints == s.endpoints && m.Count > 0
+	})
 }
 
 // run runs a trial as a subtest, so that one that fails does not end the others, and all that belongs to it ends with it.
@@ -102,11 +110,18 @@ func (c *comparison) run(t *testing.T, s size, proxy record.Proxy, name string, 
 	fmt.Fprintf(os.Stderr, "%s %s %s: %v\n", time.Now().UTC().Format(time.TimeOnly), s, name, time.Since(begun).Round(time.Second))
 }
 
-// check fails the test unless there is a result of each proxy at each size for each experiment of all sizes.
+// check fails the test unless there is a result of each proxy at each size for each experiment of all sizes. A proxy that has not started
+// within the bound has no others.
 func (c *comparison) check(t *testing.T) {
 	t.Helper()
 	for _, s := range c.sizes {
 		for _, proxy := range c.proxiesAt(s) {
+			if !c.hasStarted(s, proxy) {
+				if proxy == record.Nfproxy {
+					t.Errorf("%s: nfproxy has not started", s)
+				}
+				continue
+			}
 			for _, experiment := range []string{start, startCPU, startReceived, memory, kernelMemoryOfTables, restart, change, changeCPU, create, othersWait} {
 				if !slices.ContainsFunc(c.record.Measurements, func(m record.Measurement) bool {
 					return m.Experiment == experiment && m.Proxy == proxy && m.Services == s.services && m.Endpoints == s.endpoints

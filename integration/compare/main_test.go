@@ -6,4 +6,4 @@ import (
 	"nfproxy/integration/cluster"
 )
 
-func TestMain(m *testing.M) { cluster.Main(m, nil) }
+func TestMain(m *testing.M) { cluster.Main(m, map[string]func(){otherUser: transactUntilEOF}) }

@@ -219,22 +219,6 @@ func (n *node) awaitNoAnswer(begun time.Time, bound time.Duration, to, by string
 	}
 }
 
-// settle waits until the memory of the kernel does not shrink any more: the namespace of the last trial ends in the background.
-func settle() error {
-	const still = 1 << 20
-	for before := -1.0; ; {
-		now, err := kernelMemory()
-		if err != nil {
-			return err
-		}
-		if before >= 0 && before-now["total"] < still {
-			return nil
-		}
-		before = now["total"]
-		time.Sleep(500 * time.Millisecond)
-	}
-}
-
 // shortName returns the name of a proxy in flags.
 func shortName(proxy record.Proxy) string {
 	_, name, ok := strings.Cut(string(proxy), " ")

@@ -21,6 +21,7 @@ var (
 	samples = flag.Int("compare.samples", 2, "most changes of each kind in a trial")
 	bound   = flag.Duration("compare.bound", time.Minute, "most time for one start, restart or change")
 	budget  = flag.Duration("compare.budget", 20*time.Second, "time after which a kind of change is not repeated any more, and six times of which a trial may take to be repeated")
+	note    = flag.String("compare.note", "", "a sentence about the run, for the page")
 	out     = flag.String("compare.out", "", "file of the record; if it is empty, none is kept")
 )
 

@@ -1,6 +1,7 @@
 package compare
 
 import (
+	"math"
 	"sync"
 	"syscall"
 	"testing"
@@ -115,7 +116,30 @@ func kernelMemory() (map[string]float64, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := map[string]float64{"slab": fields["SUnreclaim"], "percpu": fields["Percpu"], "vmalloc": fields["VmallocUsed"]}
+	objects, err := machine.AllocatedObjects()
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]float64{"slab": objects, "percpu": fields["Percpu"], "vmalloc": fields["VmallocUsed"]}
 	all["total"] = all["slab"] + all["percpu"] + all["vmalloc"]
 	return all, nil
+}
+
+// settle waits until the memory of the kernel does not shrink any more, for at most a minute: the namespace of the last trial ends in
+// the background.
+func settle() error {
+	const interval, still, calm = 500 * time.Millisecond, 256 << 10, 3
+	before := math.Inf(1)
+	for begun, quiet := time.Now(), 0; quiet < calm && time.Since(begun) < time.Minute; {
+		now, err := kernelMemory()
+		if err != nil {
+			return err
+		}
+		if quiet++; before-now["total"] > still {
+			quiet = 0
+		}
+		before = now["total"]
+		time.Sleep(interval)
+	}
+	return nil
 }

@@ -2,88 +2,111 @@ package compare
 
 import (
 	"encoding/binary"
+	"fmt"
+	"io"
 	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"nfproxy/integration/cluster"
 	"nfproxy/integration/compare/record"
 )
 
-// measureWait starts the proxy while another program uses nf_tables in the same namespace, and measures the longest that a transaction
-// of that program takes until the proxy is idle: the proxy's largest batch holds the mutex that every transaction needs. It measures
+// measureWait starts the proxy while another process uses nf_tables in the same namespace, and measures the longest that a transaction
+// of that process takes until the proxy is idle: the proxy's largest batch holds the mutex that every transaction needs. It measures
 // the same beforehand, without a proxy.
 func (r *trial) measureWait() {
-	t := r.t
-	t.Helper()
-	if err := r.population.last.serve(t.Context(), backendAddrs[0]); err != nil {
-		t.Fatal(err)
+	r.t.Helper()
+	if err := r.population.last.serve(r.t.Context(), backendAddrs[0]); err != nil {
+		r.t.Fatal(err)
 	}
-	quiet, err := r.longestWait(func() { time.Sleep(time.Second) })
-	if err != nil {
-		t.Fatal(err)
-	}
+	quiet := r.longestWait(func() { time.Sleep(time.Second) })
 	ok := true
-	var p *process
-	longest, err := r.longestWait(func() {
-		p = r.start(r.proxy)
+	longest := r.longestWait(func() {
+		p := r.start(r.proxy)
 		if _, ok = r.awaitAnswer(p.begun, r.bound, r.population.last.frontend, backendAddrs[0]); ok {
-			p.awaitIdle(r.bound)
+			r.awaitIdle(p)
 		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if !ok {
-		r.measurement(othersWait, record.Seconds, nil).Note = "the start was not waited for"
+		r.measurement(othersWait, record.Seconds, nil).Note = fmt.Sprintf("in the first %v of the start", r.bound)
 	}
 	r.add(othersWait, record.Seconds, nil, longest.Seconds())
 	r.logf("another program waits for at most %v, without a proxy for %v", longest, quiet)
 }
 
-// longestWait runs f and returns the longest transaction of another program meanwhile.
-func (r *trial) longestWait(f func()) (time.Duration, error) {
-	stop, result, longest := make(chan struct{}), make(chan error), time.Duration(0)
-	go func() {
-		result <- r.ns.Do(func() (err error) {
-			longest, err = transact(stop)
-			return err
-		})
-	}()
+// longestWait runs f and returns the longest transaction of another process meanwhile.
+func (r *trial) longestWait(f func()) time.Duration {
+	r.t.Helper()
+	path, err := exec.LookPath(otherUser)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	cmd := exec.Command(path)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	stop, err := cmd.StdinPipe()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	p := cluster.StartProcessIn(r.t, r.ns, cmd)
 	f()
-	close(stop)
-	err := <-result
-	return longest, err
+	stop.Close()
+	err = <-p.Done
+	p.Done <- err
+	longest, invalid := time.ParseDuration(strings.TrimSpace(p.Log.String()))
+	if err != nil || invalid != nil {
+		r.t.Fatalf("%s: %v: %s", otherUser, err, p.Log)
+	}
+	return longest
 }
 
-// between is the time between two transactions.
-const between = time.Millisecond
+// otherUser is the name of the program that transactUntilEOF is.
+const otherUser = "other-nftables-user"
 
-// transact makes transactions in the network namespace of the calling thread until stop, and returns how long the longest took. The
-// kernel handles a transaction while it is being sent.
+// transactUntilEOF is the main function of the other process. It makes a transaction each millisecond until its standard input ends,
+// and prints how long the longest took. The kernel handles a transaction while it is being sent.
 //
-// They are empty, so that they wait for the mutex, as all do (nf_tables_valid_genid in net/netfilter/nf_tables_api.c), but do not
-// change the generation of the ruleset (nf_tables_commit): programs such as iptables would begin again.
-func transact(stop <-chan struct{}) (time.Duration, error) {
+// The transactions are empty, so that they wait for the mutex, as all do (nf_tables_valid_genid in net/netfilter/nf_tables_api.c), but
+// do not change the generation of the ruleset (nf_tables_commit): programs such as iptables would begin again.
+func transactUntilEOF() {
+	runtime.LockOSThread() // one thread, with a priority that lets it wake up beside a busy proxy
+	longest, err := transact()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, otherUser+":", err)
+		os.Exit(1)
+	}
+	fmt.Println(longest)
+}
+
+func transact() (longest time.Duration, err error) {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
+		return 0, os.NewSyscallError("setpriority", err)
+	}
 	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return 0, os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(s)
+	var ended atomic.Bool
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		ended.Store(true)
+	}()
 	batch := append(batchMessage(unix.NFNL_MSG_BATCH_BEGIN), batchMessage(unix.NFNL_MSG_BATCH_END)...)
-	longest := time.Duration(0)
-	for {
-		select {
-		case <-stop:
-			return longest, nil
-		case <-time.After(between):
-		}
+	for !ended.Load() {
+		_ = unix.Nanosleep(&unix.Timespec{Nsec: int64(time.Millisecond)}, nil) // a signal may end it early
 		begun := time.Now()
 		if err := unix.Sendto(s, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return 0, os.NewSyscallError("sendto", err)
 		}
 		longest = max(longest, time.Since(begun))
 	}
+	return longest, nil
 }
 
 // batchMessage returns a message without attributes for subsystem nf_tables: struct nlmsghdr and struct nfgenmsg.

@@ -115,6 +115,33 @@ func NumberIn(path string) (float64, error) {
 	return strconv.ParseFloat(fields[0], 64)
 }
 
+// AllocatedObjects returns the bytes of the objects that the kernel has allocated from the caches of kmalloc, of the whole machine,
+// without those that it can reclaim. Unlike the slabs of /proc/meminfo, objects that were freed do not count (slabinfo(5)). Only root
+// can read that.
+func AllocatedObjects() (float64, error) {
+	text, err := os.ReadFile("/proc/slabinfo")
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
+		if len(fields) < 4 || !strings.HasPrefix(fields[0], "kmalloc-") || strings.HasPrefix(fields[0], "kmalloc-rcl-") {
+			continue
+		}
+		objects, err1 := strconv.ParseFloat(fields[1], 64)
+		size, err2 := strconv.ParseFloat(fields[3], 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return 0, fmt.Errorf("/proc/slabinfo: %w", err)
+		}
+		sum += objects * size
+	}
+	if sum == 0 {
+		return 0, errors.New("/proc/slabinfo has no caches of kmalloc")
+	}
+	return sum, nil
+}
+
 // CPUTime returns the CPU seconds of a process, to the nanosecond, without those of its children. The clock of a process has the number
 // that MAKE_PROCESS_CPUCLOCK of include/linux/posix-timers_types.h makes of its process number.
 func CPUTime(pid int) (float64, error) {
