@@ -122,7 +122,7 @@ func (c *comparison) check(t *testing.T) {
 				}
 				continue
 			}
-			for _, experiment := range []string{start, startCPU, startReceived, memory, kernelMemoryOfTables, restart, change, changeCPU, create, othersWait} {
+			for _, experiment := range []string{start, startCPU, startReceived, memory, restart, change, changeCPU, create, othersWait} {
 				if !slices.ContainsFunc(c.record.Measurements, func(m record.Measurement) bool {
 					return m.Experiment == experiment && m.Proxy == proxy && m.Services == s.services && m.Endpoints == s.endpoints
 				}) {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"time"
 
+	"nfproxy/integration/cluster"
 	"nfproxy/integration/compare/record"
+	"nfproxy/integration/scrape"
 )
 
 // Experiments. Page experiments.go describes them to readers.
@@ -27,6 +30,7 @@ const (
 	rollingCPU           = "rolling-cpu"
 	rollingPace          = "rolling-pace"
 	othersWait           = "others-wait"
+	eventToCommit        = "event-to-commit"
 )
 
 // trial is one life of a proxy, on a node of its own.
@@ -116,8 +120,12 @@ func (r *trial) measureStart() (*process, bool) {
 	r.add(startReceived, record.Bytes, nil, r.received())
 	r.add(memory, record.Bytes, what("peak"), p.peakMemory())
 	r.add(memory, record.Bytes, what("steady"), p.readMemory())
-	for kind := range after {
-		r.add(kernelMemoryOfTables, record.Bytes, what(kind), max(0, after[kind]-before[kind]))
+	if after["slab"] <= before["slab"] {
+		r.logf("the memory of the kernel is not measured: meanwhile more was freed elsewhere")
+	} else {
+		for kind := range after {
+			r.add(kernelMemoryOfTables, record.Bytes, what(kind), max(0, after[kind]-before[kind]))
+		}
 	}
 	r.logf("start %v", took.Round(time.Millisecond))
 	return p, true
@@ -146,6 +154,7 @@ func (r *trial) measureChanges(p *process) {
 	t.Helper()
 	a, b := backendAddrs[0], backendAddrs[1]
 	used, replaced := p.cpu(), 0
+	before := r.metrics()
 	r.repeat(func() bool {
 		replaced++
 		a, b = b, a
@@ -155,6 +164,7 @@ func (r *trial) measureChanges(p *process) {
 	})
 	r.awaitIdle(p)
 	r.add(changeCPU, record.CPUSeconds, what("replaced"), (p.cpu()-used)/float64(replaced))
+	r.addEventToCommit(before)
 	r.repeat(func() bool {
 		return r.measureChange("added", func(begun time.Time) (time.Duration, bool) {
 			return r.awaitAnswer(begun, r.bound, r.population.last.frontend, b)
@@ -165,6 +175,34 @@ func (r *trial) measureChanges(p *process) {
 	if r.size.services == 1 {
 		r.measureChangesOfLarge()
 	}
+}
+
+// metrics returns the metrics of nfproxy, and none of others.
+func (r *trial) metrics() *scrape.Metrics {
+	r.t.Helper()
+	all := scrape.New()
+	if r.proxy == record.Nfproxy {
+		client := http.Client{Timeout: cluster.Timeout, Transport: &http.Transport{DialContext: r.dial, DisableKeepAlives: true}}
+		if err := all.Read(&client, "127.0.0.1:10249"); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	return all
+}
+
+// addEventToCommit adds the quantiles of nfproxy's own measurement of the changes since a scrape.
+func (r *trial) addEventToCommit(before *scrape.Metrics) {
+	r.t.Helper()
+	const name = "nfproxy_event_to_commit_seconds"
+	h := r.metrics().Histograms[name].Since(before.Histograms[name])
+	if r.proxy != record.Nfproxy {
+		return
+	}
+	if h.Total() == 0 {
+		r.t.Errorf("nfproxy has no %s", name)
+	}
+	r.add(eventToCommit, record.Seconds, what("median"), h.Quantile(0.5))
+	r.add(eventToCommit, record.Seconds, what("99th percentile"), h.Quantile(0.99))
 }
 
 // measureChange makes endpoints those of the last Service, and measures the time until await sees the effect.
@@ -217,7 +255,7 @@ func (r *trial) measureChangesOfLarge() {
 			t.Fatal(err)
 		}
 		took, ok := r.awaitAnswer(begun, r.bound, r.population.last.frontend, a)
-		return r.addWithin(change, what(fmt.Sprintf("one of %d replaced", r.size.endpoints)), took, ok)
+		return r.addWithin(change, what("one of many replaced"), took, ok)
 	})
 }
 
@@ -253,8 +291,8 @@ func (r *trial) measureCreation(p *process) {
 			took, ok = r.awaitAnswer(begun, r.bound, services[i].frontend, backendAddrs[0])
 		}
 	}
-	r.addWithin(create, what(fmt.Sprintf("%d Services", created)), took, ok)
-	r.add(createRequests, record.Seconds, what(fmt.Sprintf("%d Services", created)), requested.Seconds())
+	r.addWithin(create, nil, took, ok)
+	r.add(createRequests, record.Seconds, nil, requested.Seconds())
 	r.awaitIdle(p)
 	r.add(changeCPU, record.CPUSeconds, what(fmt.Sprintf("%d Services created", created)), p.cpu()-used)
 	err = inParallel(created, func(i int) error { return r.population.remove(t.Context(), fmt.Sprintf("created-%d", i)) })

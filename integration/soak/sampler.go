@@ -11,6 +11,7 @@ import (
 	"math"
 	"net/http"
 	"nfproxy/integration/machine"
+	"nfproxy/integration/scrape"
 	"os"
 	"strconv"
 	"time"
@@ -40,7 +41,7 @@ type reading struct {
 	at      time.Time
 	pid     int
 	usage   machine.Usage
-	metrics *metrics
+	metrics *scrape.Metrics
 }
 
 // sample is one row, by column.
@@ -50,7 +51,7 @@ const scrapeTimeout = time.Minute
 
 func newSampler(w io.Writer) *sampler {
 	return &sampler{rows: csv.NewWriter(w), client: http.Client{Timeout: scrapeTimeout}, started: time.Now(),
-		previous: reading{at: time.Now(), metrics: newMetrics()}}
+		previous: reading{at: time.Now(), metrics: scrape.New()}}
 }
 
 // run samples at an interval until ctx ends.
@@ -140,7 +141,7 @@ func (s *sampler) sampleMachine(row *record) error {
 
 // sampleDaemon adds what /proc and the metrics tell about nfproxy.
 func (s *sampler) sampleDaemon(row *record) {
-	now := reading{at: time.Now(), pid: s.daemon.pid(), metrics: newMetrics()}
+	now := reading{at: time.Now(), pid: s.daemon.pid(), metrics: scrape.New()}
 	var err error
 	if now.usage, err = machine.UsageOf(now.pid); err != nil {
 		now.usage = machine.Usage{Resident: math.NaN(), Peak: math.NaN(), Descriptors: math.NaN(), Threads: math.NaN()}
@@ -159,7 +160,7 @@ func (s *sampler) sampleDaemon(row *record) {
 	row.add("cpu_share", used/now.at.Sub(s.previous.at).Seconds())
 
 	scraping := time.Now()
-	if err := scrape(&s.client, now.metrics.add); err != nil {
+	if err := now.metrics.Read(&s.client, metricsAddr); err != nil {
 		s.failedScrapes++
 	}
 	row.add("scrape_seconds", time.Since(scraping).Seconds())
@@ -169,9 +170,9 @@ func (s *sampler) sampleDaemon(row *record) {
 }
 
 // sampleMetrics adds the metrics of nfproxy; they are empty if it did not answer.
-func (s *sampler) sampleMetrics(row *record, now *metrics) {
+func (s *sampler) sampleMetrics(row *record, now *scrape.Metrics) {
 	value := func(name string) float64 {
-		if v, ok := now.values[name]; ok {
+		if v, ok := now.Values[name]; ok {
 			return v
 		}
 		return math.NaN()
@@ -182,20 +183,20 @@ func (s *sampler) sampleMetrics(row *record, now *metrics) {
 	row.add("changes_pending", value("kubeproxy_sync_proxy_rules_service_changes_pending")+
 		value("kubeproxy_sync_proxy_rules_endpoint_changes_pending"))
 	before := s.previous.metrics
-	repaired := now.values["nfproxy_repairs_total"]
-	if old := before.values["nfproxy_repairs_total"]; repaired >= old {
+	repaired := now.Values["nfproxy_repairs_total"]
+	if old := before.Values["nfproxy_repairs_total"]; repaired >= old {
 		repaired -= old
 	}
 	s.repairs += repaired
 	row.add("repairs", s.repairs)
-	commits := now.histograms["nfproxy_commit_duration_seconds"].since(before.histograms["nfproxy_commit_duration_seconds"])
-	s.commits += commits.total()
+	commits := now.Histograms["nfproxy_commit_duration_seconds"].Since(before.Histograms["nfproxy_commit_duration_seconds"])
+	s.commits += commits.Total()
 	row.add("commits", s.commits)
-	row.add("commit_p50_seconds", commits.quantile(0.5))
-	row.add("commit_p99_seconds", commits.quantile(0.99))
-	effects := now.histograms["nfproxy_event_to_commit_seconds"].since(before.histograms["nfproxy_event_to_commit_seconds"])
-	row.add("event_to_commit_p50_seconds", effects.quantile(0.5))
-	row.add("event_to_commit_p99_seconds", effects.quantile(0.99))
+	row.add("commit_p50_seconds", commits.Quantile(0.5))
+	row.add("commit_p99_seconds", commits.Quantile(0.99))
+	effects := now.Histograms["nfproxy_event_to_commit_seconds"].Since(before.Histograms["nfproxy_event_to_commit_seconds"])
+	row.add("event_to_commit_p50_seconds", effects.Quantile(0.5))
+	row.add("event_to_commit_p99_seconds", effects.Quantile(0.99))
 }
 
 // write writes a row, and the names of the columns before the first one.

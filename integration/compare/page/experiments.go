@@ -22,6 +22,8 @@ type experiment struct {
 	drawn     bool
 	plotted   string
 	endpoints int
+	// parts says that the measurements with other parameters are parts of the ones that are drawn, and not compared by themselves.
+	parts bool
 }
 
 // experiments are the sections of the page, in their order. Measurements of other names follow in the order of their names.
@@ -34,9 +36,11 @@ var experiments = []experiment{
 		text: "The process ends and its rules stay; an endpoint is replaced; the process starts. From its start to a connection to the new endpoint."},
 	{name: "change", title: "One endpoint", quantiles: true, drawn: true, plotted: "replaced", endpoints: 3,
 		text: "From the request to the API server, which is included, to a connection that shows the effect. An endpoint is removed when 30 connections in a row avoid it. kube-proxy waits for a second between two updates of its rules; it gets that second before each change. In the Service with thousands of endpoints one is replaced right before the endpoint of another Service, whose connections show that both are programmed."},
+	{name: "event-to-commit", title: "From a watch event to the commit",
+		text: "nfproxy's own metric `nfproxy_event_to_commit_seconds` of the replacements above, interpolated within its buckets."},
 	{name: "change-cpu", title: "CPU time of changes",
 		text: "Of the process and of the programs that it executes, until all are idle: for each replaced endpoint, and for 100 Services created at once."},
-	{name: "create", title: "100 Services at once", drawn: true, plotted: "100 Services", endpoints: 3,
+	{name: "create", title: "100 Services at once", drawn: true, endpoints: 3,
 		text: "From the first request, 16 at a time, until each of the Services answers a connection."},
 	{name: "create-requests", title: "The requests for 100 Services", neutral: true,
 		text: "The part of the time above that passes until the API server has answered all requests."},
@@ -50,7 +54,7 @@ var experiments = []experiment{
 		text: "Of the process and of the programs that it executes, until all are idle."},
 	{name: "memory", title: "Memory", drawn: true, plotted: "peak", endpoints: 3,
 		text: "Resident memory of the process and of the programs that it executes, together: the most, read every 20 ms, and what stays when all are idle."},
-	{name: "kernel-memory", title: "Memory of the kernel", drawn: true, plotted: "total", endpoints: 3,
+	{name: "kernel-memory", title: "Memory of the kernel", drawn: true, plotted: "total", endpoints: 3, parts: true,
 		text: "What the memory of the kernel grew by from before the start until the proxy was idle: objects of kmalloc (`/proc/slabinfo`), per-CPU and vmalloc memory (`/proc/meminfo`: Percpu, VmallocUsed). What else happened in the kernel meanwhile is part of it."},
 	{name: "start-received", title: "Bytes from the API server", drawn: true, endpoints: 3,
 		text: "What the node received over the link to the API server until the proxy was idle, with all headers."},
@@ -98,7 +102,9 @@ type target struct {
 	text       string  // of the limit
 	limit      float64 // of the median, in the unit; 0 if limitOf is set
 	// limitOf is another experiment of nfproxy at the same size, whose median is the limit.
-	limitOf   string
+	limitOf string
+	// times is how many times as much as without a proxy may be measured, in the same row.
+	times     float64
 	elsewhere string // the command that measures it, if it is not part of the records
 }
 
@@ -108,9 +114,12 @@ var targets = []target{
 	{title: "restart over rules, to a change made meanwhile", experiment: "restart", services: 10_000, endpoints: 3, text: "0.5 s", limit: 0.5},
 	{title: "restart at 100,000 Services", experiment: "restart", services: 100_000, endpoints: 3, text: "no longer than the start", limitOf: "start"},
 	{title: "one endpoint replaced, to a connection", experiment: "change", parameters: "replaced", services: 10_000, endpoints: 3, text: "18 ms", limit: 0.018},
+	{title: "from a watch event to the commit, 99th percentile", experiment: "event-to-commit", parameters: "99th percentile", services: 10_000,
+		endpoints: 3, text: "1 ms", limit: 0.001},
 	{title: "peak memory", experiment: "memory", parameters: "peak", services: 10_000, endpoints: 3, text: "60 MB", limit: 60e6},
 	{title: "steady memory", experiment: "memory", parameters: "steady", services: 10_000, endpoints: 3, text: "40 MB", limit: 40e6},
-	{title: "from a watch event to the commit, 99th percentile", text: "1 ms", elsewhere: "the metric `nfproxy_event_to_commit_seconds`"},
+	{title: "time to connect through a Service, beside a direct connection", experiment: "connect p50", parameters: baseCase,
+		services: 10_000, endpoints: 10, text: "1.05 times", times: 1.05},
 	{title: "commit: an endpoint replaced at 1,000, 10,000 and 100,000 Services", text: "17 µs at each", elsewhere: "`BenchmarkReplaceEndpoint`"},
 	{title: "commit: one endpoint more or less at 1,000, 10,000 and 100,000 Services", text: "20 µs at each", elsewhere: "`BenchmarkAddRemoveEndpoint`"},
 	{title: "first load of 100,000 Services", text: "1.5 s", elsewhere: "`BenchmarkLoad`"},

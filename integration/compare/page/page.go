@@ -112,6 +112,12 @@ func (p Page) fill(row *Target, t target) {
 	}
 	row.Result = valueOf(own)
 	limit := t.limit
+	if direct := r.of[record.None]; t.times > 0 {
+		if direct == nil {
+			return
+		}
+		limit = t.times * direct.P50
+	}
 	if t.limitOf != "" {
 		other, ok := find(p.Records, t.limitOf, "", t.services, t.endpoints)
 		if !ok || other.of[record.Nfproxy] == nil {
@@ -141,10 +147,15 @@ func (p Page) Worse() []string {
 		}
 		for _, r := range rowsOf(p.Records, e.name) {
 			for _, peer := range peers {
-				if a, ok := r.over(peer); ok && a.times <= 1 {
-					all = append(all, fmt.Sprintf("%s, %s Services x endpoints: nfproxy %s, %s %s", e.titleOf(r), r.size(),
-						valueOf(r.of[record.Nfproxy]), peer, valueOf(r.of[peer])))
+				a, ok := r.over(peer)
+				if !ok || a.isBetter() || e.parts && r.parameters != e.plotted {
+					continue
 				}
+				text := fmt.Sprintf("%s at %s: nfproxy %s, %s %s", e.titleOf(r), r.size(), valueOf(r.of[record.Nfproxy]), peer, valueOf(r.of[peer]))
+				if !a.isWorse() {
+					text += ", which is about the same"
+				}
+				all = append(all, text)
 			}
 		}
 	}
@@ -170,7 +181,7 @@ var readmeLines = []struct{ title, experiment, parameters string }{
 	{"start of the process to a connection through the last Service", "start", ""},
 	{"restart to a change made meanwhile", "restart", ""},
 	{"an endpoint replaced in the API to a connection that reaches it", "change", "replaced"},
-	{"100 Services created at once, until all answer", "create", "100 Services"},
+	{"100 Services created at once, until all answer", "create", ""},
 	{"CPU time of the start, with all programs that it executes", "start-cpu", ""},
 	{"peak memory, with all programs that it executes", "memory", "peak"},
 	{"memory of the kernel", "kernel-memory", "total"},

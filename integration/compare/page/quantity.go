@@ -22,7 +22,7 @@ var prefixes = map[string][]prefix{
 	record.CPUSeconds: {{"s", 1}, {"ms", 1e-3}, {"µs", 1e-6}},
 	record.Bytes:      {{"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}, {"B", 1}},
 	record.BitsPerSec: {{"Gbit/s", 1e9}, {"Mbit/s", 1e6}, {"kbit/s", 1e3}},
-	record.PerSecond:  {{"/s", 1}},
+	record.PerSecond:  {{"a second", 1}},
 	record.Count:      {{"", 1}},
 }
 

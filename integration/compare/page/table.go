@@ -89,7 +89,7 @@ type advantage struct {
 }
 
 // over returns the advantage of nfproxy over a peer. It returns false if one of them has no result, or if nothing can be said because
-// nfproxy exceeded its bound or a result is 0.
+// nfproxy exceeded its bound, the bound of the peer is lower than what nfproxy took, or a result is 0.
 func (r row) over(peer record.Proxy) (advantage, bool) {
 	own, other := r.of[record.Nfproxy], r.of[peer]
 	if own == nil || other == nil || own.OverBound() {
@@ -99,7 +99,7 @@ func (r row) over(peer record.Proxy) (advantage, bool) {
 	if atLeast {
 		value = other.Bound
 	}
-	if own.P50 == 0 || value == 0 {
+	if own.P50 == 0 || value == 0 || atLeast && value < own.P50 {
 		return advantage{}, false
 	}
 	if higherIsBetter(own.Unit) {
@@ -108,12 +108,18 @@ func (r row) over(peer record.Proxy) (advantage, bool) {
 	return advantage{value / own.P50, atLeast}, true
 }
 
+// Results that differ by less than similar are about the same.
+const similar = 1.05
+
+func (a advantage) isBetter() bool { return a.times > similar }
+func (a advantage) isWorse() bool  { return a.times < 1/similar }
+
 func (a advantage) String() string {
 	text := short(a.times) + " times"
 	if a.atLeast {
 		text = "more than " + text
 	}
-	if a.times < 1 {
+	if a.isWorse() {
 		text = "**" + text + "**"
 	}
 	return text
