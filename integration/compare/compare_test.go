@@ -1,7 +1,6 @@
 package compare
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,24 +37,22 @@ func TestCompare(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun := time.Now()
-	r, err := record.Begin(".", o.command())
-	if err != nil {
+	c := &comparison{options: o, Cluster: cluster.New(t)}
+	if c.record, err = record.Begin(".", o.command()); err != nil {
 		t.Fatal(err)
 	}
-	r.Note = *note
-	if o.out == "" {
-		o.out = filepath.Join(t.TempDir(), record.ControlPlaneFile)
+	c.record.Note = *note
+	if c.out == "" {
+		c.out = filepath.Join(t.TempDir(), record.ControlPlaneFile)
 	}
-	dir := cluster.BuildAgent(t)
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	c := &comparison{options: o, Cluster: cluster.New(t), program: filepath.Join(dir, "nfproxy"), record: r}
+	c.program = filepath.Join(cluster.BuildAgent(t), "nfproxy")
 	c.AddNode(nodeName, nodeAddrs...)
 	c.ApplyAll(cluster.ReadManifest(t, cluster.KubeadmManifest))
 	c.population = newPopulation(t, c.Cluster)
 	for _, s := range o.sizes {
 		c.measureSize(t, s)
 		c.record.Seconds = time.Since(begun).Round(time.Second).Seconds()
-		if err := c.record.Write(o.out); err != nil { // after each size: an interrupted run keeps what it has
+		if err := c.record.Write(c.out); err != nil { // after each size: an interrupted run keeps what it has
 			t.Fatal(err)
 		}
 	}
@@ -160,13 +157,4 @@ func replaceEndpoints(slice *discoveryv1.EndpointSlice, first, n int, newAddr fu
 		e := &slice.Endpoints[(first+i)%len(slice.Endpoints)]
 		e.Addresses = slices.Insert(e.Addresses[:0:0], 0, newAddr())
 	}
-}
-
-// update stores a slice.
-func (p *population) update(ctx context.Context, slice *discoveryv1.EndpointSlice) error {
-	updated, err := p.DiscoveryV1().EndpointSlices(namespace).Update(ctx, slice, metav1.UpdateOptions{})
-	if err == nil {
-		*slice = *updated
-	}
-	return err
 }

@@ -270,15 +270,25 @@ func (r *trial) newAddrs() func() string {
 // created is how many Services are created at once.
 const created = 100
 
+func createdName(i int) string { return fmt.Sprintf("created-%d", i) }
+
 // measureCreation creates Services at once, and measures the time from the first request until all of them answer.
 func (r *trial) measureCreation(p *process) {
 	t := r.t
 	t.Helper()
 	r.pace()
+	remove := func(ctx context.Context) error {
+		return inParallel(created, func(i int) error { return r.population.remove(ctx, createdName(i)) })
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			_ = remove(context.Background()) // for the next trial
+		}
+	})
 	services, used := make([]*service, created), p.cpu()
 	begun := time.Now()
 	err := inParallel(created, func(i int) (err error) {
-		services[i], err = r.population.add(t.Context(), fmt.Sprintf("created-%d", i), backendAddrs[0])
+		services[i], err = r.population.add(t.Context(), createdName(i), "", backendAddrs[0])
 		return err
 	})
 	if err != nil {
@@ -295,8 +305,7 @@ func (r *trial) measureCreation(p *process) {
 	r.add(createRequests, record.Seconds, nil, requested.Seconds())
 	r.awaitIdle(p)
 	r.add(changeCPU, record.CPUSeconds, what(fmt.Sprintf("%d Services created", created)), p.cpu()-used)
-	err = inParallel(created, func(i int) error { return r.population.remove(t.Context(), fmt.Sprintf("created-%d", i)) })
-	if err != nil {
+	if err := remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	r.awaitIdle(p)
@@ -308,7 +317,7 @@ func (r *trial) measureRestart(p *process) {
 	t := r.t
 	t.Helper()
 	p.end()
-	answer, err := r.ask(r.population.last.frontend, time.Second)
+	answer, err := r.ask(r.population.last.frontend, cluster.Timeout)
 	if err != nil {
 		t.Errorf("without the process the rules do not serve: %v", err)
 	}

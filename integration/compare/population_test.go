@@ -10,8 +10,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
 	"nfproxy/integration/cluster"
@@ -26,6 +29,9 @@ const (
 	// mostEndpoints is how many addresses there are for endpoints, without those that a rolling update uses.
 	mostEndpoints = 1 << 21
 	creators      = 16 // requests at a time
+
+	// lastClusterIP is one of the addresses that the API server allocates only on demand.
+	lastClusterIP = "10.96.0.200"
 )
 
 // population is the Services and EndpointSlices in the API. All endpoints but those of the last Service are addresses at which no pod
@@ -53,7 +59,7 @@ func newPopulation(t *testing.T, c *cluster.Cluster) *population {
 		t.Fatal(err)
 	}
 	p := &population{Clientset: client}
-	if p.last, err = p.add(t.Context(), "zz-last", backendAddrs[0]); err != nil {
+	if p.last, err = p.add(t.Context(), "zz-last", lastClusterIP, backendAddrs[0]); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -68,7 +74,7 @@ func (p *population) resize(ctx context.Context, to size) error {
 		return err
 	}
 	p.now = to
-	return inParallel(to.services-from, func(i int) error { return p.create(ctx, from+i) })
+	return p.store(ctx, from, to)
 }
 
 func numberedName(i int) string { return fmt.Sprintf("service-%d", i) }
@@ -96,43 +102,67 @@ func inParallel(n int, f func(i int) error) error {
 	return <-failed
 }
 
-// create creates a Service with endpoints of the population's size.
-func (p *population) create(ctx context.Context, i int) error {
-	name := numberedName(i)
-	if _, err := p.createService(ctx, name); err != nil {
-		return err
-	}
-	for first := 0; first < p.now.endpoints; first += sliceSize {
+// newObjects returns Service number i with endpoints of a size, as the API server stores it.
+func newObjects(i int, of size) []stored {
+	name, addr := numberedName(i), clusterIP(i)
+	all := []stored{{"services/specs/" + namespace + "/" + name, newService(name, addr)}}
+	for first := 0; first < of.endpoints; first += sliceSize {
 		slice := newSlice(name, fmt.Sprintf("%s-%d", name, first/sliceSize))
-		for e := first; e < min(first+sliceSize, p.now.endpoints); e++ {
-			slice.Endpoints = append(slice.Endpoints, newEndpoint(missingAddr(i*p.now.endpoints+e), "node-c"))
+		slice.TypeMeta, slice.Generation = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}, 1
+		slice.UID, slice.CreationTimestamp = uuid.NewUUID(), metav1.Now()
+		for e := first; e < min(first+sliceSize, of.endpoints); e++ {
+			slice.Endpoints = append(slice.Endpoints, newEndpoint(missingAddr(i*of.endpoints+e), "node-c"))
 		}
-		if _, err := p.DiscoveryV1().EndpointSlices(namespace).Create(ctx, slice, metav1.CreateOptions{}); err != nil {
-			return err
-		}
+		all = append(all, stored{"endpointslices/" + namespace + "/" + slice.Name, slice})
 	}
-	return nil
+	return all
 }
 
-// add creates a Service with one EndpointSlice, whose endpoints are pods of the node.
-func (p *population) add(ctx context.Context, name string, addrs ...string) (*service, error) {
-	created, err := p.createService(ctx, name)
+// newService returns a Service with all defaults.
+func newService(name, addr string) *corev1.Service {
+	single, everywhere := corev1.IPFamilyPolicySingleStack, corev1.ServiceInternalTrafficPolicyCluster
+	return &corev1.Service{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uuid.NewUUID(), CreationTimestamp: metav1.Now()},
+		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: addr, ClusterIPs: []string{addr},
+			Ports:      []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: servicePort, TargetPort: intstr.FromInt32(servicePort)}},
+			IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}, IPFamilyPolicy: &single,
+			InternalTrafficPolicy: &everywhere, SessionAffinity: corev1.ServiceAffinityNone},
+	}
+}
+
+// newAllocation returns the object by which the API server knows that the cluster IP of Service number i is allocated.
+func newAllocation(i int) stored {
+	addr := clusterIP(i)
+	return stored{"ipaddresses/" + addr, &networkingv1.IPAddress{
+		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IPAddress"},
+		ObjectMeta: metav1.ObjectMeta{Name: addr, UID: uuid.NewUUID(), CreationTimestamp: metav1.Now(), Labels: map[string]string{
+			networkingv1.LabelIPAddressFamily: string(corev1.IPv4Protocol), networkingv1.LabelManagedBy: "ipallocator.k8s.io"}},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: namespace, Name: numberedName(i)}},
+	}}
+}
+
+// clusterIP returns the cluster IP of Service number i. The API server allocates others by itself.
+func clusterIP(i int) string {
+	return netip.AddrFrom4([4]byte{10, byte(100 + i>>16), byte(i >> 8), byte(i)}).String()
+}
+
+// add creates a Service with a cluster IP, or with one that the API server chooses, and with one EndpointSlice, whose endpoints are pods
+// of the node.
+func (p *population) add(ctx context.Context, name, addr string, pods ...string) (*service, error) {
+	created, err := p.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       corev1.ServiceSpec{ClusterIP: addr, Ports: []corev1.ServicePort{{Name: "http", Port: servicePort}}},
+	}, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err
 	}
 	s := &service{population: p, frontend: fmt.Sprintf("%s:%d", created.Spec.ClusterIP, servicePort), slice: newSlice(name, name)}
-	for _, addr := range addrs {
-		s.slice.Endpoints = append(s.slice.Endpoints, newEndpoint(addr, nodeName))
+	for _, pod := range pods {
+		s.slice.Endpoints = append(s.slice.Endpoints, newEndpoint(pod, nodeName))
 	}
 	s.slice, err = p.DiscoveryV1().EndpointSlices(namespace).Create(ctx, s.slice, metav1.CreateOptions{})
 	return s, err
-}
-
-func (p *population) createService(ctx context.Context, name string) (*corev1.Service, error) {
-	return p.CoreV1().Services(namespace).Create(ctx, &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Name: name},
-		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "http", Port: servicePort}}},
-	}, metav1.CreateOptions{})
 }
 
 // remove deletes a Service and its EndpointSlices.
@@ -151,12 +181,17 @@ func (s *service) serve(ctx context.Context, addrs ...string) error {
 	for _, addr := range addrs {
 		s.slice.Endpoints = append(s.slice.Endpoints, newEndpoint(addr, nodeName))
 	}
-	updated, err := s.population.DiscoveryV1().EndpointSlices(namespace).Update(ctx, s.slice, metav1.UpdateOptions{})
-	if err != nil {
-		return err
+	return s.population.update(ctx, s.slice)
+}
+
+// update stores a slice, whatever is stored now.
+func (p *population) update(ctx context.Context, slice *discoveryv1.EndpointSlice) error {
+	slice.ResourceVersion = ""
+	updated, err := p.DiscoveryV1().EndpointSlices(namespace).Update(ctx, slice, metav1.UpdateOptions{})
+	if err == nil {
+		*slice = *updated
 	}
-	s.slice = updated
-	return nil
+	return err
 }
 
 // slicesOf returns the EndpointSlices of a Service.
@@ -174,7 +209,7 @@ func (p *population) slicesOf(ctx context.Context, name string) ([]discoveryv1.E
 func newSlice(service, name string) *discoveryv1.EndpointSlice {
 	port, portName := int32(targetPort), "http"
 	return &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
+		ObjectMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: map[string]string{discoveryv1.LabelServiceName: service}},
 		AddressType: discoveryv1.AddressTypeIPv4, Ports: []discoveryv1.EndpointPort{{Name: &portName, Port: &port}},
 	}
 }

@@ -132,7 +132,7 @@ func (p Page) fill(row *Target, t target) {
 	var better []string
 	for _, peer := range peers {
 		if a, ok := r.over(peer); ok {
-			better = append(better, fmt.Sprintf("%s than %s", a, peer))
+			better = append(better, fmt.Sprintf("%s (%s)", a, peer))
 		}
 	}
 	row.Better = strings.Join(better, ", ")
@@ -224,6 +224,11 @@ func readmeTable(all []record.Record) (string, error) {
 	}
 	columns := []record.Proxy{record.Nfproxy, record.KubeProxyNftables, record.KubeProxyIptables}
 	text := fmt.Sprintf("\nOn one machine and one real API server, with %s Services of three endpoints each. [docs/benchmarks](docs/benchmarks/README.md) has\nthe other sizes, the machine, how each was measured, and where nfproxy is not better.\n\n", Grouped(services))
+	for _, r := range all {
+		if r.Note != "" {
+			text += "(Note: " + r.Note + ".)\n\n"
+		}
+	}
 	text += line([]string{"", string(columns[0]), string(columns[1]), string(columns[2])}) + "|---|---|---|---|\n"
 	for _, l := range readmeLines {
 		r, ok := find(all, l.experiment, l.parameters, services, 3)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"math"
+	"strconv"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -19,15 +20,15 @@ import (
 func drawFigure(f page.Figure, path string) error {
 	p := chart.New(f.Title, "Services", f.Axis)
 	p.X.Scale, p.Y.Scale = plot.LogScale{}, plot.LogScale{}
-	p.X.Tick.Marker, p.Y.Tick.Marker = sizes(f), plot.LogTicks{Prec: -1}
+	p.X.Tick.Marker = sizes(f)
 	for _, s := range f.Series {
 		if err := add(p, s); err != nil {
 			return err
 		}
 	}
 	p.X.Min, p.X.Max = p.X.Min/1.2, p.X.Max*1.2
-	p.Y.Min = math.Pow10(int(math.Floor(math.Log10(p.Y.Min))))
-	p.Y.Max = math.Pow10(int(math.Ceil(math.Log10(p.Y.Max))) + 1) // leaves room for the legend
+	lowest, highest := int(math.Floor(math.Log10(p.Y.Min))), int(math.Ceil(math.Log10(p.Y.Max)))+1 // leaves room for the legend
+	p.Y.Min, p.Y.Max, p.Y.Tick.Marker = math.Pow10(lowest), math.Pow10(highest), decades(lowest, highest)
 	return chart.Save(p, path)
 }
 
@@ -71,6 +72,16 @@ func colorOf(proxy record.Proxy) int {
 		}
 	}
 	return 3
+}
+
+// decades are ticks at the powers of ten.
+func decades(lowest, highest int) plot.ConstantTicks {
+	var all plot.ConstantTicks
+	for power := lowest; power <= highest; power++ {
+		value := math.Pow10(power)
+		all = append(all, plot.Tick{Value: value, Label: strconv.FormatFloat(value, 'f', -1, 64)})
+	}
+	return all
 }
 
 // sizes are ticks at the sizes that were measured.
