@@ -43,7 +43,7 @@ func (p *population) store(ctx context.Context, from int, to size) error {
 	case <-ctx.Done():
 	case <-time.After(time.Second):
 	}
-	if err := inParallel(n, func(i int) error { return put(ctx, newObjects(from+i, to)) }); err != nil {
+	if err := inParallel(n, func(i int) error { return put(ctx, p.newObjects(from+i, to)) }); err != nil {
 		return err
 	}
 	return p.awaitStored(ctx, to)

@@ -13,7 +13,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
@@ -32,6 +31,7 @@ const (
 
 	// lastClusterIP is one of the addresses that the API server allocates only on demand.
 	lastClusterIP = "10.96.0.200"
+	lastName      = "zz-last"
 )
 
 // population is the Services and EndpointSlices in the API. All endpoints but those of the last Service are addresses at which no pod
@@ -41,6 +41,11 @@ type population struct {
 	now   size
 	last  *service // its endpoints are pods; its name is the last one in a list
 	spent int      // addresses that rolling updates have used
+	// model is the last Service and its EndpointSlice as the API server has stored them first.
+	model struct {
+		service *corev1.Service
+		slice   *discoveryv1.EndpointSlice
+	}
 }
 
 // service is a Service with one EndpointSlice that a trial changes.
@@ -59,7 +64,11 @@ func newPopulation(t *testing.T, c *cluster.Cluster) *population {
 		t.Fatal(err)
 	}
 	p := &population{Clientset: client}
-	if p.last, err = p.add(t.Context(), "zz-last", lastClusterIP, backendAddrs[0]); err != nil {
+	if p.last, err = p.add(t.Context(), lastName, lastClusterIP, backendAddrs[0]); err != nil {
+		t.Fatal(err)
+	}
+	p.model.slice = p.last.slice.DeepCopy()
+	if p.model.service, err = p.CoreV1().Services(namespace).Get(t.Context(), lastName, metav1.GetOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -102,33 +111,26 @@ func inParallel(n int, f func(i int) error) error {
 	return <-failed
 }
 
-// newObjects returns Service number i with endpoints of a size, as the API server stores it.
-func newObjects(i int, of size) []stored {
+// newObjects returns Service number i with endpoints of a size, as the API server stores it: like the last Service, with other names and
+// addresses.
+func (p *population) newObjects(i int, of size) []stored {
 	name, addr := numberedName(i), clusterIP(i)
-	all := []stored{{"services/specs/" + namespace + "/" + name, newService(name, addr)}}
+	service := p.model.service.DeepCopy()
+	service.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
+	service.Name, service.UID, service.ResourceVersion = name, uuid.NewUUID(), ""
+	service.Spec.ClusterIP, service.Spec.ClusterIPs = addr, []string{addr}
+	all := []stored{{"services/specs/" + namespace + "/" + name, service}}
 	for first := 0; first < of.endpoints; first += sliceSize {
 		slice := newSlice(name, fmt.Sprintf("%s-%d", name, first/sliceSize))
-		slice.TypeMeta, slice.Generation = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}, 1
-		slice.UID, slice.CreationTimestamp = uuid.NewUUID(), metav1.Now()
+		slice.TypeMeta = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}
+		slice.UID, slice.CreationTimestamp, slice.Generation = uuid.NewUUID(), metav1.Now(), 1
+		slice.ManagedFields = p.model.slice.ManagedFields
 		for e := first; e < min(first+sliceSize, of.endpoints); e++ {
 			slice.Endpoints = append(slice.Endpoints, newEndpoint(missingAddr(i*of.endpoints+e), "node-c"))
 		}
 		all = append(all, stored{"endpointslices/" + namespace + "/" + slice.Name, slice})
 	}
 	return all
-}
-
-// newService returns a Service with all defaults.
-func newService(name, addr string) *corev1.Service {
-	single, everywhere := corev1.IPFamilyPolicySingleStack, corev1.ServiceInternalTrafficPolicyCluster
-	return &corev1.Service{
-		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Service"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: uuid.NewUUID(), CreationTimestamp: metav1.Now()},
-		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeClusterIP, ClusterIP: addr, ClusterIPs: []string{addr},
-			Ports:      []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: servicePort, TargetPort: intstr.FromInt32(servicePort)}},
-			IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol}, IPFamilyPolicy: &single,
-			InternalTrafficPolicy: &everywhere, SessionAffinity: corev1.ServiceAffinityNone},
-	}
 }
 
 // newAllocation returns the object by which the API server knows that the cluster IP of Service number i is allocated.
