@@ -153,8 +153,8 @@ func (r *trial) measureChanges(p *process) {
 	t := r.t
 	t.Helper()
 	a, b := backendAddrs[0], backendAddrs[1]
+	before := r.metrics() // which takes CPU time
 	used, replaced := p.cpu(), 0
-	before := r.metrics()
 	r.repeat(func() bool {
 		replaced++
 		a, b = b, a
@@ -182,7 +182,7 @@ func (r *trial) metrics() *scrape.Metrics {
 	r.t.Helper()
 	all := scrape.New()
 	if r.proxy == record.Nfproxy {
-		client := http.Client{Timeout: cluster.Timeout, Transport: &http.Transport{DialContext: r.dial, DisableKeepAlives: true}}
+		client := http.Client{Timeout: r.bound, Transport: &http.Transport{DialContext: r.dial, DisableKeepAlives: true}}
 		if err := all.Read(&client, "127.0.0.1:10249"); err != nil {
 			r.t.Fatal(err)
 		}
