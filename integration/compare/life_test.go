@@ -53,6 +53,8 @@ func (r *trial) addWithin(experiment string, parameters map[string]string, took 
 		m.Add(took.Seconds())
 	} else {
 		m.AddExceeded(r.bound.Seconds())
+		log := r.node.proxy.Log.String()
+		r.logf("%s takes longer than %v; the end of the proxy's log:\n%s", experiment, r.bound, log[max(0, len(log)-2000):])
 	}
 	return ok
 }

@@ -37,7 +37,8 @@ type node struct {
 	t       *testing.T // the trial
 	ns      *sandbox.Namespace
 	client  *sandbox.Pod
-	program string // path of nfproxy
+	program string   // path of nfproxy
+	proxy   *process // the last one that was started; a trial has the name of the proxy
 }
 
 // newNode makes a node with a client and two backends, in a new namespace. It ends with the trial.
@@ -134,6 +135,7 @@ func (n *node) start(proxy record.Proxy) *process {
 	cmd := n.command(proxy)
 	p := &process{t: n.t, begun: time.Now(), Process: cluster.StartProcessIn(n.t, n.ns, cmd)}
 	p.watch()
+	n.proxy = p
 	return p
 }
 
