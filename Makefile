@@ -22,10 +22,10 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench soak fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare soak fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the binary, ./nfproxy
 	$(BUILD) -o nfproxy .
@@ -62,7 +62,7 @@ lint: ## run gofmt, vet and staticcheck
 	$(GO) vet $(PACKAGES)
 	$(GO) run $(STATICCHECK) $(PACKAGES)
 	cd release/sbom && $(GO) vet . && $(GO) run $(STATICCHECK) .
-	cd integration/soak/report && $(GO) vet . && $(GO) run $(STATICCHECK) .
+	cd integration/report && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
@@ -105,10 +105,26 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
-	cd integration/soak/report && $(GO) test .
+	cd integration/report && $(GO) test ./...
 
 bench: tools controlplane ## measure time and memory at 1,000, 10,000 and 100,000 Services, and on an API server
 	$(GO) test -run '^$$' -bench . -benchmem -timeout 60m ./nft/... ./render ./integration/...
+
+# The page and the plots of the last runs are in docs/benchmarks. At ALONE only nfproxy is measured, at SIZES (Services, or Services x
+# endpoints) all PROXIES. What takes longer than BOUND is given up. Parts can be measured one by one, each with a RECORD of its
+# own. NOTE is a sentence about the run.
+SIZES   ?= 1x5000 100x250 1000 5000 10000 30000
+ALONE   ?= 50000 100000
+PROXIES ?= nfproxy nftables iptables
+ROUNDS  ?= 3
+BOUND   ?= 3m
+RECORD  ?= control-plane.json
+bench-compare: tools controlplane ## measure nfproxy and kube-proxy's PROXIES on an API server at SIZES, in ROUNDS, and write docs/benchmarks; about an hour
+	@mkdir -p docs/benchmarks
+	$(GO) test -count 1 -timeout 0 -run '^TestCompare$$' -v ./integration/compare -args -compare.sizes='$(SIZES)' -compare.alone='$(ALONE)' \
+		-compare.proxies='$(PROXIES)' -compare.rounds='$(ROUNDS)' -compare.bound='$(BOUND)' -compare.samples=100 \
+		-compare.note='$(NOTE)' -compare.out='$(CURDIR)/docs/benchmarks/$(RECORD)' >&2; status=$$?; \
+	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md' && exit $$status
 
 # The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
 DURATION ?= 1h
@@ -119,7 +135,7 @@ soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a s
 	@mkdir -p dist/soak
 	$(GO) run ./integration/soak -nfproxy ./nfproxy -duration '$(DURATION)' -services '$(SERVICES)' -flows '$(FLOWS)' -rate '$(RATE)' \
 		-seed '$(SEED)' -out dist/soak; status=$$?; \
-	$(GO) run -C integration/soak/report . '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' '$(NOTE)' && exit $$status
+	$(GO) run -C integration/report ./soak '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' '$(NOTE)' && exit $$status
 
 FUZZTIME ?= 1m
 FUZZ_TARGETS = grep -r '^func Fuzz' --include='*_test.go' * | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z]*)\(.*|./\1 \2|' | sort

@@ -87,7 +87,7 @@ var (
 // TestDocumentsNameWhatThereIs: the tests, Go and txtar files and scenarios that the documents name exist.
 func TestDocumentsNameWhatThereIs(t *testing.T) {
 	tests := make(map[string]bool)
-	for _, pattern := range []string{"../*/*_test.go", "../*/*/*_test.go"} {
+	for _, pattern := range []string{"../*/*_test.go", "../*/*/*_test.go", "../*/*/*/*_test.go"} {
 		for _, file := range glob(t, pattern) {
 			for _, match := range declaration.FindAllStringSubmatch(readDocument(t, file), -1) {
 				tests[match[1]] = true

@@ -89,14 +89,14 @@ func testServiceCIDRs(t *testing.T, s *server) {
 		}
 		w.until("web http 80/tcp")
 	}
-	first, second := more("10.97.0.0/24"), more("10.90.0.0/24", "fd00:10:90::/112")
+	first, second := more("10.112.0.0/24"), more("10.90.0.0/24", "fd00:10:90::/112")
 	w.put(first)
-	step("10.96.0.0/16 10.97.0.0/24 fd00:10:96::/112")
+	step(controlplane.ServiceCIDR4 + " 10.112.0.0/24 fd00:10:96::/112")
 	w.put(second)
-	step("10.90.0.0/24 10.96.0.0/16 10.97.0.0/24 fd00:10:90::/112 fd00:10:96::/112")
+	step("10.90.0.0/24 " + controlplane.ServiceCIDR4 + " 10.112.0.0/24 fd00:10:90::/112 fd00:10:96::/112")
 	w.put(with(second, func(o *networkingv1.ServiceCIDR) { o.Labels = map[string]string{"x": "y"} }))
 	w.remove(first)
-	step("10.90.0.0/24 10.96.0.0/16 fd00:10:90::/112 fd00:10:96::/112")
+	step("10.90.0.0/24 " + controlplane.ServiceCIDR4 + " fd00:10:90::/112 fd00:10:96::/112")
 	w.remove(second)
 	step(serverRanges)
 }

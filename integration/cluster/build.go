@@ -9,11 +9,11 @@ import (
 
 // BuildAgent builds nfproxy as Build does and returns the directory of the binary. Benchmarks measure memory, and the test
 // binary needs more of it.
-func BuildAgent(b *testing.B) string {
-	b.Helper()
-	dir := b.TempDir()
+func BuildAgent(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
 	if err := Build(dir); err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
 	return dir
 }

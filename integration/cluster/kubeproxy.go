@@ -56,6 +56,12 @@ exec "$@"`
 // replace those of the DaemonSet.
 func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Process {
 	c.T.Helper()
+	return StartProcess(c.T, c.KubeProxyCommand(files, flags...))
+}
+
+// KubeProxyCommand returns the command that StartKubeProxy starts.
+func (c *Cluster) KubeProxyCommand(files map[string]string, flags ...string) *exec.Cmd {
+	c.T.Helper()
 	path, err := filepath.Abs(".bin/kube-proxy")
 	if err == nil {
 		_, err = os.Stat(path)
@@ -75,7 +81,7 @@ func (c *Cluster) StartKubeProxy(files map[string]string, flags ...string) *Proc
 	cmd := exec.Command("/bin/sh")
 	cmd.Args = append(args, flags...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	return StartProcess(c.T, cmd)
+	return cmd
 }
 
 // AccountFiles returns the files, by name, that a container finds in the volume of its service account.

@@ -5,12 +5,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 
 	"nfproxy/logtest"
+	"nfproxy/sandbox"
 )
 
 // Process is a program that a test has started: nfproxy or kube-proxy.
@@ -25,9 +25,13 @@ type Process struct {
 func (c *Cluster) startAgent(flags ...string) *Process {
 	c.T.Helper()
 	kubeconfig := c.Kubeconfig(c.ServiceAccountConfig("kube-system", "nfproxy"))
-	args := append([]string{"run", "--kubeconfig", kubeconfig, "--hostname-override", NodeName,
-		"--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--conntrack-max-per-core", "0", "--oom-score-adj", "0"}, flags...)
-	return StartDaemon(c.T, args...)
+	return StartDaemon(c.T, append(AgentArgs(kubeconfig, NodeName), flags...)...)
+}
+
+// AgentArgs returns the arguments with which nfproxy runs on a node in a sandbox, where it may not change the sysctls of the machine.
+func AgentArgs(kubeconfig, node string) []string {
+	return []string{"run", "--kubeconfig", kubeconfig, "--hostname-override", node,
+		"--cluster-cidr", "10.244.0.0/16,fd00:10:244::/48", "--conntrack-max-per-core", "0", "--oom-score-adj", "0"}
 }
 
 // StartDaemon starts nfproxy with these arguments, as StartProcess does.
@@ -42,18 +46,31 @@ func StartDaemon(t testing.TB, args ...string) *Process {
 // ends, at the latest.
 func StartProcess(t testing.TB, cmd *exec.Cmd) *Process {
 	t.Helper()
+	here, err := sandbox.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer here.Close()
+	return StartProcessIn(t, here, cmd)
+}
+
+// StartProcessIn is StartProcess in another network namespace.
+func StartProcessIn(t testing.TB, ns *sandbox.Namespace, cmd *exec.Cmd) *Process {
+	t.Helper()
 	p := &Process{t: t, Cmd: cmd, Log: &logtest.Buffer{}, Done: make(chan error, 1)}
 	p.Cmd.Env = append(os.Environ(), OutsideEnv+"="+os.Getenv(OutsideEnv))
 	p.Cmd.Stdout, p.Cmd.Stderr = p.Log, p.Log
 	p.Cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	started := make(chan error)
+	started := make(chan error, 2)
 	go func() {
-		runtime.LockOSThread() // the kernel sends the death signal when the thread that started the process ends
-		err := p.Cmd.Start()
-		started <- err
-		if err == nil {
-			p.Done <- p.Cmd.Wait()
-		}
+		started <- ns.Do(func() error { // on a thread of its own: the kernel sends the death signal when that thread ends
+			err := p.Cmd.Start()
+			started <- err
+			if err == nil {
+				p.Done <- p.Cmd.Wait()
+			}
+			return nil
+		})
 	}()
 	if err := <-started; err != nil {
 		t.Fatal(err)

@@ -92,7 +92,7 @@ func (c *ControlPlane) apiserverFlags() []string {
 		bind, advertise, endpoints = netip.IPv4Unspecified(), c.addrs[0], "lease"
 	}
 	return []string{
-		"--etcd-servers=" + etcdClients,
+		"--etcd-servers=" + EtcdURL,
 		fmt.Sprintf("--secure-port=%d", Port),
 		"--bind-address=" + bind.String(), // 0.0.0.0 stands for both families
 		"--advertise-address=" + advertise.String(),

@@ -14,10 +14,11 @@ import (
 	"nfproxy/sandbox"
 )
 
-// The CIDRs of cluster IPs. The first address of ServiceCIDR4 is the cluster IP
-// of Service default/kubernetes.
+// The CIDRs of cluster IPs, the first one as kubeadm sets it: it has room for a
+// million Services. Its first address is the cluster IP of Service
+// default/kubernetes.
 const (
-	ServiceCIDR4 = "10.96.0.0/16"
+	ServiceCIDR4 = "10.96.0.0/12"
 	ServiceCIDR6 = "fd00:10:96::/112"
 )
 

@@ -3,8 +3,9 @@
 package controlplane
 
 const (
-	etcdClients = "http://127.0.0.1:2379"
-	etcdPeers   = "http://127.0.0.1:2380"
+	// EtcdURL is the URL of etcd in the namespace of the control plane. It serves JSON below /v3 as well.
+	EtcdURL   = "http://127.0.0.1:2379"
+	etcdPeers = "http://127.0.0.1:2380"
 )
 
 // startEtcd starts an etcd cluster of one member, without durability. Only the
@@ -14,8 +15,8 @@ func (c *ControlPlane) startEtcd() {
 	start(c.t, c.ns, c.dir, "etcd",
 		"--name=etcd",
 		"--data-dir="+c.path("etcd"),
-		"--listen-client-urls="+etcdClients,
-		"--advertise-client-urls="+etcdClients,
+		"--listen-client-urls="+EtcdURL,
+		"--advertise-client-urls="+EtcdURL,
 		"--listen-peer-urls="+etcdPeers,
 		"--initial-advertise-peer-urls="+etcdPeers,
 		"--initial-cluster=etcd="+etcdPeers,

@@ -109,7 +109,7 @@ func serviceCIDRs() *rapid.Generator[[]*networkingv1.ServiceCIDR] {
 }
 
 // CIDRs of the ServiceCIDR that comes and goes.
-const moreCIDR, moreCIDR6 = "10.97.0.0/24", "fd00:10:97::/112"
+const moreCIDR, moreCIDR6 = "10.112.0.0/24", "fd00:10:97::/112"
 
 // edit changes the state as an administrator of the cluster would.
 func (s *state) edit(t *rapid.T) {

@@ -50,7 +50,7 @@ func targetsOf(s state) []*target {
 		list.add(nil, nil, corev1.ProtocolTCP, a, 80, "unallocated address")
 		list.add(nil, nil, corev1.ProtocolUDP, a, 80, "unallocated address")
 	}
-	for _, a := range addrs("10.97.0.7", "fd00:10:97::7") {
+	for _, a := range addrs("10.112.0.7", "fd00:10:97::7") {
 		list.add(nil, nil, corev1.ProtocolTCP, a, 80, "address of a ServiceCIDR that comes and goes")
 	}
 	for _, a := range slices.Concat(boundAddrs, nodeAddrs, hostRoutes) {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -199,23 +198,6 @@ func (d *daemon) differences() (string, error) {
 		return "", fmt.Errorf("nfproxy dump --diff: %w\n%s", err, out)
 	}
 	return "", nil
-}
-
-// scrape calls each with every line of the metrics.
-func scrape(client *http.Client, each func(line []byte)) error {
-	response, err := client.Get("http://" + metricsAddr + "/metrics")
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return err
-	}
-	for line := range bytes.Lines(text) {
-		each(bytes.TrimSpace(line))
-	}
-	return nil
 }
 
 // daemonLog counts the log lines of nfproxy by message and passes them on.

@@ -10,6 +10,8 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"nfproxy/integration/machine"
+	"nfproxy/integration/scrape"
 	"os"
 	"strconv"
 	"time"
@@ -38,8 +40,8 @@ type sampler struct {
 type reading struct {
 	at      time.Time
 	pid     int
-	usage   usage
-	metrics *metrics
+	usage   machine.Usage
+	metrics *scrape.Metrics
 }
 
 // sample is one row, by column.
@@ -49,7 +51,7 @@ const scrapeTimeout = time.Minute
 
 func newSampler(w io.Writer) *sampler {
 	return &sampler{rows: csv.NewWriter(w), client: http.Client{Timeout: scrapeTimeout}, started: time.Now(),
-		previous: reading{at: time.Now(), metrics: newMetrics()}}
+		previous: reading{at: time.Now(), metrics: scrape.New()}}
 }
 
 // run samples at an interval until ctx ends.
@@ -109,14 +111,14 @@ func (s *sampler) sampleNetwork(row *record) error {
 		return err
 	}
 	row.add("repeated_syns", repeated)
-	entries, err := numberIn("/proc/sys/net/netfilter/nf_conntrack_count")
+	entries, err := machine.NumberIn("/proc/sys/net/netfilter/nf_conntrack_count")
 	row.add("conntrack_entries", entries)
 	return err
 }
 
 // sampleMachine adds the memory and the load of the whole machine, and the CPU time of the soak itself.
 func (s *sampler) sampleMachine(row *record) error {
-	memory, err := memoryOfMachine()
+	memory, err := machine.Memory()
 	if err != nil {
 		return err
 	}
@@ -124,41 +126,41 @@ func (s *sampler) sampleMachine(row *record) error {
 	row.add("slab_unreclaimable_bytes", memory["SUnreclaim"])
 	row.add("vmalloc_bytes", memory["VmallocUsed"])
 	row.add("available_bytes", memory["MemAvailable"])
-	load, err := numberIn("/proc/loadavg")
+	load, err := machine.NumberIn("/proc/loadavg")
 	if err != nil {
 		return err
 	}
 	row.add("load_average", load)
-	own, err := usageOf(os.Getpid())
+	own, err := machine.UsageOf(os.Getpid())
 	if err != nil {
 		return err
 	}
-	row.add("soak_cpu_seconds", own.cpu)
+	row.add("soak_cpu_seconds", own.CPU)
 	return nil
 }
 
 // sampleDaemon adds what /proc and the metrics tell about nfproxy.
 func (s *sampler) sampleDaemon(row *record) {
-	now := reading{at: time.Now(), pid: s.daemon.pid(), metrics: newMetrics()}
+	now := reading{at: time.Now(), pid: s.daemon.pid(), metrics: scrape.New()}
 	var err error
-	if now.usage, err = usageOf(now.pid); err != nil {
-		now.usage = usage{resident: math.NaN(), peak: math.NaN(), descriptors: math.NaN(), threads: math.NaN()}
+	if now.usage, err = machine.UsageOf(now.pid); err != nil {
+		now.usage = machine.Usage{Resident: math.NaN(), Peak: math.NaN(), Descriptors: math.NaN(), Threads: math.NaN()}
 	}
-	used := now.usage.cpu
+	used := now.usage.CPU
 	if now.pid == s.previous.pid {
-		used = max(0, used-s.previous.usage.cpu)
+		used = max(0, used-s.previous.usage.CPU)
 	}
 	s.cpu += used
 	row.add("pid", float64(now.pid))
-	row.add("resident_bytes", now.usage.resident)
-	row.add("peak_resident_bytes", now.usage.peak)
-	row.add("descriptors", now.usage.descriptors)
-	row.add("threads", now.usage.threads)
+	row.add("resident_bytes", now.usage.Resident)
+	row.add("peak_resident_bytes", now.usage.Peak)
+	row.add("descriptors", now.usage.Descriptors)
+	row.add("threads", now.usage.Threads)
 	row.add("cpu_seconds", s.cpu)
 	row.add("cpu_share", used/now.at.Sub(s.previous.at).Seconds())
 
 	scraping := time.Now()
-	if err := scrape(&s.client, now.metrics.add); err != nil {
+	if err := now.metrics.Read(&s.client, metricsAddr); err != nil {
 		s.failedScrapes++
 	}
 	row.add("scrape_seconds", time.Since(scraping).Seconds())
@@ -168,9 +170,9 @@ func (s *sampler) sampleDaemon(row *record) {
 }
 
 // sampleMetrics adds the metrics of nfproxy; they are empty if it did not answer.
-func (s *sampler) sampleMetrics(row *record, now *metrics) {
+func (s *sampler) sampleMetrics(row *record, now *scrape.Metrics) {
 	value := func(name string) float64 {
-		if v, ok := now.values[name]; ok {
+		if v, ok := now.Values[name]; ok {
 			return v
 		}
 		return math.NaN()
@@ -181,20 +183,20 @@ func (s *sampler) sampleMetrics(row *record, now *metrics) {
 	row.add("changes_pending", value("kubeproxy_sync_proxy_rules_service_changes_pending")+
 		value("kubeproxy_sync_proxy_rules_endpoint_changes_pending"))
 	before := s.previous.metrics
-	repaired := now.values["nfproxy_repairs_total"]
-	if old := before.values["nfproxy_repairs_total"]; repaired >= old {
+	repaired := now.Values["nfproxy_repairs_total"]
+	if old := before.Values["nfproxy_repairs_total"]; repaired >= old {
 		repaired -= old
 	}
 	s.repairs += repaired
 	row.add("repairs", s.repairs)
-	commits := now.histograms["nfproxy_commit_duration_seconds"].since(before.histograms["nfproxy_commit_duration_seconds"])
-	s.commits += commits.total()
+	commits := now.Histograms["nfproxy_commit_duration_seconds"].Since(before.Histograms["nfproxy_commit_duration_seconds"])
+	s.commits += commits.Total()
 	row.add("commits", s.commits)
-	row.add("commit_p50_seconds", commits.quantile(0.5))
-	row.add("commit_p99_seconds", commits.quantile(0.99))
-	effects := now.histograms["nfproxy_event_to_commit_seconds"].since(before.histograms["nfproxy_event_to_commit_seconds"])
-	row.add("event_to_commit_p50_seconds", effects.quantile(0.5))
-	row.add("event_to_commit_p99_seconds", effects.quantile(0.99))
+	row.add("commit_p50_seconds", commits.Quantile(0.5))
+	row.add("commit_p99_seconds", commits.Quantile(0.99))
+	effects := now.Histograms["nfproxy_event_to_commit_seconds"].Since(before.Histograms["nfproxy_event_to_commit_seconds"])
+	row.add("event_to_commit_p50_seconds", effects.Quantile(0.5))
+	row.add("event_to_commit_p99_seconds", effects.Quantile(0.99))
 }
 
 // write writes a row, and the names of the columns before the first one.

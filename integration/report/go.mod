@@ -1,9 +1,14 @@
-// The page and the plots of a soak: a module of its own, so that nfproxy needs no plotting library.
-module nfproxy/integration/soak/report
+// The pages and the plots of soaks and of comparisons: a module of its own, so that nfproxy needs no plotting library.
+module nfproxy/integration/report
 
 go 1.26.0
 
-require gonum.org/v1/plot v0.17.0
+require (
+	gonum.org/v1/plot v0.17.0
+	nfproxy v0.0.0
+)
+
+replace nfproxy => ../..
 
 require (
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect
@@ -13,5 +18,6 @@ require (
 	github.com/ajstarks/svgo v0.0.0-20211024235047-1546f124cd8b // indirect
 	github.com/golang/freetype v0.0.0-20170609003504-e2365dfdc4a0 // indirect
 	golang.org/x/image v0.30.0 // indirect
-	golang.org/x/text v0.28.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
 )

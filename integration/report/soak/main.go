@@ -1,4 +1,4 @@
-// Command report turns the results of a soak, samples.csv and run.json, into the page and the plots of docs/soak: report FROM
+// Command soak turns the results of a soak, samples.csv and run.json, into the page and the plots of docs/soak: soak FROM
 // TO [NOTE]. It copies both files to TO, and NOTE, a sentence about the machine, as note.txt. Without NOTE it uses the note in
 // FROM, if there is one. It has no other input, so that the same results make the same bytes.
 package main
@@ -13,11 +13,11 @@ import (
 
 func main() {
 	if len(os.Args) < 3 || len(os.Args) > 4 {
-		fmt.Fprintln(os.Stderr, "usage: report FROM TO [NOTE], with the directories of the results and of the page, and a sentence about the machine")
+		fmt.Fprintln(os.Stderr, "usage: soak FROM TO [NOTE], with the directories of the results and of the page, and a sentence about the machine")
 		os.Exit(2)
 	}
 	if err := report(os.Args[1], os.Args[2], strings.Join(os.Args[3:], "")); err != nil {
-		fmt.Fprintln(os.Stderr, "report:", err)
+		fmt.Fprintln(os.Stderr, "soak:", err)
 		os.Exit(1)
 	}
 }

@@ -25,7 +25,7 @@ func TestCommittedPage(t *testing.T) {
 			want, _ := os.ReadFile(filepath.Join(made, f.Name()))
 			got, _ := os.ReadFile(filepath.Join(committed, f.Name()))
 			if string(got) != string(want) {
-				t.Errorf("%s differs from what the samples result in: run the command report again", f.Name())
+				t.Errorf("%s differs from what the samples result in: run the command again", f.Name())
 			}
 		}
 	}

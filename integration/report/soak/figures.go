@@ -4,10 +4,9 @@ import (
 	"fmt"
 	"image/color"
 	"math"
-	"strconv"
+	"nfproxy/integration/report/chart"
 
 	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 )
@@ -73,23 +72,9 @@ func figures() []figure {
 	}
 }
 
-// colors are distinguishable with colour blindness too (Okabe and Ito).
-var colors = []color.Color{
-	color.RGBA{R: 0xd5, G: 0x5e, A: 0xff}, color.RGBA{G: 0x72, B: 0xb2, A: 0xff},
-	color.RGBA{G: 0x9e, B: 0x73, A: 0xff}, color.RGBA{R: 0xcc, G: 0x79, B: 0xa7, A: 0xff},
-}
-
 // draw writes the figure as SVG.
 func (f figure) draw(s samples, path string) error {
-	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
-	p := plot.New()
-	p.Title.Text = f.title
-	p.X.Label.Text = "minutes"
-	p.Y.Label.Text = f.axis
-	p.Legend.Top = true
-	p.Legend.Left = true
-	p.Add(plotter.NewGrid())
-	p.X.Tick.Marker, p.Y.Tick.Marker = ticks{}, ticks{}
+	p := chart.New(f.title, "minutes", f.axis)
 	if f.log {
 		p.Y.Scale, p.Y.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
 	}
@@ -98,7 +83,7 @@ func (f figure) draw(s samples, path string) error {
 		if s[c.name] == nil {
 			return fmt.Errorf("the samples have no column %s", c.name)
 		}
-		most, err := f.add(p, c, s, colors[i])
+		most, err := f.add(p, c, s, chart.Colors()[i])
 		if err != nil {
 			return err
 		}
@@ -110,21 +95,7 @@ func (f figure) draw(s samples, path string) error {
 		p.Y.Min, p.Y.Max = 0, max(highest, 1)*1.4
 	}
 	f.markRestarts(p, s)
-	return p.Save(18*vg.Centimeter, 7.5*vg.Centimeter, path)
-}
-
-// ticks are plot.DefaultTicks with labels that have no more digits than they need.
-type ticks struct{}
-
-// Ticks returns the ticks of an axis.
-func (ticks) Ticks(least, most float64) []plot.Tick {
-	all := plot.DefaultTicks{}.Ticks(least, most)
-	for i := range all {
-		if all[i].Label != "" {
-			all[i].Label = strconv.FormatFloat(all[i].Value, 'g', 6, 64)
-		}
-	}
-	return all
+	return chart.Save(p, path)
 }
 
 // add adds a line that has gaps where values are missing, and returns its highest value.
