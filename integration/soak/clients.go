@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"nfproxy/integration/machine"
 	"nfproxy/sandbox"
 )
 
@@ -86,7 +87,7 @@ func (c *clients) repeatedSYNs() (float64, error) {
 	total := 0.0
 	for _, pod := range c.pods {
 		err := pod.Do(func() error {
-			n, err := tcpCounter("TCPSynRetrans")
+			n, err := machine.TCPCounter("TCPSynRetrans")
 			total += n
 			return err
 		})

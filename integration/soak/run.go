@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"nfproxy/integration/machine"
 	"nfproxy/sandbox"
 )
 
@@ -40,7 +41,7 @@ type result struct {
 // run runs the soak in the current network namespace, which must be a sandbox.
 func run(ctx context.Context, o options, log io.Writer) (result, error) {
 	s := &soak{options: o, log: log}
-	begun, revision := time.Now(), commit() // of the start, in case the working tree changes
+	begun, revision := time.Now(), machine.Commit() // of the start, in case the working tree changes
 	err := s.prepare(ctx)
 	if err == nil {
 		err = s.load(ctx)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"nfproxy/integration/machine"
 	"os"
 	"strconv"
 	"time"
@@ -38,7 +39,7 @@ type sampler struct {
 type reading struct {
 	at      time.Time
 	pid     int
-	usage   usage
+	usage   machine.Usage
 	metrics *metrics
 }
 
@@ -109,14 +110,14 @@ func (s *sampler) sampleNetwork(row *record) error {
 		return err
 	}
 	row.add("repeated_syns", repeated)
-	entries, err := numberIn("/proc/sys/net/netfilter/nf_conntrack_count")
+	entries, err := machine.NumberIn("/proc/sys/net/netfilter/nf_conntrack_count")
 	row.add("conntrack_entries", entries)
 	return err
 }
 
 // sampleMachine adds the memory and the load of the whole machine, and the CPU time of the soak itself.
 func (s *sampler) sampleMachine(row *record) error {
-	memory, err := memoryOfMachine()
+	memory, err := machine.Memory()
 	if err != nil {
 		return err
 	}
@@ -124,16 +125,16 @@ func (s *sampler) sampleMachine(row *record) error {
 	row.add("slab_unreclaimable_bytes", memory["SUnreclaim"])
 	row.add("vmalloc_bytes", memory["VmallocUsed"])
 	row.add("available_bytes", memory["MemAvailable"])
-	load, err := numberIn("/proc/loadavg")
+	load, err := machine.NumberIn("/proc/loadavg")
 	if err != nil {
 		return err
 	}
 	row.add("load_average", load)
-	own, err := usageOf(os.Getpid())
+	own, err := machine.UsageOf(os.Getpid())
 	if err != nil {
 		return err
 	}
-	row.add("soak_cpu_seconds", own.cpu)
+	row.add("soak_cpu_seconds", own.CPU)
 	return nil
 }
 
@@ -141,19 +142,19 @@ func (s *sampler) sampleMachine(row *record) error {
 func (s *sampler) sampleDaemon(row *record) {
 	now := reading{at: time.Now(), pid: s.daemon.pid(), metrics: newMetrics()}
 	var err error
-	if now.usage, err = usageOf(now.pid); err != nil {
-		now.usage = usage{resident: math.NaN(), peak: math.NaN(), descriptors: math.NaN(), threads: math.NaN()}
+	if now.usage, err = machine.UsageOf(now.pid); err != nil {
+		now.usage = machine.Usage{Resident: math.NaN(), Peak: math.NaN(), Descriptors: math.NaN(), Threads: math.NaN()}
 	}
-	used := now.usage.cpu
+	used := now.usage.CPU
 	if now.pid == s.previous.pid {
-		used = max(0, used-s.previous.usage.cpu)
+		used = max(0, used-s.previous.usage.CPU)
 	}
 	s.cpu += used
 	row.add("pid", float64(now.pid))
-	row.add("resident_bytes", now.usage.resident)
-	row.add("peak_resident_bytes", now.usage.peak)
-	row.add("descriptors", now.usage.descriptors)
-	row.add("threads", now.usage.threads)
+	row.add("resident_bytes", now.usage.Resident)
+	row.add("peak_resident_bytes", now.usage.Peak)
+	row.add("descriptors", now.usage.Descriptors)
+	row.add("threads", now.usage.Threads)
 	row.add("cpu_seconds", s.cpu)
 	row.add("cpu_share", used/now.at.Sub(s.previous.at).Seconds())
 

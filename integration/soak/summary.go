@@ -5,13 +5,10 @@ package main
 import (
 	"encoding/json"
 	"math"
+	"nfproxy/integration/machine"
 	"os"
-	"os/exec"
 	"runtime"
-	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // summary is the content of run.json: where and how the run was made, and its totals.
@@ -37,9 +34,9 @@ type summary struct {
 // summarize describes a run that ended with these results.
 func (s *soak) summarize(begun time.Time, revision string, wrong []string, failed error) summary {
 	last := s.sampler.all[len(s.sampler.all)-1]
-	memory, _ := memoryOfMachine() // the samples contain the error
+	memory, _ := machine.Memory() // the samples contain the error
 	r := summary{
-		Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Commit: revision, Kernel: kernelRelease(), CPU: processor(),
+		Date: begun.UTC().Format("2006-01-02 15:04 UTC"), Commit: revision, Kernel: machine.KernelRelease(), CPU: machine.Processor(),
 		CPUs: runtime.NumCPU(), Memory: memory["MemTotal"], Go: runtime.Version(), Command: s.command(),
 		Seconds: last["elapsed_seconds"], Services: s.Services, Flows: s.Flows, Seed: s.Seed,
 		Classes: make(map[string]int), Totals: make(map[string]float64), Messages: s.daemon.log.messages(), Wrong: wrong,
@@ -64,35 +61,4 @@ func writeSummary(path string, r summary) error {
 		return err
 	}
 	return os.WriteFile(path, append(text, '\n'), 0o644)
-}
-
-// commit returns the commit of the working tree, with "-dirty" if files differ from it.
-func commit() string {
-	out, err := exec.Command("git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude", "*").Output()
-	if err != nil {
-		return "unknown"
-	}
-	return strings.TrimSpace(string(out))
-}
-
-func kernelRelease() string {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return "unknown"
-	}
-	return unix.ByteSliceToString(name.Release[:])
-}
-
-// processor returns the model of the processor.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return "unknown"
-	}
-	for line := range strings.Lines(string(text)) {
-		if name, value, _ := strings.Cut(line, ":"); strings.TrimSpace(name) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
 }

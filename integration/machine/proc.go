@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package machine
 
 import (
 	"bytes"
@@ -12,52 +12,55 @@ import (
 	"strings"
 )
 
-// usage is what /proc tells about a process.
-type usage struct {
-	resident    float64 // bytes
-	peak        float64 // most resident bytes since the start of the process
-	descriptors float64
-	threads     float64
-	cpu         float64 // seconds since the start of the process
+// Usage is what /proc tells about a process.
+type Usage struct {
+	Resident    float64 // bytes
+	Peak        float64 // most resident bytes since the start of the process
+	Descriptors float64
+	Threads     float64
+	CPU         float64 // seconds since the start of the process
+	ChildrenCPU float64 // seconds of the children that have ended and were waited for, and of their children
 }
 
 // ticksPerSecond is USER_HZ, the unit of the times in /proc/PID/stat, which is 100 on all architectures that Go supports.
 const ticksPerSecond = 100
 
-func usageOf(pid int) (usage, error) {
+// UsageOf returns the usage of a process.
+func UsageOf(pid int) (Usage, error) {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
-		return usage{}, err
+		return Usage{}, err
 	}
 	// Field 2 is the name in parentheses and may contain spaces; after it follows field 3 (proc_pid_stat(5)).
 	_, rest, _ := bytes.Cut(stat, []byte(") "))
 	fields := strings.Fields(string(rest))
 	if len(fields) < 22 {
-		return usage{}, errors.New("a process has ended")
+		return Usage{}, errors.New("a process has ended")
 	}
 	field := func(number int) float64 {
 		n, _ := strconv.ParseFloat(fields[number-3], 64)
 		return n
 	}
-	return usage{
-		resident:    field(24) * float64(os.Getpagesize()),
-		peak:        kilobytes(status)["VmHWM"],
-		descriptors: float64(len(open)),
-		threads:     field(20),
-		cpu:         (field(14) + field(15)) / ticksPerSecond,
+	return Usage{
+		Resident:    field(24) * float64(os.Getpagesize()),
+		Peak:        kilobytes(status)["VmHWM"],
+		Descriptors: float64(len(open)),
+		Threads:     field(20),
+		CPU:         (field(14) + field(15)) / ticksPerSecond,
+		ChildrenCPU: (field(16) + field(17)) / ticksPerSecond,
 	}, nil
 }
 
-// memoryOfMachine returns fields of /proc/meminfo in bytes. They are those of the whole machine, not of the network namespace.
-func memoryOfMachine() (map[string]float64, error) {
+// Memory returns fields of /proc/meminfo in bytes. They are those of the whole machine, not of the network namespace.
+func Memory() (map[string]float64, error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return nil, err
@@ -78,9 +81,9 @@ func kilobytes(text []byte) map[string]float64 {
 	return fields
 }
 
-// tcpCounter returns a counter of TCP in the network namespace of the calling thread. In /proc/net/netstat a line of names
+// TCPCounter returns a counter of TCP in the network namespace of the calling thread. In /proc/net/netstat a line of names
 // precedes each line of values (netstat_seq_show in net/ipv4/proc.c).
-func tcpCounter(name string) (float64, error) {
+func TCPCounter(name string) (float64, error) {
 	text, err := os.ReadFile("/proc/thread-self/net/netstat")
 	if err != nil {
 		return 0, err
@@ -96,8 +99,8 @@ func tcpCounter(name string) (float64, error) {
 	return 0, fmt.Errorf("/proc/net/netstat has no %s", name)
 }
 
-// numberIn returns the first number in a file.
-func numberIn(path string) (float64, error) {
+// NumberIn returns the first number in a file.
+func NumberIn(path string) (float64, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return 0, err
