@@ -57,8 +57,8 @@ func clientMain() {
 	}
 }
 
-// client makes connections. Its UDP sockets have successive ports, so that none of two orders in succession belongs to the flow of
-// another one. For TCP the kernel chooses ports in the same way.
+// client makes connections from successive ports: the kernel's choice repeats some, and a repeated port belongs to the connection
+// before in connection tracking.
 type client struct {
 	port   int
 	buffer [4096]byte
@@ -111,14 +111,11 @@ func threadTime() time.Duration {
 var request = []byte("GET / HTTP/1.0\r\n\r\n")
 
 func (c *client) connectTCP(to *unix.SockaddrInet4) (time.Duration, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := c.open(unix.SOCK_STREAM)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	if err := limitWaits(fd); err != nil {
-		return 0, err
-	}
 	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}); err != nil {
 		return 0, err
 	}
@@ -147,25 +144,18 @@ func (c *client) connectTCP(to *unix.SockaddrInet4) (time.Duration, error) {
 	return took, nil
 }
 
-// The ports of UDP clients.
+// The ports of clients.
 const (
 	firstPort = 10_000
 	ports     = 50_000
 )
 
 func (c *client) connectUDP(to *unix.SockaddrInet4) (time.Duration, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := c.open(unix.SOCK_DGRAM)
 	if err != nil {
 		return 0, err
 	}
 	defer unix.Close(fd)
-	if err := limitWaits(fd); err != nil {
-		return 0, err
-	}
-	c.port = (c.port + 1) % ports
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.port}); err != nil {
-		return 0, fmt.Errorf("bind: %w", err)
-	}
 	if err := unix.Connect(fd, to); err != nil {
 		return 0, fmt.Errorf("connect: %w", err)
 	}
@@ -184,9 +174,20 @@ func (c *client) connectUDP(to *unix.SockaddrInet4) (time.Duration, error) {
 	return took, nil
 }
 
-// limitWaits makes operations on a socket fail after a while.
-func limitWaits(fd int) error {
+// open returns a socket with the next port, whose operations fail after a while.
+func (c *client) open(kind int) (int, error) {
+	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
 	limit := unix.NsecToTimeval(answerTimeout.Nanoseconds())
-	return errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))
+	c.port = (c.port + 1) % ports
+	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit),
+		unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.port}))
+	if err != nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("open a socket at port %d: %w", firstPort+c.port, err)
+	}
+	return fd, nil
 }

@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,7 +71,13 @@ func newComparison(t testing.TB) *comparison {
 	c := &comparison{t: t, kubeconfig: plane.Kubeconfig(plane.AdminConfig()), population: newPopulation(t, plane.AdminConfig())}
 	c.record, err = record.Begin(".", *command)
 	check(t, err)
+	if *backend != "" {
+		c.note("kube-proxy's iptables mode runs iptables-%s.", *backend)
+	}
 	for _, proxy := range record.Proxies() {
+		if !slices.Contains(strings.Split(*proxies, ","), string(proxy)) {
+			continue
+		}
 		n := newNode(t, proxy)
 		if proxy != record.None {
 			n.reachAPI(ns)

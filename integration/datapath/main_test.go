@@ -10,6 +10,8 @@ import (
 // The size of a run. The defaults make a run of some seconds that tests the comparison; `make bench-datapath` makes a real one.
 var (
 	sizes       = flag.String("datapath.sizes", "30", "numbers of Services, separated by commas")
+	proxies     = flag.String("datapath.proxies", "none,nfproxy,kube-proxy nftables,kube-proxy iptables", "which proxies are compared")
+	backend     = flag.String("datapath.iptables", "", "the `BACKEND` of kube-proxy's iptables: nft or legacy; empty for the machine's default")
 	detail      = flag.Int("datapath.detail", 30, "the number of Services with which the other properties are varied")
 	many        = flag.Int("datapath.many", 50, "the number of endpoints of Services with many of them")
 	rounds      = flag.Int("datapath.rounds", 1, "rounds of each case, through each proxy")

@@ -88,6 +88,7 @@ func newNode(t testing.TB, proxy record.Proxy) *node {
 	for place, ns := range n.places {
 		n.clients[place] = n.agent(ns, clientCPU, clientProgram)
 	}
+	n.keepFlows()
 	if proxy == record.None { // a rule that reads connection tracking turns it on, wherever it is
 		check(t, run(ns, "table ip tracking { chain unused { ct state new; }; }", "nft", "-f", "-"))
 	}
@@ -132,6 +133,14 @@ func (n *node) addEndpoints() {
 	})
 }
 
+// keepFlows makes the node remember closed connections for longer than a round takes on a busy machine.
+func (n *node) keepFlows() {
+	n.t.Helper()
+	for _, name := range []string{"nf_conntrack_tcp_timeout_close", "nf_conntrack_udp_timeout", "nf_conntrack_udp_timeout_stream"} {
+		check(n.t, n.network.Node().Do(func() error { return os.WriteFile("/proc/sys/net/netfilter/"+name, []byte("600"), 0) }))
+	}
+}
+
 // forget deletes all conntrack entries of the node and returns their number.
 func (n *node) forget() uint32 {
 	n.t.Helper()
@@ -174,7 +183,7 @@ func start(t testing.TB, ns *sandbox.Namespace, cmd *exec.Cmd) *program {
 		cmd.Stdout = p.log
 	}
 	cmd.Stderr = p.log
-	cmd.Env = append(os.Environ(), cluster.OutsideEnv+"="+os.Getenv(cluster.OutsideEnv))
+	cmd.Env = append(cmd.Environ(), cluster.OutsideEnv+"="+os.Getenv(cluster.OutsideEnv))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)
 	go ns.Do(func() error { // on a thread of its own: the kernel sends the death signal when that thread ends
@@ -243,13 +252,39 @@ func (n *node) connect(place string, o order) result {
 func (n *node) startProxy(kubeconfig string) {
 	n.t.Helper()
 	check(n.t, run(n.network.Node(), "flush ruleset", "nft", "-f", "-"))
-	path := filepath.Join(n.t.TempDir(), "config.yaml")
+	dir := n.t.TempDir()
+	path := filepath.Join(dir, "config.yaml")
 	check(n.t, os.WriteFile(path, []byte(n.configuration(kubeconfig)), 0o600))
-	program := exec.Command(".bin/kube-proxy", "--config", path)
 	if n.proxy == record.Nfproxy {
-		program = cluster.Command(n.t, "run", "--config", path)
+		n.process = start(n.t, n.network.Node(), cluster.Command(n.t, "run", "--config", path))
+		return
 	}
-	n.process = start(n.t, n.network.Node(), program)
+	program, err := filepath.Abs(".bin/kube-proxy")
+	check(n.t, err)
+	if _, err := os.Stat(program); err != nil {
+		n.t.Fatalf("kube-proxy is not built: run `make controlplane` (%v)", err)
+	}
+	cmd := exec.Command(program, "--config", path)
+	if n.proxy == record.KubeProxyIptables && *backend != "" {
+		for _, table := range []string{"nat", "filter", "mangle"} { // those of the legacy backend are no part of the ruleset
+			check(n.t, run(n.network.Node(), "*"+table+"\nCOMMIT\n", "iptables-"+*backend+"-restore"))
+		}
+		cmd.Env = append(os.Environ(), "PATH="+backendPrograms(n.t, dir)+":"+os.Getenv("PATH"))
+	}
+	n.process = start(n.t, n.network.Node(), cmd)
+}
+
+// backendPrograms makes links in a directory by which kube-proxy finds the programs of the backend, and returns the directory.
+func backendPrograms(t testing.TB, dir string) string {
+	t.Helper()
+	for _, family := range []string{"iptables", "ip6tables"} {
+		for _, program := range []string{"", "-save", "-restore"} {
+			path, err := exec.LookPath(family + "-" + *backend + program)
+			check(t, err)
+			check(t, os.Symlink(path, filepath.Join(dir, family+program)))
+		}
+	}
+	return dir
 }
 
 // configuration returns the KubeProxyConfiguration of the node's proxy. The conntrack settings would change the machine.
