@@ -20,6 +20,7 @@ var layers = []struct {
 	{"integration/apichaos", nil},
 	{"integration/cli", nil},
 	{"integration/deploy", nil},
+	{"integration/datapath", nil},
 	{"integration/differential", nil},
 	{"integration/faults", nil},
 	{"integration/kernel", nil},

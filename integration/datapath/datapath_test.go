@@ -31,7 +31,7 @@ func TestDataPath(t *testing.T) {
 	began := time.Now()
 	c := newComparison(t)
 	detailed := false
-	for text := range strings.SplitSeq(*sizes, ",") {
+	for text := range strings.FieldsSeq(*sizes) {
 		n, err := strconv.Atoi(text)
 		check(t, err)
 		detailed = detailed || n >= *detail
@@ -56,9 +56,7 @@ func TestDataPath(t *testing.T) {
 	for _, m := range c.record.Measurements {
 		t.Logf("%s: %.5g (%.5g to %.5g) %s", m.Key(), m.P50, m.Min, m.Max, m.Unit)
 	}
-	for _, note := range strings.Split(c.record.Note, "\n") {
-		t.Log(note)
-	}
+	t.Log(c.record.Note)
 }
 
 // newComparison starts an API server and makes a node for each proxy.
@@ -119,7 +117,7 @@ func (c *comparison) program(services int) (ready []*node) {
 }
 
 func (c *comparison) note(format string, args ...any) {
-	c.record.Note = strings.TrimSpace(c.record.Note + "\n" + fmt.Sprintf(format, args...))
+	c.record.Note = strings.TrimSpace(c.record.Note + " " + fmt.Sprintf(format, args...))
 }
 
 // measure makes rounds of connections through the nodes, one after the other, in an order that changes with each round.

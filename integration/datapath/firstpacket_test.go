@@ -31,7 +31,7 @@ func addBenchmarks(r *record.Record, text string) error {
 			if !ok {
 				continue
 			}
-			if like.Unit == record.Seconds {
+			if like.Unit == record.CPUSeconds {
 				value /= 1e9
 			}
 			r.At(like).Add(value)
@@ -47,21 +47,16 @@ func addBenchmarks(r *record.Record, text string) error {
 // benchmarkMeasurement returns the measurement for a metric of a benchmark, such as "ns/packet" of "FirstPacket" for
 // "external-ip/services=10000". Quartiles stay in the benchmark's output.
 func benchmarkMeasurement(name, what, metric string) (record.Measurement, bool) {
-	m := record.Measurement{Proxy: record.Nfproxy, Unit: record.Seconds, Parameters: map[string]string{"metric": "packet"}}
-	switch name {
-	case "FirstPacket":
+	m := record.Measurement{Proxy: record.Nfproxy, Unit: record.CPUSeconds}
+	switch name + " " + metric {
+	case "FirstPacket ns/packet":
 		m.Experiment = "first packet"
-	case "Draws":
-		m.Experiment = "first packet with draws"
-	default:
-		return m, false
-	}
-	switch metric {
-	case "ns/packet":
-	case "ns/more50%":
-		m.Parameters["metric"] = "more"
-	case "draws/packet":
-		m.Parameters["metric"], m.Unit = "draws", record.Count
+	case "FirstPacket ns/more50%":
+		m.Experiment = "first packet, beyond a direct one"
+	case "Draws ns/more50%":
+		m.Experiment = "draws of a first packet, beyond one draw"
+	case "Draws draws/packet":
+		m.Experiment, m.Unit = "draws of a first packet", record.Count
 	default:
 		return m, false
 	}
@@ -78,7 +73,7 @@ func benchmarkMeasurement(name, what, metric string) (record.Measurement, bool) 
 			kind = append(kind, part)
 		}
 	}
-	m.Parameters["kind"] = strings.Join(kind, "/")
+	m.Parameters = map[string]string{"what": strings.Join(kind, "/")}
 	if strings.HasPrefix(what, "no-proxy") {
 		m.Proxy = record.None
 	}
@@ -101,13 +96,12 @@ BenchmarkLoad/services=1000-2   	     200	  1677 ns/op
 		got = append(got, fmt.Sprintf("%s: %d, %v %s", m.Key(), m.Count, m.Max, m.Unit))
 	}
 	want := []string{
-		"first packet|none|0|0|kind=no-proxy/nat-hooks|metric=more: 1, 4.21e-07 s",
-		"first packet|none|0|0|kind=no-proxy/nat-hooks|metric=packet: 1, 1.487e-06 s",
-		"first packet|nfproxy|10000|0|kind=cluster-ip|metric=more: 2, 1.752e-06 s",
-		"first packet|nfproxy|10000|0|kind=cluster-ip|metric=packet: 2, 2.8e-06 s",
-		"first packet with draws|nfproxy|1|3|kind=class=4|metric=draws: 1, 1.327 ",
-		"first packet with draws|nfproxy|1|3|kind=class=4|metric=more: 1, 3.2e-08 s",
-		"first packet with draws|nfproxy|1|3|kind=class=4|metric=packet: 1, 1.677e-06 s",
+		"first packet, beyond a direct one|none|0|0|what=no-proxy/nat-hooks: 1, 4.21e-07 CPU s",
+		"first packet|none|0|0|what=no-proxy/nat-hooks: 1, 1.487e-06 CPU s",
+		"first packet, beyond a direct one|nfproxy|10000|0|what=cluster-ip: 2, 1.752e-06 CPU s",
+		"first packet|nfproxy|10000|0|what=cluster-ip: 2, 2.8e-06 CPU s",
+		"draws of a first packet|nfproxy|1|3|what=class=4: 1, 1.327 ",
+		"draws of a first packet, beyond one draw|nfproxy|1|3|what=class=4: 1, 3.2e-08 CPU s",
 	}
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
 		t.Errorf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

@@ -9,7 +9,7 @@ import (
 
 // The size of a run. The defaults make a run of some seconds that tests the comparison; `make bench-datapath` makes a real one.
 var (
-	sizes       = flag.String("datapath.sizes", "30", "numbers of Services, separated by commas")
+	sizes       = flag.String("datapath.sizes", "30", "numbers of Services, separated by spaces, from the smallest to the largest")
 	proxies     = flag.String("datapath.proxies", "none,nfproxy,kube-proxy nftables,kube-proxy iptables", "which proxies are compared")
 	backend     = flag.String("datapath.iptables", "", "the `BACKEND` of kube-proxy's iptables: nft or legacy; empty for the machine's default")
 	detail      = flag.Int("datapath.detail", 30, "the number of Services with which the other properties are varied")
