@@ -31,7 +31,7 @@ func addBenchmarks(r *record.Record, text string) error {
 			if !ok {
 				continue
 			}
-			if like.Unit == record.CPUSeconds {
+			if like.Unit != record.Count {
 				value /= 1e9
 			}
 			r.At(like).Add(value)
@@ -53,6 +53,10 @@ func benchmarkMeasurement(name, what, metric string) (record.Measurement, bool) 
 		m.Experiment = "first packet"
 	case "FirstPacket ns/more50%":
 		m.Experiment = "first packet, beyond a direct one"
+	case "FirstPacket ns/cold":
+		m.Experiment, m.Unit = "first packet, cold caches", record.Seconds
+	case "FirstPacket ns/cold-more":
+		m.Experiment, m.Unit = "first packet, cold caches, beyond a direct one", record.Seconds
 	case "Draws ns/more50%":
 		m.Experiment = "draws of a first packet, beyond one draw"
 	case "Draws draws/packet":
@@ -85,7 +89,7 @@ func TestAddBenchmarks(t *testing.T) {
 	const text = `goos: linux
 BenchmarkFirstPacket/no-proxy/nat-hooks-2         	     150	      1049 ns/direct	       365.0 ns/more25%	       421.0 ns/more50%	      1487 ns/packet
 BenchmarkFirstPacket/cluster-ip/services=10000-2  	     150	      1026 ns/direct	      1752 ns/more50%	      2794 ns/packet
-BenchmarkFirstPacket/cluster-ip/services=10000-2  	     150	      1026 ns/direct	      1752 ns/more50%	      2800 ns/packet
+BenchmarkFirstPacket/cluster-ip/services=10000-2  	     150	      1026 ns/direct	      1752 ns/more50%	      2800 ns/packet	      9000 ns/cold	      5000 ns/cold-more
 BenchmarkDraws/services=1/endpoints=3/class=4-2   	     200	         1.327 draws/packet	      1648 ns/exact	        32.00 ns/more50%	      1677 ns/packet
 BenchmarkLoad/services=1000-2   	     200	  1677 ns/op
 `
@@ -100,6 +104,8 @@ BenchmarkLoad/services=1000-2   	     200	  1677 ns/op
 		"first packet|none|0|0|what=no-proxy/nat-hooks: 1, 1.487e-06 CPU s",
 		"first packet, beyond a direct one|nfproxy|10000|0|what=cluster-ip: 2, 1.752e-06 CPU s",
 		"first packet|nfproxy|10000|0|what=cluster-ip: 2, 2.8e-06 CPU s",
+		"first packet, cold caches|nfproxy|10000|0|what=cluster-ip: 1, 9e-06 s",
+		"first packet, cold caches, beyond a direct one|nfproxy|10000|0|what=cluster-ip: 1, 5e-06 s",
 		"draws of a first packet|nfproxy|1|3|what=class=4: 1, 1.327 ",
 		"draws of a first packet, beyond one draw|nfproxy|1|3|what=class=4: 1, 3.2e-08 CPU s",
 	}

@@ -25,6 +25,7 @@ type injector struct {
 	handle  *netlink.Handle
 	packet  []byte
 	counter uint32
+	other   []byte // memory that a cold round uses
 }
 
 // roundPackets is the number of packets of a round: few enough for a round to fit into the time slice of a busy machine.
@@ -137,6 +138,40 @@ func (i *injector) send(s stream) time.Duration {
 		}
 	}
 	return (threadTime(i.t) - start) / roundPackets
+}
+
+// otherMemory is more than the nearest caches of a processor hold, and coldPackets the number of packets of a cold round.
+const (
+	otherMemory = 4 << 20
+	coldPackets = 64
+)
+
+// coldRound sends packets between which the processor reads and writes other memory, as it does between the connections of a busy
+// node, and returns the median time of one.
+func (i *injector) coldRound(s stream) time.Duration {
+	i.t.Helper()
+	i.prepare(s.protocol)
+	if i.other == nil {
+		i.other = make([]byte, otherMemory)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var times samples
+	for n := range coldPackets {
+		i.fill(s, s.to[n*len(s.to)/coldPackets])
+		for at := 0; at < len(i.other); at += 64 { // a cache line
+			i.other[at]++
+		}
+		start := time.Now()
+		if _, err := unix.Write(i.fd, i.packet); err != nil {
+			i.t.Fatal(err)
+		}
+		times.add(time.Since(start))
+	}
+	if err := i.handle.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		i.t.Fatal(err)
+	}
+	return time.Duration(times.median())
 }
 
 // threadTime returns the processor time of the calling thread. The kernel handles the packets of a tun device in it.
