@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"testing"
@@ -35,17 +36,22 @@ func TestGenerator(t *testing.T) {
 		t.Errorf("the node tracked %d connections of the generator, want %d", flows, n)
 	}
 
-	text, err := output(node.places[fromPod], "taskset", "-c", clientCPU, "ab", "-q", "-r", "-n", strconv.Itoa(n), "-c", "1", fmt.Sprintf("http://%s/", to))
-	if err != nil {
-		t.Fatalf("ab: %v\n%s", err, text)
-	}
+	ab := exec.Command("taskset", "-c", clientCPU, "ab", "-q", "-r", "-n", strconv.Itoa(n), "-c", "1", fmt.Sprintf("http://%s/", to))
+	var text string
+	check(t, node.places[fromPod].Do(func() error {
+		out, err := ab.CombinedOutput()
+		text = string(out)
+		return err
+	}))
 	if complete, failed := abFigure(t, text, "Complete requests"), abFigure(t, text, "Failed requests"); complete != n || failed != 0 {
 		t.Errorf("ab made %f requests, want %d; %f failed", complete, n, failed)
 	}
 	if flows := node.forget(); flows != n {
 		t.Errorf("the node tracked %d connections of ab, want %d", flows, n)
 	}
-	t.Logf("connections per second: %.0f by the generator, %.0f by ab", float64(n)/ours.Seconds, abFigure(t, text, "Requests per second"))
+	abCPU := (ab.ProcessState.UserTime() + ab.ProcessState.SystemTime()).Seconds()
+	t.Logf("connections per second: %.0f by the generator, %.0f by ab; processor time of one: %.1f us by the generator, %.1f us by ab",
+		float64(n)/ours.Seconds, abFigure(t, text, "Requests per second"), ours.CPU/n*1e6, abCPU/n*1e6)
 
 	udp := node.connect(fromPod, order{UDP: true, Targets: []netip.AddrPort{to}, Connections: n})
 	if flows := node.forget(); udp.Error != "" || udp.Made != n || flows != n {

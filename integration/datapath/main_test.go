@@ -3,6 +3,7 @@ package datapath
 import (
 	"flag"
 	"testing"
+	"time"
 
 	"nfproxy/integration/cluster"
 )
@@ -16,7 +17,7 @@ var (
 	many        = flag.Int("datapath.many", 50, "the number of endpoints of Services with many of them")
 	rounds      = flag.Int("datapath.rounds", 1, "rounds of each case, through each proxy")
 	connections = flag.Int("datapath.connections", 60, "connections of a round")
-	streaming   = flag.Duration("datapath.stream", 0, "how long each of the rounds of established connections takes; 0 for none of them")
+	streaming   = flag.Duration("datapath.stream", time.Second, "how long each of the rounds of established connections takes; 0 for none of them")
 	patience    = flag.Duration("datapath.patience", defaultPatience, "how long a proxy may take until it has programmed all Services")
 	firstPacket = flag.String("datapath.firstpacket", "", "add the results of BenchmarkFirstPacket and BenchmarkDraws in `FILE`")
 	recordFile  = flag.String("datapath.out", "", "write the record to `FILE`")
