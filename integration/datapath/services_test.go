@@ -114,7 +114,7 @@ func (p *population) grow(n int, detailed bool) {
 	if total > n {
 		p.t.Fatalf("the groups have %d Services, more than %d", total, n)
 	}
-	next, failed := make(chan int), make(chan error, 8)
+	next, failed := make(chan int), make(chan error, 32)
 	var creating sync.WaitGroup
 	for range cap(failed) {
 		creating.Go(func() {
