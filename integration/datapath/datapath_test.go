@@ -1,7 +1,9 @@
 package datapath
 
 import (
+	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -9,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"nfproxy/conntrack"
 	"nfproxy/integration/compare/record"
 	"nfproxy/integration/controlplane"
+	"nfproxy/nft"
 	"nfproxy/sandbox"
 )
 
@@ -66,7 +70,7 @@ func newComparison(t testing.TB) *comparison {
 	check(t, err)
 	t.Cleanup(func() { ns.Close() })
 	plane := controlplane.Start(t, ns)
-	c := &comparison{t: t, kubeconfig: plane.Kubeconfig(plane.AdminConfig()), population: newPopulation(t, plane.AdminConfig())}
+	c := &comparison{t: t, kubeconfig: plane.Kubeconfig(plane.AdminConfig()), population: newPopulation(t, ns, plane.AdminConfig())}
 	c.record, err = record.Begin(".", *command)
 	check(t, err)
 	if *backend != "" {
@@ -108,12 +112,39 @@ func (c *comparison) program(services int) (ready []*node) {
 		took, ok := n.awaitProxy(begun, targets)
 		c.t.Logf("%s, %d Services: programmed: %t, after %v", n.proxy, services, ok, took.Round(time.Millisecond))
 		if ok {
+			c.checkOthers(n)
 			ready = append(ready, n)
 		} else {
 			c.note("%s at %d Services is not measured: it had not programmed them after %v.", n.proxy, services, *patience)
 		}
 	}
 	return ready
+}
+
+// checkOthers checks that the proxy has programmed the Services to which nobody connects, by the first and the last one: a SYN to it is
+// translated to one of its endpoints, which do not exist.
+func (c *comparison) checkOthers(n *node) {
+	c.t.Helper()
+	for _, i := range []int{0, c.population.others - 1} {
+		if i >= c.population.others || i < 0 {
+			continue
+		}
+		to := netip.AddrPortFrom(netip.MustParseAddr(otherAddr(i)), 80)
+		ctx, cancel := context.WithTimeout(c.t.Context(), 100*time.Millisecond)
+		if conn, err := n.places[fromPod].Dial(ctx, "tcp", "", to.String()); err == nil {
+			conn.Close()
+		}
+		cancel()
+		translated := 0
+		check(c.t, n.flows.List(conntrack.Filter{Family: nft.IPv4, Protocol: nft.TCP, Destination: to}, func(f conntrack.Flow) {
+			if f.Translated() {
+				translated++
+			}
+		}))
+		if translated == 0 {
+			c.t.Fatalf("%s has not programmed %s, %s", n.proxy, otherName(i), to)
+		}
+	}
 }
 
 func (c *comparison) note(format string, args ...any) {

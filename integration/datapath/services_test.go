@@ -3,9 +3,9 @@ package datapath
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"nfproxy/integration/cluster"
+	"nfproxy/sandbox"
 )
 
 // group is a number of equal Services to which connections are made, in turn: the place of a Service among all others matters to
@@ -52,7 +53,7 @@ func groups(detailed bool) []group {
 			group{name: affinity, at: 2000, endpoints: 10, services: usual, affinity: true},
 			group{name: nodePort, at: 3000, endpoints: 10, services: usual, nodePort: true},
 			group{name: datagram, at: 4000, endpoints: 10, services: usual, udp: true},
-			group{name: stream, endpoints: 1, services: func(int) int { return 1 }},
+			group{name: stream, at: 5000, endpoints: 1, services: func(int) int { return 1 }},
 			group{name: thousand, at: 6000, endpoints: *many, services: few})
 	}
 	return all
@@ -79,13 +80,15 @@ type population struct {
 	api      *kubernetes.Clientset
 	services map[string][]*corev1.Service // of the groups
 	others   int                          // Services with three endpoints that do not exist
+	etcd     *http.Client
 }
 
-// newPopulation registers the node.
-func newPopulation(t testing.TB, config *rest.Config) *population {
+// newPopulation registers the node with the API server in a namespace.
+func newPopulation(t testing.TB, ns *sandbox.Namespace, config *rest.Config) *population {
 	t.Helper()
 	config.QPS = -1
-	p := &population{t: t, services: make(map[string][]*corev1.Service)}
+	p := &population{t: t, services: make(map[string][]*corev1.Service), etcd: newEtcdClient(ns)}
+	t.Cleanup(p.etcd.CloseIdleConnections)
 	var err error
 	p.api, err = kubernetes.NewForConfig(config)
 	check(t, err)
@@ -114,32 +117,16 @@ func (p *population) grow(n int, detailed bool) {
 	if total > n {
 		p.t.Fatalf("the groups have %d Services, more than %d", total, n)
 	}
-	next, failed := make(chan int), make(chan error, 32)
-	var creating sync.WaitGroup
-	for range cap(failed) {
-		creating.Go(func() {
-			var first error
-			for i := range next {
-				if first == nil {
-					first = p.createOther(p.t.Context(), i)
-				}
-			}
-			failed <- first
-		})
-	}
-	for ; p.others < n-total; p.others++ {
-		next <- p.others
-	}
-	close(next)
-	creating.Wait()
-	for range cap(failed) {
-		check(p.t, <-failed)
+	if others := n - total; others > p.others {
+		p.storeOthers(p.others, others)
+		p.others = others
 	}
 }
 
 // service returns a Service of the group.
 func (g group) service(number int) *corev1.Service {
 	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s-%d", strings.ReplaceAll(strings.ToLower(g.name), " ", "-"), number)}}
+	s.Spec.ClusterIP = netip.AddrFrom4([4]byte{10, 96, byte(8 + g.at/1000), byte(1 + number)}).String()
 	s.Spec.Ports = []corev1.ServicePort{{Name: "p", Port: 80, Protocol: corev1.ProtocolTCP}}
 	if g.udp {
 		s.Spec.Ports[0].Protocol = corev1.ProtocolUDP
@@ -156,24 +143,18 @@ func (g group) service(number int) *corev1.Service {
 	return s
 }
 
-// createOther creates a Service to which nobody connects.
-func (p *population) createOther(ctx context.Context, i int) error {
-	s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("other-%d", i)},
-		Spec: corev1.ServiceSpec{Ports: []corev1.ServicePort{{Name: "p", Port: 80, Protocol: corev1.ProtocolTCP}}}}
-	var endpoints []netip.Addr
-	for e := range 3 {
-		endpoints = append(endpoints, netip.AddrFrom4([4]byte{10, 128 + byte(i>>14), byte(i >> 6), byte(i<<2 + e)}))
-	}
-	_, err := p.create(ctx, s, endpoints, "another-node")
-	return err
-}
-
 // create creates a Service and its EndpointSlice.
 func (p *population) create(ctx context.Context, s *corev1.Service, endpoints []netip.Addr, node string) (*corev1.Service, error) {
 	created, err := p.api.CoreV1().Services("default").Create(ctx, s, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err
 	}
+	_, err = p.api.DiscoveryV1().EndpointSlices("default").Create(ctx, endpointSlice(s, endpoints, node), metav1.CreateOptions{})
+	return created, err
+}
+
+// endpointSlice returns the EndpointSlice of a Service.
+func endpointSlice(s *corev1.Service, endpoints []netip.Addr, node string) *discoveryv1.EndpointSlice {
 	slice := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Labels: map[string]string{discoveryv1.LabelServiceName: s.Name}},
 		AddressType: discoveryv1.AddressTypeIPv4,
@@ -188,8 +169,7 @@ func (p *population) create(ctx context.Context, s *corev1.Service, endpoints []
 	for _, a := range endpoints {
 		slice.Endpoints = append(slice.Endpoints, discoveryv1.Endpoint{Addresses: []string{a.String()}, NodeName: &node})
 	}
-	_, err = p.api.DiscoveryV1().EndpointSlices("default").Create(ctx, slice, metav1.CreateOptions{})
-	return created, err
+	return slice
 }
 
 // frontends returns the cluster IPs of a group, or the node's ports if it has any.
