@@ -22,10 +22,10 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare soak fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-datapath soak fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the binary, ./nfproxy
 	$(BUILD) -o nfproxy .
@@ -126,6 +126,21 @@ bench-compare: tools controlplane ## measure nfproxy and kube-proxy's PROXIES on
 		-compare.note='$(NOTE)' -compare.out='$(CURDIR)/docs/benchmarks/$(RECORD)' >&2; status=$$?; \
 	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md' && exit $$status
 
+# The proxies program SIZES Services, and other properties are varied at DETAIL of them. kube-proxy's iptables mode uses the legacy backend:
+# with the other one it needs many minutes for 10,000 Services. FIRST_PACKET is how the benchmarks of first packets are repeated.
+DATAPATH_SIZES  ?= 1 1000 10000 30000
+DATAPATH_DETAIL ?= 10000
+DATAPATH_ROUNDS ?= 10
+IPTABLES        ?= legacy
+FIRST_PACKET    ?= -benchtime 100x -count 5
+bench-datapath: tools controlplane ## measure connections through nfproxy, kube-proxy and no proxy at DATAPATH_SIZES, in DATAPATH_ROUNDS, and write docs/benchmarks/data-path.json; about half an hour
+	@mkdir -p dist docs/benchmarks
+	$(GO) test -run '^$$' -bench '^Benchmark(FirstPacket|Draws)$$' $(FIRST_PACKET) -timeout 0 ./integration/kernel >dist/first-packet.txt || { cat dist/first-packet.txt; exit 1; }
+	$(GO) test -count 1 -timeout 0 -run '^TestDataPath$$' -v ./integration/datapath -args -datapath.sizes='$(DATAPATH_SIZES)' -datapath.detail='$(DATAPATH_DETAIL)' \
+		-datapath.many=1000 -datapath.rounds='$(DATAPATH_ROUNDS)' -datapath.connections=5000 -datapath.stream=3s -datapath.patience=10m \
+		-datapath.iptables='$(IPTABLES)' -datapath.firstpacket='$(CURDIR)/dist/first-packet.txt' -datapath.command='make bench-datapath' \
+		-datapath.out='$(CURDIR)/docs/benchmarks/data-path.json'
+
 # The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
 DURATION ?= 1h
 SERVICES ?= 20000
@@ -148,9 +163,11 @@ vulncheck: ## check the program and its tests with govulncheck against the datab
 	@if test '$(VULNDB)' = none; then echo 'govulncheck is switched off (VULNDB=none)'; \
 	else GOFLAGS=-buildvcs=false $(GO) run $(GOVULNCHECK) -test -db '$(VULNDB)' $(PACKAGES); fi
 
-tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq, qemu
+tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, iperf3, ab, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq, qemu
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
+	command -v iperf3 >/dev/null || missing="$$missing iperf3"; \
+	command -v ab >/dev/null || missing="$$missing apache2-utils"; \
 	command -v promtool >/dev/null || missing="$$missing prometheus"; \
 	command -v gcc >/dev/null || missing="$$missing gcc libc6-dev"; \
 	command -v buildah >/dev/null || missing="$$missing buildah"; \

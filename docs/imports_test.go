@@ -21,6 +21,7 @@ var layers = []struct {
 	{"integration/cli", nil},
 	{"integration/clock", nil},
 	{"integration/deploy", nil},
+	{"integration/datapath", nil},
 	{"integration/differential", nil},
 	{"integration/faults", nil},
 	{"integration/kernel", nil},

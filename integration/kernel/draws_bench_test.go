@@ -48,11 +48,11 @@ func BenchmarkDraws(b *testing.B) {
 			b.Run(fmt.Sprintf("services=%d/endpoints=%d/class=%d", services, c.endpoints, c.class), func(b *testing.B) {
 				n.in(b)
 				counted.in(b)
-				exactly, drawing := n.frontends(c, exactPort), n.frontends(c, drawingPort)
-				n.injector.round(nft.UDP, drawing, roundPackets) // warms the caches
+				exactly, drawing := n.packets(c, exactPort), n.packets(c, drawingPort)
+				n.injector.round(drawing) // warms the caches
 				var exact, drawn, more samples
 				for b.Loop() {
-					one, other := n.injector.round(nft.UDP, exactly, roundPackets), n.injector.round(nft.UDP, drawing, roundPackets)
+					one, other := n.injector.round(exactly), n.injector.round(drawing)
 					exact.add(one)
 					drawn.add(other)
 					more.add(other - one)
@@ -96,13 +96,13 @@ func newDrawNode(t testing.TB, services int, counted bool) *drawNode {
 // in makes errors of the node fail this test.
 func (n *drawNode) in(t testing.TB) { n.t, n.injector.t = t, t }
 
-// frontends returns the frontends of a case at a port.
-func (n *drawNode) frontends(c drawCase, port uint16) []netip.AddrPort {
-	all := make([]netip.AddrPort, n.services)
-	for s := range all {
-		all[s] = netip.AddrPortFrom(c.address(s), port)
+// packets returns packets to the frontends of a case at a port.
+func (n *drawNode) packets(c drawCase, port uint16) stream {
+	s := stream{protocol: nft.UDP, from: podSources}
+	for service := range n.services {
+		s.to = append(s.to, netip.AddrPortFrom(c.address(service), port))
 	}
-	return all
+	return s
 }
 
 // address returns the address of a Service of the case.
@@ -175,7 +175,7 @@ func (n *drawNode) meanDraws(c drawCase) float64 {
 	chain := "lb-" + strconv.Itoa(c.class)
 	before := n.countDraws(chain)
 	for range rounds {
-		n.injector.round(nft.UDP, n.frontends(c, drawingPort), roundPackets)
+		n.injector.round(n.packets(c, drawingPort))
 	}
 	mean := float64(n.countDraws(chain)-before) / packets
 	expected, variance := expectedDraws(float64(c.endpoints) / float64(c.class))

@@ -19,19 +19,31 @@ import (
 // no queue in this direction: when the write returns, the kernel has routed the packet and confirmed its conntrack entry. Packets
 // leave by a second tun device, which nobody reads, and are dropped there.
 type injector struct {
-	t       testing.TB
+	t       testing.TB // fails if a method fails
 	fd      int
 	flows   *ctnetlink.Conn
 	handle  *netlink.Handle
 	packet  []byte
 	counter uint32
+	other   []byte // memory that a cold round uses
 }
 
 // roundPackets is the number of packets of a round: few enough for a round to fit into the time slice of a busy machine.
 const roundPackets = 2048
 
-// The addresses of the injector: sources are Pods of the node, and the prefixes of endpoints are routed to the second device.
-var injectedSources = netip.MustParsePrefix("10.244.0.0/18")
+// The sources of the packets, 2^12 addresses of Pods or outside the cluster. The node reaches them by the first device.
+var (
+	podSources     = netip.MustParsePrefix("10.244.16.0/20")
+	outsideSources = netip.MustParsePrefix("198.18.16.0/20")
+)
+
+// stream describes packets: to destinations in turn.
+type stream struct {
+	protocol  nft.Protocol
+	from      netip.Prefix
+	to        []netip.AddrPort
+	untracked bool // the packets are refused, or the node does not track connections
+}
 
 // addInjector adds the two devices to a node with a network. Addresses of the prefixes are reached by the second one.
 func (l *testNode) addInjector(routed ...string) *injector {
@@ -55,7 +67,7 @@ func (l *testNode) addInjector(routed ...string) *injector {
 		l.t.Fatal(err)
 	}
 	l.t.Cleanup(func() { i.flows.Close(); i.handle.Close(); unix.Close(i.fd); unix.Close(sink) })
-	for name, to := range map[string][]string{"in0": {injectedSources.String()}, "out0": routed} {
+	for name, to := range map[string][]string{"in0": {podSources.String(), outsideSources.String()}, "out0": routed} {
 		link, err := i.handle.LinkByName(name)
 		if err != nil {
 			l.t.Fatal(err)
@@ -94,44 +106,72 @@ func openTun(name string) (int, error) {
 	return fd, nil
 }
 
-// round sends a round of packets to destinations in turn and returns the processor time of one packet. It then checks that the
-// kernel has tracked each packet as a connection of its own (none, if the packets are refused), and forgets them.
-func (i *injector) round(p nft.Protocol, to []netip.AddrPort, tracked int) time.Duration {
+// round sends a round of packets and returns the processor time of one. It then checks that the kernel tracks each packet as a
+// connection of its own, or none if they are untracked, and makes it forget them.
+func (i *injector) round(s stream) time.Duration {
 	i.t.Helper()
-	took := i.send(p, to, roundPackets)
-	i.forget(tracked)
-	return took
-}
-
-// send sends packets and returns the processor time of each.
-func (i *injector) send(p nft.Protocol, to []netip.AddrPort, packets int) time.Duration {
-	i.t.Helper()
-	i.prepare(p)
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	start := threadTime(i.t)
-	for n := range packets {
-		i.fill(p, to[n%len(to)])
-		if _, err := unix.Write(i.fd, i.packet); err != nil {
-			i.t.Fatal(err)
-		}
+	i.prepare(s.protocol)
+	took := i.send(s)
+	tracked := uint32(roundPackets)
+	if s.untracked {
+		tracked = 0
 	}
-	return (threadTime(i.t) - start) / time.Duration(packets)
-}
-
-// forget checks the number of conntrack entries and deletes them.
-func (i *injector) forget(tracked int) {
-	i.t.Helper()
-	n, err := i.flows.Count()
-	if err != nil {
-		i.t.Fatal(err)
-	}
-	if int(n) != tracked {
-		i.t.Fatalf("the kernel tracks %d connections of the injector, want %d", n, tracked)
+	if n, err := i.flows.Count(); err != nil || n != tracked {
+		i.t.Fatalf("the kernel tracks %d connections of the injector, want %d (%v)", n, tracked, err)
 	}
 	if err := i.handle.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
 		i.t.Fatal(err)
 	}
+	return took
+}
+
+// send sends a round of packets and returns the processor time of each.
+func (i *injector) send(s stream) time.Duration {
+	i.t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start := threadTime(i.t)
+	for n := range roundPackets {
+		i.fill(s, s.to[n%len(s.to)])
+		if _, err := unix.Write(i.fd, i.packet); err != nil {
+			i.t.Fatal(err)
+		}
+	}
+	return (threadTime(i.t) - start) / roundPackets
+}
+
+// otherMemory is more than the nearest caches of a processor hold, and coldPackets the number of packets of a cold round.
+const (
+	otherMemory = 4 << 20
+	coldPackets = 64
+)
+
+// coldRound sends packets between which the processor reads and writes other memory, as it does between the connections of a busy
+// node, and returns the median time of one.
+func (i *injector) coldRound(s stream) time.Duration {
+	i.t.Helper()
+	i.prepare(s.protocol)
+	if i.other == nil {
+		i.other = make([]byte, otherMemory)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var times samples
+	for n := range coldPackets {
+		i.fill(s, s.to[n*len(s.to)/coldPackets])
+		for at := 0; at < len(i.other); at += 64 { // a cache line
+			i.other[at]++
+		}
+		start := time.Now()
+		if _, err := unix.Write(i.fd, i.packet); err != nil {
+			i.t.Fatal(err)
+		}
+		times.add(time.Since(start))
+	}
+	if err := i.handle.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		i.t.Fatal(err)
+	}
+	return time.Duration(times.median())
 }
 
 // threadTime returns the processor time of the calling thread. The kernel handles the packets of a tun device in it.
@@ -161,20 +201,21 @@ func (i *injector) prepare(p nft.Protocol) {
 }
 
 // fill gives the packet a destination and a source that no packet of the round had.
-func (i *injector) fill(p nft.Protocol, to netip.AddrPort) {
+func (i *injector) fill(s stream, to netip.AddrPort) {
 	i.counter++
-	source, destination := injectedSources.Addr().As4(), to.Addr().As4()
-	source[2], source[3] = 1+byte(i.counter>>4&0x1f), 1+byte(i.counter&0x7f)
+	source, destination := s.from.Addr().As4(), to.Addr().As4()
+	source[2] |= byte(i.counter >> 8 & 0xf)
+	source[3] = byte(i.counter)
 	copy(i.packet[12:], source[:])
 	copy(i.packet[16:], destination[:])
 	binary.BigEndian.PutUint16(i.packet[ipHeader:], 10_000+uint16(i.counter%50_000))
 	binary.BigEndian.PutUint16(i.packet[ipHeader+2:], to.Port())
 	binary.BigEndian.PutUint16(i.packet[10:], 0)
 	binary.BigEndian.PutUint16(i.packet[10:], checksum(0, i.packet[:ipHeader]))
-	if p == nft.TCP {
+	if s.protocol == nft.TCP {
 		segment := i.packet[ipHeader:]
 		binary.BigEndian.PutUint16(segment[16:], 0)
-		pseudo := sum16(uint32(p)+uint32(len(segment)), i.packet[12:ipHeader])
+		pseudo := sum16(uint32(s.protocol)+uint32(len(segment)), i.packet[12:ipHeader])
 		binary.BigEndian.PutUint16(segment[16:], checksum(pseudo, segment))
 	}
 }
