@@ -10,13 +10,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/client-go/kubernetes"
 
 	"nfproxy/integration/cluster"
+	"nfproxy/integration/controlplane"
 )
 
 const (
@@ -113,13 +113,13 @@ func inParallel(n int, f func(i int) error) error {
 
 // newObjects returns Service number i with endpoints of a size, as the API server stores it: like the last Service, with other names and
 // addresses.
-func (p *population) newObjects(i int, of size) []stored {
+func (p *population) newObjects(i int, of size) []controlplane.Stored {
 	name, addr := numberedName(i), clusterIP(i)
 	service := p.model.service.DeepCopy()
 	service.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Service"}
 	service.Name, service.UID, service.ResourceVersion = name, uuid.NewUUID(), ""
 	service.Spec.ClusterIP, service.Spec.ClusterIPs = addr, []string{addr}
-	all := []stored{{"services/specs/" + namespace + "/" + name, service}}
+	all := []controlplane.Stored{{Key: "services/specs/" + namespace + "/" + name, Object: service}}
 	for first := 0; first < of.endpoints; first += sliceSize {
 		slice := newSlice(name, fmt.Sprintf("%s-%d", name, first/sliceSize))
 		slice.TypeMeta = metav1.TypeMeta{APIVersion: "discovery.k8s.io/v1", Kind: "EndpointSlice"}
@@ -128,20 +128,9 @@ func (p *population) newObjects(i int, of size) []stored {
 		for e := first; e < min(first+sliceSize, of.endpoints); e++ {
 			slice.Endpoints = append(slice.Endpoints, newEndpoint(missingAddr(i*of.endpoints+e), "node-c"))
 		}
-		all = append(all, stored{"endpointslices/" + namespace + "/" + slice.Name, slice})
+		all = append(all, controlplane.Stored{Key: "endpointslices/" + namespace + "/" + slice.Name, Object: slice})
 	}
 	return all
-}
-
-// newAllocation returns the object by which the API server knows that the cluster IP of Service number i is allocated.
-func newAllocation(i int) stored {
-	addr := clusterIP(i)
-	return stored{"ipaddresses/" + addr, &networkingv1.IPAddress{
-		TypeMeta: metav1.TypeMeta{APIVersion: "networking.k8s.io/v1", Kind: "IPAddress"},
-		ObjectMeta: metav1.ObjectMeta{Name: addr, UID: uuid.NewUUID(), CreationTimestamp: metav1.Now(), Labels: map[string]string{
-			networkingv1.LabelIPAddressFamily: string(corev1.IPv4Protocol), networkingv1.LabelManagedBy: "ipallocator.k8s.io"}},
-		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: namespace, Name: numberedName(i)}},
-	}}
 }
 
 // clusterIP returns the cluster IP of Service number i. The API server allocates others by itself.
