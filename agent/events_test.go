@@ -22,7 +22,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 
 	"nfproxy/logtest"
 	"nfproxy/render"
@@ -229,8 +228,6 @@ func TestEventsWait(t *testing.T) {
 func TestEventsWithoutServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out logtest.Buffer
-		klog.SetSlogLogger(out.Logger(slog.LevelInfo)) // as in Run
-		defer klog.ClearLogger()
 		var attempts atomic.Int32
 		dial := func(context.Context, string, string) (net.Conn, error) {
 			attempts.Add(1)
