@@ -110,7 +110,7 @@ func (p *process) awaitIdle(bound time.Duration) bool {
 // end ends the process with SIGTERM; its rules stay.
 func (p *process) end() { p.End(syscall.SIGTERM) }
 
-// kernelMemory returns the memory of the kernel by kind, and in total, in bytes. It is that of the whole machine.
+// kernelMemory returns the memory of the kernel by kind, and in total, in bytes, of the whole machine.
 func kernelMemory() (map[string]float64, error) {
 	fields, err := machine.Memory()
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"nfproxy/conntrack"
+	"nfproxy/integration/cluster"
 	"nfproxy/integration/compare/record"
 	"nfproxy/integration/controlplane"
 	"nfproxy/nft"
@@ -82,7 +83,7 @@ func newComparison(t testing.TB) *comparison {
 		}
 		n := newNode(t, proxy)
 		if proxy != record.None {
-			n.reachAPI(ns)
+			cluster.ForwardAPI(n.t, ns, n.network.Node())
 		}
 		c.nodes = append(c.nodes, n)
 	}
@@ -121,8 +122,8 @@ func (c *comparison) program(services int) (ready []*node) {
 	return ready
 }
 
-// checkOthers checks that the proxy has programmed the Services to which nobody connects, by the first and the last one: a SYN to it is
-// translated to one of its endpoints, which do not exist.
+// checkOthers checks that the proxy has programmed the Services to which no client connects. It sends a SYN to the first and to the last
+// Service, which must be translated to an endpoint; the endpoints do not exist.
 func (c *comparison) checkOthers(n *node) {
 	c.t.Helper()
 	for _, i := range []int{0, c.population.others - 1} {

@@ -23,7 +23,7 @@ func newEtcdClient(ns *sandbox.Namespace) *http.Client {
 	}}}
 }
 
-// otherAddr returns the cluster IP of a Service to which nobody connects.
+// otherAddr returns the cluster IP of a Service to which no client connects.
 func otherAddr(i int) string {
 	return netip.AddrFrom4([4]byte{10, 96, byte(64 + i>>8), byte(i)}).String()
 }

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -22,7 +21,6 @@ import (
 	"nfproxy/conntrack/ctnetlink"
 	"nfproxy/integration/cluster"
 	"nfproxy/integration/compare/record"
-	"nfproxy/integration/controlplane"
 	"nfproxy/logtest"
 	"nfproxy/sandbox"
 )
@@ -90,7 +88,7 @@ func newNode(t testing.TB, proxy record.Proxy) *node {
 	}
 	n.keepFlows()
 	if proxy == record.None { // a rule that reads connection tracking turns it on, wherever it is
-		check(t, run(ns, "table ip tracking { chain unused { ct state new; }; }", "nft", "-f", "-"))
+		check(t, ns.Run("table ip tracking { chain unused { ct state new; }; }", "nft", "-f", "-"))
 	}
 	return n
 }
@@ -148,24 +146,6 @@ func (n *node) forget() uint32 {
 	check(n.t, err)
 	check(n.t, n.handle.ConntrackTableFlush(netlink.ConntrackTable))
 	return flows
-}
-
-// reachAPI makes the API server of another namespace reachable at the node's loopback address.
-func (n *node) reachAPI(from *sandbox.Namespace) {
-	n.t.Helper()
-	at := fmt.Sprintf("127.0.0.1:%d", controlplane.Port)
-	cluster.ServeTCP(n.t, n.network.Node(), at, func(conn net.Conn) {
-		server, err := from.Dial(n.t.Context(), "tcp", "", at)
-		if err != nil {
-			return
-		}
-		defer server.Close()
-		go func() {
-			io.Copy(server, conn)
-			server.Close()
-		}()
-		io.Copy(conn, server)
-	})
 }
 
 // program is a running process.
@@ -251,7 +231,7 @@ func (n *node) connect(place string, o order) result {
 // startProxy starts the node's proxy on a node without rules.
 func (n *node) startProxy(kubeconfig string) {
 	n.t.Helper()
-	check(n.t, run(n.network.Node(), "flush ruleset", "nft", "-f", "-"))
+	check(n.t, n.network.Node().Run("flush ruleset", "nft", "-f", "-"))
 	dir := n.t.TempDir()
 	path := filepath.Join(dir, "config.yaml")
 	check(n.t, os.WriteFile(path, []byte(n.configuration(kubeconfig)), 0o600))
@@ -267,7 +247,7 @@ func (n *node) startProxy(kubeconfig string) {
 	cmd := exec.Command(program, "--config", path)
 	if n.proxy == record.KubeProxyIptables && *backend != "" {
 		for _, table := range []string{"nat", "filter", "mangle"} { // those of the legacy backend are no part of the ruleset
-			check(n.t, run(n.network.Node(), "*"+table+"\nCOMMIT\n", "iptables-"+*backend+"-restore"))
+			check(n.t, n.network.Node().Run("*"+table+"\nCOMMIT\n", "iptables-"+*backend+"-restore"))
 		}
 		cmd.Env = append(os.Environ(), "PATH="+backendPrograms(n.t, dir)+":"+os.Getenv("PATH"))
 	}
@@ -327,18 +307,6 @@ func (n *node) awaitProxy(begun time.Time, targets []order) (took time.Duration,
 		}
 	}
 	return time.Since(begun), true
-}
-
-// run runs a program in a namespace.
-func run(ns *sandbox.Namespace, input, name string, args ...string) error {
-	return ns.Do(func() error {
-		cmd := exec.Command(name, args...)
-		cmd.Stdin = strings.NewReader(input)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-		}
-		return nil
-	})
 }
 
 func check(t testing.TB, err error) {

@@ -2,8 +2,6 @@ package differential
 
 import (
 	"fmt"
-	"io"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -55,7 +53,7 @@ func newArena(t *testing.T) *arena {
 	a.kubeProxy.node, a.nfproxy.node = newNode(t, "kube-proxy"), newNode(t, "nfproxy")
 	for _, c := range a.contestants() {
 		c.observers = newObservers(c.node)
-		forwardAPI(t, ns, c.network.Node())
+		cluster.ForwardAPI(t, ns, c.network.Node())
 		t.Cleanup(func() { c.process.stop() })
 	}
 	return a
@@ -78,30 +76,12 @@ func both[T any](a *arena, f func(*contestant) (T, error)) (kubeProxy, nfproxy T
 	return kubeProxy, nfproxy, err
 }
 
-// forwardAPI makes the API server of one namespace reachable at the loopback address of another one.
-func forwardAPI(t *testing.T, from, to *sandbox.Namespace) {
-	t.Helper()
-	at := fmt.Sprintf("127.0.0.1:%d", controlplane.Port)
-	cluster.ServeTCP(t, to, at, func(conn net.Conn) {
-		server, err := from.Dial(t.Context(), "tcp", "", at)
-		if err != nil {
-			return
-		}
-		defer server.Close()
-		go func() {
-			io.Copy(server, conn)
-			server.Close()
-		}()
-		io.Copy(conn, server)
-	})
-}
-
 // begin starts both proxies with a configuration on the first state of a case. Nothing of the case before is left.
 func (a *arena) begin(config string, first state) error {
 	for _, c := range a.contestants() {
 		c.process.stop()
 		c.observers = newObservers(c.node)
-		if err := run(c.network.Node(), "flush ruleset", "nft", "-f", "-"); err != nil {
+		if err := c.network.Node().Run("flush ruleset", "nft", "-f", "-"); err != nil {
 			return err
 		}
 		if err := flush(c.node); err != nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -200,7 +199,7 @@ func (n *node) addWorld(t *testing.T) {
 		}
 		return nil
 	}))
-	check(t, run(world.Namespace, `table inet world {
+	check(t, world.Namespace.Run(`table inet world {
 	chain arrivals {
 		type nat hook prerouting priority dstnat
 		meta l4proto { tcp, udp } redirect to :9
@@ -268,18 +267,6 @@ func inNamespace(ns *sandbox.Namespace, f func(*netlink.Handle) error) error {
 		}
 		defer h.Close()
 		return f(h)
-	})
-}
-
-// run runs a program in a namespace.
-func run(ns *sandbox.Namespace, input, name string, args ...string) error {
-	return ns.Do(func() error {
-		cmd := exec.Command(name, args...)
-		cmd.Stdin = strings.NewReader(input)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("%s: %w\n%s", cmd, err, out)
-		}
-		return nil
 	})
 }
 

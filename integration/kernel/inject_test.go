@@ -17,7 +17,7 @@ import (
 
 // injector puts packets into the prerouting hook of a node, each the first packet of a connection of its own. A tun device has
 // no queue in this direction: when the write returns, the kernel has routed the packet and confirmed its conntrack entry. Packets
-// leave by a second tun device, which nobody reads, and are dropped there.
+// leave by a second tun device, and are dropped there because no program reads it.
 type injector struct {
 	t       testing.TB // fails if a method fails
 	fd      int
