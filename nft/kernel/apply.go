@@ -61,23 +61,30 @@ func (c *Conn) applyInSteps(changes []nft.Change, generation uint32) error {
 	if err != nil {
 		return err
 	}
-	first, hooks := hooksLast(changes)
+	s := inStages(changes)
+	if generation, err = c.transactAdditions(s.added, generation); err != nil {
+		return err
+	}
+	first, hooks := hooksLast(s.main)
 	if len(deletions) == 0 && inParts(first, hooks) {
 		err = c.transactInParts(first, generation)
 	} else {
 		err = c.transactForgetting(first, deletions, generation)
 	}
 	if err != nil {
-		return err
+		return c.withdraw(s.added, err)
 	}
 	if err := c.transact(hooks, 0); err != nil {
-		return partly(first, err)
+		return partly(changes, err)
+	}
+	if err := c.transactDeletions(s.deleted); err != nil {
+		return partly(changes, err)
 	}
 	if c.unsettled = append(c.unsettled, dynamic...); len(dynamic) == 0 {
 		return nil
 	}
 	if err := c.Settle(settleTime); err != nil {
-		return partly(first, err)
+		return partly(changes, err)
 	}
 	return nil
 }

@@ -94,20 +94,24 @@ func (c *Conn) transactInParts(changes []nft.Change, generation uint32) error {
 		if i == 0 || !errors.As(err, &refusal) && !errors.Is(err, ErrNoRoom) {
 			return err
 		}
-		return c.undo(changes, err)
+		return c.undo(tableDeletions(changes), err)
 	}
 	return nil
 }
 
-// undo deletes the tables that changes add, after the kernel refused a part of the changes with an error, which it returns. If
-// another program has deleted one of the tables, the error is ErrStale.
-func (c *Conn) undo(changes []nft.Change, refused error) error {
-	var deletions []nft.Change
+// tableDeletions returns the deletions of the tables that changes add.
+func tableDeletions(changes []nft.Change) (deletions []nft.Change) {
 	for _, ch := range changes {
 		if t, ok := ch.Object.(*nft.Table); ok {
 			deletions = append(deletions, nft.Change{Op: nft.Delete, Object: t})
 		}
 	}
+	return deletions
+}
+
+// undo commits deletions of what earlier transactions of the same Apply have added, after the kernel refused one with an error, which
+// undo returns. If another program has deleted one of the objects, the error is ErrStale.
+func (c *Conn) undo(deletions []nft.Change, refused error) error {
 	err := c.transact(deletions, 0)
 	switch {
 	case err == nil:
@@ -115,5 +119,5 @@ func (c *Conn) undo(changes []nft.Change, refused error) error {
 	case errors.Is(err, unix.ENOENT):
 		return ErrStale
 	}
-	return partly(changes, errors.Join(refused, err))
+	return partly(deletions, errors.Join(refused, err))
 }
