@@ -24,27 +24,42 @@ func balancingSize(endpoints int) int {
 	return max(smallestSize, 1<<bits.Len(uint(endpoints-1)))
 }
 
-// balancingChain returns a balancing chain with its rules: rejection sampling. Each rule draws one of the slots below the size. If
-// the slot has no endpoint, the next rule draws again. Each draw that finds an endpoint has found any of them with the same chance.
+// balancingChains returns a balancing chain and the chain that draws for it, with their rules: rejection sampling. Each jump draws one of
+// the slots below the size. If the slot has no endpoint, the next jump draws again. Each draw that finds an endpoint has found any of
+// them with the same chance.
 //
 // A commit can come between two lookups of one packet: services sent the packet here by the old number of endpoints, and now the
-// frontend has fewer. Then all draws may fail, but slot 0 exists as long as any does. If the packet passed
-// untranslated, conntrack would keep the connection untranslated for good. If it is dropped, its retransmission starts anew.
-// See docs/design/0002-fallback-slot.md.
-func (s *Schema) balancingChain(b BalancingChain) *nft.Chain {
-	endpoints := s.Endpoints
-	if b.Local {
-		endpoints = s.LocalEndpoints
-	}
-	draw := func(mod int) nft.Rule {
-		key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-		return rule(nft.DNAT{Key: key, Map: endpoints.Name})
-	}
-	rules := slices.Repeat([]nft.Rule{draw(b.Size)}, draws)
-	return s.chain(b.Name(), append(rules, draw(1), rule(nft.Verdict{Kind: nft.Drop}))...)
+// frontend has fewer. Then all draws may fail, but slot 0 exists as long as any does: see firstSlotChain and
+// docs/design/0002-fallback-slot.md.
+//
+// The rule that looks up the endpoints exists once for each size: to add such a rule, the kernel goes through all elements of the map
+// (nf_tables_bind_set in net/netfilter/nf_tables_api.c).
+func (s *Schema) balancingChains(b BalancingChain) []*nft.Chain {
+	drawing := s.chain(b.drawing(), s.draw(b.Local, b.Size))
+	jumps := slices.Repeat([]nft.Rule{rule(nft.Verdict{Kind: nft.Jump, Chain: drawing.Name})}, draws)
+	fallback := BalancingChain{s.Table.Family, b.Local, 1}
+	return []*nft.Chain{drawing, s.chain(b.Name(), append(jumps, rule(nft.GotoChain(fallback.drawing())))...)}
 }
 
-// ensureChain plans the balancing chain that a verdict goes to, if the kernel does not have it.
+// firstSlotChain returns the chain for packets whose draws have all failed. It sends them to slot 0, and drops them if the frontend
+// has lost its last endpoint. If the packet passed untranslated, conntrack would keep the connection untranslated for good. If it is
+// dropped, its retransmission starts anew.
+func (s *Schema) firstSlotChain(local bool) *nft.Chain {
+	b := BalancingChain{s.Table.Family, local, 1}
+	return s.chain(b.drawing(), s.draw(local, 1), rule(nft.Verdict{Kind: nft.Drop}))
+}
+
+// draw returns the rule that translates a packet if one of the slots below mod, chosen at random, has an endpoint.
+func (s *Schema) draw(local bool, mod int) nft.Rule {
+	endpoints := s.Endpoints
+	if local {
+		endpoints = s.LocalEndpoints
+	}
+	key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
+	return rule(nft.DNAT{Key: key, Map: endpoints.Name})
+}
+
+// ensureChain plans the balancing chain that a verdict goes to, with the chain that draws for it, if the kernel does not have them.
 func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 	b, ok := BalancingChainOf(f, v)
 	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
@@ -54,8 +69,9 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 		p.chains = make(map[BalancingChain]bool)
 	}
 	p.chains[b] = true
-	c := SchemaOf(b.Family).balancingChain(b)
-	p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
+	for _, c := range SchemaOf(b.Family).balancingChains(b) {
+		p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
+	}
 }
 
 // ensureChainsOf does the same for the verdicts in the dedicated chains of a Service.
@@ -108,7 +124,6 @@ func WithoutUnusedChains(changes []nft.Change) []nft.Change {
 		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
 			return false
 		}
-		_, balances := BalancingChainOf(chain.Table.Family, nft.GotoChain(chain.Name))
-		return balances
+		return IsBalancing(chain.Name)
 	})
 }

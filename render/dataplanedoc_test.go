@@ -69,22 +69,23 @@ func addrs(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(t
 
 var (
 	perService = regexp.MustCompile(`\bns/s\d+/tcp/http\b`)
-	perSize    = regexp.MustCompile(`\blb-\d+\b`)
+	perSize    = regexp.MustCompile(`\b(lb|draw)-(?:[2-9]|\d\d+)\b`)
 	aBlock     = regexp.MustCompile(`(?ms)^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}$`)
 	aType      = regexp.MustCompile(`(?m)^\t\ttype(?:of)? (.*?)(?: : (.*))?$`)
 	aHook      = regexp.MustCompile(`(?m)^\t\ttype nat (hook \w+) (priority -?\d+);`)
-	aReference = regexp.MustCompile(`(goto |@)([\w/-]+)`)
+	aReference = regexp.MustCompile(`(goto |jump |@)([\w/-]+)`)
 )
 
 // objects returns, for each set, map and chain of a table, the cells of its row in the document except the last one. Names of
 // Services and sizes of balancing chains are replaced by the document's placeholders.
 func objects(table *nft.Table) map[string]string {
-	text := perSize.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "lb-K")
+	text := perSize.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "$1-K")
 	blocks := aBlock.FindAllStringSubmatch(text, -1)
-	users := make(map[string][]string) // the objects that refer to "@SET" or "goto CHAIN"
+	users := make(map[string][]string) // the objects that refer to "@SET" or "goto CHAIN"; a jump counts as a goto
 	for _, b := range blocks {
 		for _, m := range aReference.FindAllStringSubmatch(b[3], -1) {
-			users[m[1]+m[2]] = append(users[m[1]+m[2]], "`"+b[2]+"`")
+			object := strings.Replace(m[1], "jump", "goto", 1) + m[2]
+			users[object] = append(users[object], "`"+b[2]+"`")
 		}
 	}
 	by := func(object string) string {

@@ -47,6 +47,20 @@ func (b BalancingChain) Name() string {
 	return fmt.Sprintf("lb-%d", b.Size)
 }
 
+// drawing returns the name of the chain that draws one slot for the chain: draw-K or local-draw-K.
+func (b BalancingChain) drawing() string {
+	if b.Local {
+		return fmt.Sprintf("local-draw-%d", b.Size)
+	}
+	return fmt.Sprintf("draw-%d", b.Size)
+}
+
+// IsBalancing reports whether a chain of this name is a balancing chain or draws a slot for one.
+func IsBalancing(chain string) bool {
+	name := strings.TrimPrefix(chain, "local-")
+	return strings.HasPrefix(name, "lb-") || strings.HasPrefix(name, "draw-")
+}
+
 // Verdict returns the verdict that goes to the chain.
 func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
 

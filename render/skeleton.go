@@ -39,7 +39,8 @@ func Skeleton(n Node) []*nft.Table {
 		for _, set := range s.ofServices() {
 			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
-		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n))
+		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n),
+			[]*nft.Chain{s.firstSlotChain(false), s.firstSlotChain(true)})
 		tables = append(tables, t)
 	}
 	return tables

@@ -39,7 +39,7 @@ func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 			sets[s] = t.Set(s.Name)
 		}
 		for _, b := range c.balancingChains(t.Family) {
-			t.Chains = append(t.Chains, sc.balancingChain(b))
+			t.Chains = append(t.Chains, sc.balancingChains(b)...)
 		}
 		addDedicated(t, services)
 	}

@@ -184,9 +184,8 @@ func (x *explainer) why(path nft.Path) []render.Reason {
 
 // whyDropped returns the reason why the rule of the last step drops packets.
 func (x *explainer) whyDropped(last nft.Step) render.Reason {
-	_, balancing := render.BalancingChainOf(x.table.Family, nft.GotoChain(last.Chain))
 	switch {
-	case balancing:
+	case render.IsBalancing(last.Chain):
 		return NoSlots
 	case last.Chain == render.SourceRangesChain:
 		return render.Reason("the source is outside the Service's loadBalancerSourceRanges " +

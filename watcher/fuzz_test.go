@@ -81,7 +81,7 @@ func withoutSlots(tables []*nft.Table) (texts []string) {
 			t.Sets = append(t.Sets, s)
 		}
 		for _, c := range table.Chains {
-			if _, balancing := render.BalancingChainOf(c.Table.Family, nft.GotoChain(c.Name)); !balancing {
+			if !render.IsBalancing(c.Name) {
 				t.Chains = append(t.Chains, c)
 			}
 		}

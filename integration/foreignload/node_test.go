@@ -154,8 +154,7 @@ func (n *loadedNode) text() string {
 			}
 		}
 		t.Chains = slices.DeleteFunc(t.Chains, func(c *nft.Chain) bool {
-			_, balancing := render.BalancingChainOf(t.Family, nft.GotoChain(c.Name))
-			return balancing && !used[c.Name]
+			return render.IsBalancing(c.Name) && !used[strings.Replace(c.Name, "draw-", "lb-", 1)]
 		})
 		b.WriteString(t.String())
 	}

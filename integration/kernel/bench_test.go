@@ -114,6 +114,33 @@ func BenchmarkChangeVerdict(b *testing.B) {
 	benchmarkChange(b, func(i int) render.Service { return clusterService(7, 3-i%2, 0) }, 3)
 }
 
+// BenchmarkNewBalancingChain measures the first Service of a size, which adds the size's chains: each of them looks up the map of all
+// endpoints. It reports the median over the sizes from 8 to 1,024 as "ns/size"; the other Services have three endpoints.
+func BenchmarkNewBalancingChain(b *testing.B) {
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			var took samples
+			for b.Loop() {
+				b.StopTimer()
+				l, _ := newLoadedNode(b, n)
+				b.StartTimer()
+				for size := 8; size <= 1024; size *= 2 {
+					many := clusterService(7, 0, 0)
+					for i := range size {
+						at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 8080)
+						many.Ports[0].Endpoints = append(many.Ports[0].Endpoints, render.Endpoint{AddrPort: at, Node: "node-b", Ready: true})
+					}
+					start := time.Now()
+					l.apply(render.Update{Services: []render.Service{many}})
+					took.add(time.Since(start))
+				}
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(took.median(), "ns/size")
+		})
+	}
+}
+
 // BenchmarkRestoreElement measures the repair of one element that another program deleted, as the daemon makes it: from the
 // notification up to the commit.
 func BenchmarkRestoreElement(b *testing.B) {

@@ -113,15 +113,17 @@ func (c drawCase) address(service int) netip.Addr {
 // drawTable returns the table as nft text. With counted, each rule that draws has a counter.
 func drawTable(services int, counted bool) string {
 	var chains, frontends, endpoints strings.Builder
-	rule := "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod %d map @endpoints\n"
+	count := ""
 	if counted {
-		rule = "counter " + rule
+		count = "counter "
 	}
+	draw := "dnat ip to ip daddr . meta l4proto . th dport . numgen random mod %d map @endpoints\n"
+	rule, jump := count+draw, count+"jump draw-%d\n"
 	made := make(map[string]bool)
 	chain := func(name string, rules ...string) {
 		if !made[name] {
 			made[name] = true
-			fmt.Fprintf(&chains, "chain %s {\n%sdrop\n}\n", name, strings.Join(rules, ""))
+			fmt.Fprintf(&chains, "chain %s {\n%s}\n", name, strings.Join(rules, ""))
 		}
 	}
 	for _, c := range drawCases {
@@ -129,8 +131,9 @@ func drawTable(services int, counted bool) string {
 			continue
 		}
 		one := fmt.Sprintf(rule, 1)
-		chain(fmt.Sprintf("exact-%d", c.endpoints), fmt.Sprintf(rule, c.endpoints), one)
-		chain(fmt.Sprintf("lb-%d", c.class), strings.Repeat(fmt.Sprintf(rule, c.class), draws), one)
+		chain(fmt.Sprintf("exact-%d", c.endpoints), fmt.Sprintf(rule, c.endpoints), one, "drop\n")
+		chain(fmt.Sprintf("draw-%d", c.class), fmt.Sprintf(draw, c.class))
+		chain(fmt.Sprintf("lb-%d", c.class), strings.Repeat(fmt.Sprintf(jump, c.class), draws), one, "drop\n")
 		for s := range services {
 			a := c.address(s)
 			fmt.Fprintf(&frontends, "%s . udp . %d : goto exact-%d, %s . udp . %d : goto lb-%d,\n", a, exactPort, c.endpoints, a, drawingPort, c.class)
@@ -204,7 +207,7 @@ func expectedDraws(p float64) (mean, variance float64) {
 	return mean, square - mean*mean
 }
 
-var ruleCounter = regexp.MustCompile(`counter packets (\d+) bytes \d+ dnat`)
+var ruleCounter = regexp.MustCompile(`counter packets (\d+) bytes \d+ (?:dnat|jump)`)
 
 // countDraws returns the sum of the counters of a chain's rules.
 func (n *drawNode) countDraws(chain string) int {

@@ -54,7 +54,11 @@ func TestErrorsNameTheChange(t *testing.T) {
 			if c.named {
 				requireLinux(t, 6, 1, "the position of an element in an error")
 			}
-			err := l.kernel.Apply([]nft.Change{fine, c.change}, 0)
+			changes := []nft.Change{fine, c.change}
+			if c.change.Op == nft.Delete && c.change.Chain() != nil { // after other changes, it has a transaction of its own
+				changes = changes[1:]
+			}
+			err := l.kernel.Apply(changes, 0)
 			var named *kernel.ChangeError
 			if !errors.As(err, &named) || !errors.Is(err, c.cause) || !strings.HasPrefix(err.Error(), c.want) {
 				t.Errorf("got  %v\nwant %s…: %v", err, c.want, c.cause)

@@ -61,7 +61,7 @@ func TestMonitor(t *testing.T) {
 		{"delete element ip nfproxy endpoints { 10.96.0.1 . tcp . 80 . 0 }", "delete element ip nfproxy endpoints, by nft (pid "},
 		{"add rule ip6 nfproxy refuse drop", "add rule ip6 nfproxy refuse, by nft (pid "},
 		{"add chain ip nfproxy foreign", "add chain ip nfproxy foreign, by nft (pid "},
-		{"flush chain ip nfproxy lb-4", "delete rule ip nfproxy lb-4 and 17 more, by nft (pid "},
+		{"flush chain ip nfproxy lb-4", "delete rule ip nfproxy lb-4 and 16 more, by nft (pid "},
 		{"add set ip nfproxy mine { type ipv4_addr; }", "add set ip nfproxy mine, by nft (pid "},
 		{"flush ruleset", "delete "},
 	} {

@@ -207,9 +207,7 @@ func withNode(u render.Update, n render.Node) render.Update {
 // behind unused.
 func onlyUnusedChains(changes []nft.Change) bool {
 	for _, c := range changes {
-		text := c.String()
-		unused := strings.HasPrefix(text, "delete chain ") || strings.HasPrefix(text, "flush chain ")
-		if !unused || !strings.Contains(text, "lb-") {
+		if chain := c.Chain(); c.Op != nft.Delete || chain == nil || !render.IsBalancing(chain.Name) {
 			return false
 		}
 	}
@@ -222,7 +220,7 @@ func normalized(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
 	var b strings.Builder
 	for _, table := range tables {
-		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return strings.Contains(c.Name, "lb-") })
+		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return render.IsBalancing(c.Name) })
 		for _, name := range []string{"endpoints", "local-endpoints"} {
 			inSlotOrder(t, table.Set(name))
 		}
