@@ -102,8 +102,8 @@ func maxCost(n Node, s Service) int {
 		if p.NodePort != 0 {
 			frontends += len(n.Addresses)
 		}
-		// A frontend has at most five elements and two for each endpoint, and an endpoint of this node has one more.
-		cost += frontends*(5+2*len(p.Endpoints)) + restricted + len(p.Endpoints)
+		// A frontend has at most five elements and two for each slot, and an endpoint of this node has one more.
+		cost += frontends*(5+2*slotLimit(p.Endpoints)) + restricted + len(p.Endpoints)
 		if s.Affinity > 0 {
 			cost += 2 * affinityCost
 		}
@@ -199,11 +199,11 @@ func (c *costCounter) elements(kind Kind, selected Selection) int {
 		return inServices
 	case Split:
 		fromOutside := min(len(selected.Local), 1)
-		return inServices + c.masquerade(kind) + 1 + len(selected.Cluster) + fromOutside + len(selected.Local)
+		return inServices + c.masquerade(kind) + 1 + slotCount(selected.Cluster) + fromOutside + slotCount(selected.Local)
 	case ToLocal:
-		return inServices + c.masquerade(kind) + len(selected.Local)
+		return inServices + c.masquerade(kind) + slotCount(selected.Local)
 	}
-	return inServices + c.masquerade(kind) + len(selected.Cluster)
+	return inServices + c.masquerade(kind) + slotCount(selected.Cluster)
 }
 
 // masquerade returns the number of elements that frontendBuilder.masquerade adds.

@@ -173,6 +173,11 @@ type Endpoint struct {
 	Node string
 	// Ready, Serving and Terminating are the conditions in the EndpointSlice.
 	Ready, Serving, Terminating bool
+	// Weight is the share of new connections that the endpoint gets, in relation to the other endpoints of a frontend, at most
+	// MaxWeight; 0 stands for the default, 1.
+	Weight uint16
+	// Drained: the endpoint gets no new connections, as with weight 0 in the EndpointSlice. Established ones continue.
+	Drained bool
 	// Hints are the hints in the EndpointSlice, nil for none.
 	Hints *Hints
 }

@@ -19,6 +19,7 @@ const (
 	NoEndpointFamily     Reason = "no endpoint has an address of this family"
 	NoEndpointReady      Reason = "no endpoint is ready"
 	NoEndpointLocal      Reason = "this node has no usable endpoint"
+	NoEndpointWeight     Reason = "every endpoint that could serve has weight 0"
 )
 
 // MaxEndpoints is the largest number of endpoints of a frontend: slots have 16 bits.
@@ -34,9 +35,10 @@ type Selection struct {
 }
 
 // Select selects the endpoints of a port for a family: the ready ones that topology hints allow (KEP-2433, KEP-3015); if none is
-// ready, those that are terminating but still serving (KEP-1669).
+// ready, those that are terminating but still serving (KEP-1669). Drained endpoints are treated as if they did not exist.
 func Select(n Node, p Port, f nft.Family) Selection {
-	family := filter(p.Endpoints, func(e *Endpoint) bool { return Family(e.Addr()) == f })
+	all := filter(p.Endpoints, func(e *Endpoint) bool { return Family(e.Addr()) == f })
+	family := filter(all, func(e *Endpoint) bool { return !e.Drained })
 	ready := filter(family, func(e *Endpoint) bool { return e.Ready })
 	serving := filter(family, func(e *Endpoint) bool { return e.Serving && e.Terminating })
 	local := func(e *Endpoint) bool { return e.isLocal(n) }
@@ -53,8 +55,10 @@ func Select(n Node, p Port, f nft.Family) Selection {
 	switch {
 	case len(p.Endpoints) == 0:
 		s.WhyCluster = NoEndpoint
-	case len(family) == 0:
+	case len(all) == 0:
 		s.WhyCluster = NoEndpointFamily
+	case len(s.Cluster) == 0 && slices.ContainsFunc(all, func(e Endpoint) bool { return e.Drained && e.serves() }):
+		s.WhyCluster = NoEndpointWeight
 	case len(s.Cluster) == 0:
 		s.WhyCluster = NoEndpointReady
 	}

@@ -18,6 +18,7 @@ const (
 	TerminatingDone  Reason = "terminating and no longer serving"
 	HintedOtherNodes Reason = "hinted for other nodes"
 	HintedOtherZones Reason = "hinted for other zones"
+	WeightZero       Reason = "weight 0: no new connections"
 	TooManyEndpoints Reason = "the frontend has the maximum number of endpoints"
 )
 
@@ -59,6 +60,8 @@ func whyExcluded(n Node, s Selection, e Endpoint, f nft.Family, local bool) Reas
 		return OtherFamily
 	case local && !e.isLocal(n):
 		return NotOnThisNode
+	case e.Drained:
+		return WeightZero
 	case e.Ready && !local && s.WhyCluster == NodeEndpoints:
 		return HintedOtherNodes + hintText(e.hints().Nodes)
 	case e.Ready && !local && s.WhyCluster == ZoneEndpoints:

@@ -20,6 +20,8 @@ func TestExcluded(t *testing.T) {
 	unready := ready("10.0.0.5:80", "here", nil)
 	unready.Ready, unready.Serving = false, false
 	other := ready("[fd00::1]:80", "here", nil)
+	drained := ready("10.0.0.6:80", "here", nil)
+	drained.Drained = true
 	zone := func(z string) *Hints { return &Hints{Zones: []string{z}} }
 	node := func(n string) *Hints { return &Hints{Nodes: []string{n, "too"}} }
 	for _, c := range []struct {
@@ -39,6 +41,8 @@ func TestExcluded(t *testing.T) {
 			map[string]Reason{"10.0.0.2:80": NotOnThisNode}},
 		{"terminating local endpoints serve", []Endpoint{ready("10.0.0.2:80", "there", nil), terminating}, true, map[string]Reason{"10.0.0.2:80": NotOnThisNode}},
 		{"a ready local endpoint", []Endpoint{ready("10.0.0.1:80", "here", nil), terminating}, true, map[string]Reason{"10.0.0.3:80": TerminatingAway}},
+		{"weight 0", []Endpoint{ready("10.0.0.1:80", "here", nil), drained}, false, map[string]Reason{"10.0.0.6:80": WeightZero}},
+		{"only weight 0", []Endpoint{drained}, false, map[string]Reason{"10.0.0.6:80": WeightZero}},
 		{"one address, ready and not ready", []Endpoint{ready("10.0.0.5:80", "here", nil), unready}, false, nil},
 	} {
 		got := Excluded(n, Port{Endpoints: c.endpoints}, nft.IPv4, c.local)

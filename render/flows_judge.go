@@ -95,9 +95,9 @@ func (x *FlowIndex) judgePast(frontend Frontend, f conntrack.Flow) (stale bool, 
 	return true, FlowFrontendGone
 }
 
-// serves reports whether any endpoint of a family serves the port.
+// serves reports whether any endpoint of a family serves new flows of the port.
 func (p *flowPort) serves(f nft.Family) bool {
-	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f && e.serves() })
+	return slices.ContainsFunc(p.endpoints, func(e Endpoint) bool { return Family(e.Addr()) == f && e.serves() && !e.Drained })
 }
 
 // sources returns the sources that the frontend admits, nil for all.
@@ -154,5 +154,5 @@ func (p *flowPort) find(at netip.AddrPort) (Endpoint, bool) {
 	return p.endpoints[i], true
 }
 
-// serves reports whether an endpoint serves, even while it terminates.
+// serves reports whether an endpoint serves, even while it terminates. Flows to a drained one continue.
 func (e Endpoint) serves() bool { return e.Ready || e.Serving }

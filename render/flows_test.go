@@ -73,6 +73,13 @@ func TestJudge(t *testing.T) {
 	nothing := func(*Service) {}
 	replaced := func(s *Service) { s.Ports[0].Endpoints = flowEndpoints(other, "[fd00:244::3]:5353") }
 	empty := func(s *Service) { s.Ports[0].Endpoints, s.Ports[1].Endpoints = nil, nil }
+	drained := func(s *Service) { // all endpoints
+		for i := range s.Ports {
+			for j := range s.Ports[i].Endpoints {
+				s.Ports[i].Endpoints[j].Drained = true
+			}
+		}
+	}
 	unready := func(s *Service) { // all endpoints
 		for i := range s.Ports {
 			for j := range s.Ports[i].Endpoints {
@@ -108,6 +115,8 @@ func TestJudge(t *testing.T) {
 		why   Reason
 	}{
 		{"served", flow(nft.UDP, "10.96.0.10:53", endpoint), nothing, false, FlowServed},
+		{"weight 0", flow(nft.UDP, "10.96.0.10:53", endpoint), drained, false, FlowServed},
+		{"untranslated, weight 0", unanswered(flow(nft.UDP, "10.96.0.10:53", "10.96.0.10:53")), drained, false, FlowNoEndpoint},
 		{"served, IPv6", flow(nft.UDP, "[fd00:96::10]:53", "[fd00:244::2]:5353"), nothing, false, FlowServed},
 		{"served, masqueraded", masqueraded(flow(nft.UDP, "10.96.0.10:53", endpoint)), nothing, false, FlowServed},
 		{"served, SCTP", flow(nft.SCTP, "10.96.0.10:9", "10.244.1.2:9999"), nothing, false, FlowServed},

@@ -22,7 +22,7 @@ type FamilyCheck struct {
 	// Served: the Service has an address of the family. Otherwise no server listens at the node's addresses of the family.
 	Served bool
 	// LocalEndpoints is the number of addresses of ready endpoints on this node. Terminating endpoints do not count although
-	// they may still serve: load balancers should send new connections elsewhere.
+	// they may still serve, nor do drained ones: load balancers should send new connections elsewhere.
 	LocalEndpoints int
 }
 
@@ -72,7 +72,7 @@ func HealthCheckOf(n Node, s Service) (HealthCheck, bool) {
 	}
 	for _, p := range s.Ports {
 		for _, e := range p.Endpoints {
-			if !e.Ready || !e.isLocal(n) || counted[e.Addr()] {
+			if !e.Ready || e.Drained || !e.isLocal(n) || counted[e.Addr()] {
 				continue
 			}
 			counted[e.Addr()] = true

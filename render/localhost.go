@@ -2,6 +2,7 @@ package render
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"nfproxy/nft"
@@ -16,7 +17,7 @@ type LocalhostPort struct {
 	Created time.Time
 	// At is the loopback address and the node port.
 	At netip.AddrPort
-	// Endpoints are those that connections may reach, sorted. Why is the reason for them, or for none.
+	// Endpoints are those that connections may reach, sorted, each as often as its weight says. Why is the reason for them, or for none.
 	Endpoints []netip.AddrPort
 	Why       Reason
 	// Affinity is how long a client keeps its endpoint after its last connection; 0 without session affinity.
@@ -46,8 +47,13 @@ func LocalhostPortsOf(n Node, s Service) []LocalhostPort {
 			if s.ExternalLocal {
 				endpoints, why = selected.Local, selected.WhyLocal
 			}
-			for _, e := range endpoints {
-				port.Endpoints = append(port.Endpoints, e.AddrPort)
+			counts := slotCounts(endpoints)
+			for i, e := range endpoints {
+				repeats := 1
+				if counts != nil {
+					repeats = counts[i]
+				}
+				port.Endpoints = append(port.Endpoints, slices.Repeat([]netip.AddrPort{e.AddrPort}, repeats)...)
 			}
 			port.Why = why
 			all = append(all, port)

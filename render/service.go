@@ -92,9 +92,11 @@ type serviceBuilder struct {
 type portFamily struct {
 	schema   *Schema
 	selected Selection
-	// cluster and local are the endpoints of selected as data of maps.
-	cluster, local nft.Value
-	affinity       *affinity // nil for none
+	// cluster and local are the endpoints of selected as data of maps, clusterSlots and localSlots the same with each endpoint as
+	// often as it has slots.
+	cluster, local           nft.Value
+	clusterSlots, localSlots nft.Value
+	affinity                 *affinity // nil for none
 }
 
 func (b *serviceBuilder) add(s *nft.Set, e nft.Element) {
@@ -123,6 +125,7 @@ func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
 	}
 	s := &portFamily{schema: SchemaOf(f), selected: Select(b.node, p, f)}
 	s.cluster, s.local = pack(s.selected.Cluster), pack(s.selected.Local)
+	s.clusterSlots, s.localSlots = repeated(s.cluster, slotCounts(s.selected.Cluster)), repeated(s.local, slotCounts(s.selected.Local))
 	b.families[f] = s
 	b.addHairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
@@ -193,14 +196,15 @@ func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 
 // balance adds the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
-	set, endpoints, data := f.schema.Endpoints, f.selected.Cluster, f.cluster
+	set, data := f.schema.Endpoints, f.clusterSlots
 	if local {
-		set, endpoints, data = f.schema.LocalEndpoints, f.selected.Local, f.local
+		set, data = f.schema.LocalEndpoints, f.localSlots
 	}
-	if len(endpoints) > 0 {
-		f.slots = append(f.slots, slots{set, f.key, data, data})
+	s := slots{set, f.key, data, data}
+	if len(data) > 0 {
+		f.slots = append(f.slots, s)
 	}
-	v := BalancingChain{f.schema.Table.Family, local, balancingSize(len(endpoints))}.Verdict()
+	v := BalancingChain{f.schema.Table.Family, local, balancingSize(s.bySlot().len())}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.lookup(v, local)
 	}

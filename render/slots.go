@@ -13,9 +13,9 @@ import (
 type slots struct {
 	set      *nft.Set
 	frontend nft.Value
-	// endpoints holds the data of slot 0, then that of slot 1, and so on.
+	// endpoints holds the data of slot 0, then that of slot 1, and so on: the data of an endpoint as often as it has slots.
 	endpoints nft.Value
-	// sorted holds the same data in order of the addresses.
+	// sorted holds the same data, each as often, in order of the addresses.
 	sorted nft.Value
 }
 
@@ -145,17 +145,25 @@ func (s slots) reslot(wanted nft.Value) nft.Value {
 	}
 	next := make([]byte, len(wanted))
 	copy(next, have.data)
+	leaving := make(map[nft.Value]int, len(gone)) // how many slots each endpoint loses: the last of them first
+	for _, d := range gone {
+		leaving[d]++
+	}
 	var free []int
 	var moved []nft.Value // endpoints without a slot
-	for i := range have.len() {
-		_, isGone := slices.BinarySearch(gone, have.at(i))
-		switch {
-		case isGone && i < want.len():
-			free = append(free, i)
-		case !isGone && i >= want.len():
-			moved = append(moved, have.at(i))
+	for i := have.len() - 1; i >= 0; i-- {
+		switch d := have.at(i); {
+		case leaving[d] > 0:
+			leaving[d]--
+			if i < want.len() {
+				free = append(free, i)
+			}
+		case i >= want.len():
+			moved = append(moved, d)
 		}
 	}
+	slices.Reverse(free)
+	slices.Reverse(moved)
 	for i := have.len(); i < want.len(); i++ {
 		free = append(free, i)
 	}
@@ -166,7 +174,8 @@ func (s slots) reslot(wanted nft.Value) nft.Value {
 	return nft.Value(next)
 }
 
-// differences returns the data that are only in have, and those that are only in want. All are sorted.
+// differences returns the data that are only in have, and those that are only in want. All are sorted. Data that both have, but one
+// more often, are returned as often as it has more.
 func differences(have, want packed) (gone, added []nft.Value) {
 	i, j := 0, 0
 	for i < have.len() && j < want.len() {
@@ -226,17 +235,17 @@ func (s slots) diff(want slots, record func(nft.Op, nft.Member)) {
 }
 
 // assign returns the endpoints of s in the slots that they have in installed elements. It is what reslot does, without knowledge of
-// the elements: maps that another program changed can lack a slot, or have an endpoint twice.
+// the elements: maps that another program changed can lack a slot, or have an endpoint too often.
 func (s slots) assign(installed []nft.Element) nft.Value {
 	wanted := packed{s.sorted, s.width()}
-	pending := make(map[nft.Value]bool, wanted.len()) // endpoints without a slot
+	pending := make(map[nft.Value]int, wanted.len()) // how many slots each endpoint lacks
 	for i := range wanted.len() {
-		pending[wanted.at(i)] = true
+		pending[wanted.at(i)]++
 	}
 	bySlot := make([]nft.Value, wanted.len())
 	var moved []nft.Value
 	for _, e := range installed {
-		if !pending[e.Data] {
+		if pending[e.Data] == 0 {
 			continue
 		}
 		if slot := slotOf(nft.Member{Set: s.set, Element: e}); slot < len(bySlot) && bySlot[slot] == "" {
@@ -244,11 +253,12 @@ func (s slots) assign(installed []nft.Element) nft.Value {
 		} else {
 			moved = append(moved, e.Data)
 		}
-		delete(pending, e.Data)
+		pending[e.Data]--
 	}
 	for i := range wanted.len() {
-		if pending[wanted.at(i)] {
-			moved = append(moved, wanted.at(i))
+		if d := wanted.at(i); pending[d] > 0 {
+			pending[d]--
+			moved = append(moved, d)
 		}
 	}
 	for i := range bySlot {

@@ -55,10 +55,12 @@ type Frontend struct {
 
 // Endpoint is one endpoint of a frontend.
 type Endpoint struct {
-	Address     netip.Addr `json:"address"`
-	Port        uint16     `json:"port"`
-	Local       bool       `json:"local"`
-	Connections *uint64    `json:"connections,omitempty"`
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	Local   bool       `json:"local"`
+	// Weight is the number of slots, 0 if it is one.
+	Weight      int     `json:"weight,omitempty"`
+	Connections *uint64 `json:"connections,omitempty"`
 }
 
 // String returns ADDRESS:PORT.
@@ -233,18 +235,26 @@ func describeKind(t *nft.Table, frontend nft.Value) render.Kind {
 	return render.KindOf(e.Comment)
 }
 
-// describeSlots lists the endpoints of a frontend in an endpoints map.
+// describeSlots lists the endpoints of a frontend in an endpoints map, each once, in order of their first slots.
 func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 	endpoints := []Endpoint{}
 	s := t.Set(slots.Name)
 	if s == nil {
 		return endpoints
 	}
+	counts := make(map[nft.Value]int) // slots of each endpoint
+	index := make(map[nft.Value]int)  // in endpoints
 	for _, slot := range render.SlotsOf(s.Elements, key) {
 		to := slot.Data.Fields(slots.Data)
 		if len(to) != 2 {
 			continue
 		}
+		counts[slot.Data]++
+		if n := counts[slot.Data]; n > 1 {
+			endpoints[index[slot.Data]].add(n, slot.Counter)
+			continue
+		}
+		index[slot.Data] = len(endpoints)
 		d := Endpoint{Address: to[0].Addr(), Port: to[1].Uint16(),
 			Local: holds(t, render.SchemaOf(t.Family).Hairpin, to[0]+to[0])}
 		if slot.Counter != nil {
@@ -253,6 +263,15 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 		endpoints = append(endpoints, d)
 	}
 	return endpoints
+}
+
+// add adds a slot to an endpoint, which now has n, and its counter.
+func (e *Endpoint) add(n int, c *nft.Counter) {
+	e.Weight = n
+	if c != nil && e.Connections != nil {
+		total := *e.Connections + c.Packets
+		e.Connections = &total
+	}
 }
 
 func describeAction(v nft.Verdict) string {

@@ -69,7 +69,7 @@ func affinityTime(f Frontend) string {
 // maxListed is the largest number of endpoints that one line names, unless it is wide.
 const maxListed = 5
 
-// endpointsColumn lists a frontend's endpoints, with a star after those on this node. With externalTrafficPolicy Local, the
+// endpointsColumn lists a frontend's endpoints, with a star after those on this node and the weights that are not 1. With externalTrafficPolicy Local, the
 // endpoints for connections from outside follow.
 func endpointsColumn(f Frontend, most int) string {
 	text := OrDash(list(f.Endpoints, most))
@@ -89,6 +89,9 @@ func list(endpoints []Endpoint, most int) string {
 		name := e.String()
 		if e.Local {
 			name += "*"
+		}
+		if e.Weight > 0 {
+			name += fmt.Sprintf(" weight %d", e.Weight)
 		}
 		if e.Connections != nil {
 			name += fmt.Sprintf(" (%d)", *e.Connections)

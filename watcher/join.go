@@ -168,9 +168,10 @@ func ascending(all []render.Endpoint) bool {
 }
 
 // preference orders endpoints with the same address and port: one that is not terminating is preferred, as in kube-proxy, and then
-// one that is ready.
+// one that is ready. If slices disagree about the weight, the smaller one is preferred, 0 before all: maintenance is not overlooked.
 func preference(a, b render.Endpoint) int {
-	return cmp.Or(falseFirst(a.Terminating, b.Terminating), falseFirst(!a.Ready, !b.Ready))
+	return cmp.Or(falseFirst(a.Terminating, b.Terminating), falseFirst(!a.Ready, !b.Ready),
+		falseFirst(!a.Drained, !b.Drained), cmp.Compare(max(a.Weight, 1), max(b.Weight, 1)))
 }
 
 func falseFirst(a, b bool) int {
@@ -307,7 +308,8 @@ func equalEndpoints(a, b render.Endpoint) bool { return a.AddrPort == b.AddrPort
 
 // alike reports whether two endpoints are equal but for the address and port.
 func alike(a, b render.Endpoint) bool {
-	return a.Node == b.Node && a.Ready == b.Ready && a.Serving == b.Serving && a.Terminating == b.Terminating && equalHints(a.Hints, b.Hints)
+	return a.Node == b.Node && a.Ready == b.Ready && a.Serving == b.Serving && a.Terminating == b.Terminating &&
+		a.Weight == b.Weight && a.Drained == b.Drained && equalHints(a.Hints, b.Hints)
 }
 
 func equalHints(a, b *render.Hints) bool {

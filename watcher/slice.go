@@ -71,7 +71,7 @@ func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 	if len(s.ports) > 0 {
 		first = s.ports[0]
 	}
-	s.endpoints = reduceEndpoints(api, first.port, problems)
+	s.endpoints = reduceEndpoints(api, first.port, reduceWeight(api.Annotations, problems), problems)
 	// A missing or invalid time gives the zero time. Only a metric depends on it.
 	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	return s
@@ -113,9 +113,9 @@ func reduceSlicePorts(api []discoveryv1.EndpointPort, problems problemList) []sl
 	return have
 }
 
-// reduceEndpoints returns the endpoints with a port number, sorted by address. Of an address that is there more than once, the
-// preferred endpoint is kept.
-func reduceEndpoints(api *discoveryv1.EndpointSlice, port uint16, problems problemList) []render.Endpoint {
+// reduceEndpoints returns the endpoints with a port number and a weight, sorted by address. Of an address that is there more than
+// once, the preferred endpoint is kept.
+func reduceEndpoints(api *discoveryv1.EndpointSlice, port uint16, w weight, problems problemList) []render.Endpoint {
 	have := make([]render.Endpoint, 0, len(api.Endpoints))
 	for i, e := range api.Endpoints {
 		if len(e.Addresses) == 0 {
@@ -137,6 +137,8 @@ func reduceEndpoints(api *discoveryv1.EndpointSlice, port uint16, problems probl
 			Ready:       e.Conditions.Ready == nil || *e.Conditions.Ready,
 			Serving:     e.Conditions.Serving == nil || *e.Conditions.Serving,
 			Terminating: deref(e.Conditions.Terminating),
+			Weight:      w.share,
+			Drained:     w.drained,
 			Hints:       reduceHints(e.Hints),
 		})
 	}

@@ -126,15 +126,21 @@ func sendFlows(t *testing.T, ns *sandbox.Namespace, to netip.AddrPort, flows int
 
 // sendFlow sends a packet from a port.
 func sendFlow(port uint16, to netip.AddrPort) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	family, from, at := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(port)}), unix.Sockaddr(nil)
+	if to.Addr().Is6() {
+		family, from, at = unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)}, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	} else {
+		at = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Port: int(port)}); err != nil {
+	if err := unix.Bind(fd, from); err != nil {
 		return err
 	}
-	return unix.Sendto(fd, binary.BigEndian.AppendUint16(nil, port), 0, &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()})
+	return unix.Sendto(fd, binary.BigEndian.AppendUint16(nil, port), 0, at)
 }
 
 // TestMostEndpoints: a Service with as many endpoints as a frontend can have uses all its slots: about half of the packets go to the

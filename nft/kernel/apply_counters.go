@@ -3,6 +3,7 @@ package kernel
 // Counters of replaced elements.
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -10,7 +11,7 @@ import (
 )
 
 // keepCounters sets the counters of the elements that changes replace or add: each continues the counter that the kernel
-// has for the same counter key. What is counted between this reading and the commit, some microseconds, is lost.
+// has for the same counter key. If several elements have one counter key, the first of them continues the sum. What is counted between this reading and the commit, some microseconds, is lost.
 func (c *Conn) keepCounters(changes []nft.Change) ([]nft.Change, error) {
 	kept := changes
 	for _, s := range countingSets(changes) {
@@ -51,7 +52,10 @@ func (c *Conn) readCounters(s *nft.Set, changes []nft.Change) (map[nft.Value]*nf
 			continue
 		}
 		for chunk := range slices.Chunk(e.List, keysPerRequest) {
-			err := c.readKeys(s, chunk, func(got nft.Element) { counters[c.counterKey(s, got)] = got.Counter })
+			err := c.readKeys(s, chunk, func(got nft.Element) {
+				key := c.counterKey(s, got)
+				counters[key] = sum(counters[key], got.Counter)
+			})
 			if err != nil {
 				return nil, fmt.Errorf("read counters of %s %s: %w", s.Table, s.Name, err)
 			}
@@ -60,11 +64,21 @@ func (c *Conn) readCounters(s *nft.Set, changes []nft.Change) (map[nft.Value]*nf
 	return counters, nil
 }
 
-// withCounters returns a copy of the list with the counters of its elements set.
+// sum returns the sum of two counters, of which each can be nil.
+func sum(a, b *nft.Counter) *nft.Counter {
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
+	}
+	return &nft.Counter{Packets: a.Packets + b.Packets, Bytes: a.Bytes + b.Bytes}
+}
+
+// withCounters returns a copy of the list with the counters of its elements set, and removes these from counters.
 func (c *Conn) withCounters(s *nft.Set, list []nft.Element, counters map[nft.Value]*nft.Counter) []nft.Element {
 	list = slices.Clone(list)
 	for i, el := range list {
-		list[i].Counter = counters[c.counterKey(s, el)]
+		key := c.counterKey(s, el)
+		list[i].Counter = counters[key]
+		delete(counters, key)
 	}
 	return list
 }

@@ -1,0 +1,44 @@
+package watcher
+
+import (
+	"fmt"
+	"strconv"
+
+	"nfproxy/render"
+)
+
+// The annotations of EndpointSlices.
+const (
+	annotationWeight       = "nfproxy.io/weight"
+	annotationWeightCilium = "service.cilium.io/weight"
+)
+
+// annotated returns the value of the first of some annotations that an object has, with the path of its field.
+func annotated(annotations map[string]string, names ...string) (value, field string, ok bool) {
+	for _, name := range names {
+		if value, ok = annotations[name]; ok {
+			return value, fmt.Sprintf("metadata.annotations[%s]", name), true
+		}
+	}
+	return "", "", false
+}
+
+// weight is what an EndpointSlice says of the weight of its endpoints: see render.Endpoint. The zero value is the default.
+type weight struct {
+	share   uint16
+	drained bool
+}
+
+// reduceWeight returns the weight in an EndpointSlice, the default if there is none or it is invalid.
+func reduceWeight(annotations map[string]string, problems problemList) weight {
+	text, field, ok := annotated(annotations, annotationWeight, annotationWeightCilium)
+	if !ok {
+		return weight{}
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 0 || n > render.MaxWeight {
+		problems.add(field, fmt.Sprintf("%q is not a weight from 0 to %d; the endpoints get weight 1", text, render.MaxWeight))
+		return weight{}
+	}
+	return weight{share: uint16(n), drained: n == 0}
+}

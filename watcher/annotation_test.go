@@ -1,0 +1,84 @@
+package watcher
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"nfproxy/render"
+)
+
+// TestReduceWeight: the annotation of an EndpointSlice sets the weight of its endpoints. An invalid one is reported, and the
+// endpoints get the default.
+func TestReduceWeight(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		annotations map[string]string
+		want        weight
+		problem     string
+	}{
+		{nil, weight{}, ""},
+		{map[string]string{"example.org/weight": "7"}, weight{}, ""},
+		{map[string]string{"nfproxy.io/weight": "1"}, weight{share: 1}, ""},
+		{map[string]string{"nfproxy.io/weight": "1000"}, weight{share: 1000}, ""},
+		{map[string]string{"nfproxy.io/weight": "0"}, weight{drained: true}, ""},
+		{map[string]string{"service.cilium.io/weight": "5"}, weight{share: 5}, ""},
+		{map[string]string{"nfproxy.io/weight": "3", "service.cilium.io/weight": "5"}, weight{share: 3}, ""},
+		{map[string]string{"nfproxy.io/weight": "-1"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "1001"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "99999999999999999999"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "1.5"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": ""}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"service.cilium.io/weight": "many"}, weight{}, "service.cilium.io/weight"},
+	} {
+		s := reduceSlice(apiSlice("web-1", func(s *discoveryv1.EndpointSlice) { s.Annotations = tt.annotations }))
+		if got := (weight{s.endpoints[0].Weight, s.endpoints[0].Drained}); got != tt.want {
+			t.Errorf("%v: got %+v, want %+v", tt.annotations, got, tt.want)
+		}
+		var want []Problem
+		if tt.problem != "" {
+			text := tt.annotations[tt.problem]
+			want = []Problem{{Object: "EndpointSlice default/web-1", Field: "metadata.annotations[" + tt.problem + "]",
+				Detail: fmt.Sprintf("%q is not a weight from 0 to 1000; the endpoints get weight 1", text)}}
+		}
+		if diff := cmp.Diff(want, s.problems, compare); diff != "" {
+			t.Errorf("%v: problems (-want +got):\n%s", tt.annotations, diff)
+		}
+	}
+}
+
+// TestWeightsDisagree: of an address and port in slices with different weights the smaller weight holds, 0 before all others. A
+// slice without endpoints has no effect.
+func TestWeightsDisagree(t *testing.T) {
+	t.Parallel()
+	of := func(name, weight string, endpoints ...discoveryv1.Endpoint) *slice {
+		return reduceSlice(apiSlice(name, func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints = endpoints
+			if weight != "" {
+				s.Annotations = map[string]string{annotationWeight: weight}
+			}
+		}))
+	}
+	at := apiEndpoint("10.1.0.1")
+	for _, tt := range []struct {
+		name    string
+		from    []*slice
+		weight  uint16
+		drained bool
+	}{
+		{"smaller", []*slice{of("a", "5", at), of("b", "3", at)}, 3, false},
+		{"maintenance", []*slice{of("a", "5", at), of("b", "0", at)}, 0, true},
+		{"default", []*slice{of("a", "5", at), of("b", "", at)}, 0, false},
+		{"absent endpoint", []*slice{of("a", "5", at), of("b", "0")}, 5, false},
+	} {
+		for range 2 {
+			got := join(render.Node{}, reduceService(apiService(nil)), tt.from).Ports[0].Endpoints
+			if len(got) != 1 || got[0].Weight != tt.weight || got[0].Drained != tt.drained {
+				t.Errorf("%s: %+v", tt.name, got)
+			}
+			tt.from[0], tt.from[1] = tt.from[1], tt.from[0]
+		}
+	}
+}
