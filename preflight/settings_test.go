@@ -3,6 +3,7 @@ package preflight
 import (
 	"errors"
 	"net/http"
+	"nfproxy/render"
 	"os"
 	"path/filepath"
 	"slices"
@@ -33,7 +34,7 @@ func healthy() map[string]string {
 // fakeNode returns a node with the files, a bridge, and no service proxy.
 func fakeNode(t *testing.T, files map[string]string) Node {
 	t.Helper()
-	n := Here()
+	n := Here(render.Instance{})
 	n.Root, n.Healthz = t.TempDir(), "127.0.0.1:1"
 	n.Bridges = func() ([]string, error) { return []string{"cni0"}, nil }
 	for name, text := range files {

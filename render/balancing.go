@@ -54,7 +54,7 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 		p.chains = make(map[BalancingChain]bool)
 	}
 	p.chains[b] = true
-	c := SchemaOf(b.Family).balancingChain(b)
+	c := r.node.Instance.SchemaOf(b.Family).balancingChain(b)
 	p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 }
 

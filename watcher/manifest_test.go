@@ -145,7 +145,7 @@ func TestParse(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := parse([]byte(tt.text), "n1")
+			got := parse([]byte(tt.text), render.Node{Name: "n1"})
 			var objects, findings []string
 			for key := range maps.Keys(got.objects) {
 				objects = append(objects, key.String())
@@ -179,7 +179,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := parse(data, "n")
+		m := parse(data, render.Node{Name: "n"})
 		for _, o := range m.objects {
 			if o.service == nil {
 				continue

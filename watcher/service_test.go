@@ -400,7 +400,7 @@ func TestReduceService(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := reduceService(apiService(tt.change))
+			got := reduceService(apiService(tt.change), render.Instance{})
 			for i := range tt.problems {
 				tt.problems[i].Object = "Service default/web"
 			}

@@ -173,7 +173,7 @@ func TestReduceSlice(t *testing.T) {
 			if tt.unused {
 				return
 			}
-			joined := join(render.Node{}, reduceService(apiService(nil)), []*slice{got})
+			joined := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), []*slice{got})
 			if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", tt.want}, brief(joined)); diff != "" {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}
