@@ -279,3 +279,32 @@ func TestStandby(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestGuardOfInstance: daemons of different names run at the same time, and one of each name at most.
+func TestGuardOfInstance(t *testing.T) {
+	blue, err := render.NewInstance("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	guards := []*Guard{NewGuard(render.Instance{}), NewGuard(blue)}
+	for i, g := range guards {
+		defer g.Close()
+		if err := g.Claim(nft.IPv4, nft.IPv6); err != nil {
+			t.Fatalf("guard %d: %v", i, err)
+		}
+	}
+	wantOtherDaemon(t, NewGuard(render.Instance{}).Claim(nft.IPv4), "ip "+GuardTable)
+	wantOtherDaemon(t, NewGuard(blue).Claim(nft.IPv4), "ip "+GuardTable+"/blue")
+	c, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := guards[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := RunningDaemon(c, render.Instance{}); err != nil {
+		t.Errorf("the daemon without a name has ended: %v", err)
+	}
+	wantOtherDaemon(t, RunningDaemon(c, blue), "ip "+GuardTable+"/blue")
+}

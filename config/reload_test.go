@@ -21,6 +21,7 @@ func TestReload(t *testing.T) {
 		"File":       {func(s *Settings) { s.File = "x" }},
 		"Node": {
 			func(s *Settings) { s.Node.Name = "x" },
+			func(s *Settings) { s.Node.Instance, _ = render.NewInstance("x") },
 			func(s *Settings) { s.Node.ClusterCIDRs = cidrs },
 			func(s *Settings) { s.Node.ServiceCIDRs = cidrs },
 			func(s *Settings) { s.Node.NodeCIDR = true },

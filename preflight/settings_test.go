@@ -3,12 +3,13 @@ package preflight
 import (
 	"errors"
 	"net/http"
-	"nfproxy/render"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"nfproxy/render"
 )
 
 // healthy returns the kernel files of a node without any warning or problem.

@@ -3,8 +3,6 @@ package watcher
 import (
 	"fmt"
 	"log/slog"
-	"nfproxy/logtest"
-	"nfproxy/render"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -12,6 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"nfproxy/logtest"
+	"nfproxy/render"
 )
 
 // TestManyProblems: of an object with a hundred thousand problems a hundred are reported, and its valid parts are used.

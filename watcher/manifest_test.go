@@ -3,12 +3,13 @@ package watcher
 import (
 	"fmt"
 	"maps"
-	"nfproxy/render"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nfproxy/render"
 )
 
 // text formats a finding: ! marks a bad one, - a skipped object.

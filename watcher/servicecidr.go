@@ -3,10 +3,11 @@ package watcher
 import (
 	"fmt"
 	"net/netip"
-	"nfproxy/render"
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"nfproxy/render"
 )
 
 // serviceCIDR is a ServiceCIDR: ranges from which cluster IPs are allocated (KEP-1880).

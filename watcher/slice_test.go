@@ -2,12 +2,13 @@ package watcher
 
 import (
 	"fmt"
-	"nfproxy/render"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"nfproxy/render"
 )
 
 func TestReduceSlice(t *testing.T) {
