@@ -280,11 +280,17 @@ func TestStandby(t *testing.T) {
 	}
 }
 
-// TestGuardOfInstance: daemons of different names run at the same time, and one of each name at most.
+// TestGuardOfInstance: daemons of different names run at the same time, and one of each name at most. A daemon of v0.1.0 has no name.
 func TestGuardOfInstance(t *testing.T) {
 	blue, err := render.NewInstance("blue")
 	if err != nil {
 		t.Fatal(err)
+	}
+	old := addTable(t, &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "nfproxy-guard-4711"}, Owner: true})
+	wantOtherDaemon(t, NewGuard(render.Instance{}).Claim(nft.IPv4), "ip nfproxy-guard-4711")
+	first := NewGuard(blue)
+	if err := errors.Join(first.Claim(nft.IPv4), first.Close(), old.Close()); err != nil {
+		t.Fatalf("beside a daemon of v0.1.0: %v", err)
 	}
 	guards := []*Guard{NewGuard(render.Instance{}), NewGuard(blue)}
 	for i, g := range guards {
