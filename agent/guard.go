@@ -30,7 +30,8 @@ import (
 //
 // Each Instance has a guard of its own: instances with different names do not disturb each other.
 //
-// The zero Guard is that of the zero Instance. It is not claimed and ready to use. Its methods must not be called by two goroutines at once.
+// The zero Guard is that of the zero Instance. It is not claimed and ready to use. Its methods must not be called by two goroutines
+// at once.
 type Guard struct {
 	instance render.Instance
 	// conn is nil before the first Claim, and after one that succeeded.
@@ -120,8 +121,8 @@ func (g *Guard) claimOnce(families []nft.Family) (err error) {
 	return g.drop()
 }
 
-// RunningDaemon returns an *OtherDaemonError if a daemon of an Instance runs in the network namespace of c. On kernels without tables that have
-// owners it finds none.
+// RunningDaemon returns an *OtherDaemonError if a daemon of an Instance runs in the network namespace of c. On kernels without
+// tables that have owners it finds none.
 func RunningDaemon(c *kernel.Conn, i render.Instance) error {
 	tables, err := guardTables(c, i)
 	if err != nil {
@@ -133,8 +134,8 @@ func RunningDaemon(c *kernel.Conn, i render.Instance) error {
 	return nil
 }
 
-// ownedTables are the guard tables of an Instance in a network namespace, of this and other versions, with the port IDs of their owners. A
-// table without an owner has 0; it belongs to no daemon.
+// ownedTables are the guard tables of an Instance in a network namespace, of this and other versions, with the port IDs of their
+// owners. A table without an owner has 0; it belongs to no daemon.
 type ownedTables map[nft.TableID]uint32
 
 func guardTables(c *kernel.Conn, i render.Instance) (ownedTables, error) {

@@ -48,8 +48,8 @@ func cleanupCommand() *cli.Command {
 	}
 }
 
-// Cleanup removes the tables of an instance and prints their names. While a daemon of the instance runs, which would restore them, it changes nothing and
-// returns an error.
+// Cleanup removes the tables of an instance and prints their names. While a daemon of the instance runs, which would restore them,
+// it changes nothing and returns an error.
 func Cleanup(k *kernel.Conn, i render.Instance, w io.Writer) error {
 	err := agent.RunningDaemon(k, i)
 	if other, ok := errors.AsType[*agent.OtherDaemonError](err); ok {

@@ -17,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"nfproxy/conntrack"
+	"nfproxy/conntrack/ctnetlink"
+	"nfproxy/nft"
 	"nfproxy/sandbox"
 )
 
@@ -43,6 +46,7 @@ func testServiceProxyName(t *testing.T, mode string, nfproxyFirst bool) {
 	b.checkShared(nfproxyFirst)
 
 	conn := b.talk("ours")
+	flows := map[string]*talking{"ours": b.talkUDP("ours"), "theirs": b.talkUDP("theirs")}
 	start := func() *Clients { return StartClients(t, 2, b.client.Namespace, b.frontend("ours", 4)) }
 	var clients *Clients
 	if mode == NftablesMode { // in mode iptables, connections that begin before kube-proxy has the Service leave untranslated
@@ -51,6 +55,7 @@ func testServiceProxyName(t *testing.T, mode string, nfproxyFirst bool) {
 	b.setLabel("ours", "")
 	b.checkOwners(map[string]bool{"ours": false, "theirs": false, "ours-empty": true})
 	b.checkServed("Service ours has moved to kube-proxy")
+	b.checkFlows(flows, "Service ours has moved to kube-proxy")
 	if clients == nil {
 		clients = start()
 		clients.AwaitMore(t, 20)
@@ -59,6 +64,7 @@ func testServiceProxyName(t *testing.T, mode string, nfproxyFirst bool) {
 	b.setLabel("theirs", "blue")
 	b.checkOwners(map[string]bool{"ours": true, "theirs": true, "theirs-empty": false})
 	b.checkServed("both Services have moved to nfproxy")
+	b.checkFlows(flows, "both Services have moved to nfproxy")
 	b.setLabel("theirs", "")
 	b.checkOwners(map[string]bool{"ours": true, "theirs": false})
 	clients.AwaitMore(t, 20)
@@ -102,6 +108,7 @@ func newTwoProxies(t *testing.T, mode string, nfproxyFirst bool) *twoProxies {
 		pod := c.AddPod("default", "backend-"+name, map[string]string{"app": name}, v4, v6)
 		for _, addr := range []string{v4, v6} {
 			ServeGreeting(t, pod, net.JoinHostPort(addr, "8080"), name)
+			serveUDPEcho(t, pod, net.JoinHostPort(addr, "5353"))
 			ServeTCP(t, pod.Namespace, net.JoinHostPort(addr, "8081"), func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 		}
 	}
@@ -151,7 +158,8 @@ func (b *twoProxies) addService(name, proxy string, nodePort int32) {
 		Spec: corev1.ServiceSpec{Type: corev1.ServiceTypeNodePort, IPFamilyPolicy: &dual, Selector: map[string]string{"app": name},
 			ExternalIPs: []string{"203.0.113.1", "2001:db8:203::1"}, Ports: []corev1.ServicePort{
 				{Name: "greet", Port: 80, NodePort: nodePort, TargetPort: intstr.FromInt32(8080)},
-				{Name: "talk", Port: nodePort, NodePort: nodePort + 10, TargetPort: intstr.FromInt32(8081)}}},
+				{Name: "talk", Port: nodePort, NodePort: nodePort + 10, TargetPort: intstr.FromInt32(8081)},
+				{Name: "udp", Port: nodePort, NodePort: nodePort + 10, Protocol: corev1.ProtocolUDP, TargetPort: intstr.FromInt32(5353)}}},
 	}
 	if proxy != "" {
 		s.Labels = map[string]string{proxyNameLabel: proxy}
@@ -322,6 +330,66 @@ func (b *twoProxies) dial(from *sandbox.Pod, to string) (*talking, error) {
 		return nil, err
 	}
 	return &talking{conn, bufio.NewReader(conn)}, nil
+}
+
+// serveUDPEcho makes a pod send every datagram back.
+func serveUDPEcho(t *testing.T, pod *sandbox.Pod, at string) {
+	t.Helper()
+	conn, err := pod.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		buffer := make([]byte, 64)
+		for {
+			n, from, err := conn.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(buffer[:n], from)
+		}
+	}()
+}
+
+// talkUDP begins a UDP flow to a Service.
+func (b *twoProxies) talkUDP(service string) *talking {
+	b.T.Helper()
+	ctx, cancel := context.WithTimeout(b.T.Context(), Timeout)
+	defer cancel()
+	conn, err := b.client.Dial(ctx, "udp", "", net.JoinHostPort(b.vip(service, 4), fmt.Sprint(b.services[service].Spec.Ports[2].Port)))
+	if err != nil {
+		b.T.Fatal(err)
+	}
+	b.T.Cleanup(func() { conn.Close() })
+	c := &talking{conn, bufio.NewReader(conn)}
+	if err := c.ask(); err != nil {
+		b.T.Fatal(err)
+	}
+	return c
+}
+
+// checkFlows fails the test unless the kernel still has the conntrack entries of UDP flows, which no proxy deletes while the
+// endpoint exists, whether the Service is its own or has moved.
+func (b *twoProxies) checkFlows(flows map[string]*talking, when string) {
+	b.T.Helper()
+	table, err := ctnetlink.Open()
+	if err != nil {
+		b.T.Fatal(err)
+	}
+	defer table.Close()
+	for service, flow := range flows {
+		source, found := flow.LocalAddr().(*net.UDPAddr).AddrPort(), false
+		err := table.List(conntrack.Filter{Family: nft.IPv4, Protocol: nft.UDP}, func(f conntrack.Flow) {
+			found = found || f.Original.Source == source && f.Translated()
+		})
+		if err != nil || !found {
+			b.T.Errorf("%s: the conntrack entry of the UDP flow from %s to Service %s is gone (%v)", when, source, service, err)
+		}
+		if err := flow.ask(); err != nil {
+			b.T.Errorf("%s: UDP flow to Service %s: %v", when, service, err)
+		}
+	}
 }
 
 // ask sends a line and reads it back.
