@@ -1,9 +1,6 @@
 package agent
 
-import (
-	"nfproxy/nft"
-	"nfproxy/render"
-)
+import "nfproxy/nft"
 
 // tablesAhead are tables that were read before the source reported anything. A restart has to read what an earlier process
 // programmed, and the source takes time to list the Services: the daemon does both at once.
@@ -14,7 +11,7 @@ type tablesAhead struct{ tables []*nft.Table }
 
 // readAhead reads the tables. After an error the first attempt reads them again, and reports the error if it remains.
 func (d *daemon) readAhead() {
-	if tables, _, err := d.kernel.ReadReachable(render.TableIDs()...); err == nil {
+	if tables, _, err := d.kernel.ReadReachable(d.tables...); err == nil {
 		d.ahead = &tablesAhead{tables}
 	}
 }
@@ -30,6 +27,6 @@ func (d *daemon) readTables(first bool) (tables []*nft.Table, err error) {
 	if first && !d.synced {
 		read = d.kernel.ReadReachable
 	}
-	tables, _, err = read(render.TableIDs()...)
+	tables, _, err = read(d.tables...)
 	return tables, err
 }

@@ -27,12 +27,12 @@ func restartedDaemon(t *testing.T) (d *daemon, u render.Update, other *kernel.Co
 		return k
 	}
 	k, other := open(), open()
-	monitor, err := k.Monitor(render.TableIDs()...)
+	monitor, err := k.Monitor(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { monitor.Close() })
-	monitor.NameElements(render.RestorableSets()...)
+	monitor.NameElements(render.Instance{}.RestorableSets()...)
 	u = render.Update{Node: render.Node{Name: "n"}, Services: []render.Service{testService("web", "10.96.0.1:80", "10.0.0.1:80")}}
 	if err := k.Apply(nft.Diff(nil, render.Tables(u)), 0); err != nil {
 		t.Fatal(err)
@@ -102,10 +102,10 @@ func TestComparisonFindsUnreachable(t *testing.T) {
 	d := startDaemonAfter(t, func(d *daemon) {
 		d.comparison.interval = 20 * time.Millisecond
 		d.kernel.WithoutCounts = true
-		if err := d.kernel.FollowReferences(report.Slots, 1, report.SlotSets()...); err != nil {
+		if err := d.kernel.FollowReferences(report.Slots(render.Instance{}), 1, report.SlotSets(render.Instance{})...); err != nil {
 			t.Fatal(err)
 		}
-	}, render.TableIDs()...)
+	}, render.Instance{}.TableIDs()...)
 	d.send(u.Services...)
 	if before := d.awaitCompared(metrics.ComparisonRepaired); len(before) > 0 {
 		t.Errorf("comparisons before the repair: %q", before)

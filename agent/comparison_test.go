@@ -35,7 +35,7 @@ func TestComparisonRepairs(t *testing.T) {
 	d := startDaemonWith(t, 20*time.Millisecond, otherTable("other")) // notifications about nfproxy's tables are ignored
 	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
 	d.await()
-	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	tables, _, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 	if err == nil {
 		err = d.kernel.Apply(nft.Diff(tables, nil), 0)
 	}
@@ -54,7 +54,7 @@ func TestComparisonRepairs(t *testing.T) {
 // TestComparisonReadsOnlyAfterCommits: a periodic comparison reads the tables only if another program has committed since they
 // were last read, and then finds no difference if only other tables changed. Updates of nfproxy do not count.
 func TestComparisonReadsOnlyAfterCommits(t *testing.T) {
-	d := startDaemonWith(t, 20*time.Millisecond, render.TableIDs()...)
+	d := startDaemonWith(t, 20*time.Millisecond, render.Instance{}.TableIDs()...)
 	d.send(testService("web", "10.96.0.1:80", "10.0.0.1:80"))
 	d.await()
 	d.awaitCompared(metrics.ComparisonUnchanged)

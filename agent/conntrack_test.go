@@ -109,7 +109,7 @@ func (s *cleanerTest) round(services ...render.Service) {
 	u := render.Update{Node: s.facts, Services: services}
 	s.ruleset.Update(u)
 	s.cleaner.Take(u, s.ruleset.Owner)
-	have, generation, err := s.kernel.Read(render.TableIDs()...)
+	have, generation, err := s.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -355,7 +355,7 @@ func TestRepairsLookForFewConnections(t *testing.T) {
 	}
 	repair := func(set string) {
 		t.Helper()
-		tables, _, err := k.Read(render.TableIDs()...)
+		tables, _, err := k.Read(render.Instance{}.TableIDs()...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/ratelimit"
 	"nfproxy/render"
@@ -18,6 +19,7 @@ type daemon struct {
 	kernel  *kernel.Conn
 	monitor *kernel.Monitor
 	ruleset *render.Ruleset
+	tables  []nft.TableID
 	log     *slog.Logger
 	// standby returns when the daemon may program the kernel, or when its context ends. It is nil if no other daemon runs.
 	standby func(context.Context)
@@ -55,7 +57,7 @@ const maxTriggered = 10_000
 
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
-	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n),
+	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), tables: n.Instance.TableIDs(),
 		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
 		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
 		updates: make(chan render.Update), external: make(chan kernel.ExternalChange), ended: make(chan struct{})}

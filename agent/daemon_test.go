@@ -32,7 +32,7 @@ const patience = 10 * time.Second
 // startDaemon starts a daemon. It is stopped, and its tables are removed, when the test ends.
 func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
-	return startDaemonWith(t, comparisonInterval, render.TableIDs()...)
+	return startDaemonWith(t, comparisonInterval, render.Instance{}.TableIDs()...)
 }
 
 // startDaemonWith starts a daemon with an interval of its periodic comparisons, and with a monitor of some tables.
@@ -61,7 +61,7 @@ func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID
 	if err != nil {
 		t.Fatal(err)
 	}
-	monitor.NameElements(render.RestorableSets()...)
+	monitor.NameElements(render.Instance{}.RestorableSets()...)
 	next := func(ctx context.Context) (render.Update, error) {
 		select {
 		case u := <-d.updates:
@@ -102,7 +102,7 @@ func runUntilCleanup(t *testing.T, l *lifecycle, k *kernel.Conn) {
 // removeTables removes our tables, for the next test.
 func removeTables(t *testing.T, k *kernel.Conn) {
 	t.Helper()
-	tables, _, err := k.Read(render.TableIDs()...)
+	tables, _, err := k.Read(render.Instance{}.TableIDs()...)
 	if err == nil {
 		err = k.Apply(nft.Diff(tables, nil), 0)
 	}
@@ -145,7 +145,7 @@ func (d *testDaemon) until(what string, want bool) {
 
 func (d *testDaemon) text() string {
 	d.t.Helper()
-	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	tables, _, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -249,7 +249,7 @@ func TestForgetsInBulk(t *testing.T) {
 	sticky.Affinity = time.Hour
 	d.send(sticky)
 	d.await()
-	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	tables, _, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,7 +276,7 @@ func TestRepairs(t *testing.T) {
 	d.await()
 	deletions := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
-		tables, generation, err := d.kernel.Read(render.TableIDs()...)
+		tables, generation, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,7 +23,7 @@ func TestEndWhileProgramming(t *testing.T) {
 	defer k.Close()
 	defer removeTables(t, k)
 	k.CounterKey = render.CounterKey
-	monitor, err := k.Monitor(render.TableIDs()...)
+	monitor, err := k.Monitor(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}

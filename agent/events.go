@@ -73,7 +73,7 @@ const maxWaiting = 1000
 const attemptLines = 1
 
 // newEvents returns events for the API server of config. The caller closes them.
-func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, error) {
+func newEvents(config *rest.Config, node render.Node, log *slog.Logger) (*events, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
@@ -84,9 +84,9 @@ func newEvents(config *rest.Config, node string, log *slog.Logger) (*events, err
 	ctx, stop := context.WithCancel(context.Background())
 	limited := logr.FromSlogHandler(ratelimit.NewHandler(log.Handler(), attemptLines))
 	broadcaster := record.NewBroadcaster(record.WithContext(klog.NewContext(context.Background(), limited)))
-	e := &events{node: node, broadcaster: broadcaster, log: log, nodes: nodeCounter{client},
+	e := &events{node: node.Name, broadcaster: broadcaster, log: log, nodes: nodeCounter{client},
 		stop: stop, stopped: make(chan struct{}), quota: newEventQuota(rand.Float64), waiting: make(map[eventSubject][]serviceEvent)}
-	e.recorder = e.broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "nfproxy", Host: node}).
+	e.recorder = e.broadcaster.NewRecorder(scheme, corev1.EventSource{Component: "nfproxy" + node.Instance.Suffix(), Host: node.Name}).
 		WithLogger(klog.New(logr.FromSlogHandler(log.Handler()).GetSink()))
 	e.broadcaster.StartRecordingToSink(eventSink{client})
 	go func() {

@@ -99,7 +99,7 @@ func (a *apiTest) events(t *testing.T, log *slog.Logger) *events {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, a.Listener.Addr().Network(), a.Listener.Addr().String())
 	}
-	e, err := newEvents(&rest.Config{Host: "http://api", Dial: dial, QPS: 1000, Burst: 1000}, "node-a", log)
+	e, err := newEvents(&rest.Config{Host: "http://api", Dial: dial, QPS: 1000, Burst: 1000}, render.Node{Name: "node-a"}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +233,7 @@ func TestEventsWithoutServer(t *testing.T) {
 			attempts.Add(1)
 			return nil, syscall.ECONNREFUSED
 		}
-		e, err := newEvents(&rest.Config{Host: "http://api", Dial: dial}, "node-a", out.Logger(slog.LevelInfo))
+		e, err := newEvents(&rest.Config{Host: "http://api", Dial: dial}, render.Node{Name: "node-a"}, out.Logger(slog.LevelInfo))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // Guard has two tasks. It keeps the kernel translating the connections whose translation has begun, whatever other programs do
@@ -27,8 +28,12 @@ import (
 // The kernel adds the tables for one socket only, and removes them when that socket is closed, which the end of the process does
 // at the latest. So of several daemons that start at the same time exactly one gets the Guard.
 //
-// The zero Guard is not claimed and ready to use. Its methods must not be called by two goroutines at once.
+// Each Instance has a guard of its own: instances with different names do not disturb each other.
+//
+// The zero Guard is that of the zero Instance. It is not claimed and ready to use. Its methods must not be called by two goroutines
+// at once.
 type Guard struct {
+	instance render.Instance
 	// conn is nil before the first Claim, and after one that succeeded.
 	conn *kernel.Conn
 	// socket owns the tables; it is nil if the Guard is not claimed.
@@ -36,15 +41,21 @@ type Guard struct {
 }
 
 const (
-	// GuardTable is the name of the Guard's tables.
+	// GuardTable is the name of the tables of the Guard of the zero Instance. That of another Instance has its Suffix.
 	GuardTable = "nfproxy-guard"
-	// numberedGuard is how the names of these tables begin in v0.1.0; the port ID of the socket follows.
+	// numberedGuard is how the names of these tables begin in v0.1.0, which has no instances; the port ID of the socket follows.
 	numberedGuard = GuardTable + "-"
 	// guardAttempts is how often Claim tries to add the tables. A lack of memory passes; it can also hide whether they were added.
 	guardAttempts = 3
 )
 
-// OtherDaemonError is the error of Claim while another daemon runs in the network namespace.
+// guardName returns the name of the tables of the Guard of an Instance.
+func guardName(i render.Instance) string { return GuardTable + i.Suffix() }
+
+// NewGuard returns the Guard of an Instance, which is not claimed.
+func NewGuard(i render.Instance) *Guard { return &Guard{instance: i} }
+
+// OtherDaemonError is the error of Claim while another daemon of the Instance runs in the network namespace.
 type OtherDaemonError struct {
 	// Table is a guard table of that daemon.
 	Table nft.TableID
@@ -87,7 +98,7 @@ func (g *Guard) claimOnce(families []nft.Family) (err error) {
 			return err
 		}
 	}
-	tables, err := guardTables(g.conn)
+	tables, err := guardTables(g.conn, g.instance)
 	if err != nil {
 		return err
 	}
@@ -96,13 +107,13 @@ func (g *Guard) claimOnce(families []nft.Family) (err error) {
 	}
 	var wanted []*nft.Table
 	for _, f := range families {
-		wanted = append(wanted, guardTable(nft.TableID{Family: f, Name: GuardTable}))
+		wanted = append(wanted, guardTable(nft.TableID{Family: f, Name: guardName(g.instance)}))
 	}
-	changes := slices.Concat(nft.Diff(tables.ownerless(), nil), nft.Diff(nil, wanted))
+	changes := slices.Concat(nft.Diff(tables.ownerless(guardName(g.instance)), nil), nft.Diff(nil, wanted))
 	if err := g.conn.Apply(changes, 0); errors.Is(err, unix.EPERM) {
 		return &OtherDaemonError{wanted[0].TableID} // that daemon was faster
 	} else if err != nil {
-		return fmt.Errorf("add tables %s: %w", GuardTable, err)
+		return fmt.Errorf("add tables %s: %w", guardName(g.instance), err)
 	}
 	if g.socket, err = g.conn.Socket(); err != nil {
 		return err
@@ -110,10 +121,10 @@ func (g *Guard) claimOnce(families []nft.Family) (err error) {
 	return g.drop()
 }
 
-// RunningDaemon returns an *OtherDaemonError if a daemon runs in the network namespace of c. On kernels without tables that have
-// owners it finds none.
-func RunningDaemon(c *kernel.Conn) error {
-	tables, err := guardTables(c)
+// RunningDaemon returns an *OtherDaemonError if a daemon of an Instance runs in the network namespace of c. On kernels without
+// tables that have owners it finds none.
+func RunningDaemon(c *kernel.Conn, i render.Instance) error {
+	tables, err := guardTables(c, i)
 	if err != nil {
 		return err
 	}
@@ -123,18 +134,18 @@ func RunningDaemon(c *kernel.Conn) error {
 	return nil
 }
 
-// ownedTables are the guard tables in a network namespace, of this and other versions, with the port IDs of their owners. A
-// table without an owner has 0; it belongs to no daemon.
+// ownedTables are the guard tables of an Instance in a network namespace, of this and other versions, with the port IDs of their
+// owners. A table without an owner has 0; it belongs to no daemon.
 type ownedTables map[nft.TableID]uint32
 
-func guardTables(c *kernel.Conn) (ownedTables, error) {
+func guardTables(c *kernel.Conn, i render.Instance) (ownedTables, error) {
 	all, err := c.TableOwners()
 	if err != nil {
 		return nil, err
 	}
 	tables := make(ownedTables)
 	for id, owner := range all {
-		if id.Name == GuardTable || strings.HasPrefix(id.Name, numberedGuard) {
+		if id.Name == guardName(i) || i.Name() == "" && strings.HasPrefix(id.Name, numberedGuard) {
 			tables[id] = owner
 		}
 	}
@@ -152,12 +163,12 @@ func (o ownedTables) otherDaemon() *OtherDaemonError {
 	return found
 }
 
-// ownerless returns the tables that have the Guard's name and belong to no daemon, such as those of a ruleset that was saved
+// ownerless returns the tables that have this name of a Guard and belong to no daemon, such as those of a ruleset that was saved
 // and loaded again.
-func (o ownedTables) ownerless() []*nft.Table {
+func (o ownedTables) ownerless(name string) []*nft.Table {
 	var tables []*nft.Table
 	for id, owner := range o {
-		if owner == 0 && id.Name == GuardTable {
+		if owner == 0 && id.Name == name {
 			tables = append(tables, &nft.Table{TableID: id})
 		}
 	}
@@ -178,6 +189,6 @@ func (g *Guard) Close() (err error) {
 	if g.socket != nil {
 		err = errors.Join(err, g.socket.Close())
 	}
-	*g = Guard{}
+	*g = Guard{instance: g.instance}
 	return err
 }

@@ -30,7 +30,7 @@ func guardOwners(t *testing.T) ownedTables {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	tables, err := guardTables(c)
+	tables, err := guardTables(c, render.Instance{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +168,7 @@ func TestGuardHandOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(handoverEnv, strconv.Itoa(number))
-	heir := InheritGuard()
+	heir := InheritGuard(render.Instance{})
 	defer heir.Close()
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func TestGuardHandOver(t *testing.T) {
 	defer socket.Close()
 	for _, value := range []string{"", "x", "-1", "0", "99999", strconv.Itoa(int(socket.Fd()))} {
 		t.Setenv(handoverEnv, value)
-		if wrong := InheritGuard(); wrong.socket != nil {
+		if wrong := InheritGuard(render.Instance{}); wrong.socket != nil {
 			t.Errorf("%s=%s is taken for the guard's socket", handoverEnv, value)
 		}
 	}
@@ -246,7 +246,7 @@ func TestStandby(t *testing.T) {
 	})
 	wantNoTables := func() {
 		t.Helper()
-		if tables, _, err := k.Read(render.TableIDs()...); err != nil || len(tables) > 0 {
+		if tables, _, err := k.Read(render.Instance{}.TableIDs()...); err != nil || len(tables) > 0 {
 			t.Errorf("the daemon that waits has added %d tables: %v", len(tables), err)
 		}
 	}
@@ -271,11 +271,46 @@ func TestStandby(t *testing.T) {
 		t.Fatal(err)
 	}
 	within(t, 2*patience, "ready", func() bool { return answers("/readyz", 200, "ok") && answers("/healthz", 200, "") })
-	if tables, _, err := k.Read(render.TableIDs()...); err != nil || len(tables) != 2 {
+	if tables, _, err := k.Read(render.Instance{}.TableIDs()...); err != nil || len(tables) != 2 {
 		t.Errorf("%d tables: %v", len(tables), err)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+// TestGuardOfInstance: daemons of different names run at the same time, and one of each name at most. A daemon of v0.1.0 has no name.
+func TestGuardOfInstance(t *testing.T) {
+	blue, err := render.NewInstance("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := addTable(t, &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "nfproxy-guard-4711"}, Owner: true})
+	wantOtherDaemon(t, NewGuard(render.Instance{}).Claim(nft.IPv4), "ip nfproxy-guard-4711")
+	first := NewGuard(blue)
+	if err := errors.Join(first.Claim(nft.IPv4), first.Close(), old.Close()); err != nil {
+		t.Fatalf("beside a daemon of v0.1.0: %v", err)
+	}
+	guards := []*Guard{NewGuard(render.Instance{}), NewGuard(blue)}
+	for i, g := range guards {
+		defer g.Close()
+		if err := g.Claim(nft.IPv4, nft.IPv6); err != nil {
+			t.Fatalf("guard %d: %v", i, err)
+		}
+	}
+	wantOtherDaemon(t, NewGuard(render.Instance{}).Claim(nft.IPv4), "ip "+GuardTable)
+	wantOtherDaemon(t, NewGuard(blue).Claim(nft.IPv4), "ip "+GuardTable+"/blue")
+	c, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := guards[0].Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := RunningDaemon(c, render.Instance{}); err != nil {
+		t.Errorf("the daemon without a name has ended: %v", err)
+	}
+	wantOtherDaemon(t, RunningDaemon(c, blue), "ip "+GuardTable+"/blue")
 }

@@ -46,7 +46,7 @@ func TestInnocentAfterForeignChange(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			program(ours, c.before)
 			d := newDaemonWith(ours, c.after)
-			have, _, err := ours.Read(render.TableIDs()...)
+			have, _, err := ours.Read(render.Instance{}.TableIDs()...)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -77,7 +77,7 @@ func TestTasksEndTheDaemon(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		monitor, err := k.Monitor(render.TableIDs()...)
+		monitor, err := k.Monitor(render.Instance{}.TableIDs()...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -41,7 +41,7 @@ func TestRestoresElements(t *testing.T) {
 	d.await()
 	before := d.text()
 	services := render.SchemaOf(nft.IPv4).Services
-	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	tables, _, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestRestoresWhatIsUnnamed(t *testing.T) {
 	d.await()
 	before := d.text()
 	sc := render.SchemaOf(nft.IPv4)
-	tables, _, err := d.kernel.Read(render.TableIDs()...)
+	tables, _, err := d.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestUpdatesUnderCommits(t *testing.T) {
 		commits := 0
 		defer func() { stopped <- commits }()
 		other := []*nft.Table{{TableID: otherTable("other")}}
-		refuse := &nft.Chain{Table: render.TableIDs()[0], Name: render.RefuseChain, Rules: []nft.Rule{{Do: nft.Verdict{Kind: nft.Drop}}}}
+		refuse := &nft.Chain{Table: render.Instance{}.TableIDs()[0], Name: render.RefuseChain, Rules: []nft.Rule{{Do: nft.Verdict{Kind: nft.Drop}}}}
 		for from, to := []*nft.Table(nil), other; ; from, to = to, from {
 			changes := nft.Diff(from, to)
 			if commits%200 == 0 {
@@ -154,7 +154,7 @@ func TestStale(t *testing.T) {
 	defer k.Close()
 	run := daemon{kernel: k, ruleset: render.NewRuleset(render.Node{})}
 	refusal := func(err error) error { return &kernel.ChangeError{Err: err} }
-	if _, _, err := k.Read(render.TableIDs()...); err != nil {
+	if _, _, err := k.Read(render.Instance{}.TableIDs()...); err != nil {
 		t.Fatal(err)
 	}
 	if run.stale(refusal(unix.EEXIST)) {

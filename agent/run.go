@@ -46,7 +46,7 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	}
 	l.owns(k)
 	k.CounterKey = render.CounterKey
-	if err := k.FollowReferences(report.Slots, kernel.ManyElements, report.SlotSets()...); err != nil {
+	if err := k.FollowReferences(report.Slots(set.Node.Instance), kernel.ManyElements, report.SlotSets(set.Node.Instance)...); err != nil {
 		return err
 	}
 	recorder := metrics.New(version)
@@ -57,18 +57,18 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	}
 	l.owns(src)
 	set.Node = src.Node
-	monitor, err := k.Monitor(render.TableIDs()...)
+	monitor, err := k.Monitor(set.Node.Instance.TableIDs()...)
 	if err != nil {
 		return err
 	}
-	monitor.NameElements(render.RestorableSets()...)
+	monitor.NameElements(set.Node.Instance.RestorableSets()...)
 	l.owns(monitor)
-	logShortcomings(preflight.Here().Essential(), log)
+	logShortcomings(preflight.Here(set.Node.Instance).Essential(), log)
 	told, err := openEvents(l, src, log)
 	if err != nil {
 		return err
 	}
-	log.Info("nfproxy starts", "version", version, "node", set.Node.Name, "source", src.Name)
+	log.Info("nfproxy starts", startAttributes(version, set.Node, src)...)
 
 	d := newDaemon(src.Next, k, monitor, set.Node, log)
 	d.throttle.minSync = set.MinSyncPeriod
@@ -90,12 +90,21 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	return nil
 }
 
+// startAttributes returns what the daemon logs about itself when it starts.
+func startAttributes(version string, n render.Node, src *watcher.Source) []any {
+	all := []any{"version", version, "node", n.Name, "source", src.Name}
+	if name := n.Instance.Name(); name != "" {
+		all = append(all, "serviceProxyName", name)
+	}
+	return all
+}
+
 // openEvents returns where Events go: to the API server, or nowhere if Services come from a directory.
 func openEvents(l *lifecycle, src *watcher.Source, log *slog.Logger) (*events, error) {
 	if src.Server == nil {
 		return nil, nil
 	}
-	e, err := newEvents(src.Server, src.Node.Name, log)
+	e, err := newEvents(src.Server, src.Node, log)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +152,7 @@ func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.
 		return err
 	}
 	l.owns(counters)
-	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node.Counters))
+	recorder.CountConnections(set.Node.Counters, readCounters(counters, set.Node))
 	d.observers = append(d.observers, observer{
 		updated:  recorder.Updated,
 		compared: recorder.Compared,
@@ -161,12 +170,12 @@ func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.
 }
 
 // readCounters returns a function that reads the counters of all Services, for one caller at a time.
-func readCounters(k *kernel.Conn, by render.Counters) func() (report.Description, error) {
+func readCounters(k *kernel.Conn, n render.Node) func() (report.Description, error) {
 	var one sync.Mutex
 	return func() (report.Description, error) {
 		one.Lock()
 		defer one.Unlock()
-		tables, err := k.ReadSets(report.CountedSets(by), render.TableIDs()...)
+		tables, err := k.ReadSets(report.CountedSets(n.Counters), n.Instance.TableIDs()...)
 		return report.Describe(tables), err
 	}
 }

@@ -62,7 +62,7 @@ func TestFailuresBackOff(t *testing.T) {
 // startDaemonWithOneRead starts a daemon that has used up its time for reading the tables when it has read them once.
 func startDaemonWithOneRead(t *testing.T) *testDaemon {
 	t.Helper()
-	return startDaemonAfter(t, func(d *daemon) { d.throttle.reads = budget{share: 1e6} }, render.TableIDs()...)
+	return startDaemonAfter(t, func(d *daemon) { d.throttle.reads = budget{share: 1e6} }, render.Instance{}.TableIDs()...)
 }
 
 // TestRefusedEdits: the kernel refuses the rules of a Service, and a client edits this Service all the time. The tables are not read

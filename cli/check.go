@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"nfproxy/config"
 	"nfproxy/preflight"
 )
 
@@ -16,14 +17,18 @@ func checkCommand() *cli.Command {
 		Description: "check prints one line for each thing it checks: its level (ok, warning or problem), the finding, and what to\n" +
 			"do. The exit code is 1 if there is a problem. Kernel features are tried out in a new network namespace; the\n" +
 			"node's own is only read. docs/check.md explains every line.",
-		Flags:  []cli.Flag{outputFlag("text", "json")},
+		Flags:  []cli.Flag{config.InstanceFlag(), outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			write := writeCheckText
 			if c.String("output") == "json" {
 				write = writeCheckJSON
 			}
-			return reportLines(preflight.Here().Check(), write, c.App.Writer)
+			instance, err := config.InstanceOf(c)
+			if err != nil {
+				return err
+			}
+			return reportLines(preflight.Here(instance).Check(), write, c.App.Writer)
 		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"nfproxy/agent"
+	"nfproxy/config"
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/preflight"
@@ -23,33 +24,41 @@ func cleanupCommand() *cli.Command {
 			"left, and how to remove that.",
 		Flags: []cli.Flag{
 			&cli.BoolFlag{Name: "kube-proxy", Usage: "remove kube-proxy's nftables tables instead of nfproxy's"},
+			config.InstanceFlag(),
 		},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
+			instance, err := config.InstanceOf(c)
+			if err != nil {
+				return err
+			}
 			k, err := kernel.Open()
 			if err != nil {
 				return err
 			}
 			defer k.Close()
-			if c.Bool("kube-proxy") {
-				return cleanupKubeProxy(k, preflight.Here(), c.App.Writer)
+			switch {
+			case c.Bool("kube-proxy") && instance.Name() != "":
+				return errors.New("--kube-proxy cannot be combined with --service-proxy-name: beside an nfproxy of a name, kube-proxy serves the other Services")
+			case c.Bool("kube-proxy"):
+				return cleanupKubeProxy(k, preflight.Here(instance), c.App.Writer)
 			}
-			return Cleanup(k, c.App.Writer)
+			return Cleanup(k, instance, c.App.Writer)
 		},
 	}
 }
 
-// Cleanup removes nfproxy's tables and prints their names. While a daemon runs, which would restore them, it changes nothing and
-// returns an error.
-func Cleanup(k *kernel.Conn, w io.Writer) error {
-	err := agent.RunningDaemon(k)
+// Cleanup removes the tables of an instance and prints their names. While a daemon of the instance runs, which would restore them,
+// it changes nothing and returns an error.
+func Cleanup(k *kernel.Conn, i render.Instance, w io.Writer) error {
+	err := agent.RunningDaemon(k, i)
 	if other, ok := errors.AsType[*agent.OtherDaemonError](err); ok {
 		return fmt.Errorf("a running nfproxy daemon keeps the tables and would restore them: stop it first (table %s belongs to it)", other.Table)
 	}
 	if err != nil {
 		return err
 	}
-	tables, _, err := k.Read(render.TableIDs()...)
+	tables, _, err := k.Read(i.TableIDs()...)
 	if err != nil {
 		return err
 	}

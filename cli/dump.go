@@ -42,6 +42,10 @@ func dumpAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	instance, err := config.InstanceOf(c)
+	if err != nil {
+		return err
+	}
 	target, err := targetOfArgument(c)
 	if err != nil {
 		return err
@@ -52,13 +56,13 @@ func dumpAction(c *cli.Context) error {
 		read = readTables
 	}
 	debug.SetGCPercent(dumpGarbagePercent)
-	tables, err := read()
+	tables, err := read(instance)
 	if err != nil {
 		return err
 	}
 	tables = slices.DeleteFunc(tables, func(t *nft.Table) bool { return !slices.Contains(families, t.Family) })
 	if len(tables) == 0 {
-		fmt.Fprintf(c.App.ErrWriter, "nfproxy: %v\n", report.ErrNoTables)
+		fmt.Fprintf(c.App.ErrWriter, "nfproxy: %v\n", report.NoTablesError(instance))
 	}
 	switch {
 	case c.Bool("diff"):

@@ -43,7 +43,7 @@ func explainAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	tables, err := readOurTables()
+	tables, err := readOurTables(c)
 	if err != nil {
 		return err
 	}
@@ -69,15 +69,19 @@ func explainAction(c *cli.Context) error {
 	return report.WriteExplanation(c.App.Writer, explanation)
 }
 
-// readOurTables reads the tables from the kernel. It returns an error if there are none, or if another version of nfproxy
+// readOurTables reads the tables of the instance that the flags name from the kernel. It returns an error if there are none, or if another version of nfproxy
 // made them.
-func readOurTables() ([]*nft.Table, error) {
-	tables, err := readTables()
+func readOurTables(c *cli.Context) ([]*nft.Table, error) {
+	instance, err := config.InstanceOf(c)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := readTables(instance)
 	if err != nil {
 		return nil, err
 	}
 	if len(tables) == 0 {
-		return nil, fmt.Errorf("%w; nfproxy run creates them", report.ErrNoTables)
+		return nil, fmt.Errorf("%w; nfproxy run creates them", report.NoTablesError(instance))
 	}
 	for _, t := range tables {
 		if err := render.CheckSchema(t); err != nil {

@@ -35,7 +35,7 @@ func runAction(c *cli.Context, signals *terminations) error {
 	if err != nil {
 		return err
 	}
-	guard := agent.InheritGuard()
+	guard := agent.InheritGuard(s.Node.Instance)
 	defer guard.Close()
 	if s.File == "" {
 		return agent.Run(c.Context, s, c.App.Version, guard, log)

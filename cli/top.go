@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/term"
 
+	"nfproxy/config"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
 	"nfproxy/report"
@@ -25,6 +26,7 @@ func topCommand() *cli.Command {
 			"endpoint, refused or dropped. On a terminal it runs until q or Ctrl-C; otherwise, and with --once, it reads the\n" +
 			"counters twice and prints one table.",
 		Flags: []cli.Flag{
+			config.InstanceFlag(),
 			&cli.StringFlag{Name: "by", Value: "service", Usage: "`WHAT` a line shows: service, or endpoint if endpoints are counted"},
 			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "`TIME` between two readings"},
 			&cli.BoolFlag{Name: "once", Usage: "print one table"},
@@ -48,6 +50,10 @@ func topAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	instance, err := config.InstanceOf(c)
+	if err != nil {
+		return err
+	}
 	k, err := kernel.Open()
 	if err != nil {
 		return err
@@ -55,7 +61,7 @@ func topAction(c *cli.Context) error {
 	defer k.Close()
 	m := &meter{byEndpoint: by == "endpoint"}
 	read := func() ([]topRow, error) {
-		d, err := readCounted(k, m.byEndpoint)
+		d, err := readCounted(k, instance, m.byEndpoint)
 		if err != nil {
 			return nil, err
 		}
@@ -74,20 +80,20 @@ func topAction(c *cli.Context) error {
 	return topLive(c, &topScreen{byEndpoint: m.byEndpoint, read: read, rows: rows}, tick.C)
 }
 
-// readCounted reads the counters in the kernel. It returns an error if there are none.
-func readCounted(k *kernel.Conn, byEndpoint bool) (report.Description, error) {
+// readCounted reads the counters of an instance in the kernel. It returns an error if there are none.
+func readCounted(k *kernel.Conn, i render.Instance, byEndpoint bool) (report.Description, error) {
 	by := render.CountServices
 	if byEndpoint {
 		by = render.CountEndpoints
 	}
-	tables, err := k.ReadSets(report.CountedSets(by), render.TableIDs()...)
+	tables, err := k.ReadSets(report.CountedSets(by), i.TableIDs()...)
 	if err != nil {
 		return report.Description{}, err
 	}
 	counted := report.CountedIn(tables)
 	switch {
 	case len(tables) == 0:
-		err = report.ErrNoTables
+		err = report.NoTablesError(i)
 	case counted == render.CountNothing:
 		err = errors.New("connections are not counted; nfproxy run --connection-counters services enables that")
 	case byEndpoint && counted != render.CountEndpoints:

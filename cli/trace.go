@@ -12,6 +12,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"nfproxy/config"
 	"nfproxy/report"
 	"nfproxy/trace"
 )
@@ -30,6 +31,7 @@ func traceCommand() *cli.Command {
 			&cli.StringFlag{Name: "from", Usage: "`CIDR` or address of the sources (default: any)"},
 			&cli.IntFlag{Name: "count", Value: 10, Usage: "end after `NUMBER` packets"},
 			&cli.DurationFlag{Name: "timeout", Value: 30 * time.Second, Usage: "end after this `TIME`"},
+			config.InstanceFlag(),
 			outputFlag("text", "json"),
 		},
 		Before: noArguments,
@@ -45,6 +47,9 @@ func traceCommand() *cli.Command {
 
 // traceRequest parses the flags.
 func traceRequest(c *cli.Context) (r trace.Request, err error) {
+	if r.Instance, err = config.InstanceOf(c); err != nil {
+		return r, err
+	}
 	if r.To, err = targetOfFlag(c); err != nil {
 		return r, err
 	}

@@ -89,13 +89,22 @@ func (c *configuration) node() render.Node {
 	if err != nil {
 		c.fail("hostnameOverride", err)
 	}
+	instance, err := render.NewInstance(c.serviceProxyName)
+	if err != nil {
+		c.failAt("--"+serviceProxyName, err)
+	}
 	n := render.Node{
+		Instance:      instance,
 		Name:          name,
 		ClusterCIDRs:  c.clusterCIDRs(),
 		MasqueradeAll: c.NFTables.MasqueradeAll || c.Mode != modeNFTables && c.IPTables.MasqueradeAll,
 	}
 	if n.ServiceCIDRs, err = parsePrefixes(c.serviceCIDR); err != nil {
 		c.failAt("--service-cidr", err)
+	}
+	if instance.Name() != "" && len(n.ServiceCIDRs) > 0 {
+		c.warnAt("--service-cidr", "has no effect with --"+serviceProxyName+": unused addresses belong to another proxy")
+		n.ServiceCIDRs = nil
 	}
 	if c.affinitySize < 1 {
 		c.failAt("--session-affinity-size", fmt.Errorf("%d is less than 1", c.affinitySize))

@@ -23,7 +23,11 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 			return Settings{}, conf.warnings, conf.err()
 		}
 	}
+	beside := c.String(serviceProxyName) != "" // another proxy, which has the default addresses and the settings of the machine
 	setDefaults(&conf.KubeProxyConfiguration)
+	if !beside {
+		setServerDefaults(&conf.KubeProxyConfiguration)
+	}
 	for _, o := range options() {
 		name := o.Names()[0]
 		switch {
@@ -36,7 +40,10 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 		}
 	}
 	if conf.manifests == "" {
-		setMachineDefaults(&conf.KubeProxyConfiguration)
+		setProcessDefaults(&conf.KubeProxyConfiguration)
+		if !beside {
+			setMachineDefaults(&conf.KubeProxyConfiguration)
+		}
 	}
 	s := conf.settings()
 	return s, conf.warnings, conf.err()
@@ -47,6 +54,7 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 type configuration struct {
 	v1alpha1.KubeProxyConfiguration
 	manifests, master, serviceCIDR string
+	serviceProxyName               string
 	affinitySize                   int
 	maxServiceElements             int
 	maxElements                    int

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/urfave/cli/v2"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"nfproxy/render"
@@ -382,6 +383,8 @@ logging: {format: xml}
 			`--metrics-bind-address: ":1" is not an IP address with a port, such as 127.0.0.1:10249 or [::1]:10249`,
 			"--oom-score-adj: 2147483647 is not between -1000 and 1000",
 		}},
+		{"service proxy name", "", []string{"--kubeconfig=x", "--service-proxy-name=a/b"}, []string{
+			`--service-proxy-name: "a/b" is not the value of a label: letters and digits, with "-", "_" and "." between them`}},
 		{"a flag beside a file", header + "clientConnection: {kubeconfig: x}\noomScoreAdj: 1001", []string{"--logging-format=xml"}, []string{
 			"conf: oomScoreAdj: 1001 is not between -1000 and 1000", `--logging-format: "xml" is neither text nor json`}},
 	} {
@@ -420,6 +423,40 @@ func TestConfigureNewer(t *testing.T) {
 		}
 		if tc.file[:len(header)] != header {
 			compare(t, s, Settings{})
+		}
+	}
+}
+
+// TestConfigureServiceProxyName: beside another proxy, the servers, the limits of connection tracking and the service CIDRs are left to
+// that proxy, unless they are set. A file has no field for the name.
+func TestConfigureServiceProxyName(t *testing.T) {
+	s, warnings, err := configured(t, "", "--kubeconfig", "/etc/kubeconfig", "--hostname-override", "node-a", "--service-proxy-name", "blue",
+		"--service-cidr", "10.96.0.0/16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := defaultSettings()
+	want.Node.Instance, err = render.NewInstance("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.Healthz, want.Metrics, want.Conntrack = "", "", Conntrack{}
+	compare(t, s, want)
+	compare(t, warnings, []string{"--service-cidr: has no effect with --service-proxy-name: unused addresses belong to another proxy"})
+
+	s, warnings, err = configured(t, header+"clientConnection: {kubeconfig: x}\nhealthzBindAddress: 0.0.0.0:10266\nconntrack: {min: 7}",
+		"--service-proxy-name", "blue", "--hostname-override", "node-a")
+	if err != nil || s.Node.Instance.Name() != "blue" || s.Healthz != "0.0.0.0:10266" || s.Metrics != "" || s.Conntrack != (Conntrack{Min: 7}) || len(warnings) > 0 {
+		t.Errorf("with a file: %+v, %v, %v", s, warnings, err)
+	}
+}
+
+// TestServiceProxyNameIsLabelValue: exactly the values of labels are names.
+func TestServiceProxyNameIsLabelValue(t *testing.T) {
+	for _, name := range []string{"", "a", "A-b_c.9", "9", "-a", "a-", "_", ".a", "a b", "a/b", "a\x00", "é", strings.Repeat("x", 63), strings.Repeat("x", 64)} {
+		_, err := render.NewInstance(name)
+		if problems := validation.IsValidLabelValue(name); (err == nil) != (len(problems) == 0) {
+			t.Errorf("%q: %v; Kubernetes: %q", name, err, problems)
 		}
 	}
 }

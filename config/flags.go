@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -9,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	logsapi "k8s.io/component-base/logs/api/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
+
+	"nfproxy/render"
 )
 
 // Flags returns the flags of run. Each has an environment variable: NFPROXY_ and the flag's name.
@@ -23,7 +26,7 @@ func Flags() []cli.Flag {
 // SourceFlags returns those of Flags that name the source of Services or describe this machine. They are for commands that
 // read the source without running the daemon.
 func SourceFlags() []cli.Flag {
-	names := []string{"manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
+	names := []string{serviceProxyName, "manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
 		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size",
 		"max-service-elements", "max-elements", "connection-counters"}
@@ -54,6 +57,7 @@ func serviceOptions() []option {
 			"(default: the cluster of this Pod)", func(c *configuration) *string { return &c.ClientConnection.Kubeconfig }),
 		stringOption("config", "", "`FILE` with a KubeProxyConfiguration; flags for its fields are ignored, except "+
 			"--hostname-override, -v and --logging-format", func(c *configuration) *string { return &c.file }),
+		serviceProxyNameOption(),
 		override(stringOption("hostname-override", "hostnameOverride", "`NAME` of this node (default: the host name)",
 			func(c *configuration) *string { return &c.HostnameOverride })),
 		stringOption("cluster-cidr", "clusterCIDR", "`CIDR[,CIDR]` of the Pods, one per family: connections from other sources are masqueraded",
@@ -135,6 +139,29 @@ func logOptions() []option {
 		override(stringOption("logging-format", "logging.format", "`FORMAT` of the log: text or json (default: text)",
 			func(c *configuration) *string { return &c.Logging.Format })),
 	}
+}
+
+// serviceProxyName is the name of the flag that selects an instance of nfproxy.
+const serviceProxyName = "service-proxy-name"
+
+func serviceProxyNameOption() option {
+	return stringOption(serviceProxyName, "", "serve only the Services whose label service.kubernetes.io/service-proxy-name is `NAME`, "+
+		"in tables nfproxy/NAME (default: those without the label)", func(c *configuration) *string { return &c.serviceProxyName })
+}
+
+// InstanceFlag returns the flag by which commands that have no other flag of Flags select an instance of nfproxy.
+func InstanceFlag() cli.Flag {
+	return &cli.StringFlag{Name: serviceProxyName, EnvVars: []string{envVar(serviceProxyName)},
+		Usage: "`NAME` of the nfproxy whose tables are meant, if it runs with this flag"}
+}
+
+// InstanceOf returns the instance that the flag of a command selects.
+func InstanceOf(c *cli.Context) (render.Instance, error) {
+	i, err := render.NewInstance(c.String(serviceProxyName))
+	if err != nil {
+		return i, fmt.Errorf("--%s: %w", serviceProxyName, err)
+	}
+	return i, nil
 }
 
 func envVar(flag string) string {

@@ -16,6 +16,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"clientConnection.kubeconfig", old.Kubeconfig, new.Kubeconfig},
 		{"master", old.Master, new.Master},
 		{"configFile", old.File, new.File},
+		{"serviceProxyName", old.Node.Instance.Name(), new.Node.Instance.Name()},
 		{"hostnameOverride", old.Node.Name, new.Node.Name},
 		{"clusterCIDR", old.Node.ClusterCIDRs, new.Node.ClusterCIDRs},
 		{"detectLocalMode", old.Node.NodeCIDR, new.Node.NodeCIDR},

@@ -21,6 +21,7 @@ func TestReload(t *testing.T) {
 		"File":       {func(s *Settings) { s.File = "x" }},
 		"Node": {
 			func(s *Settings) { s.Node.Name = "x" },
+			func(s *Settings) { s.Node.Instance, _ = render.NewInstance("x") },
 			func(s *Settings) { s.Node.ClusterCIDRs = cidrs },
 			func(s *Settings) { s.Node.ServiceCIDRs = cidrs },
 			func(s *Settings) { s.Node.NodeCIDR = true },
@@ -90,7 +91,7 @@ func TestReloadNodeFacts(t *testing.T) {
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "AllAddresses", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "LoadBalancerIPs", "Loopback", "MasqueradeAll", "MaxElements", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "AllAddresses", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "Instance", "LoadBalancerIPs", "Loopback", "MasqueradeAll", "MaxElements", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		t.Errorf("render.Node has the fields %q, not %q: does Reload compare all of them?", have, want)
 	}

@@ -35,7 +35,7 @@ type Settings struct {
 	MinSyncPeriod time.Duration
 
 	// Healthz and Metrics are the listen addresses, with ports, of the health and the metrics server; empty means no server.
-	// The defaults are 0.0.0.0:10256 and 127.0.0.1:10249.
+	// The defaults are 0.0.0.0:10256 and 127.0.0.1:10249, and no servers if Node.Instance has a name.
 	Healthz, Metrics string
 	// BindAddressHardFail makes the daemon exit if one of these addresses cannot be bound. The default is false: it retries.
 	BindAddressHardFail bool

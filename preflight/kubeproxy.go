@@ -30,18 +30,24 @@ func KubeProxyTables(survey []kernel.SurveyedTable) []*nft.Table {
 // KubeProxyLeftovers returns a line for everything that kube-proxy has on the node except its nftables tables: chains in
 // iptables, virtual services in IPVS, and a kube-proxy that still runs. It returns no line with the level OK.
 func (n Node) KubeProxyLeftovers(survey []kernel.SurveyedTable) []Line {
-	lines := slices.Concat([]Line{iptablesNFT(survey)}, n.iptablesLegacy(), n.ipvs(), n.daemon())
+	lines := slices.Concat([]Line{n.iptablesNFT(survey)}, n.iptablesLegacy(), n.ipvs(), n.daemon())
 	return slices.DeleteFunc(lines, func(l Line) bool { return l.Level == OK })
 }
 
+// beside reports whether the instance is to run beside another proxy, which serves the Services without a service proxy name.
+func (n Node) beside() bool { return n.Instance.Name() != "" }
+
 // kubeProxyTables checks for nftables tables of kube-proxy.
-func kubeProxyTables(survey []kernel.SurveyedTable) Line {
+func (n Node) kubeProxyTables(survey []kernel.SurveyedTable) Line {
 	var names []string
 	for _, t := range KubeProxyTables(survey) {
 		names = append(names, t.TableID.String())
 	}
 	if len(names) == 0 {
 		return ok("kube-proxy-nftables", "no tables of kube-proxy")
+	}
+	if n.beside() {
+		return ok("kube-proxy-nftables", "kube-proxy tables: %s; they serve the Services without a service proxy name", joinNames(names))
 	}
 	return warning("kube-proxy-nftables", "kube-proxy tables: %s; their rules still apply, as last written by kube-proxy", joinNames(names)).
 		advise("after kube-proxy has stopped: nfproxy cleanup --kube-proxy")
@@ -51,7 +57,7 @@ func kubeProxyTables(survey []kernel.SurveyedTable) Line {
 var kubeletChains = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-MARK-DROP", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"}
 
 // iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
-func iptablesNFT(survey []kernel.SurveyedTable) Line {
+func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
 	var names []string
 	for _, t := range survey {
 		for _, c := range t.Chains {
@@ -62,6 +68,10 @@ func iptablesNFT(survey []kernel.SurveyedTable) Line {
 	}
 	if len(names) == 0 {
 		return ok("kube-proxy-iptables", "no chains of kube-proxy in iptables-nft")
+	}
+	if n.beside() {
+		return ok("kube-proxy-iptables", "kube-proxy chains in iptables-nft: %d (%s); they serve the Services without a service proxy name",
+			len(names), joinNames(names))
 	}
 	return warning("kube-proxy-iptables", "kube-proxy chains in iptables-nft: %d (%s); their rules still apply, as last written by kube-proxy",
 		len(names), joinNames(names)).
@@ -104,6 +114,9 @@ func (n Node) daemon() []Line {
 	response.Body.Close()
 	if response.StatusCode == http.StatusOK || response.StatusCode == http.StatusServiceUnavailable {
 		return []Line{ok("daemon", "nfproxy answers at %s", n.Healthz)}
+	}
+	if n.beside() {
+		return []Line{ok("daemon", "another service proxy, probably kube-proxy, answers at %s; it serves the Services without a service proxy name", n.Healthz)}
 	}
 	return []Line{warning("daemon", "another service proxy, probably kube-proxy, answers at %s: both would serve the same Services", n.Healthz).
 		advise("nothing during a migration; otherwise stop it before you remove its rules, because it would restore them")}

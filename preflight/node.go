@@ -11,10 +11,13 @@ import (
 	"time"
 
 	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // Node is the node to check. Tests set its fields; all other callers use Here.
 type Node struct {
+	// Instance is the nfproxy that is to run.
+	Instance render.Instance
 	// Root is the directory that contains proc.
 	Root string
 	// Open connects to nf_tables in the node's network namespace, Scratch in a temporary one.
@@ -30,9 +33,9 @@ type Node struct {
 	Client  *http.Client
 }
 
-// Here returns this machine, in the network namespace of the calling thread.
-func Here() Node {
-	return Node{Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, Bridges: bridges, OpenConntrack: openConntrack,
+// Here returns this machine, in the network namespace of the calling thread, for an Instance.
+func Here(i render.Instance) Node {
+	return Node{Instance: i, Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, Bridges: bridges, OpenConntrack: openConntrack,
 		Healthz: "127.0.0.1:10256",
 		Client:  &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }

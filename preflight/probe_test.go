@@ -9,12 +9,13 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // TestProbes: all probes succeed on this kernel, and the ruleset of the calling network namespace does not change.
 func TestProbes(t *testing.T) {
 	before := generation(t)
-	lines := Here().Essential()
+	lines := Here(render.Instance{}).Essential()
 	if len(lines) < 25 {
 		t.Errorf("only %d lines", len(lines))
 	}
@@ -68,7 +69,7 @@ func TestMissingExpression(t *testing.T) {
 	missing := Probe{Name: "teapot", What: "short and stout expression", Options: []string{"CONFIG_NFT_TEAPOT", "CONFIG_TEA"},
 		Modules: []string{"nft_teapot"}, Since: "9.1", Tables: oneRule(nft.IPv4, "teapot", nft.Prerouting,
 			nft.VerdictMap{Key: frontendFields, Map: "nosuch"}, nil)}
-	n := Here()
+	n := Here(render.Instance{})
 	n.Probes = func(ipv6 bool) []Probe { return slices.Concat([]Probe{missing}, Probes(ipv6)) }
 	lines := n.Essential()
 	if Worst(lines) != Problem {
@@ -91,7 +92,7 @@ func TestMissingExpression(t *testing.T) {
 
 // TestNoNamespace: without permission to create a network namespace, one warning reports that no probe ran.
 func TestNoNamespace(t *testing.T) {
-	n := Here()
+	n := Here(render.Instance{})
 	n.Scratch = func() (*kernel.Conn, error) { return nil, os.ErrPermission }
 	lines := n.Essential()
 	if l := find(t, lines, "namespace"); l.Level != Warning || !strings.Contains(l.Advice, "CAP_SYS_ADMIN") {
@@ -104,7 +105,7 @@ func TestNoNamespace(t *testing.T) {
 
 // TestNoNFTables: a kernel without nf_tables and missing permission are reported as different problems.
 func TestNoNFTables(t *testing.T) {
-	n := Here()
+	n := Here(render.Instance{})
 	n.Open = func() (*kernel.Conn, error) { return nil, errors.New("protocol not supported") }
 	if l := find(t, n.Check(), "nf_tables"); l.Level != Problem || !strings.Contains(l.Advice, "CONFIG_NF_TABLES") {
 		t.Errorf("%+v", l)
@@ -132,6 +133,6 @@ func find(t testing.TB, lines []Line, check string) Line {
 
 func BenchmarkEssential(b *testing.B) {
 	for b.Loop() {
-		Here().Essential()
+		Here(render.Instance{}).Essential()
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"nfproxy/render"
 )
 
 // healthy returns the kernel files of a node without any warning or problem.
@@ -33,7 +35,7 @@ func healthy() map[string]string {
 // fakeNode returns a node with the files, a bridge, and no service proxy.
 func fakeNode(t *testing.T, files map[string]string) Node {
 	t.Helper()
-	n := Here()
+	n := Here(render.Instance{})
 	n.Root, n.Healthz = t.TempDir(), "127.0.0.1:1"
 	n.Bridges = func() ([]string, error) { return []string{"cni0"}, nil }
 	for name, text := range files {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"nfproxy/nft/kernel"
@@ -22,38 +23,63 @@ func (n Node) tables() []Line {
 	if err != nil {
 		return []Line{warning("tables", "tables cannot be listed: %v", err)}
 	}
-	return append(nfproxyTables(k), otherTables(survey)...)
+	return slices.Concat(n.nfproxyTables(k), n.otherInstances(survey), n.otherTables(survey))
 }
 
 // nfproxyTables checks the tables that an earlier or a running nfproxy made.
-func nfproxyTables(k *kernel.Conn) []Line {
-	tables, _, err := k.Read(render.TableIDs()...)
+func (n Node) nfproxyTables(k *kernel.Conn) []Line {
+	tables, _, err := k.Read(n.Instance.TableIDs()...)
 	if err != nil {
 		return []Line{warning("nfproxy-tables", "tables of nfproxy cannot be read: %v", err)}
 	}
 	if len(tables) == 0 {
-		return []Line{ok("nfproxy-tables", "no tables of nfproxy")}
+		return []Line{ok("nfproxy-tables", "no tables of nfproxy%s", ofName(n.Instance))}
 	}
 	var lines []Line
 	for _, t := range report.Describe(tables).Tables {
 		if t.Schema == render.SchemaVersion {
-			lines = append(lines, ok("nfproxy-tables", "table %s nfproxy has the current schema: nfproxy run adopts it", t.Family))
+			lines = append(lines, ok("nfproxy-tables", "table %s nfproxy%s has the current schema: nfproxy run adopts it", t.Family, n.Instance.Suffix()))
 		} else {
-			lines = append(lines, warning("nfproxy-tables", "table %s nfproxy has schema %d, not %d: nfproxy run replaces it", t.Family,
-				t.Schema, render.SchemaVersion).advise("choose the time of the restart: session affinity and counters start over"))
+			lines = append(lines, warning("nfproxy-tables", "table %s nfproxy%s has schema %d, not %d: nfproxy run replaces it", t.Family,
+				n.Instance.Suffix(), t.Schema, render.SchemaVersion).advise("choose the time of the restart: session affinity and counters start over"))
 		}
 	}
 	return lines
 }
 
+// ofName returns the words that name an instance, empty for the zero Instance.
+func ofName(i render.Instance) string {
+	if i.Name() == "" {
+		return ""
+	}
+	return " of the service proxy name " + i.Name()
+}
+
+// otherInstances lists the tables of other instances of nfproxy.
+func (n Node) otherInstances(survey []kernel.SurveyedTable) []Line {
+	var names []string
+	for _, t := range survey {
+		if i, err := render.InstanceOf(t.Name); err == nil && !i.Equal(n.Instance) {
+			names = append(names, t.String())
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return []Line{ok("nfproxy-instances", "%s: another nfproxy serves Services of another service proxy name there", joinNames(names))}
+}
+
 // otherTables checks the tables that are not nfproxy's.
-func otherTables(survey []kernel.SurveyedTable) []Line {
-	lines := []Line{kubeProxyTables(survey), iptablesNFT(survey)}
+func (n Node) otherTables(survey []kernel.SurveyedTable) []Line {
+	lines := []Line{n.kubeProxyTables(survey), n.iptablesNFT(survey)}
 	return append(append(lines, natChains(survey)), forwardPolicies(survey)...)
 }
 
-// thirdParty reports whether a table belongs to neither nfproxy nor kube-proxy.
-func thirdParty(t kernel.SurveyedTable) bool { return t.Name != "nfproxy" && t.Name != kubeProxyName }
+// thirdParty reports whether a table belongs neither to an nfproxy nor to kube-proxy.
+func thirdParty(t kernel.SurveyedTable) bool {
+	_, err := render.InstanceOf(t.Name)
+	return err != nil && t.Name != kubeProxyName
+}
 
 // natChains lists third-party chains of type nat at the hooks and priorities of nfproxy's chains.
 func natChains(survey []kernel.SurveyedTable) Line {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"nfproxy/nft/kernel"
+	"nfproxy/render"
 )
 
 // otherPrograms are tables as kube-proxy in nftables mode, kube-proxy in iptables mode and a firewall make them.
@@ -67,6 +68,32 @@ func TestOtherTables(t *testing.T) {
 	} {
 		if l := find(t, lines, want.check); l.Level != want.level || !strings.HasPrefix(l.Finding, want.finding) {
 			t.Errorf("%+v, want %+v", l, want)
+		}
+	}
+}
+
+// TestBesideOtherProxies: to an nfproxy with a service proxy name, kube-proxy and other nfproxies are no problem.
+func TestBesideOtherProxies(t *testing.T) {
+	load(t, otherPrograms+`table ip nfproxy {
+		chain prerouting { type nat hook prerouting priority -100; }
+	}
+		table ip6 nfproxy/green { }
+		table ip nfproxy/blue { comment "nfproxy schema 1"; }`)
+	n := fakeNode(t, healthy())
+	var err error
+	if n.Instance, err = render.NewInstance("blue"); err != nil {
+		t.Fatal(err)
+	}
+	lines := n.Check()
+	for check, want := range map[string]string{
+		"kube-proxy-nftables": "kube-proxy tables: ip kube-proxy, ip6 kube-proxy; they serve the Services without a service proxy name",
+		"kube-proxy-iptables": "kube-proxy chains in iptables-nft: 2 (ip nat KUBE-SERVICES, ip nat KUBE-SVC-TCOU7JCQXEZGVUNU); they serve the Services without a service proxy name",
+		"nat-chains":          "ip nat PREROUTING, ip nat POSTROUTING at the priorities of nfproxy: the first chain to translate a connection wins",
+		"nfproxy-instances":   "ip nfproxy, ip6 nfproxy/green: another nfproxy serves Services of another service proxy name there",
+		"nfproxy-tables":      "table ip nfproxy/blue has the current schema: nfproxy run adopts it",
+	} {
+		if l := find(t, lines, check); l.Level != OK || l.Finding != want {
+			t.Errorf("%+v, want ok: %s", l, want)
 		}
 	}
 }

@@ -69,7 +69,7 @@ func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
 		p.chains = make(map[BalancingChain]bool)
 	}
 	p.chains[b] = true
-	for _, c := range SchemaOf(b.Family).balancingChains(b) {
+	for _, c := range r.node.Instance.SchemaOf(b.Family).balancingChains(b) {
 		p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
 	}
 }

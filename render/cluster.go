@@ -11,6 +11,8 @@ import (
 
 // Node holds the facts about this node that the rules depend on.
 type Node struct {
+	// Instance is the nfproxy that serves Services on this node.
+	Instance Instance
 	// Name is the name of the Node object. Endpoints on this node are local.
 	Name string
 	// ClusterCIDRs contain the addresses of Pods, at most one range per family. Connections from other addresses to a cluster IP
@@ -37,7 +39,8 @@ type Node struct {
 	// IPs are the node's primary addresses, at most one per family, whatever Addresses are. Source ranges that contain one of
 	// them admit the node.
 	IPs []netip.Addr
-	// ServiceCIDRs are the ranges of cluster IPs. Packets to an address in them that no Service has are dropped.
+	// ServiceCIDRs are the ranges of cluster IPs. Packets to an address in them that no Service has are dropped. An Instance with a
+	// name has none: the other addresses belong to other proxies.
 	ServiceCIDRs []netip.Prefix
 	// ExternalIPs and LoadBalancerIPs are the allowed addresses of these kinds.
 	ExternalIPs, LoadBalancerIPs Allowlist
@@ -56,7 +59,7 @@ type Node struct {
 
 // Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
-	return n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
+	return n.Instance.Equal(m.Instance) && n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.MaxElements == m.MaxElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)

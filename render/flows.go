@@ -19,6 +19,8 @@ type FlowIndex struct {
 	frontends map[Frontend]flowFrontend   // with the port of the Service that owns each
 	// gone holds the frontends that disappeared since their last cleanup, with the epoch of their disappearance.
 	gone map[Frontend]uint64
+	// beside: the instance runs beside another proxy, to which frontends that disappear may have moved. Their flows are left alone.
+	beside bool
 	// sizes counts the frontends, existing and gone.
 	sizes map[flowGroup]int
 
@@ -60,6 +62,7 @@ func NewFlowIndex() *FlowIndex {
 // Update: of several Services that claim it, the one to which the tables send new connections (Ruleset.Owner). The index keeps the lists
 // of endpoints, which must not be modified.
 func (x *FlowIndex) Take(u Update, owner func(Frontend) ServiceName) {
+	x.beside = u.Node.Instance.Name() != ""
 	touched := make(map[Frontend]bool) // those whose owner or endpoints may have changed
 	for _, name := range u.Removed {
 		x.replace(name, nil, touched)
@@ -143,8 +146,11 @@ func (x *FlowIndex) frontendOf(f Frontend, name ServiceName) (flowFrontend, bool
 	return flowFrontend{}, false
 }
 
-// markGone notes that a frontend is gone.
+// markGone notes that a frontend is gone, unless it may have moved to another proxy.
 func (x *FlowIndex) markGone(f Frontend) {
+	if x.beside {
+		return
+	}
 	if _, had := x.gone[f]; !had {
 		x.sizes[flowGroupOf(f)]++
 	}

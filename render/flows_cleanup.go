@@ -155,7 +155,7 @@ func deletedFrontends(changes []nft.Change) iter.Seq[Frontend] {
 			}
 			for s, elements := range changedElements(c) {
 				for _, e := range elements {
-					if f, ok := flowFrontendOf(s, e.Key); ok && s.Name == schemaIPv4.Services.Name && !yield(f) {
+					if f, ok := flowFrontendOf(s, e.Key); ok && isServices(s) && !yield(f) {
 						return
 					}
 				}

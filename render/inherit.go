@@ -16,7 +16,7 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 	var o objects
 	dedicated := &DedicatedObjects{}
 	for _, t := range r.observed {
-		in := inheritance{SchemaOf(t.Family), t, r.ownedIn(t)}
+		in := inheritance{r.node.Instance.SchemaOf(t.Family), t, r.ownedIn(t)}
 		if CheckSchema(t) != nil || !in.complete() || r.node.IPv4Only && t.Family == nft.IPv6 {
 			continue
 		}
@@ -47,7 +47,7 @@ func (r *Ruleset) ownedIn(t *nft.Table) map[ServiceName][]nft.Element {
 	owned := r.owned[t]
 	if owned == nil {
 		owned = make(map[ServiceName][]nft.Element)
-		if s := t.Set(SchemaOf(t.Family).Services.Name); s != nil {
+		if s := t.Set(servicesSet); s != nil {
 			for _, e := range s.Elements {
 				if owner, _, ok := ParseLabel(e.Comment); ok {
 					owned[owner] = append(owned[owner], e)

@@ -9,13 +9,12 @@ import (
 	"nfproxy/nft"
 )
 
-// tableName is the name of the tables of both families.
-const tableName = "nfproxy"
-
-// TableIDs returns the names of the tables.
-func TableIDs() []nft.TableID {
-	return []nft.TableID{schemaIPv4.Table, schemaIPv6.Table}
-}
+// The names of the sets by which elements are told apart.
+const (
+	servicesSet    = "services"
+	connectionsSet = "connections"
+	deliveredSet   = "delivered"
+)
 
 // The names of the chains that all Services share, besides base chains and balancing chains. No name is a keyword of nft.
 const (

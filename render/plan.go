@@ -112,7 +112,7 @@ func (r *Ruleset) planDedicated(have, want *DedicatedObjects, p *plan) {
 		return
 	}
 	r.ensureChainsOf(want, p)
-	for _, id := range TableIDs() {
+	for _, id := range r.node.Instance.TableIDs() {
 		changes := nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{want.table(id)})
 		last := slices.IndexFunc(changes, isChainDeletion)
 		if last < 0 {

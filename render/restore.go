@@ -7,13 +7,6 @@ import (
 	"nfproxy/nft"
 )
 
-// RestorableSets returns the sets whose elements Restore can restore one by one: all that hold elements of Services, except
-// interval sets.
-func RestorableSets() []*nft.Set {
-	all := slices.Concat(schemaIPv4.ofServices(), schemaIPv6.ofServices())
-	return slices.DeleteFunc(all, func(s *nft.Set) bool { return s.Interval })
-}
-
 // Restore returns the changes that bring single elements, which another program changed, back to the applied stage. changed
 // names elements of one of the RestorableSets by their keys, and found are those of them that the kernel has. The state of
 // the kernel must be known otherwise. The stages stay as they are.

@@ -11,7 +11,7 @@ import (
 func restorable(r *Ruleset) map[*nft.Set][]nft.Element {
 	all := make(map[*nft.Set][]nft.Element)
 	for _, t := range r.Tables() {
-		for _, s := range RestorableSets() {
+		for _, s := range (Instance{}).RestorableSets() {
 			if s.Table == t.TableID {
 				all[s] = t.Set(s.Name).Elements
 			}

@@ -41,12 +41,8 @@ type Schema struct {
 	Hairpin *nft.Set
 }
 
-// The schemas are constant data.
-var schemaIPv4, schemaIPv6 = newSchema(nft.IPv4), newSchema(nft.IPv6)
-
-func newSchema(f nft.Family) *Schema {
-	table := nft.TableID{Family: f, Name: tableName}
-	addr := f.AddrType()
+func newSchema(table nft.TableID) *Schema {
+	addr := table.Family.AddrType()
 	key := []nft.Type{addr, nft.InetProto, nft.InetService}
 	set := func(name string, types ...nft.Type) *nft.Set { return &nft.Set{Table: table, Name: name, Key: types} }
 	verdicts := func(name string) *nft.Set {
@@ -58,15 +54,15 @@ func newSchema(f nft.Family) *Schema {
 	}
 	s := &Schema{
 		Table:          table,
-		Services:       verdicts("services"),
+		Services:       verdicts(servicesSet),
 		Admitted:       verdicts("admitted"),
 		SourceRanges:   set("source-ranges", append(slices.Clone(key), addr)...),
 		FromNode:       verdicts("from-node"),
 		FromOutside:    verdicts("from-outside"),
 		Endpoints:      slots("endpoints"),
 		LocalEndpoints: slots("local-endpoints"),
-		Connections:    verdicts("connections"),
-		Delivered:      verdicts("delivered"),
+		Connections:    verdicts(connectionsSet),
+		Delivered:      verdicts(deliveredSet),
 		ClusterIPs:     set("cluster-ips", addr),
 		ServiceCIDRs:   set("service-cidrs", addr),
 		LocalSources:   set("local-sources", addr),
@@ -76,13 +72,9 @@ func newSchema(f nft.Family) *Schema {
 	return s
 }
 
-// SchemaOf returns the schema of a family.
-func SchemaOf(f nft.Family) *Schema {
-	if f == nft.IPv6 {
-		return schemaIPv6
-	}
-	return schemaIPv4
-}
+// SchemaOf returns the schema of a family in the zero Instance. The sets of other instances have the same names and types, so that it
+// is enough for those who read tables.
+func SchemaOf(f nft.Family) *Schema { return Instance{}.SchemaOf(f) }
 
 // Family returns the family of an address.
 func Family(a netip.Addr) nft.Family {
@@ -130,7 +122,7 @@ func CounterKey(s *nft.Set, e nft.Element) nft.Value {
 
 // declared returns the declaration of a set as it is on a node.
 func (n Node) declared(set *nft.Set) *nft.Set {
-	if !SchemaOf(set.Table.Family).counts(set, n.Counters) {
+	if !n.Instance.SchemaOf(set.Table.Family).counts(set, n.Counters) {
 		return set
 	}
 	counting := *set
@@ -142,12 +134,10 @@ func (n Node) declared(set *nft.Set) *nft.Set {
 func hasSlots(s *nft.Set) bool { return s.Key[len(s.Key)-1] == nft.SlotNumber }
 
 // isServices reports whether a set is one of the services maps. A frontend exists if it has an element there.
-func isServices(s *nft.Set) bool { return s == schemaIPv4.Services || s == schemaIPv6.Services }
+func isServices(s *nft.Set) bool { return s.Name == servicesSet }
 
 // isConnections reports whether a set is one of the connections maps. The comments of its elements are the kinds of frontends.
-func isConnections(s *nft.Set) bool {
-	return s == schemaIPv4.Connections || s == schemaIPv6.Connections
-}
+func isConnections(s *nft.Set) bool { return s.Name == connectionsSet }
 
 // CheckSchema returns an error for a table that another version of nfproxy or another program made.
 func CheckSchema(t *nft.Table) error {

@@ -22,7 +22,7 @@ type ServiceRules struct {
 func RulesOf(n Node, s Service) ServiceRules {
 	b := serviceBuilder{node: n, service: s, taken: make(map[nft.Value]bool), admitted: admittedByFamily(n, s)}
 	for _, addr := range n.supported(s.ClusterIPs) {
-		b.add(SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
+		b.add(n.Instance.SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	addresses := FrontendAddressesOf(n, s)
 	for _, p := range s.Ports {
@@ -123,7 +123,7 @@ func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
 	if s := b.families[f]; s != nil {
 		return s
 	}
-	s := &portFamily{schema: SchemaOf(f), selected: Select(b.node, p, f)}
+	s := &portFamily{schema: b.node.Instance.SchemaOf(f), selected: Select(b.node, p, f)}
 	s.cluster, s.local = pack(s.selected.Cluster), pack(s.selected.Local)
 	s.clusterSlots, s.localSlots = repeated(s.cluster, slotCounts(s.selected.Cluster)), repeated(s.local, slotCounts(s.selected.Local))
 	b.families[f] = s

@@ -30,10 +30,11 @@ const (
 // Skeleton returns the tables without Services: the constant part and the part that depends on the node alone.
 func Skeleton(n Node) []*nft.Table {
 	var tables []*nft.Table
-	for _, s := range []*Schema{schemaIPv4, schemaIPv6} {
-		if n.IPv4Only && s == schemaIPv6 {
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		if n.IPv4Only && f == nft.IPv6 {
 			continue
 		}
+		s := n.Instance.SchemaOf(f)
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
 		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()))
 		for _, set := range s.ofServices() {

@@ -55,7 +55,7 @@ func TestReslot(t *testing.T) {
 		}
 		return pack(all)
 	}
-	have := slots{set: schemaIPv4.Endpoints, frontend: Frontend{netip.MustParseAddrPort("10.96.0.1:80"), nft.TCP}.Key()}
+	have := slots{set: SchemaOf(nft.IPv4).Endpoints, frontend: Frontend{netip.MustParseAddrPort("10.96.0.1:80"), nft.TCP}.Key()}
 	moved := 0
 	for range 10_000 {
 		want := slots{set: have.set, frontend: have.frontend, sorted: random()}

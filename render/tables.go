@@ -34,7 +34,7 @@ func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 	tables := Skeleton(c.node)
 	sets := make(map[*nft.Set]*nft.Set) // by the set in the schema
 	for _, t := range tables {
-		sc := SchemaOf(t.Family)
+		sc := c.node.Instance.SchemaOf(t.Family)
 		for _, s := range sc.ofServices() {
 			sets[s] = t.Set(s.Name)
 		}

@@ -74,7 +74,7 @@ func (r *Ruleset) untranslatedScope(changes []nft.Change) flowScope {
 
 // leadsToTranslation reports whether connections that are not translated yet are looked up in a set with frontends.
 func leadsToTranslation(s *nft.Set) bool {
-	return s.Name != schemaIPv4.Connections.Name && s.Name != schemaIPv4.Delivered.Name
+	return s.Name != connectionsSet && s.Name != deliveredSet
 }
 
 // afterTranslation reports whether only translated connections pass a chain.

@@ -137,7 +137,7 @@ func TestUntranslatedFlowsAnd(t *testing.T) {
 	for i := range 100 {
 		s := testService("s", 1, fmt.Sprintf("10.96.0.%d:80", i), "10.0.0.1:80")
 		r.Update(Update{Node: node, Services: []Service{s}})
-		one, ok := r.UntranslatedFlows([]nft.Change{{Op: nft.Add, Object: nft.Elements{Set: schemaIPv4.Services,
+		one, ok := r.UntranslatedFlows([]nft.Change{{Op: nft.Add, Object: nft.Elements{Set: SchemaOf(nft.IPv4).Services,
 			List: []nft.Element{{Key: Frontend{netip.MustParseAddrPort(fmt.Sprintf("10.96.0.%d:80", i)), nft.TCP}.Key()}}}}})
 		if !ok {
 			t.Fatal("there are no flows")

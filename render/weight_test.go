@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+
+	"nfproxy/nft"
 )
 
 // weighted returns endpoints with these weights.
@@ -98,7 +100,7 @@ func TestWeightedSlotsStay(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	of := func(endpoints []Endpoint) slots {
 		all := repeated(pack(endpoints), slotCounts(endpoints))
-		return slots{schemaIPv4.Endpoints, "frontend", all, all}
+		return slots{SchemaOf(nft.IPv4).Endpoints, "frontend", all, all}
 	}
 	installed := of(weighted(1))
 	for step := range 3000 {

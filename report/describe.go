@@ -12,8 +12,13 @@ import (
 	"nfproxy/render"
 )
 
-// ErrNoTables is the error of commands that need nfproxy's tables where there are none.
-var ErrNoTables = errors.New("this network namespace has no nfproxy tables")
+// NoTablesError returns the error of commands that need the tables of an instance where there are none.
+func NoTablesError(i render.Instance) error {
+	if i.Name() == "" {
+		return errors.New("this network namespace has no nfproxy tables")
+	}
+	return fmt.Errorf("this network namespace has no nfproxy tables of the service proxy name %s", i.Name())
+}
 
 // Description is the tables in terms of Services. Its JSON form is what `nfproxy dump -o json` prints. Fields that the
 // tables do not determine are left out, never guessed.
@@ -105,10 +110,16 @@ func comparePorts(a, b *ServicePort) int {
 	return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 }
 
-// Slots returns the keys of the endpoint slots that Describe needs for some elements of one of DescribedSets: for every
-// frontend among them, the slots from which its balancing chain draws. Those from the number of endpoints on do not exist.
-func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
-	sc := render.SchemaOf(t.Family)
+// Slots returns a function that returns the keys of the endpoint slots that Describe needs for some elements of one of
+// DescribedSets: for every frontend among them, the slots from which its balancing chain draws. Those from the number of endpoints on
+// do not exist.
+func Slots(i render.Instance) func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
+	return func(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
+		return slotsOf(i.SchemaOf(t.Family), t, s, part)
+	}
+}
+
+func slotsOf(sc *render.Schema, t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 	if !s.IsVerdictMap() || !slices.Equal(s.Key, sc.Services.Key) {
 		return nil
 	}
@@ -129,10 +140,10 @@ func Slots(t *nft.Table, s *nft.Set, part []nft.Element) []nft.Elements {
 }
 
 // SlotSets returns the sets to whose elements Slots leads.
-func SlotSets() []*nft.Set {
+func SlotSets(i render.Instance) []*nft.Set {
 	var all []*nft.Set
 	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
-		sc := render.SchemaOf(f)
+		sc := i.SchemaOf(f)
 		all = append(all, sc.Endpoints, sc.LocalEndpoints)
 	}
 	return all

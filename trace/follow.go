@@ -15,6 +15,8 @@ import (
 
 // Request is what a Session traces.
 type Request struct {
+	// Instance is the nfproxy whose Services To names.
+	Instance render.Instance
 	// To is a Service or an address and port.
 	To report.Target
 	// From, if valid, is the prefix that the packets' sources are in.
@@ -59,12 +61,12 @@ func Open(r Request) (s *Session, err error) {
 
 // open listens before it starts the tracer, so that no event is missed.
 func (s *Session) open() error {
-	tables, _, err := s.kernel.Read(render.TableIDs()...)
+	tables, _, err := s.kernel.Read(s.request.Instance.TableIDs()...)
 	if err != nil {
 		return err
 	}
 	if len(tables) == 0 {
-		return report.ErrNoTables
+		return report.NoTablesError(s.request.Instance)
 	}
 	description := report.Describe(tables)
 	s.services, s.rules = serviceNames(description), newRuleReader(s.kernel)
@@ -202,7 +204,7 @@ func serviceNames(d report.Description) map[Destination]string {
 	return names
 }
 
-// ruleReader maps handles to rules of nfproxy's tables, including rules deleted since it first read them.
+// ruleReader maps handles to rules of the tables of all instances of nfproxy, including rules deleted since it first read them.
 type ruleReader struct {
 	kernel     *kernel.Conn
 	generation uint32
@@ -219,7 +221,14 @@ func (b *ruleReader) refresh() error {
 	if err != nil || generation == b.generation {
 		return err
 	}
-	for _, t := range render.TableIDs() {
+	tables, err := b.kernel.TableOwners()
+	if err != nil {
+		return err
+	}
+	for t := range tables {
+		if _, err := render.InstanceOf(t.Name); err != nil {
+			continue
+		}
 		rules, err := b.kernel.Rules(t)
 		if err != nil {
 			return fmt.Errorf("read the rules of table %s: %w", t, err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"nfproxy/nft"
+	"nfproxy/render"
 )
 
 // PacketTrace is the way of the first packet of one connection, and its end. Its JSON form is what `nfproxy trace -o json`
@@ -45,8 +46,11 @@ type Step struct {
 	Verdict string `json:"verdict"`
 }
 
-// Ours reports whether the step is in one of nfproxy's tables.
-func (s Step) Ours() bool { return (s.Family == "ip" || s.Family == "ip6") && s.Table == "nfproxy" }
+// Ours reports whether the step is in one of the tables of an nfproxy, whatever its service proxy name.
+func (s Step) Ours() bool {
+	_, err := render.InstanceOf(s.Table)
+	return err == nil && (s.Family == "ip" || s.Family == "ip6")
+}
 
 // ruleOf finds the rule of an event by its handle. It returns false for rules of other programs and for rules deleted
 // before they could be read.

@@ -74,7 +74,7 @@ func TestWeightsDisagree(t *testing.T) {
 		{"absent endpoint", []*slice{of("a", "5", at), of("b", "0")}, 5, false},
 	} {
 		for range 2 {
-			got := join(render.Node{}, reduceService(apiService(nil)), tt.from).Ports[0].Endpoints
+			got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), tt.from).Ports[0].Endpoints
 			if len(got) != 1 || got[0].Weight != tt.weight || got[0].Drained != tt.drained {
 				t.Errorf("%s: %+v", tt.name, got)
 			}

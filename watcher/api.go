@@ -59,7 +59,7 @@ func newAPI(config *rest.Config, node render.Node, nodePorts nodePortAddresses, 
 	}
 	var reflectors []*cache.Reflector
 	server := newAvailability(log)
-	for _, r := range resources(node.Name) {
+	for _, r := range resources(node) {
 		client, err := clients.forVersion(r.version)
 		if err != nil {
 			cancel()

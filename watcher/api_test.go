@@ -223,7 +223,7 @@ func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { retur
 
 // testIncomplete: there is no Update before the objects of all resources are known.
 func testIncomplete(t *testing.T, s *server) {
-	for _, r := range resources("n1") {
+	for _, r := range resources(render.Node{Name: "n1"}) {
 		gate := make(chan struct{})
 		w := &world{watched: newWatched(t, nil, new(logtest.Buffer))}
 		a, err := s.by(func(c *rest.Config) {

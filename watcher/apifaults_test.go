@@ -342,7 +342,7 @@ func TestAPIAnswerNeverEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer clients.close()
-	services := resources("n1")[0]
+	services := resources(render.Node{Name: "n1"})[0]
 	client, err := clients.forVersion(services.version)
 	if err != nil {
 		t.Fatal(err)

@@ -301,7 +301,7 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 	update.Node = c.node.describe(given)
 	update.Node.IPs = c.nodePorts.primary(update.Node.Addresses)
 	update.Node.Addresses, update.Node.AllAddresses = c.nodePorts.choose(update.Node.IPs, c.nodePortServices)
-	update.Node.ServiceCIDRs = c.allServiceCIDRs(given.ServiceCIDRs)
+	update.Node.ServiceCIDRs = c.allServiceCIDRs(given)
 	update.NotEligible = !c.node.eligible(c.nodeRequired)
 	if c.started && !slices.Equal(update.Node.Addresses, c.reported.Node.Addresses) {
 		c.log.Info("the addresses of node ports changed", "addresses", update.Node.Addresses)

@@ -50,10 +50,10 @@ func TestChangeCount(t *testing.T) {
 				}
 			}
 			two := func(s *discoveryv1.EndpointSlice) { s.Endpoints = append(s.Endpoints, apiEndpoint("10.1.0.2")) }
-			c.putService(reduceService(apiService(nil)))
+			c.putService(reduceService(apiService(nil), render.Instance{}))
 			c.putSlice(reduceSlice(apiSlice("web-1", two)))
 			expect("added", render.Node{}, service, endpoints)
-			c.putService(reduceService(apiService(tt.service)))
+			c.putService(reduceService(apiService(tt.service), render.Instance{}))
 			changed := apiSlice("web-1", two)
 			if tt.slice != nil {
 				tt.slice(changed)

@@ -266,7 +266,7 @@ func (d *Dir) readFile(name string, complete bool) {
 		d.manifests.fail(name, err)
 		d.retry[name] = true
 	default:
-		d.manifests.set(name, parse(data, d.node.Name))
+		d.manifests.set(name, parse(data, d.node))
 	}
 	d.entries[name] = now
 }

@@ -35,7 +35,7 @@ func FuzzManifests(f *testing.F) {
 		r.Observe(nil)
 		for _, data := range [][]byte{first, second} {
 			c.arrived = time.Now()
-			manifests.set("a.yaml", parse(data, "n"))
+			manifests.set("a.yaml", parse(data, render.Node{Name: "n"}))
 			u, _ := c.update(n)
 			for _, s := range u.Services {
 				if cost := render.Cost(u.Node, s, 1000); cost > 300 {

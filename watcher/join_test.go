@@ -114,7 +114,7 @@ func TestJoin(t *testing.T) {
 	svc := reduceService(apiService(func(s *corev1.Service) {
 		s.CreationTimestamp = metav1.NewTime(created)
 		s.Spec.Ports = []corev1.ServicePort{{Name: "http", Port: 80}, {Name: "dns", Port: 53, Protocol: "UDP"}}
-	}))
+	}), render.Instance{})
 	notReady := func(address, node string) discoveryv1.Endpoint {
 		return discoveryv1.Endpoint{
 			Addresses: []string{address}, NodeName: &node, Conditions: discoveryv1.EndpointConditions{Ready: new(false)},
@@ -195,7 +195,7 @@ func TestJoinRepeatedEndpoint(t *testing.T) {
 				from = append(from, reduceSlice(apiSlice(fmt.Sprintf("web-%d", i), func(s *discoveryv1.EndpointSlice) { s.Endpoints = endpoints })))
 			}
 			for range 2 {
-				got := join(render.Node{}, reduceService(apiService(nil)), from).Ports[0].Endpoints
+				got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), from).Ports[0].Endpoints
 				if len(got) != 1 || got[0].Node != tt.want {
 					t.Errorf("%v, want the endpoint of %s", got, tt.want)
 				}
@@ -266,7 +266,7 @@ func set(t *testing.T, field reflect.Value) {
 
 func TestJoinServesWithoutSlices(t *testing.T) {
 	t.Parallel()
-	got := brief(join(render.Node{}, reduceService(apiService(nil)), nil))
+	got := brief(join(render.Node{}, reduceService(apiService(nil), render.Instance{}), nil))
 	if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", "http 80/tcp"}, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -275,7 +275,7 @@ func TestJoinServesWithoutSlices(t *testing.T) {
 // TestReduceEmpty: empty API objects are reduced without a panic.
 func TestReduceEmpty(t *testing.T) {
 	t.Parallel()
-	if s := reduceService(&corev1.Service{}); !s.skipped || s.Namespace != "default" {
+	if s := reduceService(&corev1.Service{}, render.Instance{}); !s.skipped || s.Namespace != "default" {
 		t.Errorf("service: %+v", s)
 	}
 	if s := reduceSlice(&discoveryv1.EndpointSlice{}); s.service != "" || s.namespace != "default" {

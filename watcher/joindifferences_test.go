@@ -27,7 +27,7 @@ func TestJoinDifferences(t *testing.T) {
 		c := newCatalog(slog.New(slog.DiscardHandler))
 		svc := reduceService(apiService(func(s *corev1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: "dns", Protocol: "UDP", Port: 53})
-		}))
+		}), render.Instance{})
 		c.putService(svc)
 		c.update(render.Node{})
 		spliced, kept := 0, 0
@@ -124,7 +124,7 @@ func TestSliceEvents(t *testing.T) {
 			if seed&4 != 0 {
 				s.Spec.InternalTrafficPolicy = new(corev1.ServiceInternalTrafficPolicyLocal)
 			}
-		}))
+		}), render.Instance{})
 		c.putService(svc)
 		ruleset := render.NewRuleset(node)
 		ruleset.Observe(nil)

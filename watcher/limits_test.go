@@ -3,8 +3,6 @@ package watcher
 import (
 	"fmt"
 	"log/slog"
-	"nfproxy/logtest"
-	"nfproxy/render"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -12,6 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"nfproxy/logtest"
+	"nfproxy/render"
 )
 
 // TestManyProblems: of an object with a hundred thousand problems a hundred are reported, and its valid parts are used.
@@ -21,7 +22,7 @@ func TestManyProblems(t *testing.T) {
 		for range 100_000 {
 			s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, "192.0.2.1")
 		}
-	}))
+	}), render.Instance{})
 	if len(s.ExternalIPs) != 1 || len(s.problems) != maxProblems+1 {
 		t.Fatalf("%d external IPs and %d problems", len(s.ExternalIPs), len(s.problems))
 	}
@@ -43,7 +44,7 @@ func TestEditedProblems(t *testing.T) {
 				for range maxProblems {
 					s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, fmt.Sprint("invalid-", i))
 				}
-			})))
+			}), render.Instance{}))
 			c.putSlice(reduceSlice(apiSlice(name+"-a", func(s *discoveryv1.EndpointSlice) {
 				s.Endpoints = []discoveryv1.Endpoint{apiEndpoint(fmt.Sprint("invalid-", i))}
 			})))
@@ -80,7 +81,7 @@ func TestManyAddressesAndPorts(t *testing.T) {
 			s.Spec.ExternalIPs = append(s.Spec.ExternalIPs, fmt.Sprintf("11.0.%d.%d", i>>8, i&255))
 			s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(i + 1), NodePort: int32(n - i)})
 		}
-	}))
+	}), render.Instance{})
 	if len(s.ExternalIPs) != n || len(s.Ports) != n || len(s.problems) > 0 || s.Ports[n-1].NodePort != 1 {
 		t.Errorf("%d addresses, %d ports, problems %v", len(s.ExternalIPs), len(s.Ports), s.problems)
 	}
@@ -108,7 +109,7 @@ func TestManyPortsAndEndpoints(t *testing.T) {
 		}))
 	}
 	c := newCatalog(slog.New(slog.DiscardHandler))
-	c.putService(reduceService(svc))
+	c.putService(reduceService(svc, render.Instance{}))
 	for _, step := range []struct {
 		ports    int // with endpoints
 		excess   render.Excess

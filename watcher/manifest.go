@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"nfproxy/render"
 )
 
 // manifest is the content of one file.
@@ -43,10 +45,10 @@ func (m manifest) bad() bool {
 }
 
 // parse reads a file of YAML or JSON documents. It is strict, as the API server is towards kubectl: an unknown or repeated
-// field makes the document bad. Other documents, and other items of a List, are not affected. Of the Nodes only nodeName is
-// read.
-func parse(data []byte, nodeName string) manifest {
-	p := parser{node: nodeName, manifest: manifest{objects: map[objectKey]object{}}}
+// field makes the document bad. Other documents, and other items of a List, are not affected. Of the Nodes only n is
+// read, and Services are reduced for its instance.
+func parse(data []byte, n render.Node) manifest {
+	p := parser{node: n, manifest: manifest{objects: map[objectKey]object{}}}
 	for _, text := range documents(data) {
 		p.text(text)
 	}
@@ -55,7 +57,7 @@ func parse(data []byte, nodeName string) manifest {
 
 // parser holds the position in the file and the content up to it.
 type parser struct {
-	node     string
+	node     render.Node
 	document int
 	item     string
 	manifest
@@ -160,7 +162,7 @@ func (p *parser) decode(value []byte, outer metav1.TypeMeta) {
 	switch (metav1.TypeMeta{APIVersion: h.APIVersion, Kind: h.Kind}) {
 	case typeMeta("v1", serviceKind):
 		decodeInto(p, value, key, func(key objectKey, api *corev1.Service) {
-			p.put(key, object{service: reduceService(api)})
+			p.put(key, object{service: reduceService(api, p.node.Instance)})
 		})
 	case typeMeta("discovery.k8s.io/v1", sliceKind):
 		decodeInto(p, value, key, func(key objectKey, api *discoveryv1.EndpointSlice) {
@@ -289,7 +291,7 @@ func (p *parser) put(key objectKey, o object) {
 
 // putNode takes this machine's Node and skips other Nodes.
 func (p *parser) putNode(key objectKey, api *corev1.Node) {
-	if key.name == p.node {
+	if key.name == p.node.Name {
 		p.put(key, object{node: reduceNode(api)})
 		return
 	}

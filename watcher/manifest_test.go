@@ -3,12 +3,13 @@ package watcher
 import (
 	"fmt"
 	"maps"
-	"nfproxy/render"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"nfproxy/render"
 )
 
 // text formats a finding: ! marks a bad one, - a skipped object.
@@ -145,7 +146,7 @@ func TestParse(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := parse([]byte(tt.text), "n1")
+			got := parse([]byte(tt.text), render.Node{Name: "n1"})
 			var objects, findings []string
 			for key := range maps.Keys(got.objects) {
 				objects = append(objects, key.String())
@@ -179,7 +180,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m := parse(data, "n")
+		m := parse(data, render.Node{Name: "n"})
 		for _, o := range m.objects {
 			if o.service == nil {
 				continue

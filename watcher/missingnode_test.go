@@ -23,7 +23,7 @@ func newAPIWithout(nodePorts nodePortAddresses, services ...*corev1.Service) (*A
 	c.nodeRequired, c.nodePorts = true, nodePorts
 	a := &API{node: render.Node{Name: "n1"}, catalog: c, wake: make(chan struct{}, 1), unsynced: map[string]bool{}}
 	for _, s := range services {
-		a.change(time.Now(), func(c *catalog) { c.put(object{service: reduceService(s)}) })
+		a.change(time.Now(), func(c *catalog) { c.put(object{service: reduceService(s, render.Instance{})}) })
 	}
 	return a, &log
 }

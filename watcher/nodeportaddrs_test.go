@@ -110,7 +110,7 @@ func TestLocalAddressesUnused(t *testing.T) {
 		s.Spec.Type, s.Spec.ClusterIPs, s.Spec.Ports[0].NodePort = corev1.ServiceTypeNodePort, []string{"10.96.1.2", "fd00::2"}, 30001
 	})
 	put := func(s *corev1.Service) {
-		a.change(time.Now(), func(c *catalog) { c.put(object{service: reduceService(s)}) })
+		a.change(time.Now(), func(c *catalog) { c.put(object{service: reduceService(s, render.Instance{})}) })
 	}
 	put(nodePort)
 	expect("IPv6 node port", []string{"np"}, "192.0.2.1", "2001:db8::1", "2001:db8::2")

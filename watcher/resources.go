@@ -6,6 +6,8 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"nfproxy/render"
 )
 
 // resource is a resource that is read from the API server.
@@ -26,16 +28,19 @@ type resource struct {
 }
 
 // resources returns all resources that are read. kube-proxy reads the same (its informers' selectors in cmd/kube-proxy/app).
-func resources(nodeName string) []resource {
-	return []resource{
+//
+// EndpointSlices are not selected by the label of the service proxy name, as in kube-proxy: the EndpointSlice controller copies the
+// labels of a Service only later, and slices of other controllers may lack it.
+func resources(n render.Node) []resource {
+	all := []resource{
 		{
 			name:    "services",
 			kind:    serviceKind,
 			version: corev1.SchemeGroupVersion,
 			object:  &corev1.Service{},
-			labels:  "!" + labelServiceProxyName,
+			labels:  servicesSelector(n.Instance),
 			fields:  "spec.clusterIP!=" + corev1.ClusterIPNone,
-			reduce:  func(o runtime.Object) object { return object{service: reduceService(o.(*corev1.Service))} },
+			reduce:  func(o runtime.Object) object { return object{service: reduceService(o.(*corev1.Service), n.Instance)} },
 		},
 		{
 			name:    "endpointslices",
@@ -50,18 +55,29 @@ func resources(nodeName string) []resource {
 			kind:    nodeKind,
 			version: corev1.SchemeGroupVersion,
 			object:  &corev1.Node{},
-			fields:  "metadata.name=" + nodeName,
+			fields:  "metadata.name=" + n.Name,
 			reduce:  func(o runtime.Object) object { return object{node: reduceNode(o.(*corev1.Node))} },
 		},
-		{
-			name:     "servicecidrs",
-			kind:     serviceCIDRKind,
-			version:  networkingv1.SchemeGroupVersion,
-			object:   &networkingv1.ServiceCIDR{},
-			optional: true,
-			reduce: func(o runtime.Object) object {
-				return object{serviceCIDR: reduceServiceCIDR(o.(*networkingv1.ServiceCIDR))}
-			},
-		},
 	}
+	if n.Instance.Name() != "" {
+		return all // the service CIDRs are those of all proxies together
+	}
+	return append(all, resource{
+		name:     "servicecidrs",
+		kind:     serviceCIDRKind,
+		version:  networkingv1.SchemeGroupVersion,
+		object:   &networkingv1.ServiceCIDR{},
+		optional: true,
+		reduce: func(o runtime.Object) object {
+			return object{serviceCIDR: reduceServiceCIDR(o.(*networkingv1.ServiceCIDR))}
+		},
+	})
+}
+
+// servicesSelector returns the label selector of the Services of an instance.
+func servicesSelector(i render.Instance) string {
+	if i.Name() == "" {
+		return "!" + labelServiceProxyName
+	}
+	return labelServiceProxyName + "=" + i.Name()
 }

@@ -14,8 +14,8 @@ import (
 	"nfproxy/render"
 )
 
-// labelServiceProxyName assigns a Service to another proxy, whatever the value: kube-proxy's informer has the selector
-// !service.kubernetes.io/service-proxy-name.
+// labelServiceProxyName assigns a Service to the proxy that its value names. Without a name of its own, nfproxy leaves all Services with
+// the label to others, whatever the value: kube-proxy's informer has the selector !service.kubernetes.io/service-proxy-name.
 const labelServiceProxyName = "service.kubernetes.io/service-proxy-name"
 
 // service is a Service reduced to what its rules depend on. The ports of its render.Service have no endpoints. It never changes.
@@ -26,14 +26,14 @@ type service struct {
 	problems []Problem
 }
 
-// reduceService reduces a Service and records its problems. A problem in one field does not affect the other fields.
-func reduceService(api *corev1.Service) *service {
+// reduceService reduces a Service for an instance and records its problems. A problem in one field does not affect the other fields.
+func reduceService(api *corev1.Service, i render.Instance) *service {
 	s := &service{Service: render.Service{
 		ServiceName: render.ServiceName{Namespace: namespace(api.Namespace), Name: api.Name},
 		Created:     api.CreationTimestamp.Time,
 	}}
 	problems := newProblemList(&s.problems, objectKey{serviceKind, s.Namespace, s.Name})
-	if field, reason := skipReason(api); reason != "" {
+	if field, reason := skipReason(api, i); reason != "" {
 		problems.skip(field, reason)
 		s.skipped = true
 		return s
@@ -73,9 +73,12 @@ func (s *service) nodePortFamilies() (families []nft.Family) {
 
 // skipReason returns why a Service is not for this proxy, or an empty reason. kube-proxy skips the same Services (its
 // informers' selectors, and ShouldSkipService in pkg/proxy/util).
-func skipReason(api *corev1.Service) (field, reason string) {
-	if _, ok := api.Labels[labelServiceProxyName]; ok {
+func skipReason(api *corev1.Service, i render.Instance) (field, reason string) {
+	switch name, labelled := api.Labels[labelServiceProxyName]; {
+	case i.Name() == "" && labelled || labelled && name != i.Name():
 		return "metadata.labels", "the label " + labelServiceProxyName + " assigns it to another proxy"
+	case i.Name() != "" && !labelled:
+		return "metadata.labels", "the label " + labelServiceProxyName + " is missing"
 	}
 	if api.Spec.Type == corev1.ServiceTypeExternalName {
 		return "spec.type", "an ExternalName Service exists only in DNS"

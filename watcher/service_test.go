@@ -1,7 +1,8 @@
 package watcher
 
 import (
-	"nfproxy/render"
+	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -9,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"nfproxy/render"
 )
 
 // balance gives a Service the type LoadBalancer and load balancer addresses.
@@ -400,7 +403,7 @@ func TestReduceService(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := reduceService(apiService(tt.change))
+			got := reduceService(apiService(tt.change), render.Instance{})
 			for i := range tt.problems {
 				tt.problems[i].Object = "Service default/web"
 			}
@@ -417,5 +420,72 @@ func TestReduceService(t *testing.T) {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestReduceServiceOfInstance: an instance with a name serves exactly the Services whose label is the name.
+func TestReduceServiceOfInstance(t *testing.T) {
+	const label = "the label service.kubernetes.io/service-proxy-name "
+	blue, err := render.NewInstance("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		labels map[string]string
+		why    string
+	}{
+		{map[string]string{labelServiceProxyName: "blue"}, ""},
+		{map[string]string{labelServiceProxyName: "blues"}, label + "assigns it to another proxy"},
+		{map[string]string{labelServiceProxyName: ""}, label + "assigns it to another proxy"},
+		{nil, label + "is missing"},
+	} {
+		got := reduceService(apiService(func(s *corev1.Service) { s.Labels = tt.labels }), blue)
+		var want []Problem
+		if tt.why != "" {
+			want = []Problem{{Object: "Service default/web", Field: "metadata.labels", Detail: tt.why, Skipped: true}}
+		}
+		if diff := cmp.Diff(want, got.problems); diff != "" || got.skipped != (tt.why != "") {
+			t.Errorf("labels %v: skipped %v, problems (-want +got):\n%s", tt.labels, got.skipped, diff)
+		}
+	}
+}
+
+// TestResourcesOfInstance: the API server selects the Services of an instance, and sends EndpointSlices whatever their labels are. An
+// instance with a name does not ask for ServiceCIDRs.
+func TestResourcesOfInstance(t *testing.T) {
+	for name, want := range map[string][]string{
+		"": {"services !service.kubernetes.io/service-proxy-name spec.clusterIP!=None", "endpointslices !service.kubernetes.io/headless ",
+			"nodes  metadata.name=n1", "servicecidrs  "},
+		"blue": {"services service.kubernetes.io/service-proxy-name=blue spec.clusterIP!=None", "endpointslices !service.kubernetes.io/headless ",
+			"nodes  metadata.name=n1"},
+	} {
+		i, err := render.NewInstance(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, r := range resources(render.Node{Instance: i, Name: "n1"}) {
+			got = append(got, r.name+" "+r.labels+" "+r.fields)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("instance %q (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestServiceCIDRsOfInstance: an instance with a name knows no service CIDRs, whoever gives them.
+func TestServiceCIDRsOfInstance(t *testing.T) {
+	blue, err := render.NewInstance("blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cidrs := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/16")}
+	for _, i := range []render.Instance{{}, blue} {
+		c := newCatalog(slog.New(slog.DiscardHandler))
+		c.putServiceCIDR(&serviceCIDR{name: "more", ranges: []netip.Prefix{netip.MustParsePrefix("10.97.0.0/16")}})
+		u, _ := c.update(render.Node{Instance: i, ServiceCIDRs: cidrs})
+		if got := len(u.Node.ServiceCIDRs); got != 2 && i.Name() == "" || got != 0 && i.Name() != "" {
+			t.Errorf("instance %q has %d service CIDRs", i.Name(), got)
+		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	networkingv1 "k8s.io/api/networking/v1"
+
+	"nfproxy/render"
 )
 
 // serviceCIDR is a ServiceCIDR: ranges from which cluster IPs are allocated (KEP-1880).
@@ -30,13 +32,16 @@ func reduceServiceCIDR(api *networkingv1.ServiceCIDR) *serviceCIDR {
 	return s
 }
 
-// allServiceCIDRs returns the given ranges and those of all ServiceCIDRs, sorted. Without ServiceCIDRs it returns the given
-// ranges as they are.
-func (c *catalog) allServiceCIDRs(given []netip.Prefix) []netip.Prefix {
-	if len(c.serviceCIDRs) == 0 {
-		return given
+// allServiceCIDRs returns the ranges of the given node and those of all ServiceCIDRs, sorted. Without ServiceCIDRs it returns the given
+// ranges as they are. An instance with a name has none: an address in them that it does not know can be that of another proxy's Service.
+func (c *catalog) allServiceCIDRs(given render.Node) []netip.Prefix {
+	if given.Instance.Name() != "" {
+		return nil
 	}
-	all := slices.Clone(given)
+	if len(c.serviceCIDRs) == 0 {
+		return given.ServiceCIDRs
+	}
+	all := slices.Clone(given.ServiceCIDRs)
 	for _, s := range c.serviceCIDRs {
 		all = append(all, s.ranges...)
 	}

@@ -2,12 +2,13 @@ package watcher
 
 import (
 	"fmt"
-	"nfproxy/render"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"nfproxy/render"
 )
 
 func TestReduceSlice(t *testing.T) {
@@ -173,7 +174,7 @@ func TestReduceSlice(t *testing.T) {
 			if tt.unused {
 				return
 			}
-			joined := join(render.Node{}, reduceService(apiService(nil)), []*slice{got})
+			joined := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), []*slice{got})
 			if diff := cmp.Diff([]string{"[10.96.0.1 fd00::1]", tt.want}, brief(joined)); diff != "" {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}

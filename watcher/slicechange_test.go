@@ -50,7 +50,7 @@ func newChangingService(endpoints int, protocol corev1.Protocol, affinity corev1
 		api.Spec.Ports = []corev1.ServicePort{{Name: "http", Protocol: protocol, Port: 80}}
 		api.Spec.SessionAffinity = affinity
 	})
-	s.catalog.put(object{service: reduceService(service)})
+	s.catalog.put(object{service: reduceService(service, render.Instance{})})
 	for first := 0; first < endpoints; first += sliceSize {
 		s.slices[0] = largeSlice(first, min(sliceSize, endpoints-first), protocol)
 		s.catalog.put(object{slice: reduceSlice(s.slices[0])})
@@ -180,7 +180,7 @@ func TestMemoryPerService(t *testing.T) {
 		name := fmt.Sprintf("service-%d", i)
 		s.catalog.put(object{service: reduceService(apiService(func(api *corev1.Service) {
 			api.Name, api.Spec.ClusterIPs = name, []string{fmt.Sprintf("10.96.%d.%d", i/250, 1+i%250)}
-		}))})
+		}), render.Instance{})})
 		s.catalog.put(object{slice: reduceSlice(apiSlice(name+"-abcde", func(api *discoveryv1.EndpointSlice) {
 			api.Labels[discoveryv1.LabelServiceName], api.Endpoints = name, nil
 			for e := range 3 {

@@ -21,7 +21,7 @@ func TestTotal(t *testing.T) {
 			for i := range ports {
 				s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: string(rune('a' + i)), Port: int32(i + 1)})
 			}
-		})))
+		}), render.Instance{}))
 	}
 	node := render.Node{Name: "n", MaxElements: 49}
 	expect := func(step string, want ...string) {

@@ -31,7 +31,7 @@ func BenchmarkDump(b *testing.B) {
 			if err := k.Apply(r.Plan(), 0); err != nil {
 				b.Fatal(err)
 			}
-			defer cli.Cleanup(k, io.Discard)
+			defer cli.Cleanup(k, render.Instance{}, io.Discard)
 			for _, format := range []string{"table", "json"} {
 				b.Run(format, func(b *testing.B) {
 					for b.Loop() {

@@ -119,7 +119,7 @@ func measureHostile(b *testing.B, program, manifest string) {
 		return err == nil && len(found) == 1, p.Log.String()
 	})
 	changed := time.Since(start)
-	tables, _, err := k.Read(render.TableIDs()...)
+	tables, _, err := k.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -9,7 +9,8 @@ import (
 )
 
 // checkInstall fails the test unless helm takes over the objects that kubectl apply created from the manifest, replaces the
-// Pods when the address of the API server changes but not when another setting does, and removes everything in the end.
+// Pods when the address of the API server changes but not when another setting does, installs a second release with a service proxy
+// name, and removes each without the other.
 func (c *deployment) checkInstall() {
 	c.T.Helper()
 	for _, o := range cluster.ReadManifest(c.T, manifest) {
@@ -35,11 +36,32 @@ func (c *deployment) checkInstall() {
 	if p, _ := c.installed(); p != pods+1 {
 		c.T.Errorf("upgrade to another API server: generation of the DaemonSet %d, want %d", p, pods+1)
 	}
-	release("uninstall", "nfproxy")
-	left, err := c.AppsV1().DaemonSets("").List(c.T.Context(), metav1.ListOptions{})
-	if err != nil || len(left.Items) > 0 {
-		c.T.Errorf("helm uninstall leaves %d DaemonSets (%v)", len(left.Items), err)
+	release("install", "blue", chart, "--set", server, "--set", "serviceProxyName=blue", "--set", "healthzBindAddress=0.0.0.0:10356")
+	if all := c.daemonSets(); !slices.Equal(all, []string{"nfproxy", "nfproxy-blue"}) {
+		c.T.Errorf("DaemonSets of two releases: %q", all)
 	}
+	release("uninstall", "nfproxy")
+	if all := c.daemonSets(); !slices.Equal(all, []string{"nfproxy-blue"}) {
+		c.T.Errorf("DaemonSets after helm uninstall: %q", all)
+	}
+	release("uninstall", "blue")
+	if all := c.daemonSets(); len(all) > 0 {
+		c.T.Errorf("DaemonSets after both releases were uninstalled: %q", all)
+	}
+}
+
+// daemonSets returns the names of all DaemonSets, sorted.
+func (c *deployment) daemonSets() (names []string) {
+	c.T.Helper()
+	all, err := c.AppsV1().DaemonSets("").List(c.T.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.T.Fatal(err)
+	}
+	for _, set := range all.Items {
+		names = append(names, set.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 // installed returns the generation of the DaemonSet, which counts changes of its spec, and the configuration.

@@ -73,6 +73,7 @@ var valueChanges = []struct{ path, value, shows string }{
 	{"apiServer", `"https://10.0.0.10:443"`, "server: https://10.0.0.10:443"},
 	{"clusterCIDR", `"10.244.0.0/16,fd00:10:244::/48"`, "clusterCIDR: 10.244.0.0/16,fd00:10:244::/48"},
 	{"detectLocalMode", `"NodeCIDR"`, "detectLocalMode: NodeCIDR"},
+	{"serviceProxyName", `"blue",healthzBindAddress="0.0.0.0:10356",metricsBindAddress="0.0.0.0:10349"`, "- --service-proxy-name=blue\n"},
 	{"healthzBindAddress", `"0.0.0.0:11256"`, "containerPort: 11256, hostPort: 11256"},
 	{"metricsBindAddress", `"[::]:11249"`, "containerPort: 11249, hostPort: 11249"},
 	{"config", `{"oomScoreAdj":0,"conntrack":{"min":1048576,"tcpBeLiberal":true}}`, "      min: 1048576\n"},
@@ -181,6 +182,9 @@ func testContradictoryValues(t *testing.T) {
 			"detectLocalMode BridgeInterface: set config.detectLocal.bridgeInterface"},
 		{manifestValues + "\ndetectLocalMode: InterfaceNamePrefix\nconfig: {detectLocal: {bridgeInterface: cni0}}",
 			"set config.detectLocal.interfaceNamePrefix"},
+		{manifestValues + "\nserviceProxyName: blue", "serviceProxyName: set healthzBindAddress as well"},
+		{monitored + "serviceProxyName: blue\nhealthzBindAddress: 0.0.0.0:10356", "serviceProxyName with podMonitor.enabled: set metricsBindAddress as well"},
+		{manifestValues + "\nserviceProxyName: Blue", "at '/serviceProxyName': 'Blue' does not match pattern"},
 		{monitored + "metricsBindAddress: 127.0.0.1:10249", "Prometheus would reach no metrics"},
 		{manifestValues + "\nhealthzBindAddress: '[::1]:10256'", "healthzBindAddress [::1]:10256 is a loopback address"},
 		{"apiServer: kube-apiserver:6443", "at '/apiServer': 'kube-apiserver:6443' does not match pattern"},
@@ -240,4 +244,26 @@ func asJSON(t testing.TB, node *yaml.Node) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// TestChartServiceProxyName: releases with different names have no object, and no label that selects Pods, in common.
+func TestChartServiceProxyName(t *testing.T) {
+	names := func(set ...string) map[string]bool {
+		all := make(map[string]bool)
+		for _, o := range rendered(t, monitored, set...) {
+			all[o.GetKind()+" "+o.GetName()] = true
+			all["label "+o.GetLabels()["app.kubernetes.io/name"]] = true
+		}
+		return all
+	}
+	plain := names()
+	blue := names(`serviceProxyName="blue"`, `healthzBindAddress="0.0.0.0:10356"`, `metricsBindAddress="0.0.0.0:10349"`)
+	if len(plain) != len(blue) || len(blue) < 8 {
+		t.Errorf("objects %v, with a name %v", plain, blue)
+	}
+	for name := range blue {
+		if plain[name] {
+			t.Errorf("both releases have %s", name)
+		}
+	}
 }

@@ -148,7 +148,7 @@ func (n *node) apply(changes ...nft.Change) {
 
 func (n *node) tables() []*nft.Table {
 	n.t.Helper()
-	tables, _, err := n.kernel.Read(render.TableIDs()...)
+	tables, _, err := n.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func TestFlushDuringFirstLoad(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 
-	monitor, err := n.kernel.Monitor(render.TableIDs()...)
+	monitor, err := n.kernel.Monitor(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,7 +133,7 @@ func (n *loadedNode) wantNoFailure(clients *cluster.Clients) int {
 // tables returns nfproxy's tables in the kernel.
 func (n *loadedNode) tables() []*nft.Table {
 	n.t.Helper()
-	tables, _, err := n.kernel.Read(render.TableIDs()...)
+	tables, _, err := n.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -81,7 +81,7 @@ func BenchmarkRestart(b *testing.B) {
 				var tables []*nft.Table
 				var err error
 				var reading sync.WaitGroup
-				reading.Go(func() { tables, _, err = l.kernel.ReadReachable(render.TableIDs()...) })
+				reading.Go(func() { tables, _, err = l.kernel.ReadReachable(render.Instance{}.TableIDs()...) })
 				l.ruleset = render.NewRuleset(l.facts)
 				l.ruleset.Update(render.Update{Node: l.facts, Services: services})
 				if reading.Wait(); err != nil {

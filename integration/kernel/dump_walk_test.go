@@ -60,7 +60,7 @@ func TestDumpCatchAll(t *testing.T) {
 func readForDump(l *testNode) []*nft.Table {
 	l.t.Helper()
 	second := openKernel(l.t, l.node)
-	tables, err := l.kernel.ReadReferenced(second, report.DescribedSets(), report.Slots, render.TableIDs()...)
+	tables, err := l.kernel.ReadReferenced(second, report.DescribedSets(), report.Slots(render.Instance{}), render.Instance{}.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -73,7 +73,7 @@ func TestErrorsNameTheChange(t *testing.T) {
 // TestStaleBatch: the kernel rejects a batch as a whole if the ruleset has changed since it was read.
 func TestStaleBatch(t *testing.T) {
 	l := newTestNode(t)
-	_, generation, err := l.kernel.Read(render.TableIDs()...)
+	_, generation, err := l.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)
 	}

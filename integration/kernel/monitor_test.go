@@ -16,7 +16,7 @@ import (
 func startMonitor(l *testNode) (m *kernel.Monitor) {
 	l.t.Helper()
 	err := l.node.Do(func() (err error) {
-		m, err = l.kernel.Monitor(render.TableIDs()...)
+		m, err = l.kernel.Monitor(render.Instance{}.TableIDs()...)
 		return err
 	})
 	if err != nil {

@@ -160,3 +160,32 @@ func listAndLoad(t *testing.T, lister, loader nftVersion) {
 		t.Errorf("in the tables that nft %s loaded from the listing of nft %s, nfproxy finds %v to change", loader.version, lister.version, changes)
 	}
 }
+
+// TestNFTVersionsOfInstance: every version of nft lists and loads the tables of an instance whose name has all kinds of characters,
+// beside those of nfproxy without a name.
+func TestNFTVersionsOfInstance(t *testing.T) {
+	instance, err := render.NewInstance("2.b_L-u9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	of := func(l *testNode, i render.Instance) *testNode {
+		l.facts.Instance = i
+		l.ruleset = render.NewRuleset(l.facts)
+		l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
+		l.readByKey(1)
+		return l
+	}
+	for _, nft := range nftVersions(t) {
+		l := of(programmed(t), instance)
+		l.reconcile()
+		listing := nft.must(t, l.node, "", "list", "ruleset")
+		again := newTestNode(t)
+		nft.must(t, again.node, listing, "-f", "-")
+		for _, i := range []render.Instance{instance, {}} {
+			if changes := of(again, i).reconcile(); len(changes) > 0 {
+				t.Errorf("in the tables of %q that nft %s listed and loaded, nfproxy finds %v to change", i.Name(), nft.version, changes)
+			}
+		}
+		nft.must(t, l.node, "", "delete", "table", "ip", "nfproxy/2.b_L-u9")
+	}
+}

@@ -67,7 +67,9 @@ func newTestNode(t testing.TB) *testNode {
 // readByKey makes the node's connection read the slots of endpoints by key if there are at least from.
 func (l *testNode) readByKey(from int) {
 	l.t.Helper()
-	err := l.node.Do(func() error { return l.kernel.FollowReferences(report.Slots, from, report.SlotSets()...) })
+	err := l.node.Do(func() error {
+		return l.kernel.FollowReferences(report.Slots(l.facts.Instance), from, report.SlotSets(l.facts.Instance)...)
+	})
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -115,7 +117,7 @@ func (l *testNode) apply(u render.Update) []nft.Change {
 // reconcile compares the ruleset with the kernel's tables, applies the difference and returns it.
 func (l *testNode) reconcile() []nft.Change {
 	l.t.Helper()
-	have, generation, err := l.kernel.Read(render.TableIDs()...)
+	have, generation, err := l.kernel.Read(l.facts.Instance.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -131,7 +133,7 @@ func (l *testNode) reconcile() []nft.Change {
 // tables returns the tables in the kernel.
 func (l *testNode) tables() []*nft.Table {
 	l.t.Helper()
-	tables, _, err := l.kernel.Read(render.TableIDs()...)
+	tables, _, err := l.kernel.Read(l.facts.Instance.TableIDs()...)
 	if err != nil {
 		l.t.Fatal(err)
 	}

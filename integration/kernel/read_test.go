@@ -139,7 +139,7 @@ func TestReadReachable(t *testing.T) {
 		{false, l.kernel.Read, 301, false},
 	} {
 		l.kernel.WithoutCounts = c.without
-		tables, _, err := c.read(render.TableIDs()...)
+		tables, _, err := c.read(render.Instance{}.TableIDs()...)
 		if err != nil {
 			t.Fatal(err)
 		}

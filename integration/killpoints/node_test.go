@@ -158,7 +158,7 @@ func (n *node) program(more ...string) string {
 // tables returns nfproxy's tables as text, without what counters have counted.
 func (n *node) tables() string {
 	n.t.Helper()
-	tables, _, err := n.kernel.Read(render.TableIDs()...)
+	tables, _, err := n.kernel.Read(render.Instance{}.TableIDs()...)
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -160,7 +160,7 @@ func FuzzElement(f *testing.F) {
 
 // tablesOf returns those of the tables that have the names of nfproxy's.
 func tablesOf(tables []*nft.Table) []*nft.Table {
-	return slices.DeleteFunc(slices.Clone(tables), func(t *nft.Table) bool { return !slices.Contains(render.TableIDs(), t.TableID) })
+	return slices.DeleteFunc(slices.Clone(tables), func(t *nft.Table) bool { return !slices.Contains(render.Instance{}.TableIDs(), t.TableID) })
 }
 
 // checkDecoded fails the test unless the rules and elements of a table, encoded and decoded, are the same.

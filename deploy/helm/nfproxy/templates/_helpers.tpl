@@ -1,6 +1,16 @@
+{{/* The name of the objects, different for every serviceProxyName, so that several releases can run on a node. */}}
+{{- define "nfproxy.name" -}}
+nfproxy{{ with .Values.serviceProxyName }}-{{ . }}{{ end }}
+{{- end }}
+
+{{/* The name of the service account: the default is the name of the other objects. */}}
+{{- define "nfproxy.serviceAccountName" -}}
+{{ .Values.serviceAccount.name | default (include "nfproxy.name" .) }}
+{{- end }}
+
 {{/* The labels of every object. */}}
 {{- define "nfproxy.labels" -}}
-app.kubernetes.io/name: nfproxy
+app.kubernetes.io/name: {{ include "nfproxy.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
