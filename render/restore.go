@@ -10,7 +10,10 @@ import (
 // RestorableSets returns the sets whose elements Restore can restore one by one: all that hold elements of Services, except
 // interval sets.
 func RestorableSets() []*nft.Set {
-	all := slices.Concat(schemaIPv4.ofServices(), schemaIPv6.ofServices())
+	var all []*nft.Set
+	for _, s := range []*Schema{schemaIPv4, schemaIPv6} {
+		all = append(all, s.ofServices(Node{UnservedPorts: RefuseUnserved, AnswerPing: true})...)
+	}
 	return slices.DeleteFunc(all, func(s *nft.Set) bool { return s.Interval })
 }
 
