@@ -14,9 +14,10 @@ import (
 type Expectation struct {
 	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend, or
 	// "listen" for a node port at a loopback address, which no rule serves.
-	Service string        `json:"service,omitempty"`
-	Action  string        `json:"action,omitempty"`
-	Why     render.Reason `json:"why"`
+	Service string `json:"service,omitempty"`
+	Action  string `json:"action,omitempty"`
+	// Why is the reason, empty for pings, which no Service port gets.
+	Why render.Reason `json:"why"`
 	// Endpoints are all endpoints of the Service port, chosen or not.
 	Endpoints []JudgedEndpoint `json:"endpoints"`
 	Drift     Drift            `json:"drift"`
@@ -43,6 +44,9 @@ type Drift struct {
 // NotClaimed is why connections should be untouched.
 const NotClaimed render.Reason = "no Service claims this address and port"
 
+// hasPort reports whether the packet has ports, unlike a ping.
+func (e Explanation) hasPort() bool { return e.To.Port != 0 }
+
 // expect returns what the desired state says about the connections that e explains, and the drift of the tables. The
 // reasons are those of render.RouteOf, render.Select and render.Excluded.
 func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
@@ -52,6 +56,10 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
 	frontend := render.Frontend{AddrPort: netip.AddrPortFrom(e.To.Address, e.To.Port), Protocol: protocol}
 	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), frontend)}
+	if !e.hasPort() {
+		x.Why = ""
+		return x
+	}
 	if frontend.Addr().IsLoopback() {
 		x.expectLocalhost(u, frontend)
 		return x
