@@ -1,9 +1,11 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -235,5 +237,44 @@ func TestUnservedPortsAtRestart(t *testing.T) {
 	}
 	if after := w.nft("", "list", "ruleset"); sortedListing(after) != sortedListing(before) {
 		t.Errorf("the tables were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// TestUnservedPortsErrors: an ICMP error about a packet of a connection is addressed to the Service, has no port, and reaches the
+// endpoint: the client is gone, and the endpoint learns it.
+func TestUnservedPortsErrors(t *testing.T) {
+	for _, f := range []nft.Family{nft.IPv4, nft.IPv6} {
+		for _, set := range []func(*render.Node){refuseUnserved, dropUnserved} {
+			w := newExternalNode(t, f, func(n *render.Node) { n.AnswerPing = true; set(n) })
+			udp := service("udp", nft.UDP, w.at("one", 81), w.at("b", 9000))
+			udp.ExternalIPs = []netip.Addr{netip.MustParseAddr(w.addr("web-external"))}
+			w.apply(render.Update{Services: []render.Service{udp}})
+			endpoint, err := w.pods["b"].ListenPacket("udp", w.at("b", 9000))
+			if err != nil {
+				t.Fatal(err)
+			}
+			client, err := w.from("outside").Dial(t.Context(), "udp", w.source("outside"), w.at("web-external", 81))
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Fprint(client, "?")
+			endpoint.SetDeadline(time.Now().Add(connectTimeout))
+			_, from, err := endpoint.ReadFrom(make([]byte, 8))
+			client.Close()
+			endpoint.Close()
+			if err != nil {
+				t.Fatalf("%s: the endpoint got no packet: %v", f, err)
+			}
+			reply, err := w.pods["b"].Dial(t.Context(), "udp", w.at("b", 9000), from.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply.SetDeadline(time.Now().Add(connectTimeout))
+			fmt.Fprint(reply, "!")
+			if _, err := reply.Read(make([]byte, 8)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: the endpoint gets %v, want %v", f, err, syscall.ECONNREFUSED)
+			}
+			reply.Close()
+		}
 	}
 }
