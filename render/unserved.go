@@ -20,6 +20,9 @@ const (
 	DropUnserved
 )
 
+// String returns the value of the flag.
+func (u UnservedPorts) String() string { return [...]string{"pass", "refuse", "drop"}[u] }
+
 // verdict returns the verdict for the packets.
 func (u UnservedPorts) verdict() nft.Verdict {
 	if u == DropUnserved {
@@ -58,6 +61,17 @@ func addressElements(n Node, s Service, at FrontendAddresses) func(func(*nft.Set
 			}
 		}
 	}
+}
+
+// DecidesAboutPorts reports whether the node decides about the unserved ports of an address because a Service has it, unless the
+// address is bound on the node.
+func (n Node) DecidesAboutPorts(s Service, addr netip.Addr) bool {
+	for set, a := range addressElements(n, s, FrontendAddressesOf(n, s)) {
+		if a == addr && set == SchemaOf(Family(addr)).ExternalAddresses {
+			return true
+		}
+	}
+	return false
 }
 
 // answeringFamilies returns the families in which a port of a Service has a usable endpoint on any node.

@@ -136,7 +136,7 @@ func Explain(tables []*nft.Table, q Query) Explanation {
 	x.source(q.SourceWhy)
 	e.Problems = append(e.Problems, q.Remarks...)
 	if q.Desired != nil {
-		expected := expect(*q.Desired, tables, e)
+		expected := expect(*q.Desired, tables, e, p.Local != nil && p.Local(p.Destination.Addr()))
 		e.Expected = &expected
 	}
 	return e

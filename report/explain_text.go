@@ -228,8 +228,10 @@ func expectedRows(b *bytes.Buffer, x Expectation) {
 	facts := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
 	switch {
 	case x.Why == "": // a ping
-	case x.Service == "":
+	case x.Service == "" && x.Action == "":
 		row(facts, "expected", "untouched: "+string(x.Why))
+	case x.Service == "":
+		row(facts, "expected", fmt.Sprintf("%s: %s", x.Action, x.Why))
 	default:
 		row(facts, "expected", fmt.Sprintf("%s, %s: %s", x.Service, x.Action, x.Why))
 	}
