@@ -19,7 +19,7 @@ import (
 func explainCommand() *cli.Command {
 	own := []cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "`ADDRESS[%INTERFACE]`: the client's address and the interface that receives its packets (default: this node)"},
-		targetFlag("a Service stands for its cluster IP; its namespace is default unless given"),
+		targetFlag("a Service stands for its cluster IP; its namespace is default unless given. ADDRESS/icmp is a ping"),
 		outputFlag("text", "json"),
 	}
 	return &cli.Command{
@@ -35,7 +35,7 @@ func explainCommand() *cli.Command {
 }
 
 func explainAction(c *cli.Context) error {
-	to, err := targetOfFlag(c)
+	to, ping, err := explainedTarget(c)
 	if err != nil {
 		return err
 	}
@@ -47,9 +47,11 @@ func explainAction(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	frontend, err := to.Frontend(report.Describe(tables), from.addr)
-	if err != nil {
-		return err
+	frontend := ping
+	if !ping.IsValid() {
+		if frontend, err = to.Frontend(report.Describe(tables), from.addr); err != nil {
+			return err
+		}
 	}
 	query, err := from.query(frontend)
 	if err != nil {
@@ -67,6 +69,18 @@ func explainAction(c *cli.Context) error {
 		return writeJSON(c.App.Writer, explanation)
 	}
 	return report.WriteExplanation(c.App.Writer, explanation)
+}
+
+// explainedTarget parses --to: a target, or ADDRESS/icmp. For the latter it returns the address with port 0 as ping, which is not
+// valid otherwise.
+func explainedTarget(c *cli.Context) (to report.Target, ping render.Frontend, err error) {
+	if address, ok := strings.CutSuffix(c.String("to"), "/icmp"); ok {
+		if addr, err := netip.ParseAddr(address); err == nil && !addr.Is4In6() && addr.Zone() == "" {
+			return to, render.Frontend{AddrPort: netip.AddrPortFrom(addr, 0), Protocol: render.Family(addr).ICMP()}, nil
+		}
+	}
+	to, err = targetOfFlag(c)
+	return to, ping, err
 }
 
 // readOurTables reads the tables of the instance that the flags name from the kernel. It returns an error if there are none, or if another version of nfproxy

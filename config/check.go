@@ -118,7 +118,7 @@ func (c *configuration) node() render.Node {
 		c.failAt("--max-elements", fmt.Errorf("%d is less than 1", c.maxElements))
 	}
 	n.MaxElements = uint32(c.maxElements)
-	n.Counters = c.connectionCounters()
+	n.Counters, n.UnservedPorts, n.AnswerPing = c.connectionCounters(), c.unservedPortsAction(), c.answerPing
 	if n.ExternalIPs = c.allowlist("--external-ips", c.externalIPs); c.externalIPsDenied() {
 		n.ExternalIPs = render.Allowlist{Only: true}
 	}
@@ -157,6 +157,19 @@ func (c *configuration) connectionCounters() render.Counters {
 		c.failAt("--connection-counters", fmt.Errorf("%q is not one of none, services, endpoints", c.counters))
 	}
 	return render.CountServices
+}
+
+func (c *configuration) unservedPortsAction() render.UnservedPorts {
+	switch c.unservedPorts {
+	case "pass":
+	case "refuse":
+		return render.RefuseUnserved
+	case "drop":
+		return render.DropUnserved
+	default:
+		c.failAt("--unserved-ports", fmt.Errorf("%q is not one of refuse, drop, pass", c.unservedPorts))
+	}
+	return render.PassUnserved
 }
 
 // nodeName returns the name of the Node object, trimmed and in lower case as in kubelet and kube-proxy. Without an override

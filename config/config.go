@@ -58,7 +58,8 @@ type configuration struct {
 	affinitySize                   int
 	maxServiceElements             int
 	maxElements                    int
-	counters                       string
+	counters, unservedPorts        string
+	answerPing                     bool
 	externalIPs, loadBalancerIPs   string
 	// loopback are the loopback addresses at which node ports are served. They follow from other values.
 	loopback []netip.Addr
@@ -94,6 +95,7 @@ func newConfiguration(file string) *configuration {
 		maxServiceElements: render.DefaultMaxServiceElements,
 		maxElements:        render.DefaultMaxElements,
 		counters:           "services",
+		unservedPorts:      "pass",
 		externalIPs:        "any",
 		loadBalancerIPs:    "any",
 		healthzPort:        healthzPort,

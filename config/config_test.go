@@ -236,18 +236,25 @@ func TestConfigure(t *testing.T) {
 				s.Node.LoadBalancerIPs = render.Allowlist{Only: true, Within: prefixes(t, "203.0.113.0/24,2001:db8::/32")}
 			},
 		},
+		{
+			name: "unserved ports refused",
+			args: []string{"--kubeconfig=/etc/kubeconfig", "--unserved-ports=refuse", "--answer-ping=false"},
+			want: func(s *Settings) { s.Node.UnservedPorts = render.RefuseUnserved },
+		},
+		{name: "unserved ports pass", args: []string{"--kubeconfig=/etc/kubeconfig", "--unserved-ports=pass"}},
 		{name: "all addresses allowed", args: []string{"--kubeconfig=/etc/kubeconfig", "--external-ips=any", "--load-balancer-ips=any"}},
 		{
 			name: "flags beside a file",
 			file: header + "hostnameOverride: other\nlogging: {verbosity: 1}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
 			args: []string{"--cluster-cidr", "10.0.0.0/8", "--kubeconfig", "x", "--healthz-port", "0", "--min-sync-period", "1s", "-v", "5",
 				"--logging-format", "json", "--service-cidr", "10.96.0.0/12", "--session-affinity-size", "9", "--max-service-elements", "8", "--max-elements", "7", "--connection-counters", "endpoints", "--master", "https://192.0.2.1",
-				"--external-ips", "none",
+				"--external-ips", "none", "--unserved-ports", "drop", "--answer-ping",
 				"--proxy-mode", "ipvs", "--vmodule", "a=1"},
 			want: func(s *Settings) {
 				s.Verbosity, s.LogFormat, s.Node.AffinityClients, s.Node.MaxServiceElements, s.Node.MaxElements, s.Master = 5, "json", 9, 8, 7, "https://192.0.2.1"
 				s.Node.ServiceCIDRs, s.Node.Counters = prefixes(t, "10.96.0.0/12"), render.CountEndpoints
 				s.Node.ExternalIPs.Only = true
+				s.Node.UnservedPorts, s.Node.AnswerPing = render.DropUnserved, true
 			},
 			warn: []string{"--kubeconfig: ignored because of --config", "--cluster-cidr: ignored because of --config",
 				"--min-sync-period: ignored because of --config", "--proxy-mode: ignored because of --config",
@@ -370,13 +377,14 @@ logging: {format: xml}
 			`conf: oomScoreAdj: 1001 is not between -1000 and 1000`,
 			`conf: logging.format: "xml" is neither text nor json`,
 		}},
-		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--max-service-elements=0", "--max-elements=0", "--connection-counters=all", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
+		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--max-service-elements=0", "--max-elements=0", "--connection-counters=all", "--unserved-ports=reject", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
 			"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=banana", "--cleanup", "--init-only=false"}, []string{
 			"--cleanup: use the command nfproxy cleanup instead",
 			"--session-affinity-size: 0 is less than 1",
 			"--max-service-elements: 0 is less than 1",
 			"--max-elements: 0 is less than 1",
 			`--connection-counters: "all" is not one of none, services, endpoints`,
+			`--unserved-ports: "reject" is not one of refuse, drop, pass`,
 			`--external-ips: "" is not one of any, none, CIDR[,CIDR...]`,
 			`--load-balancer-ips: "none" is not a CIDR such as 10.0.0.0/16 or fd00::/64`,
 			`--nodeport-addresses: "banana" is not a CIDR such as 10.0.0.0/16 or fd00::/64, nor primary, localhost or all`,

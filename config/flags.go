@@ -29,7 +29,7 @@ func SourceFlags() []cli.Flag {
 	names := []string{serviceProxyName, "manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
 		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size",
-		"max-service-elements", "max-elements", "connection-counters"}
+		"max-service-elements", "max-elements", "unserved-ports", "answer-ping", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
 
@@ -85,6 +85,10 @@ func serviceOptions() []option {
 			func(c *configuration) *int { return &c.maxServiceElements }),
 		intOption("max-elements", "", "`NUMBER` of elements that all Services together may cost in the tables; beyond it, the largest Services are not served (default: 2000000)",
 			func(c *configuration) *int { return &c.maxElements }),
+		stringOption("unserved-ports", "", "what happens to packets to other ports than those of Services at external IPs and load balancer addresses: "+
+			"`WHAT` is refuse, drop or pass (default: pass)", func(c *configuration) *string { return &c.unservedPorts }),
+		boolOption("answer-ping", "", "answer pings to the addresses of Services that have endpoints",
+			func(c *configuration) *bool { return &c.answerPing }),
 		stringOption("connection-counters", "", "which connections are counted: those of `WHICH`: none, services or endpoints (default: services)",
 			func(c *configuration) *string { return &c.counters }),
 		durationOption("min-sync-period", "nftables.minSyncPeriod", "minimum `TIME` between two transactions (default: 0s, each change at once)",

@@ -26,6 +26,8 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"nodePortAddresses", old.NodePorts, new.NodePorts},
 		{"featureGates", samePorts && len(old.Node.Loopback) > 0, samePorts && len(new.Node.Loopback) > 0},
 		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
+		{"unservedPorts", old.Node.UnservedPorts, new.Node.UnservedPorts},
+		{"answerPing", old.Node.AnswerPing, new.Node.AnswerPing},
 		{"connectionCounters", old.Node.Counters, new.Node.Counters},
 		{"externalIPs", old.Node.ExternalIPs, new.Node.ExternalIPs},
 		{"loadBalancerIPs", old.Node.LoadBalancerIPs, new.Node.LoadBalancerIPs},

@@ -26,9 +26,10 @@ type Branch struct {
 	Chance float64
 }
 
-// To returns the destination to which the packet is translated, the zero value if it is not translated or not accepted.
+// To returns the destination to which the packet is translated, the zero value if it is not translated, redirected to this machine,
+// or not accepted.
 func (p Path) To(original netip.AddrPort) netip.AddrPort {
-	if p.Outcome != Accepted || p.Destination == original {
+	if p.Outcome != Accepted || p.Redirected || p.Destination == original {
 		return netip.AddrPort{}
 	}
 	return p.Destination

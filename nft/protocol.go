@@ -15,6 +15,28 @@ const (
 	SCTP Protocol = 132
 )
 
+// The protocols of pings. No frontend has them.
+const (
+	ICMP   Protocol = 1
+	ICMPv6 Protocol = 58
+)
+
+// ICMP returns the protocol of pings to addresses of the family.
+func (f Family) ICMP() Protocol {
+	if f == IPv6 {
+		return ICMPv6
+	}
+	return ICMP
+}
+
+// keyword returns the word that begins nft's expressions for headers of the protocol.
+func (p Protocol) keyword() string {
+	if p == ICMPv6 {
+		return "icmpv6"
+	}
+	return p.String()
+}
+
 // String returns nft's name of the protocol, or the number of any other protocol.
 func (p Protocol) String() string {
 	switch p {
@@ -24,6 +46,10 @@ func (p Protocol) String() string {
 		return "udp"
 	case SCTP:
 		return "sctp"
+	case ICMP:
+		return "icmp"
+	case ICMPv6:
+		return "ipv6-icmp"
 	}
 	return fmt.Sprint(uint8(p))
 }

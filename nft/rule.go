@@ -12,11 +12,11 @@ type Rule struct {
 }
 
 // Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, CtStatusDNAT, FibSourceLocal,
-// InputInterface and CounterStatement.
+// FibDestinationLocal, EchoRequest, InputInterface and CounterStatement.
 type Match interface{ match() }
 
-// Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Reject, Masquerade,
-// Update and Opaque.
+// Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Redirect, Reject,
+// Masquerade, Update and Opaque.
 type Action interface{ action() }
 
 // Field is a part of a packet or of its connection that is looked up in a set.
@@ -64,6 +64,15 @@ type CtStatusDNAT struct{}
 // FibSourceLocal is `fib saddr type local`: it holds when the source is an address of this machine.
 type FibSourceLocal struct{}
 
+// FibDestinationLocal is `fib daddr type local`: it holds when the destination is an address of this machine, or inside a
+// route of type local. With Not it holds for all other destinations.
+type FibDestinationLocal struct {
+	Not bool
+}
+
+// EchoRequest is `icmp type echo-request`, and `icmpv6 type echo-request` in a table of IPv6: it holds for pings.
+type EchoRequest struct{}
+
 // InputInterface is `iifname`: it holds for packets that came in by the interface of that name or, with Prefix, by one
 // whose name begins with it. With Not it holds for all other packets, including those that this machine sends. In
 // postrouting it needs Linux 5.7, where ip_output passes the interface on.
@@ -90,6 +99,11 @@ type DNAT struct {
 	Key []Field
 	Map string
 }
+
+// Redirect is `redirect`: it translates the connection's destination to this machine itself, to the first address of the
+// interface on which the packet arrived, and to a loopback address at output. A packet that arrived on an interface without an
+// address of the family is dropped (net/netfilter/nf_nat_redirect.c).
+type Redirect struct{}
 
 // Reject is `reject`: it drops the packet and answers with ICMP port unreachable or, for TCP only, with a TCP reset. In
 // prerouting it needs Linux 5.9 (nft_reject_validate in net/netfilter/nft_reject.c).
@@ -118,16 +132,19 @@ type Opaque struct {
 	Text string
 }
 
-func (In) match()               {}
-func (OfProtocol) match()       {}
-func (CtStatusDNAT) match()     {}
-func (FibSourceLocal) match()   {}
-func (InputInterface) match()   {}
-func (CounterStatement) match() {}
+func (In) match()                  {}
+func (OfProtocol) match()          {}
+func (CtStatusDNAT) match()        {}
+func (FibSourceLocal) match()      {}
+func (FibDestinationLocal) match() {}
+func (EchoRequest) match()         {}
+func (InputInterface) match()      {}
+func (CounterStatement) match()    {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}
 func (DNAT) action()       {}
+func (Redirect) action()   {}
 func (Reject) action()     {}
 func (Masquerade) action() {}
 func (Update) action()     {}

@@ -47,6 +47,9 @@ type Path struct {
 	Destination netip.AddrPort
 	// Delivered reports that the packet was received and its destination is this machine.
 	Delivered bool
+	// Redirected reports that the destination was translated to this machine itself. Then Destination is a loopback address at
+	// Output; at Prerouting it keeps its value, because only the kernel knows the addresses of the input interface.
+	Redirected bool
 	// Masqueraded reports that the source is replaced with an address of this machine.
 	Masqueraded bool
 	// Choices is the largest modulus of the random draws on the way, whether or not a lookup found an element, 0 if there
@@ -88,17 +91,25 @@ func Simulate(t *Table, p Packet) Path {
 
 // leaves returns the second hook that the packet passes.
 func (s *simulation) leaves() Hook {
-	if s.packet.Hook == Prerouting && s.packet.Local != nil && s.packet.Local(s.path.Destination.Addr()) {
+	if s.packet.Hook == Prerouting && (s.path.Redirected || s.local(s.path.Destination.Addr())) {
 		s.path.Delivered = true
 		return Input
 	}
 	return Postrouting
 }
 
-// hook evaluates the base chains at a hook, and reports whether the packet passed them.
+// local reports whether an address belongs to this machine.
+func (s *simulation) local(a netip.Addr) bool { return s.packet.Local != nil && s.packet.Local(a) }
+
+// hook evaluates the base chains at a hook, and reports whether the packet passed them. The kernel evaluates no further chain when
+// one has translated the packet (nf_nat_inet_fn).
 func (s *simulation) hook(h Hook) bool {
+	s.translated = false
 	for _, c := range s.table.baseChains(h) {
 		if s.chain(c) != Drop {
+			if s.translated {
+				break
+			}
 			continue
 		}
 		if s.path.Outcome == Accepted { // a reject has set another outcome
@@ -133,6 +144,8 @@ type simulation struct {
 	table  *Table
 	packet Packet
 	path   Path
+	// translated reports that a rule at the current hook has translated an address.
+	translated bool
 }
 
 // pass means that evaluation continues with the next rule.
@@ -192,9 +205,13 @@ func (s *simulation) match(m Match) bool {
 	case OfProtocol:
 		return s.packet.Protocol == m.Protocol
 	case CtStatusDNAT:
-		return s.path.Destination != s.packet.Destination
+		return s.path.Destination != s.packet.Destination || s.path.Redirected
 	case FibSourceLocal:
 		return s.packet.Hook == Output
+	case FibDestinationLocal:
+		return s.local(s.path.Destination.Addr()) != m.Not
+	case EchoRequest:
+		return s.packet.Protocol == s.table.Family.ICMP()
 	case InputInterface:
 		same := s.packet.Interface == m.Name
 		if m.Prefix {
@@ -228,8 +245,10 @@ func (s *simulation) do(a Action) (Verdict, string) {
 		return Verdict{Kind: Drop}, s.path.Outcome.String()
 	case Update:
 		return s.update(a)
+	case Redirect:
+		return s.redirect()
 	case Masquerade:
-		s.path.Masqueraded = true
+		s.path.Masqueraded, s.translated = true, true
 		return Verdict{Kind: Accept}, "masqueraded"
 	}
 	return Verdict{}, fmt.Sprintf("cannot be simulated: %T", a)
@@ -260,8 +279,21 @@ func (s *simulation) dnat(a DNAT) (Verdict, string) {
 	if len(to) != 2 {
 		return Verdict{}, "no address and port"
 	}
-	s.path.Destination = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16())
+	s.path.Destination, s.translated = netip.AddrPortFrom(to[0].Addr(), to[1].Uint16()), true
 	return Verdict{Kind: Accept}, "to " + s.path.Destination.String()
+}
+
+// redirect translates the destination to this machine.
+func (s *simulation) redirect() (Verdict, string) {
+	s.path.Redirected, s.translated = true, true
+	if s.packet.Hook == Output {
+		loopback := netip.IPv6Loopback()
+		if s.path.Destination.Addr().Is4() {
+			loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+		}
+		s.path.Destination = netip.AddrPortFrom(loopback, s.path.Destination.Port())
+	}
+	return Verdict{Kind: Accept}, "to this node"
 }
 
 // draws reports whether fields include a random number with the largest modulus of the path.

@@ -38,6 +38,57 @@ func TestSimulateJumps(t *testing.T) {
 	}
 }
 
+// TestSimulateTranslated: when a base chain has translated a packet, those after it at the same hook do not see it.
+func TestSimulateTranslated(t *testing.T) {
+	id := TableID{IPv4, "t"}
+	address, endpoint := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.1.0.1")
+	m := &Set{Table: id, Name: "m", Key: []Type{IPv4Addr}, Data: []Type{IPv4Addr, InetService},
+		Elements: []Element{{Key: Addr(address), Data: Addr(endpoint) + Port(80)}}}
+	table := &Table{TableID: id, Sets: []*Set{m}, Chains: []*Chain{
+		{Name: "first", Hook: Output, Priority: -100, Rules: []Rule{{Do: DNAT{Key: []Field{{Kind: DestinationAddr}}, Map: "m"}}}},
+		{Name: "late", Hook: Output, Rules: []Rule{{Do: Verdict{Kind: Drop}}}},
+		{Name: "post", Hook: Postrouting, Rules: []Rule{{Do: Masquerade{}}}},
+		{Name: "post-late", Hook: Postrouting, Priority: 1, Rules: []Rule{{Do: Verdict{Kind: Drop}}}},
+	}}
+	p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.AddrPortFrom(address, 80)})
+	if p.Outcome != Accepted || p.Destination.Addr() != endpoint || !p.Masqueraded || len(p.Steps) != 2 {
+		t.Errorf("%+v", p)
+	}
+	if p := Simulate(table, Packet{Hook: Output, Protocol: TCP, Destination: netip.AddrPortFrom(endpoint, 80)}); p.Outcome != Dropped {
+		t.Errorf("%+v", p)
+	}
+}
+
+// TestSimulatePing: a ping is redirected to this machine, at output by the loopback interface. Other packets are not.
+func TestSimulatePing(t *testing.T) {
+	for _, f := range []Family{IPv4, IPv6} {
+		redirect := []Rule{{Match: []Match{EchoRequest{}, FibDestinationLocal{Not: true}}, Do: Redirect{}}}
+		table := &Table{TableID: TableID{f, "t"}, Chains: []*Chain{
+			{Name: "in", Hook: Prerouting, Rules: redirect}, {Name: "out", Hook: Output, Rules: redirect},
+			{Name: "input", Hook: Input, Rules: []Rule{{Match: []Match{CtStatusDNAT{}}, Do: Verdict{Kind: Accept}}}}}}
+		to, loopback := netip.MustParseAddrPort("10.0.0.1:0"), netip.MustParseAddr("127.0.0.1")
+		if f == IPv6 {
+			to, loopback = netip.MustParseAddrPort("[fd00::1]:0"), netip.MustParseAddr("::1")
+		}
+		p := Packet{Hook: Prerouting, Protocol: f.ICMP(), Destination: to}
+		if got := Simulate(table, p); !got.Redirected || !got.Delivered || len(got.Steps) != 2 {
+			t.Errorf("%s: %+v", f, got)
+		}
+		p.Hook = Output
+		if got := Simulate(table, p); !got.Redirected || got.Delivered || got.Destination.Addr() != loopback {
+			t.Errorf("%s: %+v", f, got)
+		}
+		p.Protocol = TCP
+		if got := Simulate(table, p); got.Redirected || len(got.Steps) != 0 {
+			t.Errorf("%s: %+v", f, got)
+		}
+		p.Protocol, p.Local = f.ICMP(), func(netip.Addr) bool { return true }
+		if got := Simulate(table, p); got.Redirected {
+			t.Errorf("%s: an address of the node is redirected: %+v", f, got)
+		}
+	}
+}
+
 // TestSimulateEnds: the simulation of a table with loops, which no kernel accepts, ends after maxSteps.
 func TestSimulateEnds(t *testing.T) {
 	again := []Rule{{Do: Verdict{Kind: Jump, Chain: "a"}}, {Do: Verdict{Kind: Jump, Chain: "b"}}, {Do: GotoChain("a")}}

@@ -176,6 +176,13 @@ func matchText(f Family, m Match) string {
 		return "ct status & dnat == dnat"
 	case FibSourceLocal:
 		return "fib saddr type local"
+	case FibDestinationLocal:
+		if m.Not {
+			return "fib daddr type != local"
+		}
+		return "fib daddr type local"
+	case EchoRequest:
+		return f.ICMP().keyword() + " type echo-request"
 	case InputInterface:
 		return m.text()
 	case CounterStatement:
@@ -203,6 +210,8 @@ func actionText(f Family, a Action) string {
 		return keyText(f, a.Key) + " vmap @" + a.Map
 	case DNAT:
 		return fmt.Sprintf("dnat %s to %s map @%s", f, keyText(f, a.Key), a.Map)
+	case Redirect:
+		return "redirect"
 	case Reject:
 		if a.TCPReset {
 			return "reject with tcp reset"

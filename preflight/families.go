@@ -61,6 +61,8 @@ func (f family) natProbes() []Probe {
 		{Name: "masquerade", What: "source translation with random ports (masquerade fully-random)",
 			Options: []string{"CONFIG_NF_NAT_MASQUERADE", "CONFIG_NFT_MASQ"}, Modules: []string{"nft_masq"},
 			Tables: oneRule(f.Family, "masquerade", nft.Postrouting, nft.Masquerade{}, nil)},
+		{Name: "redirect", What: "translation of pings to this machine (redirect)", Options: []string{"CONFIG_NFT_REDIR"}, Modules: []string{"nft_redir"},
+			Flag: "--answer-ping", Tables: oneRule(f.Family, "redirect", nft.Prerouting, nft.Redirect{}, []nft.Match{nft.EchoRequest{}})},
 	}
 }
 

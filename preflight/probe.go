@@ -17,6 +17,8 @@ type Probe struct {
 	Options, Modules []string
 	// Since is the first Linux version with the feature; it is empty if nfproxy runs on no version without it.
 	Since string
+	// Flag is the flag of nfproxy run that alone needs the feature, empty if every node needs it.
+	Flag string
 	// Tables are accepted by a kernel that has the feature.
 	Tables []*nft.Table
 }
@@ -33,6 +35,9 @@ func (p Probe) try(k *kernel.Conn) Line {
 // rejected returns the line for a probe that the kernel rejected with err. The advice names what the feature needs.
 func (p Probe) rejected(err error) Line {
 	l := problem(p.Name, "rejected by the kernel: %s: %v", p.What, err)
+	if p.Flag != "" {
+		l = warning(p.Name, "rejected by the kernel: %s: %v", p.What, err)
+	}
 	var needs []string
 	if len(p.Options) > 0 {
 		needs = append(needs, strings.Join(p.Options, " and "))
@@ -41,6 +46,9 @@ func (p Probe) rejected(err error) Line {
 		needs = append(needs, "Linux "+p.Since+" or newer")
 	}
 	advice := "needs " + strings.Join(needs, " and ")
+	if p.Flag != "" {
+		advice = "only " + p.Flag + " requires it; it " + advice
+	}
 	if len(p.Modules) > 0 {
 		advice += "; if built as a module: modprobe " + strings.Join(p.Modules, " ")
 	}

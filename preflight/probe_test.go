@@ -136,3 +136,12 @@ func BenchmarkEssential(b *testing.B) {
 		Here(render.Instance{}).Essential()
 	}
 }
+
+// TestMissingOptionalExpression: a failed probe of a feature that only a flag requires is a warning, which names the flag.
+func TestMissingOptionalExpression(t *testing.T) {
+	missing := Probe{Name: "teapot", What: "a short expression", Options: []string{"CONFIG_TEA"}, Flag: "--tea"}
+	l := missing.rejected(os.ErrNotExist)
+	if want := "only --tea requires it; it needs CONFIG_TEA"; l.Level != Warning || l.Advice != want {
+		t.Errorf("%+v, want the advice %q", l, want)
+	}
+}

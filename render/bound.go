@@ -97,6 +97,12 @@ func maxCost(n Node, s Service) int {
 	restricted := len(s.LoadBalancerIPs) * (1 + len(s.SourceRanges) + len(s.LoadBalancerIPs)) // elements for source ranges
 	addresses := len(s.ClusterIPs) + len(s.ExternalIPs) + len(s.LoadBalancerIPs)
 	cost := len(s.ClusterIPs)
+	if n.UnservedPorts != PassUnserved {
+		cost += addresses
+	}
+	if n.AnswerPing {
+		cost += addresses
+	}
 	for _, p := range s.Ports {
 		frontends := addresses
 		if p.NodePort != 0 {
@@ -119,6 +125,7 @@ func Cost(n Node, s Service, limit int) int {
 	clusterIPs := slices.SortedFunc(slices.Values(n.supported(s.ClusterIPs)), netip.Addr.Compare)
 	c.cost = len(slices.Compact(clusterIPs))
 	at := FrontendAddressesOf(n, s)
+	c.cost += addressCost(n, s, at)
 	for _, p := range s.Ports {
 		c.families = make(map[nft.Family]portCost)
 		for kind, addr := range p.Frontends(at) {

@@ -42,7 +42,7 @@ func TestCost(t *testing.T) {
 			kinds[m.Set.Name]++
 		}
 	}
-	for _, set := range SchemaOf(nft.IPv4).ofServices() {
+	for _, set := range SchemaOf(nft.IPv4).ofServices(Node{UnservedPorts: DropUnserved, AnswerPing: true}) {
 		if kinds[set.Name] < 100 {
 			t.Errorf("the test built %d elements of set %s", kinds[set.Name], set.Name)
 		}
@@ -71,7 +71,8 @@ func portFamilies(n Node, s Service) int {
 
 // randomNode and randomService use few addresses and numbers, so that the same ones come up several times.
 func randomNode(r *rand.Rand) Node {
-	n := Node{Name: "n", Zone: "z", IPv4Only: r.IntN(8) == 0, Addresses: randomAddrs(r, "192.0.2.", "2001:db8::"), IPs: randomAddrs(r, "192.0.2.", "2001:db8::")}
+	n := Node{Name: "n", Zone: "z", IPv4Only: r.IntN(8) == 0, Addresses: randomAddrs(r, "192.0.2.", "2001:db8::"), IPs: randomAddrs(r, "192.0.2.", "2001:db8::"),
+		UnservedPorts: UnservedPorts(r.IntN(3)), AnswerPing: r.IntN(2) == 0}
 	if r.IntN(4) == 0 {
 		n.ExternalIPs = Allowlist{Only: true, Within: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/31"), netip.MustParsePrefix("::/0")}}
 	}

@@ -44,6 +44,11 @@ type Node struct {
 	ServiceCIDRs []netip.Prefix
 	// ExternalIPs and LoadBalancerIPs are the allowed addresses of these kinds.
 	ExternalIPs, LoadBalancerIPs Allowlist
+	// UnservedPorts is what happens to packets to ports of external IPs and load balancer addresses that no Service has.
+	UnservedPorts UnservedPorts
+	// AnswerPing: the node answers pings to the cluster IPs, external IPs and load balancer addresses of Services that have a usable
+	// endpoint of the address family.
+	AnswerPing bool
 	// Counters selects the elements that count connections.
 	Counters Counters
 	// IPv4Only: the machine does not support IPv6, and there is no IPv6 table.
@@ -61,6 +66,7 @@ type Node struct {
 func (n Node) Equal(m Node) bool {
 	return n.Instance.Equal(m.Instance) && n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
 		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.MaxElements == m.MaxElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.UnservedPorts == m.UnservedPorts && n.AnswerPing == m.AnswerPing &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
 }

@@ -46,7 +46,7 @@ func TestDataPlaneObjects(t *testing.T) {
 // node, with one on another node, and with a terminating one on this node beside it.
 func everything(t *testing.T) []*nft.Table {
 	t.Helper()
-	u := render.Update{Node: render.Node{Name: "a", Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
+	u := render.Update{Node: render.Node{Name: "a", UnservedPorts: render.RefuseUnserved, AnswerPing: true, Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
 	here := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Node: "a", Ready: true}
 	there := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.2.2:80"), Node: "b", Ready: true}
 	leaving := render.Endpoint{AddrPort: here.AddrPort, Node: "a", Serving: true, Terminating: true} // serves this node only

@@ -64,7 +64,7 @@ func (in inheritance) set(s *nft.Set) *nft.Set { return in.table.Set(s.Name) }
 
 // complete reports whether the table has the sets of the schema, with the same types.
 func (in inheritance) complete() bool {
-	return !slices.ContainsFunc(in.schema.ofServices(), func(s *nft.Set) bool {
+	return !slices.ContainsFunc(in.schema.ofAllNodes(), func(s *nft.Set) bool {
 		have := in.set(s)
 		return have == nil || have.Interval != s.Interval || !slices.Equal(have.Key, s.Key) || !slices.Equal(have.Data, s.Data)
 	})
@@ -85,7 +85,7 @@ func (in inheritance) objects(name ServiceName) (o objects) {
 		if KindOf(kind.Comment) == ClusterIP {
 			addIfThere(in.schema.ClusterIPs, nft.Addr(FrontendOf(e.Key).Addr()))
 		}
-		for _, s := range in.schema.ofServices() {
+		for _, s := range in.schema.ofAllNodes() {
 			if s == in.schema.ClusterIPs || s == in.schema.Hairpin {
 				continue
 			}

@@ -106,7 +106,8 @@ func (i Instance) SchemaOf(f nft.Family) *Schema {
 // RestorableSets returns the sets whose elements Restore can restore one by one: all that hold elements of Services, except
 // interval sets.
 func (i Instance) RestorableSets() []*nft.Set {
-	all := slices.Concat(i.SchemaOf(nft.IPv4).ofServices(), i.SchemaOf(nft.IPv6).ofServices())
+	n := Node{UnservedPorts: RefuseUnserved, AnswerPing: true} // has all sets
+	all := slices.Concat(i.SchemaOf(nft.IPv4).ofServices(n), i.SchemaOf(nft.IPv6).ofServices(n))
 	return slices.DeleteFunc(all, func(s *nft.Set) bool { return s.Interval })
 }
 

@@ -63,12 +63,13 @@ func TestInstanceTables(t *testing.T) {
 	services := servicesOfAllKinds(t)
 	texts := make(map[string]string)
 	for _, i := range []Instance{{}, blue(t)} {
-		r := NewRuleset(Node{Instance: i, Name: "n"})
-		r.Update(Update{Node: Node{Instance: i, Name: "n"}, Services: services[:1]})
+		n := Node{Instance: i, Name: "n", UnservedPorts: RefuseUnserved, AnswerPing: true}
+		r := NewRuleset(n)
+		r.Update(Update{Node: n, Services: services[:1]})
 		r.Observe(nil)
 		r.Plan()
 		r.Accept()
-		r.Update(Update{Node: Node{Instance: i, Name: "n"}, Services: services})
+		r.Update(Update{Node: n, Services: services})
 		for _, c := range r.Plan() {
 			texts[i.Name()] += c.String() + "\n"
 		}

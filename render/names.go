@@ -25,6 +25,8 @@ const (
 	ConnectionsChain       = "service-connections"
 	DeliveredChain         = "delivered-connections"
 	UnallocatedChain       = "unallocated"
+	UnservedReceivedChain  = "unserved-received"
+	UnservedSentChain      = "unserved-sent"
 	MasqueradeClusterChain = "masquerade-cluster"
 	MasqueradeNodeChain    = "masquerade-node"
 	MasqueradeAllChain     = "masquerade-all"

@@ -12,8 +12,8 @@ func restorable(r *Ruleset) map[*nft.Set][]nft.Element {
 	all := make(map[*nft.Set][]nft.Element)
 	for _, t := range r.Tables() {
 		for _, s := range (Instance{}).RestorableSets() {
-			if s.Table == t.TableID {
-				all[s] = t.Set(s.Name).Elements
+			if have := t.Set(s.Name); s.Table == t.TableID && have != nil {
+				all[s] = have.Elements
 			}
 		}
 	}
@@ -23,7 +23,7 @@ func restorable(r *Ruleset) map[*nft.Set][]nft.Element {
 // TestRestore: whatever another program did to an element, Restore returns the one change that undoes it: to elements of one
 // Service, of several Services and of a contested frontend, and although Updates wait to be planned.
 func TestRestore(t *testing.T) {
-	r := NewRuleset(Node{Name: "n"})
+	r := NewRuleset(Node{Name: "n", UnservedPorts: DropUnserved, AnswerPing: true})
 	shared := testService("shared", 1, "10.96.0.1:81", "10.0.0.1:80", "10.0.0.2:80")
 	removed, changed := testService("removed", 1, "10.96.0.2:80", "10.0.0.3:80"), testService("changed", 1, "10.96.0.3:80", "10.0.0.4:80")
 	r.Update(Update{Node: r.node, Services: []Service{

@@ -13,7 +13,7 @@ import (
 const SchemaVersion = 1
 
 // Schema holds the declarations of the sets and maps of one family. The keys of most begin with a frontend: those of ClusterIPs,
-// ServiceCIDRs, LocalSources and Hairpin do not.
+// ExternalAddresses, Ping, ServiceCIDRs, LocalSources and Hairpin do not.
 type Schema struct {
 	Table nft.TableID
 	// Services maps a frontend to the verdict for its connections.
@@ -32,6 +32,11 @@ type Schema struct {
 	Delivered *nft.Set
 	// ClusterIPs holds the cluster IPs of all Services.
 	ClusterIPs *nft.Set
+	// ExternalAddresses holds the external IPs and the load balancer addresses of all Services. It exists only if the node decides
+	// about their unserved ports.
+	ExternalAddresses *nft.Set
+	// Ping holds the addresses of Services that answer pings. It exists only if the node answers them.
+	Ping *nft.Set
 	// ServiceCIDRs holds the ranges of cluster IPs.
 	ServiceCIDRs *nft.Set
 	// LocalSources holds the source addresses of Pods.
@@ -53,20 +58,22 @@ func newSchema(table nft.TableID) *Schema {
 			Data: []nft.Type{addr, nft.InetService}}
 	}
 	s := &Schema{
-		Table:          table,
-		Services:       verdicts(servicesSet),
-		Admitted:       verdicts("admitted"),
-		SourceRanges:   set("source-ranges", append(slices.Clone(key), addr)...),
-		FromNode:       verdicts("from-node"),
-		FromOutside:    verdicts("from-outside"),
-		Endpoints:      slots("endpoints"),
-		LocalEndpoints: slots("local-endpoints"),
-		Connections:    verdicts(connectionsSet),
-		Delivered:      verdicts(deliveredSet),
-		ClusterIPs:     set("cluster-ips", addr),
-		ServiceCIDRs:   set("service-cidrs", addr),
-		LocalSources:   set("local-sources", addr),
-		Hairpin:        set("hairpin", addr, addr),
+		Table:             table,
+		Services:          verdicts(servicesSet),
+		Admitted:          verdicts("admitted"),
+		SourceRanges:      set("source-ranges", append(slices.Clone(key), addr)...),
+		FromNode:          verdicts("from-node"),
+		FromOutside:       verdicts("from-outside"),
+		Endpoints:         slots("endpoints"),
+		LocalEndpoints:    slots("local-endpoints"),
+		Connections:       verdicts(connectionsSet),
+		Delivered:         verdicts(deliveredSet),
+		ClusterIPs:        set("cluster-ips", addr),
+		ExternalAddresses: set("external-addresses", addr),
+		Ping:              set("ping", addr),
+		ServiceCIDRs:      set("service-cidrs", addr),
+		LocalSources:      set("local-sources", addr),
+		Hairpin:           set("hairpin", addr, addr),
 	}
 	s.SourceRanges.Interval, s.ServiceCIDRs.Interval, s.LocalSources.Interval = true, true, true
 	return s
@@ -84,8 +91,20 @@ func Family(a netip.Addr) nft.Family {
 	return nft.IPv6
 }
 
-// ofServices returns the sets that hold elements of Services.
-func (s *Schema) ofServices() []*nft.Set {
+// ofServices returns the sets that hold elements of Services on a node.
+func (s *Schema) ofServices(n Node) []*nft.Set {
+	sets := s.ofAllNodes()
+	if n.UnservedPorts != PassUnserved {
+		sets = append(sets, s.ExternalAddresses)
+	}
+	if n.AnswerPing {
+		sets = append(sets, s.Ping)
+	}
+	return sets
+}
+
+// ofAllNodes returns the sets that hold elements of Services on every node, whatever its settings are.
+func (s *Schema) ofAllNodes() []*nft.Set {
 	return []*nft.Set{s.ClusterIPs, s.Hairpin, s.Services, s.SourceRanges, s.Admitted, s.FromNode, s.FromOutside,
 		s.Endpoints, s.LocalEndpoints, s.Connections, s.Delivered}
 }

@@ -25,6 +25,7 @@ func RulesOf(n Node, s Service) ServiceRules {
 		b.add(n.Instance.SchemaOf(Family(addr)).ClusterIPs, nft.Element{Key: nft.Addr(addr)})
 	}
 	addresses := FrontendAddressesOf(n, s)
+	b.addAddresses(addresses)
 	for _, p := range s.Ports {
 		b.families = make(map[nft.Family]*portFamily)
 		for kind, at := range p.Frontends(addresses) {

@@ -20,11 +20,12 @@ var (
 )
 
 // Priorities of the base chains: those of destination and source NAT (NF_IP_PRI_NAT_DST, NF_IP_PRI_NAT_SRC in
-// include/uapi/linux/netfilter_ipv4.h), and one before any source NAT.
+// include/uapi/linux/netfilter_ipv4.h), one after any destination NAT, and one before any source NAT.
 const (
-	natDestination  = -100
-	beforeNATSource = 99
-	natSource       = 100
+	natDestination      = -100
+	afterNATDestination = 0
+	beforeNATSource     = 99
+	natSource           = 100
 )
 
 // Skeleton returns the tables without Services: the constant part and the part that depends on the node alone.
@@ -37,21 +38,21 @@ func Skeleton(n Node) []*nft.Table {
 		s := n.Instance.SchemaOf(f)
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
 		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()))
-		for _, set := range s.ofServices() {
+		for _, set := range s.ofServices(n) {
 			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
-		t.Chains = slices.Concat(s.baseChains(), s.destinationChains(n), s.sourceChains(n),
+		t.Chains = slices.Concat(s.baseChains(n), s.destinationChains(n), s.sourceChains(n),
 			[]*nft.Chain{s.firstSlotChain(false), s.firstSlotChain(true)})
 		tables = append(tables, t)
 	}
 	return tables
 }
 
-func (s *Schema) baseChains() []*nft.Chain {
+func (s *Schema) baseChains(n Node) []*nft.Chain {
 	base := func(name string, h nft.Hook, priority int32, r nft.Rule) *nft.Chain {
 		return &nft.Chain{Table: s.Table, Name: name, Hook: h, Priority: priority, Rules: []nft.Rule{r}}
 	}
-	return []*nft.Chain{
+	chains := []*nft.Chain{
 		base("prerouting", nft.Prerouting, natDestination, rule(nft.GotoChain(DispatchChain))),
 		base("output", nft.Output, natDestination, rule(nft.GotoChain(DispatchChain))),
 		// An address of the service CIDRs that no Service has is dropped where the packet leaves untranslated: other proxies may
@@ -60,6 +61,15 @@ func (s *Schema) baseChains() []*nft.Chain {
 		base("postrouting", nft.Postrouting, natSource, rule(nft.GotoChain(ConnectionsChain), nft.CtStatusDNAT{})),
 		base("input", nft.Input, natSource, rule(nft.GotoChain(DeliveredChain), nft.CtStatusDNAT{})),
 	}
+	if n.UnservedPorts == PassUnserved {
+		return chains
+	}
+	// Other programs may translate connections to other ports of the addresses, at any of the usual priorities: a chain of type nat
+	// does not see a connection that one before it has translated. An address that is bound on this node is the node's own.
+	unserved := rule(n.UnservedPorts.verdict(), in(destination, s.ExternalAddresses), nft.FibDestinationLocal{Not: true})
+	return append(chains,
+		base(UnservedReceivedChain, nft.Prerouting, afterNATDestination, unserved),
+		base(UnservedSentChain, nft.Output, afterNATDestination, unserved))
 }
 
 // destinationChains returns the chains that decide where a connection goes.
@@ -67,10 +77,12 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 	lookup := func(m *nft.Set) nft.VerdictMap { return nft.VerdictMap{Key: frontend, Map: m.Name} }
 	drop := nft.Verdict{Kind: nft.Drop}
 	admission := append(slices.Clone(frontend), source...)
+	dispatch := []nft.Rule{rule(lookup(s.Services))}
+	if n.AnswerPing {
+		dispatch = append(dispatch, rule(nft.Redirect{}, in(destination, s.Ping), nft.EchoRequest{}, nft.FibDestinationLocal{Not: true}))
+	}
 	return []*nft.Chain{
-		s.chain(DispatchChain,
-			rule(lookup(s.Services)),
-			rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs))),
+		s.chain(DispatchChain, append(dispatch, rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)))...),
 		s.chain(SourceRangesChain,
 			rule(lookup(s.Admitted), in(admission, s.SourceRanges)),
 			rule(drop)),

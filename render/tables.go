@@ -35,7 +35,7 @@ func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 	sets := make(map[*nft.Set]*nft.Set) // by the set in the schema
 	for _, t := range tables {
 		sc := c.node.Instance.SchemaOf(t.Family)
-		for _, s := range sc.ofServices() {
+		for _, s := range sc.ofServices(c.node) {
 			sets[s] = t.Set(s.Name)
 		}
 		for _, b := range c.balancingChains(t.Family) {

@@ -31,6 +31,11 @@ type Description struct {
 type Table struct {
 	Family string `json:"family"`
 	Schema int    `json:"schema"`
+	// UnservedPorts is "refuse" or "drop": what the table does with packets to ports of external IPs and load balancer addresses that
+	// no Service has. It is empty if they pass.
+	UnservedPorts string `json:"unservedPorts,omitempty"`
+	// AnswersPing reports that addresses of Services answer pings.
+	AnswersPing bool `json:"answersPing,omitempty"`
 }
 
 // ServicePort is one port of a Service.
@@ -76,7 +81,7 @@ func Describe(tables []*nft.Table) Description {
 	d := Description{Tables: []Table{}}
 	frontends := []ServicePort{} // with one frontend each
 	for _, t := range tables {
-		dt := Table{Family: t.Family.String()}
+		dt := Table{Family: t.Family.String(), UnservedPorts: describeUnserved(t), AnswersPing: answersPing(t)}
 		fmt.Sscanf(t.Comment, "nfproxy schema %d", &dt.Schema)
 		d.Tables = append(d.Tables, dt)
 		frontends = append(frontends, describeTable(t)...)
@@ -97,6 +102,22 @@ func Describe(tables []*nft.Table) Description {
 		}
 	}
 	return d
+}
+
+// describeUnserved returns the action of the table for unserved ports, empty if it has no rule for them.
+func describeUnserved(t *nft.Table) string {
+	c := t.Chain(render.UnservedReceivedChain)
+	if c == nil || len(c.Rules) == 0 {
+		return ""
+	}
+	v, _ := c.Rules[0].Do.(nft.Verdict)
+	return describeAction(v)
+}
+
+// answersPing reports whether the table has a rule that answers pings.
+func answersPing(t *nft.Table) bool {
+	c := t.Chain(render.DispatchChain)
+	return c != nil && slices.ContainsFunc(c.Rules, func(r nft.Rule) bool { return r.Do == nft.Redirect{} })
 }
 
 // comparePorts orders Service ports by namespace, name, port and protocol. Most differ in the name.

@@ -12,11 +12,12 @@ import (
 
 // Expectation is what should become of connections according to the desired state.
 type Expectation struct {
-	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend, or
-	// "listen" for a node port at a loopback address, which no rule serves.
-	Service string        `json:"service,omitempty"`
-	Action  string        `json:"action,omitempty"`
-	Why     render.Reason `json:"why"`
+	// Service is the Service that should have the address and port, empty if none should. Action is that of its frontend,
+	// "listen" for a node port at a loopback address, which no rule serves, or that of --unserved-ports if no Service has the port.
+	Service string `json:"service,omitempty"`
+	Action  string `json:"action,omitempty"`
+	// Why is the reason, empty for pings, which no Service port gets.
+	Why render.Reason `json:"why"`
 	// Endpoints are all endpoints of the Service port, chosen or not.
 	Endpoints []JudgedEndpoint `json:"endpoints"`
 	Drift     Drift            `json:"drift"`
@@ -43,15 +44,23 @@ type Drift struct {
 // NotClaimed is why connections should be untouched.
 const NotClaimed render.Reason = "no Service claims this address and port"
 
-// expect returns what the desired state says about the connections that e explains, and the drift of the tables. The
+// hasPort reports whether the packet has ports, unlike a ping.
+func (e Explanation) hasPort() bool { return e.To.Port != 0 }
+
+// expect returns what the desired state says about the connections that e explains, and the drift of the tables. local reports that
+// the address belongs to this machine. The
 // reasons are those of render.RouteOf, render.Select and render.Excluded.
-func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
+func expect(u render.Update, tables []*nft.Table, e Explanation, local bool) Expectation {
 	r := render.NewRuleset(u.Node)
 	r.Update(u)
 	r.Observe(tables)
 	protocol, _ := nft.ParseProtocol(e.To.Protocol)
 	frontend := render.Frontend{AddrPort: netip.AddrPortFrom(e.To.Address, e.To.Port), Protocol: protocol}
 	x := Expectation{Why: NotClaimed, Endpoints: []JudgedEndpoint{}, Drift: drift(r.Plan(), frontend)}
+	if !e.hasPort() {
+		x.Why = ""
+		return x
+	}
 	if frontend.Addr().IsLoopback() {
 		x.expectLocalhost(u, frontend)
 		return x
@@ -59,7 +68,7 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 	owner := r.Owner(frontend)
 	i := slices.IndexFunc(u.Services, func(s render.Service) bool { return s.ServiceName == owner })
 	if i < 0 || owner == (render.ServiceName{}) {
-		x.expectUnclaimed(u, e.To.Address)
+		x.expectUnclaimed(u, e.To.Address, local)
 		return x
 	}
 	x.Service = owner.String()
@@ -70,7 +79,7 @@ func expect(u render.Update, tables []*nft.Table, e Explanation) Expectation {
 }
 
 // expectUnclaimed fills in what becomes of connections to an address and port that no Service gets.
-func (x *Expectation) expectUnclaimed(u render.Update, addr netip.Addr) {
+func (x *Expectation) expectUnclaimed(u render.Update, addr netip.Addr, local bool) {
 	if s, found := oversizedService(u, addr); found {
 		x.Why = render.Reason(fmt.Sprintf("Service %s is too large: %s", s.ServiceName, s.Excess))
 		if slices.Contains(s.ClusterIPs, addr) {
@@ -78,6 +87,9 @@ func (x *Expectation) expectUnclaimed(u render.Update, addr netip.Addr) {
 		}
 	} else if d, found := disallowedAddress(u, addr); found {
 		x.Why = render.Reason(fmt.Sprintf("the configuration of this node disallows this address, which Service %s has in %s", d.Service, d.Field))
+	} else if i := slices.IndexFunc(u.Services, func(s render.Service) bool { return u.Node.DecidesAboutPorts(s, addr) }); i >= 0 && !local {
+		x.Action = u.Node.UnservedPorts.String()
+		x.Why = render.Reason(fmt.Sprintf("the address is one of Service %s, --unserved-ports is set, and no Service claims the port", u.Services[i].ServiceName))
 	}
 }
 

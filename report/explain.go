@@ -13,7 +13,7 @@ import (
 // Query is the connection to explain.
 type Query struct {
 	// Packet is the first packet of the connection. Explain sets its Draw.
-	Packet nft.Packet
+	Packet nft.Packet // of a Service's protocol, or a ping with port 0
 	// SourceWhy, if not empty, says how the source was chosen. Otherwise Explain says how the tables classify it.
 	SourceWhy string
 	// Remarks become Problems of the Explanation.
@@ -51,6 +51,7 @@ const (
 	Refused   Outcome = "refused"
 	Dropped   Outcome = "dropped"
 	Untouched Outcome = "untouched"
+	Answered  Outcome = "answered" // by this node: a ping
 )
 
 // Origin classifies a source as the tables do.
@@ -135,7 +136,7 @@ func Explain(tables []*nft.Table, q Query) Explanation {
 	x.source(q.SourceWhy)
 	e.Problems = append(e.Problems, q.Remarks...)
 	if q.Desired != nil {
-		expected := expect(*q.Desired, tables, e)
+		expected := expect(*q.Desired, tables, e, p.Local != nil && p.Local(p.Destination.Addr()))
 		e.Expected = &expected
 	}
 	return e
@@ -260,6 +261,8 @@ func (x *explainer) conclude(path nft.Path) {
 		x.Outcome = Sent
 	case path.Outcome == nft.Dropped:
 		x.Outcome = Dropped
+	case path.Redirected && path.Outcome == nft.Accepted:
+		x.Outcome = Answered
 	case path.Outcome != nft.Accepted:
 		x.Outcome, x.Answer = Refused, path.Outcome.String()
 	}

@@ -71,6 +71,44 @@ func TestExplainAgrees(t *testing.T) {
 	}
 }
 
+// TestExplainUnserved: with --unserved-ports, an unserved port of an external IP is explained as refused or dropped, and the desired state
+// says the same. An address that is bound on the node is untouched. A ping of an address with an endpoint is answered.
+func TestExplainUnserved(t *testing.T) {
+	for unserved, want := range map[render.UnservedPorts]report.Outcome{render.PassUnserved: report.Untouched,
+		render.RefuseUnserved: report.Refused, render.DropUnserved: report.Dropped} {
+		u := mixedServices()
+		u.Node.UnservedPorts, u.Node.AnswerPing = unserved, true
+		tables := build(t, u)
+		action := map[report.Outcome]string{report.Refused: "refuse", report.Dropped: "drop"}[want]
+		for _, hook := range []nft.Hook{nft.Prerouting, nft.Output} {
+			for _, to := range []string{"203.0.113.1:81", "203.0.113.99:443", "203.0.113.5:81"} {
+				p := nft.Packet{Hook: hook, Protocol: nft.TCP, Source: netip.MustParseAddrPort("192.0.2.10:0"), Destination: netip.MustParseAddrPort(to)}
+				e := report.Explain(tables, report.Query{Packet: p, Desired: &u})
+				if e.Outcome != want || e.Expected.Action != action || e.Expected.Service != "" || len(e.Problems) > 0 || e.Expected.Drift != (report.Drift{}) {
+					t.Errorf("%s: %s is explained as %+v, expected %+v", unserved, to, e, e.Expected)
+				}
+				p.Local = func(netip.Addr) bool { return true }
+				if e := report.Explain(tables, report.Query{Packet: p, Desired: &u}); e.Outcome != report.Untouched || e.Expected.Action != "" {
+					t.Errorf("%s: %s, bound on the node, is explained as %+v, expected %+v", unserved, to, e, e.Expected)
+				}
+			}
+			for to, want := range map[string]report.Outcome{"203.0.113.1:0": report.Answered, "10.96.0.2:0": report.Answered, "203.0.113.5:0": want,
+				"10.96.0.5:0": report.Refused} {
+				p := nft.Packet{Hook: hook, Protocol: nft.ICMP, Source: netip.MustParseAddrPort("192.0.2.10:0"), Destination: netip.MustParseAddrPort(to)}
+				if e := report.Explain(tables, report.Query{Packet: p, Desired: &u}); e.Outcome != want || len(e.Endpoints) > 0 || e.Expected.Why != "" {
+					t.Errorf("%s: a ping of %s is explained as %+v, expected %+v", unserved, to, e, e.Expected)
+				}
+			}
+		}
+		d := report.Describe(tables)
+		for _, described := range d.Tables {
+			if described.UnservedPorts != action || !described.AnswersPing {
+				t.Errorf("%s: the tables are described as %+v", unserved, described)
+			}
+		}
+	}
+}
+
 // explainedPackets go from every kind of source to every frontend of mixedServices and to addresses that are none.
 func explainedPackets() []nft.Packet {
 	var all []nft.Packet

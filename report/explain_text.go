@@ -21,8 +21,7 @@ func WriteExplanation(w io.Writer, e Explanation) error {
 	var b bytes.Buffer
 	facts := tabwriter.NewWriter(&b, 0, 0, 3, ' ', 0)
 	row(facts, "from", fromText(e.From))
-	to := fmt.Sprintf("%s/%s", netip.AddrPortFrom(e.To.Address, e.To.Port), strings.ToLower(e.To.Protocol))
-	row(facts, "to", to)
+	row(facts, "to", destinationText(e.To))
 	if e.Service != nil {
 		row(facts, "service", serviceText(*e.Service))
 	}
@@ -69,6 +68,14 @@ func Printable(s string) string {
 	return b.String()
 }
 
+func destinationText(d Destination) string {
+	protocol := strings.ToLower(d.Protocol)
+	if d.Port == 0 {
+		return fmt.Sprintf("%s/%s", d.Address, protocol)
+	}
+	return fmt.Sprintf("%s/%s", netip.AddrPortFrom(d.Address, d.Port), protocol)
+}
+
 func fromText(f Source) string {
 	origin := map[Origin]string{ThisNode: "this node", Pod: "Pod", Outsider: "outsider"}[f.Origin]
 	text := fmt.Sprintf("%s, %s: %s", f.Address, origin, f.Why)
@@ -106,6 +113,8 @@ func outcomeText(e Explanation) string {
 		text = "sent to " + candidateAt(e.Endpoints[0])
 	case e.Outcome == Untouched:
 		text = "untouched"
+	case e.Outcome == Answered:
+		text = "answered by this node"
 	case e.Outcome == Dropped:
 		text = "dropped without an answer"
 	case e.Answer == "reset":
@@ -217,9 +226,13 @@ func ruleRows(b *bytes.Buffer, e Explanation) {
 func expectedRows(b *bytes.Buffer, x Expectation) {
 	b.WriteByte('\n')
 	facts := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
-	if x.Service == "" {
+	switch {
+	case x.Why == "": // a ping
+	case x.Service == "" && x.Action == "":
 		row(facts, "expected", "untouched: "+string(x.Why))
-	} else {
+	case x.Service == "":
+		row(facts, "expected", fmt.Sprintf("%s: %s", x.Action, x.Why))
+	default:
 		row(facts, "expected", fmt.Sprintf("%s, %s: %s", x.Service, x.Action, x.Why))
 	}
 	row(facts, "drift", driftText(x.Drift))

@@ -21,6 +21,7 @@ const (
 	ExternalInside   render.Reason = "externalTrafficPolicy Local does not apply to connections of this node and of Pods"
 	InSourceRanges   render.Reason = "the source is in the Service's loadBalancerSourceRanges"
 	NoSlots          render.Reason = "the frontend has no endpoints in the tables, which are incomplete"
+	PingAnswered     render.Reason = "a Service with a usable endpoint has the address, and --answer-ping is set"
 	ClientRemembered render.Reason = "session affinity sends the client to its previous endpoint"
 )
 
@@ -173,13 +174,36 @@ func (x *explainer) why(path nft.Path) []render.Reason {
 			return []render.Reason{x.whyLoopback()}
 		}
 		return []render.Reason{"no Service has this address and port" + x.neighbours()}
+	case Answered:
+		return []render.Reason{PingAnswered}
 	case Refused:
-		if x.Service != nil {
+		switch {
+		case x.Service != nil:
 			return []render.Reason{NoUsableEndpoint}
+		case slices.ContainsFunc(path.Steps, isUnserved):
+			return []render.Reason{x.whyUnserved()}
 		}
-		return []render.Reason{"the address is a cluster IP, but no Service has this port" + x.neighbours()}
+		return []render.Reason{x.notServed("a cluster IP")}
 	}
 	return []render.Reason{x.whyDropped(path.Steps[len(path.Steps)-1])}
+}
+
+// isUnserved reports whether a step is in a chain that decides about unserved ports.
+func isUnserved(s nft.Step) bool {
+	return s.Chain == render.UnservedReceivedChain || s.Chain == render.UnservedSentChain
+}
+
+// whyUnserved returns the reason why a packet to an unserved port is refused or dropped.
+func (x *explainer) whyUnserved() render.Reason {
+	return "--unserved-ports is set: " + x.notServed("an external IP or a load balancer address")
+}
+
+// notServed returns the reason for a refusal at an address of a Service.
+func (x *explainer) notServed(kind render.Reason) render.Reason {
+	if !x.packet.Protocol.HasPorts() {
+		return "the address is " + kind + ", and no rule answers this ping"
+	}
+	return "the address is " + kind + ", but no Service has this port" + x.neighbours()
 }
 
 // whyDropped returns the reason why the rule of the last step drops packets.
@@ -194,6 +218,8 @@ func (x *explainer) whyDropped(last nft.Step) render.Reason {
 		return ExternalNoLocal
 	case last.Chain == render.DispatchChain:
 		return InternalNoLocal
+	case isUnserved(last):
+		return x.whyUnserved()
 	case last.Chain == render.UnallocatedChain:
 		return render.Reason("the address is in the service CIDRs " + x.ranges(x.schema.ServiceCIDRs.Name, "") + ", but no Service has it")
 	}

@@ -121,6 +121,7 @@ func TestNFTVersions(t *testing.T) {
 func programmed(t *testing.T) *testNode {
 	t.Helper()
 	l := newTestNode(t)
+	l.facts.UnservedPorts, l.facts.AnswerPing = render.RefuseUnserved, true
 	l.ruleset.Update(render.Update{Node: l.facts, Services: examples()})
 	l.reconcile()
 	return l
@@ -155,6 +156,7 @@ func listAndLoad(t *testing.T, lister, loader nftVersion) {
 	listing := lister.must(t, programmed(t).node, "", args...)
 	again := newTestNode(t)
 	loader.must(t, again.node, listing, "-f", "-")
+	again.facts.UnservedPorts, again.facts.AnswerPing = render.RefuseUnserved, true
 	again.ruleset.Update(render.Update{Node: again.facts, Services: examples()})
 	if changes := again.reconcile(); len(changes) > 0 {
 		t.Errorf("in the tables that nft %s loaded from the listing of nft %s, nfproxy finds %v to change", loader.version, lister.version, changes)

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -51,13 +52,18 @@ func examples() []render.Service {
 // ruleset, down to the expressions.
 func TestOracleText(t *testing.T) {
 	for _, pods := range []string{"", "cni0", "veth*"} {
-		t.Run("pod interface "+pods, func(t *testing.T) { oracleText(t, pods) })
+		t.Run("pod interface "+pods, func(t *testing.T) { oracleText(t, func(n *render.Node) { n.PodInterface = pods }) })
+	}
+	for _, unserved := range []render.UnservedPorts{render.RefuseUnserved, render.DropUnserved} {
+		t.Run(fmt.Sprint("unserved ports ", unserved), func(t *testing.T) {
+			oracleText(t, func(n *render.Node) { n.UnservedPorts, n.AnswerPing = unserved, true })
+		})
 	}
 }
 
-func oracleText(t *testing.T, podInterface string) {
+func oracleText(t *testing.T, change func(*render.Node)) {
 	ours, theirs := newTestNode(t), newTestNode(t)
-	ours.facts.PodInterface = podInterface
+	change(&ours.facts)
 	ours.ruleset.Update(render.Update{Node: ours.facts, Services: examples()})
 	ours.reconcile()
 	theirs.nft(tablesText(ours.ruleset.Tables()), "-f", "-")

@@ -25,7 +25,7 @@ var selections = []selection{
 		"TestAffinity/(ip|ip6)/tcp", "TestAffinityAcrossRestart", "TestAffinityExpires", "TestAffinityListing",
 		"TestFlows", "TestFlowsSCTP", "TestListFilters",
 		"TestReadDuringRehash", "TestReadElements", "TestRefusedPart", "TestChangeIsSmall", "TestHugeService",
-		"TestUniformCounts", "TestFallbackSlot", "TestUpgradeChains",
+		"TestUniformCounts", "TestFallbackSlot", "TestUpgradeChains", "TestAnswerPing", "TestRoutingLoop", "TestUnservedPortsOfNode",
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
 	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs", "TestComparisonFindsUnreachable"}},
 	{dir: "integration/cli", tests: []string{"TestScripts/(life|repair)"}},

@@ -49,7 +49,11 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			}
 			key = nil
 		case *expr.Cmp:
-			r.Match = append(r.Match, guessMatch(exprs[:i], e))
+			m := guessMatch(exprs[:i], e)
+			if _, ping := m.(nft.EchoRequest); ping && len(r.Match) > 0 { // it includes the match of the protocol before
+				r.Match = r.Match[:len(r.Match)-1]
+			}
+			r.Match = append(r.Match, m)
 			key = nil
 		case *expr.Dynset:
 			if len(key) > 1 { // nfproxy's rules have a key of one field
@@ -67,6 +71,8 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			}
 		case *expr.Reject:
 			r.Do = nft.Reject{TCPReset: e.Type == unix.NFT_REJECT_TCP_RST}
+		case *expr.Redir:
+			r.Do = nft.Redirect{}
 		case *expr.Masq:
 			r.Do = nft.Masquerade{}
 		}
@@ -82,13 +88,19 @@ func guessMatch(before []expr.Any, cmp *expr.Cmp) nft.Match {
 				Not: cmp.Op == expr.CmpOpNeq}
 		}
 	}
-	if len(cmp.Data) == 1 {
-		return nft.OfProtocol{Protocol: nft.Protocol(cmp.Data[0])}
-	}
 	if len(before) > 0 {
-		if _, ok := before[len(before)-1].(*expr.Fib); ok {
+		switch e := before[len(before)-1].(type) {
+		case *expr.Payload:
+			return nft.EchoRequest{}
+		case *expr.Fib:
+			if e.FlagDADDR {
+				return nft.FibDestinationLocal{Not: cmp.Op == expr.CmpOpNeq}
+			}
 			return nft.FibSourceLocal{}
 		}
+	}
+	if len(cmp.Data) == 1 {
+		return nft.OfProtocol{Protocol: nft.Protocol(cmp.Data[0])}
 	}
 	return nft.CtStatusDNAT{}
 }
@@ -233,6 +245,8 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 		e = &expr.NAT{}
 	case "reject":
 		e = &expr.Reject{}
+	case "redir":
+		e = &expr.Redir{}
 	case "masq":
 		e = &expr.Masq{}
 	case "counter":

@@ -47,6 +47,17 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 			&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4, Mask: nlmsg.NativeBytes(ipsDstNAT), Xor: nlmsg.NativeBytes(0)},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: nlmsg.NativeBytes(ipsDstNAT)},
 		}, nil
+	case nft.FibDestinationLocal:
+		op := expr.CmpOpEq
+		if m.Not {
+			op = expr.CmpOpNeq
+		}
+		return []expr.Any{
+			&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true},
+			&expr.Cmp{Op: op, Register: reg, Data: nlmsg.NativeBytes(unix.RTN_LOCAL)},
+		}, nil
+	case nft.EchoRequest:
+		return encodeEchoRequest(f), nil
 	case nft.InputInterface:
 		return encodeInterface(m)
 	case nft.CounterStatement:
@@ -58,6 +69,21 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 		}, nil
 	}
 	return nil, fmt.Errorf("no expression for %T", m)
+}
+
+// encodeEchoRequest compares the protocol and the type, the first byte of the ICMP header.
+func encodeEchoRequest(f nft.Family) []expr.Any {
+	echo := byte(8) // ICMP_ECHO of include/uapi/linux/icmp.h
+	if f == nft.IPv6 {
+		echo = 128 // ICMPV6_ECHO_REQUEST of include/uapi/linux/icmpv6.h
+	}
+	const reg = unix.NFT_REG_1
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{byte(f.ICMP())}},
+		&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{echo}},
+	}
 }
 
 // encodeInterface compares the whole name, with its padding, or only the bytes of a prefix.
@@ -99,6 +125,8 @@ func encodeAction(f nft.Family, a nft.Action) ([]expr.Any, error) {
 			&expr.Lookup{SourceRegister: reg, SetName: a.Map, DestRegister: reg, IsDestRegSet: true},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.Number()), RegAddrMin: reg, RegAddrMax: reg,
 				RegProtoMin: port, RegProtoMax: port, Specified: true}), err
+	case nft.Redirect:
+		return []expr.Any{&expr.Redir{}}, nil
 	case nft.Reject:
 		return []expr.Any{encodeReject(f, a)}, nil
 	case nft.Update:

@@ -44,6 +44,9 @@ func rulesOfAllKinds() []nft.Rule {
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.OriginalDestinationAddr}}, Set: "addrs", Not: true},
 			nft.OfProtocol{Protocol: nft.UDP}), Do: nft.GotoChain("there")},
 		{Match: match(nft.FibSourceLocal{}), Do: nft.Masquerade{}},
+		{Match: match(nft.FibDestinationLocal{}), Do: nft.Verdict{Kind: nft.Drop}},
+		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Set: "addrs"}, nft.FibDestinationLocal{Not: true}), Do: nft.GotoChain("there")},
+		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Set: "addrs"}, nft.EchoRequest{}), Do: nft.Redirect{}},
 		{Match: match(nft.InputInterface{Name: "cni0"}), Do: nft.Masquerade{}},
 		{Match: match(nft.InputInterface{Name: "c", Prefix: true}), Do: nft.Masquerade{}},
 		{Match: match(nft.InputInterface{Name: "veth", Prefix: true, Not: true}), Do: nft.Masquerade{}},
@@ -104,10 +107,11 @@ func simulated(f nft.Family, r nft.Rule) string {
 	}}
 	at := nft.Chain{Table: id, Name: "c", Hook: nft.Prerouting, Rules: []nft.Rule{r}}
 	translate := nft.Chain{Table: id, Name: "first", Hook: nft.Prerouting, Priority: -1}
-	protocol, hook, iif := nft.TCP, nft.Prerouting, ""
+	protocol, hook, iif, local := nft.TCP, nft.Prerouting, "", false
 	for _, m := range r.Match {
 		switch m := m.(type) {
-		case nft.CtStatusDNAT:
+		case nft.CtStatusDNAT: // the translated packet passes no other chain at this hook
+			at.Hook = nft.Postrouting
 			translate.Rules = []nft.Rule{{Do: nft.DNAT{Map: "slots", Key: []nft.Field{{Kind: nft.DestinationAddr},
 				{Kind: nft.L4Protocol}, {Kind: nft.DestinationPort}, {Kind: nft.RandomNumber, Mod: 1}}}}}
 		case nft.InputInterface:
@@ -116,6 +120,10 @@ func simulated(f nft.Family, r nft.Rule) string {
 			}
 		case nft.FibSourceLocal:
 			at.Hook, hook = nft.Output, nft.Output
+		case nft.FibDestinationLocal:
+			local = !m.Not
+		case nft.EchoRequest:
+			protocol = f.ICMP()
 		case nft.OfProtocol:
 			protocol = m.Protocol
 		case nft.In:
@@ -125,7 +133,7 @@ func simulated(f nft.Family, r nft.Rule) string {
 		}
 	}
 	table.Chains = []*nft.Chain{&translate, &at, {Table: id, Name: "there"}}
-	p := nft.Simulate(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol,
+	p := nft.Simulate(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol, Local: func(netip.Addr) bool { return local },
 		Source: netip.AddrPortFrom(addr, 1), Destination: netip.AddrPortFrom(addr, 80)})
 	for _, s := range p.Steps {
 		if s.Chain == "c" {
