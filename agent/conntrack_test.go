@@ -336,7 +336,7 @@ func TestThreadTime(t *testing.T) {
 func TestRepairsLookForFewConnections(t *testing.T) {
 	d, k, log := newIdleDaemon(t)
 	var l lifecycle
-	if err := addConntrackCleaner(&l, d, metrics.New("v1.2.3")); err != nil {
+	if err := addConntrackCleaner(&l, d, 0, metrics.New("v1.2.3")); err != nil {
 		t.Fatal(err)
 	}
 	runUntilCleanup(t, &l, k)
