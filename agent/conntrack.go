@@ -84,13 +84,7 @@ func (c *conntrackCleaner) poke() {
 func (c *conntrackCleaner) run(ctx context.Context) error {
 	runtime.LockOSThread() // for threadTime
 	defer runtime.UnlockOSThread()
-	tasks := []*cleanerTask{
-		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
-		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
-	}
-	if c.gone != nil {
-		tasks = append(tasks, &cleanerTask{cleanerPace: newCleanerPace(goneShare, goneBurst), do: c.resetGone, next: c.nextGone})
-	}
+	tasks := c.tasks()
 	for {
 		select {
 		case <-ctx.Done():
@@ -117,6 +111,18 @@ func (c *conntrackCleaner) run(ctx context.Context) error {
 			t.schedule()
 		}
 	}
+}
+
+// tasks returns what the cleaner does. Without a delay for endpoints that are gone it does nothing about them.
+func (c *conntrackCleaner) tasks() []*cleanerTask {
+	tasks := []*cleanerTask{
+		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
+		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
+	}
+	if c.gone != nil {
+		tasks = append(tasks, &cleanerTask{cleanerPace: newCleanerPace(goneShare, goneBurst), do: c.resetGone, next: c.nextGone})
+	}
+	return tasks
 }
 
 // cleanerTask is one of the cleaner's tasks.

@@ -17,6 +17,7 @@ import (
 
 	"nfproxy/conntrack"
 	"nfproxy/conntrack/ctnetlink"
+	"nfproxy/nft"
 	"nfproxy/render"
 	"nfproxy/sandbox"
 )
@@ -223,4 +224,16 @@ func (l *goneNode) oneFlow(deleted []conntrack.Flow, endpoint string) {
 	if len(deleted) != 1 || deleted[0].Reply.Source != netip.MustParseAddrPort(endpoint) {
 		l.t.Errorf("deleted %v, want the connection to %s", deleted, endpoint)
 	}
+}
+
+// tcpFlows returns all TCP flows.
+func (l *goneNode) tcpFlows() (all []conntrack.Flow) {
+	l.t.Helper()
+	for _, family := range []nft.Family{nft.IPv4, nft.IPv6} {
+		err := l.flows.List(conntrack.Filter{Family: family, Protocol: nft.TCP}, func(f conntrack.Flow) { all = append(all, f) })
+		if err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	return all
 }
