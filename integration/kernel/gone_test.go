@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"net/netip"
@@ -9,6 +10,7 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+	"nfproxy/report"
 )
 
 // TestGoneEndpointResets: a connection to a Pod that was killed without FIN is silent until its entry is deleted. What answers its
@@ -161,6 +163,79 @@ func TestGoneEndpointKilled(t *testing.T) {
 		if deleted := l.pass(10 * goneDelay); deleted != nil {
 			t.Errorf("later: deleted %v", deleted)
 		}
+	})
+}
+
+// TestGoneEndpointAffinity: the packet that meets a reset counts as a connection of the endpoint that resets it, and with session
+// affinity the client's next connections go to that endpoint.
+func TestGoneEndpointAffinity(t *testing.T) {
+	for family, addrs := range flowAddrs {
+		t.Run(family.String(), func(t *testing.T) {
+			l := newGoneNode(t)
+			l.facts.Counters = render.CountEndpoints
+			l.ruleset = render.NewRuleset(l.facts)
+			l.reconcile()
+			a := l.echoPod("a", 8080, addrs.a)
+			l.pod("b", 8080, addrs.b)
+			l.pod("c", 8080, addrs.c)
+			client := l.pod("client", 0, addrs.client).Namespace
+			frontend := at(netip.MustParseAddrPort(addrs.frontend).Addr().String(), 80)
+			sticky := func(endpoints ...string) render.Service {
+				s := service("web", nft.TCP, frontend, endpoints...)
+				s.Affinity = time.Hour
+				return s
+			}
+			l.program(sticky(at(addrs.a, 8080)))
+			c := l.open(client, frontend)
+			l.unplug(a)
+			l.program(sticky(at(addrs.b, 8080), at(addrs.c, 8080)))
+			l.pass(goneDelay)
+			c.expect(connReset)
+			f := report.Describe(l.tables()).Services[0].Frontends[0]
+			var resetBy string
+			for _, e := range f.Endpoints {
+				if *e.Connections > 0 {
+					resetBy = e.String()
+				}
+			}
+			if *f.Connections != 2 || resetBy == "" {
+				t.Fatalf("the frontend counts %d connections, want 2; the endpoint that counts one is %q", *f.Connections, resetBy)
+			}
+			for range 5 {
+				if got, err := connect(client, nft.TCP, "", frontend, connectTimeout); err != nil || got.endpoint.String() != resetBy {
+					t.Errorf("the next connection reaches %s (%v), want %s", got.endpoint, err, resetBy)
+				}
+			}
+		})
+	}
+}
+
+// TestGoneEndpointAlive: a Pod that is alive gets a reset too when it sends on a connection whose entry was deleted.
+func TestGoneEndpointAlive(t *testing.T) {
+	forGoneAddrs(t, func(t *testing.T, addrs goneAddrs) {
+		l := newGoneNode(t)
+		a := l.pod("a", 0, addrs.a)
+		listener, err := a.Listen("tcp", at(addrs.a, 8080))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		l.program(addrs.service(nil, at(addrs.a, 8080)))
+		ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+		defer cancel()
+		client, err := l.pod("client", 0, addrs.client).Dial(ctx, "tcp", "", at(addrs.cluster, 80))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		accepted, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer accepted.Close()
+		l.program(addrs.service(nil))
+		l.oneFlow(l.pass(goneDelay), at(addrs.a, 8080))
+		longConnection{t, accepted, bufio.NewReader(accepted)}.expect(connReset)
 	})
 }
 
