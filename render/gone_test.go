@@ -255,6 +255,15 @@ func TestGoneFilters(t *testing.T) {
 	}
 }
 
+// TestGoneOfOthers: whoever lists another Service's endpoint in a slice of his own, and removes it, resets no connection of that Service.
+func TestGoneOfOthers(t *testing.T) {
+	g := newGoneTest(t, tcpServiceWith("web", "10.96.0.1", goneEndpoint), tcpServiceWith("more", "10.96.0.2", goneEndpoint))
+	g.program(Update{Services: []Service{tcpServiceWith("more", "10.96.0.2")}})
+	if got := g.cleanUp(time.Hour); got != nil {
+		t.Errorf("listed %q", got)
+	}
+}
+
 // TestGoneFailed: a cleanup that failed is due again at once, and includes the same endpoints.
 func TestGoneFailed(t *testing.T) {
 	g := newGoneTest(t, tcpServiceWith("web", "10.96.0.1", goneEndpoint))
