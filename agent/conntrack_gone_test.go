@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+	"nfproxy/sandbox"
 )
 
 // webService returns a Service with one TCP port and endpoints at port 8080.
@@ -148,6 +150,29 @@ func TestCleanerNotLoose(t *testing.T) {
 	}
 	if n := s.listings(); n != 0 {
 		t.Errorf("%d lists, want none", n)
+	}
+}
+
+// TestLooseTCP: looseTCP reports the sysctl of the network namespace of its thread.
+func TestLooseTCP(t *testing.T) {
+	ns, err := sandbox.NewNamespace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for value, want := range map[string]bool{"0": false, "1": true} {
+		err := ns.Do(func() error {
+			if err := os.WriteFile("/proc/sys/net/netfilter/nf_conntrack_tcp_loose", []byte(value), 0); err != nil {
+				return err
+			}
+			if got := looseTCP(); got != want {
+				t.Errorf("nf_conntrack_tcp_loose is %s: %v", value, got)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
