@@ -28,6 +28,11 @@ type conntrackCleaner struct {
 	index *render.FlowIndex
 	// untranslated are the TCP connections that are to be deleted because they began without rules.
 	untranslated render.UntranslatedFlows
+	// gone finds the TCP connections to endpoints that are gone, nil to leave them alone. reset is told how many of their entries
+	// were deleted, and loose reports whether a packet in the middle of a connection begins a new entry.
+	gone  *render.GoneEndpoints
+	reset func(family nft.Family, deleted int)
+	loose func() bool
 
 	wake chan struct{}
 }
@@ -42,6 +47,9 @@ func (c *conntrackCleaner) Take(u render.Update, owner func(render.Frontend) ren
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index.Take(u, owner)
+	if c.gone != nil {
+		c.gone.Take(u)
+	}
 }
 
 // Programmed notes that the kernel has everything that was taken, by these changes. It has to be called even if there was
@@ -50,6 +58,9 @@ func (c *conntrackCleaner) Programmed(changes []nft.Change) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index.Programmed(changes)
+	if c.gone != nil {
+		c.gone.Programmed(time.Now())
+	}
 	c.poke()
 }
 
@@ -73,10 +84,7 @@ func (c *conntrackCleaner) poke() {
 func (c *conntrackCleaner) run(ctx context.Context) error {
 	runtime.LockOSThread() // for threadTime
 	defer runtime.UnlockOSThread()
-	tasks := []*cleanerTask{
-		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
-		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
-	}
+	tasks := c.tasks()
 	for {
 		select {
 		case <-ctx.Done():
@@ -100,14 +108,42 @@ func (c *conntrackCleaner) run(ctx context.Context) error {
 			if err != nil {
 				c.log.Error("could not delete stale flows", "error", err, "retry", t.backoff)
 			}
+			t.schedule()
 		}
 	}
+}
+
+// tasks returns what the cleaner does. Without a delay for endpoints that are gone it does nothing about them.
+func (c *conntrackCleaner) tasks() []*cleanerTask {
+	tasks := []*cleanerTask{
+		{cleanerPace: newCleanerPace(staleShare, staleBurst), do: c.deleteStale},
+		{cleanerPace: newCleanerPace(untranslatedShare, untranslatedBurst), do: c.deleteUntranslated},
+	}
+	if c.gone != nil {
+		tasks = append(tasks, &cleanerTask{cleanerPace: newCleanerPace(goneShare, goneBurst), do: c.resetGone, next: c.nextGone})
+	}
+	return tasks
 }
 
 // cleanerTask is one of the cleaner's tasks.
 type cleanerTask struct {
 	cleanerPace
 	do func(context.Context) error
+	// next returns when there is something to do next, false if that is unknown. It is nil for a task that only a call of poke begins.
+	next func() (time.Time, bool)
+}
+
+// schedule has the task start when there is something to do next.
+func (t *cleanerTask) schedule() {
+	if t.next == nil || t.wanted {
+		return
+	}
+	if due, ok := t.next(); ok {
+		t.wanted = true
+		if due.After(t.due) {
+			t.due = due
+		}
+	}
 }
 
 // nextDue returns a channel that receives when the next of the wanted tasks may start, nil if none is wanted.

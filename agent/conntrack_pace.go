@@ -21,12 +21,15 @@ const (
 )
 
 // Deleting stale entries takes a fifth of a processor at most, and 2 s more at once. Looking for connections that began without rules
-// takes a twentieth, and 5 s more: it lists all TCP entries if another program removes all rules again and again.
+// takes a twentieth, and 5 s more: it lists all TCP entries if another program removes all rules again and again. Looking for connections to
+// endpoints that are gone takes a twentieth, and 2 s more: it lists once per delay, and endpoints can go all the time.
 const (
 	staleShare        = 5
 	staleBurst        = 2 * time.Second
 	untranslatedShare = 20
 	untranslatedBurst = 5 * time.Second
+	goneShare         = 20
+	goneBurst         = 2 * time.Second
 )
 
 // cleanerPace decides when a task of the cleaner may start.

@@ -45,7 +45,7 @@ type cleanerTest struct {
 	cleanups int
 }
 
-func newCleanerTest(t *testing.T) *cleanerTest {
+func newCleanerTest(t *testing.T, configure ...func(*conntrackCleaner)) *cleanerTest {
 	t.Helper()
 	addrs := []netip.Addr{netip.MustParseAddr("192.0.2.10"), netip.MustParseAddr("2001:db8::10")}
 	s := &cleanerTest{t: t, facts: render.Node{Name: "node-a", Addresses: addrs,
@@ -69,6 +69,9 @@ func newCleanerTest(t *testing.T) *cleanerTest {
 	}
 	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	s.cleaner = newConntrackCleaner(s.flows, log, s.observe)
+	for _, f := range configure {
+		f(s.cleaner)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = s.cleaner.run(ctx) })
@@ -336,7 +339,7 @@ func TestThreadTime(t *testing.T) {
 func TestRepairsLookForFewConnections(t *testing.T) {
 	d, k, log := newIdleDaemon(t)
 	var l lifecycle
-	if err := addConntrackCleaner(&l, d, metrics.New("v1.2.3")); err != nil {
+	if err := addConntrackCleaner(&l, d, 0, metrics.New("v1.2.3")); err != nil {
 		t.Fatal(err)
 	}
 	runUntilCleanup(t, &l, k)

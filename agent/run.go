@@ -76,7 +76,7 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	claimGuard(d, guard, node, set, told)
 	d.startTasks(l)
 	d.observers = append(d.observers, newReports(log, told, recorder.NotServed).observer())
-	if err := addConntrackCleaner(l, d, recorder); err != nil {
+	if err := addConntrackCleaner(l, d, set.ResetGoneEndpoints, recorder); err != nil {
 		return err
 	}
 	if err := addMetrics(l, d, set, recorder); err != nil {
@@ -122,14 +122,18 @@ func logShortcomings(lines []preflight.Line, log *slog.Logger) {
 	}
 }
 
-// addConntrackCleaner adds the cleaner of stale conntrack entries.
-func addConntrackCleaner(l *lifecycle, d *daemon, recorder *metrics.Recorder) error {
+// addConntrackCleaner adds the cleaner of stale conntrack entries. goneDelay is that of config.Settings.ResetGoneEndpoints.
+func addConntrackCleaner(l *lifecycle, d *daemon, goneDelay time.Duration, recorder *metrics.Recorder) error {
 	flows, err := ctnetlink.Open()
 	if err != nil {
 		return err
 	}
 	l.owns(flows)
 	cleaner := newConntrackCleaner(flows, d.log, recorder.ConntrackCleaned)
+	if goneDelay > 0 {
+		recorder.CountResets()
+		cleaner.resetGoneEndpoints(goneDelay, recorder.ConnectionsReset, looseTCP)
+	}
 	l.runs("conntrack cleaner", cleaner.run)
 	d.observers = append(d.observers, observer{
 		updated: func(u render.Update) { cleaner.Take(u, d.ruleset.Owner) },

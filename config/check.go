@@ -36,6 +36,7 @@ func (c *configuration) settings() Settings {
 	c.checkMode()
 	c.checkFeatureGates()
 	s.MinSyncPeriod = c.period("nftables.minSyncPeriod", c.NFTables.MinSyncPeriod.Duration)
+	s.ResetGoneEndpoints = c.goneDelay()
 
 	s.Healthz = c.listenAddress("healthzBindAddress", c.HealthzBindAddress, c.healthzPort)
 	s.Metrics = c.listenAddress("metricsBindAddress", c.MetricsBindAddress, c.metricsPort)
@@ -306,6 +307,19 @@ func (c *configuration) timeout(field string, d *metav1.Duration) time.Duration 
 		c.fail(field, fmt.Errorf("%s is less than a second", d.Duration))
 	}
 	return c.period(field, d.Duration)
+}
+
+// maxGoneDelay is the largest value of --reset-gone-endpoints. Linux itself gives up a connection without answers after about
+// 15 minutes (tcp_retries2 in Documentation/networking/ip-sysctl.rst).
+const maxGoneDelay = 15 * time.Minute
+
+// goneDelay returns the value of --reset-gone-endpoints.
+func (c *configuration) goneDelay() time.Duration {
+	d := c.resetGone.Duration
+	if d != 0 && (d < time.Second || d > maxGoneDelay) {
+		c.failAt("--reset-gone-endpoints", fmt.Errorf("%s is neither 0 nor between 1s and 15m", d))
+	}
+	return d
 }
 
 // period returns the value of a duration, which must not be negative.

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/urfave/cli/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"nfproxy/render"
@@ -60,6 +61,7 @@ type configuration struct {
 	maxElements                    int
 	counters, unservedPorts        string
 	answerPing                     bool
+	resetGone                      metav1.Duration
 	externalIPs, loadBalancerIPs   string
 	// loopback are the loopback addresses at which node ports are served. They follow from other values.
 	loopback []netip.Addr

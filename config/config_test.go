@@ -248,13 +248,14 @@ func TestConfigure(t *testing.T) {
 			file: header + "hostnameOverride: other\nlogging: {verbosity: 1}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
 			args: []string{"--cluster-cidr", "10.0.0.0/8", "--kubeconfig", "x", "--healthz-port", "0", "--min-sync-period", "1s", "-v", "5",
 				"--logging-format", "json", "--service-cidr", "10.96.0.0/12", "--session-affinity-size", "9", "--max-service-elements", "8", "--max-elements", "7", "--connection-counters", "endpoints", "--master", "https://192.0.2.1",
-				"--external-ips", "none", "--unserved-ports", "drop", "--answer-ping",
+				"--external-ips", "none", "--unserved-ports", "drop", "--answer-ping", "--reset-gone-endpoints", "30s",
 				"--proxy-mode", "ipvs", "--vmodule", "a=1"},
 			want: func(s *Settings) {
 				s.Verbosity, s.LogFormat, s.Node.AffinityClients, s.Node.MaxServiceElements, s.Node.MaxElements, s.Master = 5, "json", 9, 8, 7, "https://192.0.2.1"
 				s.Node.ServiceCIDRs, s.Node.Counters = prefixes(t, "10.96.0.0/12"), render.CountEndpoints
 				s.Node.ExternalIPs.Only = true
 				s.Node.UnservedPorts, s.Node.AnswerPing = render.DropUnserved, true
+				s.ResetGoneEndpoints = 30 * time.Second
 			},
 			warn: []string{"--kubeconfig: ignored because of --config", "--cluster-cidr: ignored because of --config",
 				"--min-sync-period: ignored because of --config", "--proxy-mode: ignored because of --config",
@@ -393,6 +394,12 @@ logging: {format: xml}
 		}},
 		{"service proxy name", "", []string{"--kubeconfig=x", "--service-proxy-name=a/b"}, []string{
 			`--service-proxy-name: "a/b" is not the value of a label: letters and digits, with "-", "_" and "." between them`}},
+		{"negative delay", "", []string{"--kubeconfig=x", "--reset-gone-endpoints=-1s"}, []string{
+			"--reset-gone-endpoints: -1s is neither 0 nor between 1s and 15m"}},
+		{"short delay", "", []string{"--kubeconfig=x", "--reset-gone-endpoints=999ms"}, []string{
+			"--reset-gone-endpoints: 999ms is neither 0 nor between 1s and 15m"}},
+		{"long delay", "", []string{"--kubeconfig=x", "--reset-gone-endpoints=15m1s"}, []string{
+			"--reset-gone-endpoints: 15m1s is neither 0 nor between 1s and 15m"}},
 		{"a flag beside a file", header + "clientConnection: {kubeconfig: x}\noomScoreAdj: 1001", []string{"--logging-format=xml"}, []string{
 			"conf: oomScoreAdj: 1001 is not between -1000 and 1000", `--logging-format: "xml" is neither text nor json`}},
 	} {

@@ -91,6 +91,8 @@ func serviceOptions() []option {
 			func(c *configuration) *bool { return &c.answerPing }),
 		stringOption("connection-counters", "", "which connections are counted: those of `WHICH`: none, services or endpoints (default: services)",
 			func(c *configuration) *string { return &c.counters }),
+		durationOption("reset-gone-endpoints", "", "a TCP connection to an endpoint that has been in no EndpointSlice for `TIME` is reset when it sends, "+
+			"1s to 15m, 0 for never (default: 0s)", func(c *configuration) *metav1.Duration { return &c.resetGone }),
 		durationOption("min-sync-period", "nftables.minSyncPeriod", "minimum `TIME` between two transactions (default: 0s, each change at once)",
 			func(c *configuration) *metav1.Duration { return &c.NFTables.MinSyncPeriod }),
 	}

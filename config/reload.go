@@ -34,6 +34,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
 		{"maxServiceElements", old.Node.MaxServiceElements, new.Node.MaxServiceElements},
 		{"maxElements", old.Node.MaxElements, new.Node.MaxElements},
+		{"resetGoneEndpoints", old.ResetGoneEndpoints, new.ResetGoneEndpoints},
 		{"nftables.minSyncPeriod", old.MinSyncPeriod, new.MinSyncPeriod},
 		{"healthzBindAddress", old.Healthz, new.Healthz},
 		{"metricsBindAddress", old.Metrics, new.Metrics},

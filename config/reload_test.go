@@ -44,6 +44,7 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.NodePorts.CIDRs = cidrs },
 		},
 		"PrimaryIP":           {func(s *Settings) { s.PrimaryIP = netip.MustParseAddr("192.0.2.1") }},
+		"ResetGoneEndpoints":  {func(s *Settings) { s.ResetGoneEndpoints = time.Second }},
 		"MinSyncPeriod":       {func(s *Settings) { s.MinSyncPeriod = 7 }},
 		"Healthz":             {func(s *Settings) { s.Healthz = "x" }},
 		"Metrics":             {func(s *Settings) { s.Metrics = "x" }},

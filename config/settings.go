@@ -33,6 +33,9 @@ type Settings struct {
 	PrimaryIP netip.Addr
 	// MinSyncPeriod is the minimum time between two transactions. The default is 0: each change is programmed at once.
 	MinSyncPeriod time.Duration
+	// ResetGoneEndpoints is the time after which TCP connections to endpoints that are in no EndpointSlice lose their conntrack
+	// entries, from a second to 15 minutes. The default is 0: never.
+	ResetGoneEndpoints time.Duration
 
 	// Healthz and Metrics are the listen addresses, with ports, of the health and the metrics server; empty means no server.
 	// The defaults are 0.0.0.0:10256 and 127.0.0.1:10249, and no servers if Node.Instance has a name.

@@ -20,6 +20,8 @@ type Flow struct {
 	// ID distinguishes the entry from a later one with the same addresses.
 	ID     uint32
 	Status Status
+	// Closed is set for a TCP connection that both sides have closed or one has reset: the entry only waits for late packets.
+	Closed bool
 }
 
 // Tuple is the source and the destination of packets in one direction.
@@ -30,8 +32,11 @@ type Tuple struct {
 // Status is a set of bits, enum ip_conntrack_status in include/uapi/linux/netfilter/nf_conntrack_common.h.
 type Status uint32
 
-// SeenReply is set when there were packets in both directions (IPS_SEEN_REPLY).
-const SeenReply Status = 1 << 1
+// Bits of a Status.
+const (
+	SeenReply      Status = 1 << 1 // there were packets in both directions (IPS_SEEN_REPLY)
+	DestinationNAT Status = 1 << 5 // the destination is translated (IPS_DST_NAT)
+)
 
 // Translated reports whether the destination was translated.
 func (f Flow) Translated() bool { return f.Reply.Source != f.Original.Destination }
@@ -57,19 +62,35 @@ type Filter struct {
 	Protocol nft.Protocol
 	// Destination, if valid, is the destination in the original direction.
 	Destination netip.AddrPort
+	// DestinationNAT selects only flows with that bit of Status.
+	DestinationNAT bool
+	// Endpoint, if valid, is the source of replies, and EndpointPort, if not 0, is only its port.
+	Endpoint     netip.AddrPort
+	EndpointPort uint16
 }
 
 // Matches reports whether the filter selects the flow.
 func (l Filter) Matches(f Flow) bool {
 	return f.Family == l.Family && f.Protocol == l.Protocol &&
-		(!l.Destination.IsValid() || f.Original.Destination == l.Destination)
+		(!l.Destination.IsValid() || f.Original.Destination == l.Destination) &&
+		(!l.DestinationNAT || f.Status&DestinationNAT != 0) &&
+		(!l.Endpoint.IsValid() || f.Reply.Source == l.Endpoint) &&
+		(l.EndpointPort == 0 || f.Reply.Source.Port() == l.EndpointPort)
 }
 
-// String prints the filter for people: "ip udp" or "ip udp to 10.96.0.10:53".
+// String prints the filter for people: "ip udp", "ip udp to 10.96.0.10:53" or "ip tcp answered by 10.244.1.2:80".
 func (l Filter) String() string {
 	text := l.Family.String() + " " + l.Protocol.String()
 	if l.Destination.IsValid() {
 		text += " to " + l.Destination.String()
+	}
+	switch {
+	case l.Endpoint.IsValid():
+		text += " answered by " + l.Endpoint.String()
+	case l.EndpointPort != 0:
+		text += fmt.Sprintf(" answered by port %d", l.EndpointPort)
+	case l.DestinationNAT:
+		text += " with a translated destination"
 	}
 	return text
 }

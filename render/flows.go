@@ -9,7 +9,7 @@ import (
 
 // FlowIndex holds the endpoints and the admitted sources of each UDP and SCTP frontend, and decides which conntrack entries are
 // stale. A stale entry sends packets where no new connection would go, for as long as packets keep coming. TCP is left alone: its
-// peers notice, and terminating endpoints finish their connections.
+// peers notice, and terminating endpoints finish their connections. GoneEndpoints is for those that do not notice.
 //
 // The index also knows which entries have to be examined. Take applies an Update and Programmed notes that the kernel has it;
 // then Next returns the entries to list, Judge is called for each of them, and CleanedUp or Failed reports the result. The

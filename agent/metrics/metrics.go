@@ -164,6 +164,20 @@ func (r *Recorder) ConntrackCleaned(family nft.Family, deleted int, took time.Du
 	r.kubeProxy.cleanupDeleted.WithLabelValues(ipFamily(family)).Add(float64(deleted))
 }
 
+// CountResets adds the metric that ConnectionsReset counts.
+func (r *Recorder) CountResets() {
+	if r != nil {
+		r.registry.MustRegister(r.nfproxy.resets)
+	}
+}
+
+// ConnectionsReset counts connections to endpoints that are gone whose conntrack entries were deleted.
+func (r *Recorder) ConnectionsReset(family nft.Family, deleted int) {
+	if r != nil {
+		r.nfproxy.resets.WithLabelValues(ipFamily(family)).Add(float64(deleted))
+	}
+}
+
 // HealthzAnswered counts a response of /healthz by its HTTP status code.
 func (r *Recorder) HealthzAnswered(code int) {
 	if r != nil {

@@ -106,6 +106,8 @@ func populatedRecorder() *Recorder {
 	m.Compared(ComparisonRepaired)
 	m.Quarantined(2)
 	m.ServeLocalhost(func() (int, int) { return 1, 1 })
+	m.CountResets()
+	m.ConnectionsReset(nft.IPv6, 6)
 	m.Conflicts(3)
 	m.NotServed(4, 5)
 	m.ConntrackCleaned(nft.IPv6, 7, 20*time.Millisecond)
@@ -193,6 +195,8 @@ func TestMetricsValues(t *testing.T) {
 		`kubeproxy_conntrack_reconciler_sync_duration_seconds_count{ip_family="IPv6"}`:                      1,
 		`kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv6"}`:                            7,
 		`kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family="IPv4"}`:                            0,
+		`nfproxy_gone_endpoint_connections_total{ip_family="IPv6"}`:                                         6,
+		`nfproxy_gone_endpoint_connections_total{ip_family="IPv4"}`:                                         0,
 		`nfproxy_event_to_commit_seconds_count`:                                                             1,
 		`nfproxy_event_to_commit_seconds_bucket{le="0.0016"}`:                                               0,
 		`nfproxy_event_to_commit_seconds_bucket{le="0.0032"}`:                                               1,
@@ -279,6 +283,17 @@ func TestNilRecorder(t *testing.T) {
 	m.WatchClients()
 	m.ServeLocalhost(func() (int, int) { return 1, 1 })
 	m.LocalhostListenFailed(nft.IPv4)
+	m.CountResets()
+	m.ConnectionsReset(nft.IPv4, 1)
+}
+
+// TestResetsAbsent: the metric of connections to endpoints that are gone is absent unless the daemon looks for them.
+func TestResetsAbsent(t *testing.T) {
+	for sample := range scrape(t, New("v1.2.3")).samples {
+		if strings.Contains(sample, "gone_endpoint") {
+			t.Errorf("%s exists", sample)
+		}
+	}
 }
 
 // TestLocalhostMetrics: the metrics of node ports at loopback addresses have kube-proxy's names and meaning, and are absent

@@ -14,6 +14,7 @@ type nfproxyMetrics struct {
 	eventToCommit, commitDuration, batchOperations         prometheus.Histogram
 	repairs                                                prometheus.Counter
 	comparisons                                            *prometheus.CounterVec
+	resets                                                 *prometheus.CounterVec // registered by CountResets
 	quarantined, conflicts, disallowedAddresses, oversized prometheus.Gauge
 }
 
@@ -47,8 +48,15 @@ func newNfproxyMetrics() nfproxyMetrics {
 	for _, result := range []ComparisonResult{ComparisonUnchanged, ComparisonEqual, ComparisonRepaired, ComparisonFailed} {
 		comparisons.WithLabelValues(string(result))
 	}
+	resets := prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "nfproxy", Name: "gone_endpoint_connections_total",
+		Help: "Connections to endpoints that are gone whose conntrack entries were deleted, so that the next packet is answered by a reset."},
+		[]string{"ip_family"})
+	for _, family := range ipFamilies() {
+		resets.WithLabelValues(family)
+	}
 	return nfproxyMetrics{
 		comparisons: comparisons,
+		resets:      resets,
 		eventToCommit: histogram("event_to_commit_seconds",
 			"Time from the arrival of the first change of a round on this node until the kernel has the changes.", fastBuckets()),
 		commitDuration: histogram("commit_duration_seconds",

@@ -15,7 +15,7 @@ func FuzzDecodeFlow(f *testing.F) {
 		flow(nft.IPv4, "10.0.0.1:53211", "10.96.0.10:53", "10.244.0.2:53"),
 		flow(nft.IPv6, "[fd00::1]:53211", "[fd00:96::a]:53", "[fd00:244::2]:53"),
 	} {
-		seed.Zone = 7
+		seed.Zone, seed.Closed = 7, true
 		f.Add(encodeFlow(seed), seed.Family == nft.IPv6)
 	}
 	f.Fuzz(func(t *testing.T, b []byte, six bool) {
@@ -60,5 +60,12 @@ func encodeFlow(f conntrack.Flow) []byte {
 	m.Uint32(ctaStatus, uint32(f.Status))
 	m.Uint32(ctaID, f.ID)
 	m.Uint16(ctaZone, f.Zone)
+	if f.Closed {
+		info := m.Nest(ctaProtoInfo)
+		tcp := m.Nest(ctaProtoInfoTCP)
+		m.Bytes(ctaProtoInfoTCPState, []byte{tcpTimeWait})
+		m.Unnest(tcp)
+		m.Unnest(info)
+	}
 	return m.Buf
 }

@@ -1,6 +1,7 @@
 package ctnetlink
 
 import (
+	"cmp"
 	"net/netip"
 
 	"nfproxy/conntrack"
@@ -18,9 +19,11 @@ const (
 	ctaTupleOrig  = 1
 	ctaTupleReply = 2
 	ctaStatus     = 3
+	ctaProtoInfo  = 4
 	ctaID         = 12
 	ctaZone       = 18
 	ctaFilter     = 25
+	ctaStatusMask = 26
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2
@@ -37,13 +40,26 @@ const (
 
 	ctaStatsEntries = 1 // CTA_STATS_GLOBAL_ENTRIES
 
-	ctaFilterOrigFlags = 1
+	ctaFilterOrigFlags  = 1
+	ctaFilterReplyFlags = 2
+
+	ctaProtoInfoTCP      = 1
+	ctaProtoInfoTCPState = 1
+)
+
+// States of TCP connections in which both sides have closed, from enum tcp_conntrack in
+// include/uapi/linux/netfilter/nf_conntrack_tcp.h.
+const (
+	tcpTimeWait = 7 // TCP_CONNTRACK_TIME_WAIT
+	tcpClose    = 8 // TCP_CONNTRACK_CLOSE, after a reset too
 )
 
 // The fields of a tuple that a filter can compare: CTA_FILTER_F_* in net/netfilter/nf_internals.h.
 const (
+	filterIPSource        = 1 << 0
 	filterIPDestination   = 1 << 1
 	filterProtocol        = 1 << 3
+	filterSourcePort      = 1 << 4
 	filterDestinationPort = 1 << 5
 )
 
@@ -54,27 +70,62 @@ const (
 // IPv6 addresses are left out: Linux 5.8 to 6.18 invert their comparison and list all flows except those requested. SCTP
 // ports are left out because the kernel compares only the ports of TCP and UDP.
 func appendFilter(m *nlmsg.Message, l conntrack.Filter) {
-	flags := uint32(filterProtocol)
-	addr, port := l.Destination.Addr(), l.Destination.Port()
-	if addr.Is4() {
-		flags |= filterIPDestination
-	}
-	if l.Destination.IsValid() && l.Protocol != nft.SCTP {
-		flags |= filterDestinationPort
-	}
+	original := filterSide{addr: l.Destination.Addr(), port: l.Destination.Port(), addrKind: ctaIPv4Destination, addrFlag: filterIPDestination,
+		portKind: ctaProtoDestinationPort, portFlag: filterDestinationPort}
+	reply := filterSide{addr: l.Endpoint.Addr(), port: cmp.Or(l.EndpointPort, l.Endpoint.Port()), addrKind: ctaIPv4Source, addrFlag: filterIPSource,
+		portKind: ctaProtoSourcePort, portFlag: filterSourcePort}
 	filter := m.Nest(ctaFilter)
-	m.Bytes(ctaFilterOrigFlags, nlmsg.NativeBytes(flags))
+	m.Bytes(ctaFilterOrigFlags, nlmsg.NativeBytes(original.flags(l.Protocol)))
+	if reply.used() {
+		m.Bytes(ctaFilterReplyFlags, nlmsg.NativeBytes(reply.flags(l.Protocol)))
+	}
 	m.Unnest(filter)
-	tuple := m.Nest(ctaTupleOrig)
-	if flags&filterIPDestination != 0 {
+	original.append(m, ctaTupleOrig, l.Protocol)
+	if reply.used() {
+		reply.append(m, ctaTupleReply, l.Protocol)
+	}
+	if l.DestinationNAT {
+		m.Uint32(ctaStatus, uint32(conntrack.DestinationNAT))
+		m.Uint32(ctaStatusMask, uint32(conntrack.DestinationNAT))
+	}
+}
+
+// filterSide is an address and port that one tuple of a filter compares, with the attributes and the flags of both. An address
+// that is not valid and port 0 are not compared.
+type filterSide struct {
+	addr               netip.Addr
+	port               uint16
+	addrKind, portKind uint16
+	addrFlag, portFlag uint32
+}
+
+func (s filterSide) used() bool { return s.addr.IsValid() || s.port != 0 }
+
+// flags returns the flags of the fields that the kernel compares.
+func (s filterSide) flags(p nft.Protocol) uint32 {
+	flags := uint32(filterProtocol)
+	if s.addr.Is4() {
+		flags |= s.addrFlag
+	}
+	if s.used() && p != nft.SCTP {
+		flags |= s.portFlag
+	}
+	return flags
+}
+
+// append appends the tuple.
+func (s filterSide) append(m *nlmsg.Message, kind uint16, p nft.Protocol) {
+	flags := s.flags(p)
+	tuple := m.Nest(kind)
+	if flags&s.addrFlag != 0 {
 		ip := m.Nest(ctaTupleIP)
-		m.Bytes(ctaIPv4Destination, addr.AsSlice())
+		m.Bytes(s.addrKind, s.addr.AsSlice())
 		m.Unnest(ip)
 	}
 	proto := m.Nest(ctaTupleProto)
-	m.Bytes(ctaProtoNumber, []byte{byte(l.Protocol)})
-	if flags&filterDestinationPort != 0 {
-		m.Uint16(ctaProtoDestinationPort, port)
+	m.Bytes(ctaProtoNumber, []byte{byte(p)})
+	if flags&s.portFlag != 0 {
+		m.Uint16(s.portKind, s.port)
 	}
 	m.Unnest(proto)
 	m.Unnest(tuple)
@@ -121,9 +172,27 @@ func decodeFlow(f nft.Family, body []byte) (conntrack.Flow, bool) {
 			flow.ID = uint32(nlmsg.Number(b))
 		case ctaStatus:
 			flow.Status = conntrack.Status(nlmsg.Number(b))
+		case ctaProtoInfo:
+			flow.Closed = decodeClosed(b)
 		}
 	}
 	return flow, flow.Protocol.HasPorts()
+}
+
+// decodeClosed reports whether the state of a TCP connection is one in which both sides have closed.
+func decodeClosed(info []byte) bool {
+	for kind, b := range nlmsg.Attributes(info) {
+		if kind != ctaProtoInfoTCP {
+			continue
+		}
+		for kind, b := range nlmsg.Attributes(b) {
+			if kind == ctaProtoInfoTCPState {
+				state := nlmsg.Number(b)
+				return state == tcpTimeWait || state == tcpClose
+			}
+		}
+	}
+	return false
 }
 
 func decodeTuple(b []byte) (p nft.Protocol, zone uint16, t conntrack.Tuple) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"flag"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -27,10 +28,11 @@ func TestScripts(t *testing.T) {
 	testscript.RunT(inTurn{t}, testscript.Params{
 		Dir: "integration/cli/testdata", UpdateScripts: *update,
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually, "eventually-same": eventuallySame,
-			"terminate": terminate, "link": link, "network": network, "connect": connectFromPod},
+			"terminate": terminate, "link": link, "network": network, "connect": connectFromPod,
+			"open": openFromPod, "echo": echo, "reset": reset},
 		Setup: func(e *testscript.Env) error { // the commands stay in this namespace
 			e.Setenv(cluster.OutsideEnv, os.Getenv(cluster.OutsideEnv))
-			e.Values[scriptPod{}] = new(*sandbox.Pod)
+			e.Values[scriptPod{}], e.Values[scriptConnection{}] = new(*sandbox.Pod), new(net.Conn)
 			return exec.Command("nft", "flush", "ruleset").Run() // in the sandbox: each script starts without rules
 		},
 	})

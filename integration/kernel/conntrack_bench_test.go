@@ -42,6 +42,9 @@ func BenchmarkListFlows(b *testing.B) {
 		}
 		return filters
 	}
+	tcp := conntrack.Filter{Family: nft.IPv4, Protocol: nft.TCP}
+	translated, ofPort, of := tcp, tcp, tcp // what a cleanup of endpoints that are gone lists, at best nothing
+	translated.DestinationNAT, ofPort.EndpointPort, of.Endpoint = true, 9, netip.MustParseAddrPort("10.244.200.1:9")
 	for _, c := range []struct {
 		name    string
 		filters []conntrack.Filter
@@ -51,6 +54,10 @@ func BenchmarkListFlows(b *testing.B) {
 		{"frontends=1", to(1), each / 100},
 		{"frontends=4", to(4), 4 * each / 100},
 		{"frontends=8", to(8), 8 * each / 100},
+		{"tcp", []conntrack.Filter{tcp}, each},
+		{"tcp-translated", []conntrack.Filter{translated}, 0},
+		{"tcp-port", []conntrack.Filter{ofPort}, 0},
+		{"tcp-endpoint", []conntrack.Filter{of}, 0},
 		{"none", []conntrack.Filter{{Family: nft.IPv6, Protocol: nft.SCTP}}, 0},
 	} {
 		b.Run(c.name, func(b *testing.B) {
