@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"nfproxy/integration/report/balance"
 )
@@ -63,6 +64,12 @@ func maxAge() balance.Policy {
 }
 func counts(every float64, slots int) balance.Policy {
 	return balance.Policy{Name: fmt.Sprintf("counts, read every %g s", every), Kind: balance.Counts, Every: every, Slots: slots, Range: 8, Smooth: 1}
+}
+func bounded() balance.Policy {
+	p := counts(5, 64)
+	p.Name += ", weights 1/2 to 2"
+	p.Range = 2
+	return p
 }
 func smoothed(every float64, slots int) balance.Policy {
 	p := counts(every, slots)
@@ -147,10 +154,24 @@ func lost(s *balance.Scenario) {
 	scaleUp(s)
 }
 
-// settings are the policies by counts with other numbers of slots and ranges of weights.
-func settings() (all []balance.Policy) {
+// hours makes connections so long that half of them last for more than an hour.
+func hours(s *balance.Scenario) {
+	s.Duration = balance.Lognormal{Median: hour, Sigma: 1}
+	s.Rate = 2
+	s.From, s.End, s.Sample = 4*hour, 10*hour, 10
+	scaleUp(s)
+}
+
+// many has 50 endpoints, and five more after the scale-up.
+func many(s *balance.Scenario) {
+	s.Endpoints = 50
+	scaleUp(s)
+}
+
+// settings returns the policies by counts with other numbers of slots and ranges of weights.
+func settings(limits ...float64) (all []balance.Policy) {
 	for _, slots := range []int{64, 256, 1024} {
-		for _, limit := range []float64{2, 8, 32} {
+		for _, limit := range limits {
 			p := counts(5, slots)
 			p.Name, p.Range = fmt.Sprintf("%d slots, weights 1/%g to %g", slots, limit, limit), limit
 			all = append(all, p)
@@ -163,6 +184,7 @@ func settings() (all []balance.Policy) {
 func experiments() []experiment {
 	nodes := []int{5, 50, 500}
 	long := []balance.Policy{random(), headStart(), maxAge(), twoCluster(), counts(1, 64), counts(5, 64), counts(30, 64), twoOwn()}
+	brief := []balance.Policy{random(), maxAge(), twoCluster(), counts(5, 64), counts(30, 64), twoOwn()}
 	short := []balance.Policy{random(), twoCluster(), counts(1, 64), counts(5, 64), counts(30, 64), smoothed(1, 64), least(5, 64), twoOwn()}
 	return []experiment{
 		{"websockets", "Websockets, nothing happens",
@@ -170,7 +192,10 @@ func experiments() []experiment {
 			websockets, nodes, long, 3, sessionColumns()},
 		{"scale-up", "Websockets, from 10 to 15 endpoints",
 			"The same connections; five endpoints are added at the beginning of the two hours that are measured.",
-			with(websockets, scaleUp), nodes, long, 3, sessionColumns(rebalanced, surge)},
+			with(websockets, scaleUp), nodes, append(slices.Clone(long), bounded()), 3, sessionColumns(rebalanced, surge)},
+		{"hours", "Connections of hours, from 10 to 15 endpoints",
+			"About 11,900 open connections to 10 endpoints, 2 new ones in a second. Half of them last for more than an hour.",
+			with(websockets, hours), nodes, brief, 3, sessionColumns(rebalanced, surge)},
 		{"rolling", "Websockets, rolling update",
 			"The same connections; every 30 s one of the 10 endpoints is replaced by a new one, and its clients connect again within 5 s.",
 			with(websockets, rolling), nodes, long, 3, sessionColumns(settled, surge)},
@@ -179,7 +204,7 @@ func experiments() []experiment {
 			with(websockets, rollingAtOnce), []int{50}, []balance.Policy{random(), counts(5, 64)}, 3, sessionColumns(settled, surge)},
 		{"grpc", "gRPC, rolling update",
 			"About 400 connections to 10 endpoints. Half of them last for an hour or less, and their loads are very different: one in a hundred has 33 times the load of the median.",
-			with(grpc, rolling), nodes, long, 20, sessionColumns()},
+			with(grpc, rolling), nodes, brief, 20, sessionColumns()},
 		{"lost", "Websockets, from 10 to 15 endpoints, 2 % of the connections are lost",
 			"As above, but in the 12 hours before the scale-up and after it 2 % of the connections have ended without a FIN, so that their entries stay (the kernel keeps them for five days, with kube-proxy's settings for one).",
 			with(websockets, lost), []int{50}, []balance.Policy{random(), maxAge(), twoCluster(), counts(5, 64), twoOwn()}, 3, sessionColumns(rebalanced, newAtEnd)},
@@ -196,11 +221,14 @@ func experiments() []experiment {
 			"One of the 10 endpoints accepts connections and does not answer; clients give up after 10 s. No probe finds out.",
 			with(web, hang), nodes, short, 5, requestColumns(failed)},
 		{"fail", "Websockets, one endpoint fails at once",
-			"As with short connections, for two hours.", with(websockets, fail), nodes, long, 3, sessionColumns(failed)},
+			"As with short connections, for two hours.", with(websockets, fail), nodes, append(slices.Clone(brief), bounded()), 3, sessionColumns(failed)},
 		{"hang", "Websockets, one endpoint hangs",
-			"As with short connections, for two hours.", with(websockets, hang), nodes, long, 3, sessionColumns(failed)},
+			"As with short connections, for two hours.", with(websockets, hang), nodes, brief, 3, sessionColumns(failed)},
 		{"settings", "Websockets, rolling update, other settings",
 			"Counts read every 5 s, with other numbers of slots and bounds of the weights. All other experiments have 64 slots and weights from 1/8 to 8.",
-			with(websockets, rolling), []int{50}, settings(), 3, sessionColumns(settled, surge)},
+			with(websockets, rolling), []int{50}, settings(2, 8, 32), 3, sessionColumns(settled, surge)},
+		{"many", "Websockets, from 50 to 55 endpoints",
+			"The same connections, counts read every 5 s. With one slot for each of 55 endpoints, 64 slots leave nine to steer with.",
+			with(websockets, many), []int{50}, append([]balance.Policy{random(), twoCluster()}, settings(8)...), 3, sessionColumns(rebalanced, surge)},
 	}
 }

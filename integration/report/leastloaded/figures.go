@@ -41,7 +41,7 @@ func figures() []figure {
 		{"lost", "From 10 to 15 endpoints, 2 % of the connections lost, 50 nodes", "relative to the mean", "lost", 0, 1.8, 180, 120, "minutes", []line{
 			{"two choices, node's counts", twoOwn(), 50}, {"counts", counts(5, 64), 50}, {"random", random(), 0}, {"random, age at most 15 min", maxAge(), 0},
 		}, func(s balance.Sample) float64 { return s.New }},
-		{"web", "Short connections, 5 nodes: the endpoint with the most open connections", "relative to the mean", "web", 1, 8, 60, 90, "seconds", []line{
+		{"web", "Short connections, 5 nodes: the endpoint with the most open connections", "relative to the mean", "web", 1, 11, 60, 90, "seconds", []line{
 			{"all to the least, read every 5 s", least(5, 64), 5}, {"counts, read every 30 s", counts(30, 64), 5}, {"counts, read every 1 s", counts(1, 64), 5}, {"random", random(), 0},
 		}, open},
 	}

@@ -76,6 +76,7 @@ func summaryRows() []summaryRow {
 		{"websockets", "websockets, nothing happens: most open", long[0]},
 		{"scale-up", "websockets, from 10 to 15 endpoints: rebalanced after", rebalanced},
 		{"scale-up", "the same: most new connections to one endpoint", surge},
+		{"hours", "connections of hours, from 10 to 15 endpoints: rebalanced after", rebalanced},
 		{"rolling", "websockets, rolling update: most open, worst", long[1]},
 		{"rolling", "the same: most open after ten minutes", settled},
 		{"grpc", "gRPC, rolling update: highest load", long[2]},
