@@ -22,15 +22,16 @@ const (
 	sample
 )
 
-func (e event) before(f event) bool { return e.at < f.at || e.at == f.at && e.seq < f.seq }
+// Before reports whether the event happens before another.
+func (e event) Before(f event) bool { return e.at < f.at || e.at == f.at && e.seq < f.seq }
 
 // queue holds items in a binary heap.
-type queue[T interface{ before(T) bool }] []T
+type queue[T interface{ Before(T) bool }] []T
 
 func (q *queue[T]) push(e T) {
 	h := append(*q, e)
 	i := len(h) - 1
-	for i > 0 && e.before(h[(i-1)/2]) {
+	for i > 0 && e.Before(h[(i-1)/2]) {
 		h[i] = h[(i-1)/2]
 		i = (i - 1) / 2
 	}
@@ -49,10 +50,10 @@ func (q *queue[T]) pop() T {
 		if child >= len(h) {
 			break
 		}
-		if child+1 < len(h) && h[child+1].before(h[child]) {
+		if child+1 < len(h) && h[child+1].Before(h[child]) {
 			child++
 		}
-		if !h[child].before(last) {
+		if !h[child].Before(last) {
 			break
 		}
 		h[i] = h[child]

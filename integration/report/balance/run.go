@@ -47,7 +47,8 @@ type job struct {
 	connection int32
 }
 
-func (j job) before(k job) bool {
+// Before reports whether the request is done before another.
+func (j job) Before(k job) bool {
 	return j.done < k.done || j.done == k.done && j.connection < k.connection
 }
 

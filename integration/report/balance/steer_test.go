@@ -94,7 +94,7 @@ func TestQueue(t *testing.T) {
 	last := event{at: -1}
 	for len(q) > 0 {
 		e := q.pop()
-		if e.before(last) {
+		if e.at < last.at || e.at == last.at && e.seq < last.seq {
 			t.Fatalf("event %d at %.0f follows event %d at %.0f", e.seq, e.at, last.seq, last.at)
 		}
 		last = e
