@@ -154,7 +154,7 @@ func BenchmarkListMillionFlows(b *testing.B) {
 					b.Fatalf("listed %d flows, want %d: %v", listed, c.want, err)
 				}
 			}
-			b.ReportMetric(float64((cpuTime(b) - before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+			b.ReportMetric(float64((cpuTime(b)-before).Microseconds())/1000/float64(b.N), "cpu-ms/op")
 		})
 	}
 }
