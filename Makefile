@@ -22,7 +22,7 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-datapath soak fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -151,6 +151,9 @@ soak: build ## run nfproxy for DURATION with SERVICES Services, RATE changes a s
 	$(GO) run ./integration/soak -nfproxy ./nfproxy -duration '$(DURATION)' -services '$(SERVICES)' -flows '$(FLOWS)' -rate '$(RATE)' \
 		-seed '$(SEED)' -out dist/soak; status=$$?; \
 	$(GO) run -C integration/report ./soak '$(CURDIR)/dist/soak' '$(CURDIR)/docs/soak' '$(NOTE)' && exit $$status
+
+least-loaded: ## repeat the simulations of docs/design/0017-least-loaded.md and write its results; about a minute and a half on one core
+	$(GO) run -C integration/report ./leastloaded '$(CURDIR)/docs/design'
 
 FUZZTIME ?= 1m
 FUZZ_TARGETS = grep -r '^func Fuzz' --include='*_test.go' * | sed -E 's|^(.*)/[^/]*:func (Fuzz[A-Za-z]*)\(.*|./\1 \2|' | sort

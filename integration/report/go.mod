@@ -1,4 +1,4 @@
-// The pages and the plots of soaks and of comparisons: a module of its own, so that nfproxy needs no plotting library.
+// The pages and the plots of soaks, of comparisons and of simulations: a module of its own, so that nfproxy needs no plotting library.
 module nfproxy/integration/report
 
 go 1.26.0
