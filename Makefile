@@ -22,7 +22,7 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-commits bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -126,6 +126,14 @@ bench-compare: tools controlplane ## measure nfproxy and kube-proxy's PROXIES on
 		-compare.note='$(NOTE)' -compare.out='$(CURDIR)/docs/benchmarks/$(RECORD)' >&2; status=$$?; \
 	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md' && exit $$status
 
+# Loads and commits without an API server: one benchmark is repeated for each change, the other for each load.
+bench-commits: tools controlplane ## measure loads, restarts and commits at 1,000, 10,000 and 100,000 Services, and write docs/benchmarks/commits.json; about ten minutes
+	@mkdir -p docs/benchmarks
+	$(GO) run -C integration/report ./benchmarks '$(CURDIR)' '$(CURDIR)/docs/benchmarks/commits.json' 'make bench-commits' sh -c ' \
+		$(GO) test -run "^$$" -bench "^Benchmark(ReplaceEndpoint|AddRemoveEndpoint|ChangeVerdict)$$" -benchtime 500x -count 5 -timeout 0 ./integration/kernel && \
+		$(GO) test -run "^$$" -bench "^Benchmark(Load|Restart|NewBalancingChain)$$" -benchtime 1x -count 5 -timeout 0 ./integration/kernel'
+	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md'
+
 # The proxies program SIZES Services, and other properties are varied at DETAIL of them. kube-proxy's iptables mode uses the legacy backend:
 # with the other one it needs many minutes for 10,000 Services. FIRST_PACKET is how the benchmarks of first packets are repeated.
 DATAPATH_SIZES  ?= 1 1000 10000 30000
@@ -140,6 +148,7 @@ bench-datapath: tools controlplane ## measure connections through nfproxy, kube-
 		-datapath.many=1000 -datapath.rounds='$(DATAPATH_ROUNDS)' -datapath.connections=5000 -datapath.stream=3s -datapath.patience=10m \
 		-datapath.iptables='$(IPTABLES)' -datapath.firstpacket='$(CURDIR)/dist/first-packet.txt' -datapath.command='make bench-datapath' \
 		-datapath.out='$(CURDIR)/docs/benchmarks/data-path.json'
+	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md'
 
 # The page and the plots of the last run are in docs/soak. NOTE is a sentence about the machine.
 DURATION ?= 1h

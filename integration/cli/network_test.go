@@ -54,11 +54,18 @@ func network(ts *testscript.TestScript, _ bool, _ []string) {
 			if err != nil {
 				return
 			}
-			ts.Defer(func() { c.Close() })
-			go io.Copy(c, c)
+			go echoUntil(time.Now().Add(time.Minute), c)
 		}
 	}()
 	*ts.Value(scriptPod{}).(**sandbox.Pod) = client
+}
+
+// echoUntil sends back what arrives on a connection, until its end or a deadline: of a connection whose conntrack entry is gone, no end
+// arrives.
+func echoUntil(deadline time.Time, c net.Conn) {
+	c.SetDeadline(deadline)
+	io.Copy(c, c)
+	c.Close()
 }
 
 // openFromPod opens a connection from the Pod "client" that stays open: open ADDRESS:PORT

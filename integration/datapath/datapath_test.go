@@ -52,7 +52,7 @@ func TestDataPath(t *testing.T) {
 	if *firstPacket != "" {
 		text, err := os.ReadFile(*firstPacket)
 		check(t, err)
-		check(t, addBenchmarks(&c.record, string(text)))
+		check(t, c.record.AddBenchmarks(string(text)))
 	}
 	c.record.Seconds = time.Since(began).Round(time.Second).Seconds()
 	if *recordFile != "" {

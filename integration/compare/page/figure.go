@@ -3,6 +3,8 @@
 package page
 
 import (
+	"strings"
+
 	"nfproxy/integration/compare/record"
 )
 
@@ -45,7 +47,7 @@ var axes = map[string]prefix{
 
 // figure returns the plot of an experiment, if it has one and there are at least two sizes.
 func (e experiment) figure(all []record.Record) (Figure, bool) {
-	f := Figure{Name: e.name, Title: e.title}
+	f := Figure{Name: strings.ReplaceAll(e.name, " ", "-"), Title: e.title}
 	if !e.drawn {
 		return f, false
 	}

@@ -117,17 +117,23 @@ func (p Page) fill(row *Target, t target) {
 			return
 		}
 		limit = t.times * direct.P50
+		if higherIsBetter(own.Unit) {
+			limit = direct.P50 / t.times
+		}
 	}
 	if t.limitOf != "" {
-		other, ok := find(p.Records, t.limitOf, "", t.services, t.endpoints)
+		other, ok := find(p.Records, t.limitOf, t.limitParameters, t.services, t.endpoints)
 		if !ok || other.of[record.Nfproxy] == nil {
 			return
 		}
 		limit = other.of[record.Nfproxy].P50
 	}
-	row.Met = "**no**"
-	if !own.OverBound() && own.P50 <= limit {
-		row.Met = "yes"
+	row.Met = "yes"
+	if !t.meets(own, limit) {
+		row.Met = "**no**"
+		if t.why != "" {
+			row.Met += ": " + t.why
+		}
 	}
 	var better []string
 	for _, peer := range peers {
@@ -136,6 +142,14 @@ func (p Page) fill(row *Target, t target) {
 		}
 	}
 	row.Better = strings.Join(better, ", ")
+}
+
+// meets reports whether a result reaches a limit.
+func (t target) meets(own *record.Measurement, limit float64) bool {
+	if higherIsBetter(own.Unit) {
+		return own.P50 >= limit
+	}
+	return !own.OverBound() && own.P50 <= limit
 }
 
 // Worse returns a sentence for each result of nfproxy that is not better than that of a peer.
