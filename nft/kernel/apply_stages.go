@@ -28,18 +28,19 @@ type stages struct {
 // chain that the commit has emptied. Both packets leave the chains untranslated, and conntrack leaves their connections
 // untranslated. See docs/design/0016-chains-in-stages.md.
 //
-// Base chains stay in the main transaction: see hooksLast. So do the objects of tables that changes add or delete, and all objects
-// if a set is deleted and added again with another declaration.
+// Base chains stay in the main transaction: see hooksLast. So do the objects of tables that changes add or delete, sets without chains,
+// and all objects if a set is deleted and added again with another declaration.
 func inStages(changes []nft.Change) stages {
 	var s stages
 	tables, chains, sets := make(map[nft.TableID]bool), make(map[objectID]nft.Op), make(map[objectID]nft.Op)
+	withChains := make(map[nft.Op]bool)
 	for _, ch := range changes {
 		switch o := ch.Object.(type) {
 		case *nft.Table:
 			tables[o.TableID] = true
 		case *nft.Chain:
 			if o.Hook == nft.NoHook {
-				chains[objectID{o.Table, o.Name}] = ch.Op
+				chains[objectID{o.Table, o.Name}], withChains[ch.Op] = ch.Op, true
 			}
 		case *nft.Set:
 			id := objectID{o.Table, o.Name}
@@ -49,14 +50,14 @@ func inStages(changes []nft.Change) stages {
 			sets[id] = ch.Op
 		}
 	}
-	if len(chains) == 0 && len(sets) == 0 {
+	if len(chains) == 0 {
 		return stages{main: changes}
 	}
 	for _, ch := range changes {
 		var op nft.Op
 		if chain := ch.Chain(); chain != nil {
 			op = chains[objectID{chain.Table, chain.Name}]
-		} else if set, ok := ch.Object.(*nft.Set); ok {
+		} else if set, ok := ch.Object.(*nft.Set); ok && withChains[ch.Op] {
 			op = sets[objectID{set.Table, set.Name}]
 		}
 		switch {
