@@ -182,6 +182,7 @@ func TestNFTVersionsOfInstance(t *testing.T) {
 		l.reconcile()
 		listing := nft.must(t, l.node, "", "list", "ruleset")
 		again := newTestNode(t)
+		again.facts = l.facts
 		nft.must(t, again.node, listing, "-f", "-")
 		for _, i := range []render.Instance{instance, {}} {
 			if changes := of(again, i).reconcile(); len(changes) > 0 {
