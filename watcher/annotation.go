@@ -13,6 +13,13 @@ const (
 	annotationWeightCilium = "service.cilium.io/weight"
 )
 
+// The annotations of Services.
+const (
+	annotationAlgorithm       = "nfproxy.io/lb-algorithm"
+	annotationAlgorithmCilium = "service.cilium.io/lb-algorithm"
+	annotationHashOn          = "nfproxy.io/hash-on"
+)
+
 // annotated returns the value of the first of some annotations that an object has, with the path of its field.
 func annotated(annotations map[string]string, names ...string) (value, field string, ok bool) {
 	for _, name := range names {
@@ -21,6 +28,31 @@ func annotated(annotations map[string]string, names ...string) (value, field str
 		}
 	}
 	return "", "", false
+}
+
+// reduceHashing returns what the choice of an endpoint follows from, by the annotations of a Service.
+func reduceHashing(annotations map[string]string, problems problemList) render.Hashing {
+	algorithm, field, _ := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
+	hashOn, fieldOfHash, hashes := annotated(annotations, annotationHashOn)
+	switch algorithm {
+	case "maglev":
+	case "", "random":
+		if hashes {
+			problems.add(fieldOfHash, fmt.Sprintf("%q has no effect without %s: maglev", hashOn, annotationAlgorithm))
+		}
+		return render.NoHashing
+	default:
+		problems.add(field, fmt.Sprintf("%q is neither random nor maglev; endpoints are chosen at random", algorithm))
+		return render.NoHashing
+	}
+	switch hashOn {
+	case "", "client":
+		return render.HashClients
+	case "connection":
+		return render.HashConnections
+	}
+	problems.add(fieldOfHash, fmt.Sprintf("%q is neither client nor connection; clients are hashed", hashOn))
+	return render.HashClients
 }
 
 // weight is what an EndpointSlice says of the weight of its endpoints: see render.Endpoint. The zero value is the default.
