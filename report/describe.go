@@ -220,6 +220,9 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 	} else if ok {
 		f.Endpoints = describeSlots(t, sc.Endpoints, e.Key)
 	}
+	if f.HashOn != "" { // slots have no order that means anything
+		slices.SortFunc(f.Endpoints, func(a, b Endpoint) int { return a.Address.Compare(b.Address) })
+	}
 	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.Connections, e.Key).Data.Verdict())
 	return f
 }
