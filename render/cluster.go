@@ -141,6 +141,8 @@ type Service struct {
 	SourceRanges []netip.Prefix
 	// Affinity is how long a client keeps its endpoint after its last connection; 0 without session affinity.
 	Affinity time.Duration
+	// SlowStart is how long the weight of a newly ready endpoint grows, 0 if it has its whole weight at once: see type SlowStart.
+	SlowStart time.Duration
 	// Hashing is what the choice of an endpoint follows from, for a client whom session affinity does not remember. By default the
 	// choice is random.
 	Hashing Hashing

@@ -3,6 +3,7 @@ package watcher
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"nfproxy/render"
 )
@@ -18,6 +19,7 @@ const (
 	annotationAlgorithm       = "nfproxy.io/lb-algorithm"
 	annotationAlgorithmCilium = "service.cilium.io/lb-algorithm"
 	annotationHashOn          = "nfproxy.io/hash-on"
+	annotationSlowStart       = "nfproxy.io/slow-start"
 )
 
 // annotated returns the value of the first of some annotations that an object has, with the path of its field.
@@ -53,6 +55,20 @@ func reduceHashing(annotations map[string]string, problems problemList) render.H
 	}
 	problems.add(fieldOfHash, fmt.Sprintf("%q is neither client nor connection; clients are hashed", hashOn))
 	return render.HashClients
+}
+
+// reduceSlowStart returns how long the weights of new endpoints of a Service grow, 0 if they do not.
+func reduceSlowStart(annotations map[string]string, problems problemList) time.Duration {
+	text, field, ok := annotated(annotations, annotationSlowStart)
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d != 0 && (d < time.Second || d > render.MaxSlowStart) {
+		problems.add(field, fmt.Sprintf("%q is neither 0 nor a time from 1s to 1h, such as 60s; endpoints have their whole weight at once", text))
+		return 0
+	}
+	return d
 }
 
 // weight is what an EndpointSlice says of the weight of its endpoints: see render.Endpoint. The zero value is the default.

@@ -3,6 +3,7 @@ package watcher
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -115,6 +116,18 @@ func TestReduceHashing(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, s.problems, compare); diff != "" {
 			t.Errorf("%v: problems (-want +got):\n%s", tt.annotations, diff)
+		}
+	}
+}
+
+// TestReduceSlowStart: the annotation of a Service sets the time. A wrong one is reported, and nothing grows.
+func TestReduceSlowStart(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"60s": time.Minute, "1s": time.Second, "1h": time.Hour, "0": 0, "0s": 0,
+		"": -1, "60": -1, "999ms": -1, "61m": -1, "-1s": -1, "soon": -1} {
+		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = map[string]string{annotationSlowStart: text} }), render.Instance{})
+		if s.SlowStart != max(want, 0) || (len(s.problems) > 0) != (want < 0) {
+			t.Errorf("%q: %v, with the problems %v", text, s.SlowStart, s.problems)
 		}
 	}
 }
