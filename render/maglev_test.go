@@ -46,9 +46,18 @@ func TestMaglevIsStable(t *testing.T) {
 	}
 }
 
-// TestMaglevDisruption: when one of N endpoints goes, its own slots move, and of the others a small part. The paper measures for 1,000
-// backends and a table of 65,537 slots that 1 % of failed backends move about 2 % of the others' connections (Eisenbud et al.,
-// section 5.3, figure 12).
+// TestMaglevEqualShares: the numbers of slots of equal endpoints differ by one at most. With 100 slots for each this is 1 %, as in
+// the paper (Eisenbud et al., section 3.4).
+func TestMaglevEqualShares(t *testing.T) {
+	for endpoints := 1; endpoints <= 251; endpoints += 10 {
+		counts := shareOf(maglev(weighted(slices.Repeat([]int{1}, endpoints)...), 251), endpoints)
+		if least, most := slices.Min(counts), slices.Max(counts); most-least > 1 {
+			t.Errorf("%d endpoints have %d to %d slots", endpoints, least, most)
+		}
+	}
+}
+
+// TestMaglevDisruption: when one of N endpoints goes, its own slots move, and of the others a small part.
 func TestMaglevDisruption(t *testing.T) {
 	for _, c := range []struct {
 		endpoints, size int
