@@ -19,6 +19,7 @@ type daemon struct {
 	kernel  *kernel.Conn
 	monitor *kernel.Monitor
 	ruleset *render.Ruleset
+	starts  *render.SlowStart
 	tables  []nft.TableID
 	log     *slog.Logger
 	// standby returns when the daemon may program the kernel, or when its context ends. It is nil if no other daemon runs.
@@ -57,7 +58,7 @@ const maxTriggered = 10_000
 
 // newDaemon returns a daemon without observers.
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
-	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), tables: n.Instance.TableIDs(),
+	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), starts: render.NewSlowStart(), tables: n.Instance.TableIDs(),
 		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
 		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
 		updates: make(chan render.Update), external: make(chan kernel.ExternalChange), ended: make(chan struct{})}
@@ -126,6 +127,7 @@ func (d *daemon) run(ctx context.Context) error {
 		case <-timer.C:
 		}
 		d.releaseOne(time.Now())
+		d.grow(time.Now())
 		if d.pending.dirty && d.pending.started && d.throttle.mayStart(time.Now(), d.task()) {
 			d.attempt()
 		} else if d.kernel.Unsettled() {
@@ -142,6 +144,9 @@ func (d *daemon) wait(now time.Time) time.Duration {
 		return 0
 	}
 	wait := d.retries.wait(now)
+	if next, grows := d.starts.Next(); grows {
+		wait = min(wait, max(0, next.Sub(now)))
+	}
 	if d.pending.dirty && d.pending.started {
 		return min(wait, d.throttle.wait(now, d.task()))
 	}
@@ -163,6 +168,7 @@ func (d *daemon) take(u render.Update) {
 	room := maxTriggered - len(d.pending.triggered)
 	d.pending.triggered = append(d.pending.triggered, u.Triggered[:min(room, len(u.Triggered))]...)
 	d.throttle.hurry()
+	u = d.starts.Take(u, time.Now())
 	conflicts := d.ruleset.Update(u)
 	for _, o := range d.observers {
 		if o.updated != nil {
@@ -196,6 +202,15 @@ func (d *daemon) tellDisturbed() {
 			o.disturbed()
 		}
 	}
+}
+
+// grow makes the weights desired that endpoints with slow start have at a time.
+func (d *daemon) grow(now time.Time) {
+	if next, grows := d.starts.Next(); !grows || next.After(now) {
+		return
+	}
+	d.ruleset.Update(d.starts.Due(now))
+	d.pending.dirty = true
 }
 
 // releaseOne lets one Service out of quarantine whose time has come.

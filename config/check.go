@@ -111,6 +111,10 @@ func (c *configuration) node() render.Node {
 		c.failAt("--session-affinity-size", fmt.Errorf("%d is less than 1", c.affinitySize))
 	}
 	n.AffinityClients = uint32(c.affinitySize)
+	if !render.IsMaglevSize(c.maglevSize) {
+		c.failAt("--maglev-table-size", fmt.Errorf("%d is not a prime from 3 to %d", c.maglevSize, render.MaxMaglevSize))
+	}
+	n.MaglevSize = uint32(c.maglevSize)
 	if c.maxServiceElements < 1 {
 		c.failAt("--max-service-elements", fmt.Errorf("%d is less than 1", c.maxServiceElements))
 	}

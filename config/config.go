@@ -57,6 +57,7 @@ type configuration struct {
 	manifests, master, serviceCIDR string
 	serviceProxyName               string
 	affinitySize                   int
+	maglevSize                     int
 	maxServiceElements             int
 	maxElements                    int
 	counters, unservedPorts        string
@@ -94,6 +95,7 @@ func newConfiguration(file string) *configuration {
 	return &configuration{
 		file:               file,
 		affinitySize:       render.DefaultAffinityClients,
+		maglevSize:         render.DefaultMaglevSize,
 		maxServiceElements: render.DefaultMaxServiceElements,
 		maxElements:        render.DefaultMaxElements,
 		counters:           "services",

@@ -123,7 +123,7 @@ const header = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyCon
 func defaultSettings() Settings {
 	return Settings{
 		Kubeconfig:  "/etc/kubeconfig",
-		Node:        render.Node{Name: "node-a", AffinityClients: 65536, MaxServiceElements: 100_000, MaxElements: 2_000_000},
+		Node:        render.Node{Name: "node-a", AffinityClients: 65536, MaglevSize: 1021, MaxServiceElements: 100_000, MaxElements: 2_000_000},
 		NodePorts:   NodePorts{Primary: true},
 		Healthz:     "0.0.0.0:10256",
 		Metrics:     "127.0.0.1:10249",
@@ -247,11 +247,11 @@ func TestConfigure(t *testing.T) {
 			name: "flags beside a file",
 			file: header + "hostnameOverride: other\nlogging: {verbosity: 1}\nclientConnection: {kubeconfig: /etc/kubeconfig}",
 			args: []string{"--cluster-cidr", "10.0.0.0/8", "--kubeconfig", "x", "--healthz-port", "0", "--min-sync-period", "1s", "-v", "5",
-				"--logging-format", "json", "--service-cidr", "10.96.0.0/12", "--session-affinity-size", "9", "--max-service-elements", "8", "--max-elements", "7", "--connection-counters", "endpoints", "--master", "https://192.0.2.1",
+				"--logging-format", "json", "--service-cidr", "10.96.0.0/12", "--session-affinity-size", "9", "--maglev-table-size", "251", "--max-service-elements", "8", "--max-elements", "7", "--connection-counters", "endpoints", "--master", "https://192.0.2.1",
 				"--external-ips", "none", "--unserved-ports", "drop", "--answer-ping", "--reset-gone-endpoints", "30s",
 				"--proxy-mode", "ipvs", "--vmodule", "a=1"},
 			want: func(s *Settings) {
-				s.Verbosity, s.LogFormat, s.Node.AffinityClients, s.Node.MaxServiceElements, s.Node.MaxElements, s.Master = 5, "json", 9, 8, 7, "https://192.0.2.1"
+				s.Verbosity, s.LogFormat, s.Node.AffinityClients, s.Node.MaglevSize, s.Node.MaxServiceElements, s.Node.MaxElements, s.Master = 5, "json", 9, 251, 8, 7, "https://192.0.2.1"
 				s.Node.ServiceCIDRs, s.Node.Counters = prefixes(t, "10.96.0.0/12"), render.CountEndpoints
 				s.Node.ExternalIPs.Only = true
 				s.Node.UnservedPorts, s.Node.AnswerPing = render.DropUnserved, true
@@ -308,7 +308,7 @@ func TestConfigureEverything(t *testing.T) {
 		Kubeconfig: "/etc/other",
 		File:       "conf",
 		Node: render.Node{Name: "node-a", ClusterCIDRs: prefixes(t, "10.0.0.0/8,fd00:10::/32"), PodInterface: "cni0",
-			MasqueradeAll: true, AffinityClients: 65536, MaxServiceElements: 100_000, MaxElements: 2_000_000},
+			MasqueradeAll: true, AffinityClients: 65536, MaglevSize: 1021, MaxServiceElements: 100_000, MaxElements: 2_000_000},
 		NodePorts:           NodePorts{CIDRs: prefixes(t, "192.0.2.0/24,2001:db8::/32")},
 		PrimaryIP:           netip.MustParseAddr("192.0.2.7"),
 		MinSyncPeriod:       time.Second,
@@ -378,10 +378,11 @@ logging: {format: xml}
 			`conf: oomScoreAdj: 1001 is not between -1000 and 1000`,
 			`conf: logging.format: "xml" is neither text nor json`,
 		}},
-		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--max-service-elements=0", "--max-elements=0", "--connection-counters=all", "--unserved-ports=reject", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
+		{"flags", "", []string{"--kubeconfig=x", "--session-affinity-size=0", "--maglev-table-size=1000", "--max-service-elements=0", "--max-elements=0", "--connection-counters=all", "--unserved-ports=reject", "--external-ips=", "--load-balancer-ips=none,10.0.0.0/8", "--oom-score-adj=4294967296", "--metrics-bind-address=:1",
 			"--nodeport-addresses=10.0.0.0/8", "--nodeport-addresses=banana", "--cleanup", "--init-only=false"}, []string{
 			"--cleanup: use the command nfproxy cleanup instead",
 			"--session-affinity-size: 0 is less than 1",
+			"--maglev-table-size: 1000 is not a prime from 3 to 65521",
 			"--max-service-elements: 0 is less than 1",
 			"--max-elements: 0 is less than 1",
 			`--connection-counters: "all" is not one of none, services, endpoints`,

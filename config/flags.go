@@ -28,7 +28,7 @@ func Flags() []cli.Flag {
 func SourceFlags() []cli.Flag {
 	names := []string{serviceProxyName, "manifests", "kubeconfig", "master", "config", "hostname-override", "cluster-cidr", "service-cidr",
 		"nodeport-addresses", "bind-address", "detect-local-mode", "pod-bridge-interface", "pod-interface-name-prefix",
-		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size",
+		"masquerade-all", "external-ips", "load-balancer-ips", "feature-gates", "session-affinity-size", "maglev-table-size",
 		"max-service-elements", "max-elements", "unserved-ports", "answer-ping", "connection-counters"}
 	return slices.DeleteFunc(Flags(), func(f cli.Flag) bool { return !slices.Contains(names, f.Names()[0]) })
 }
@@ -81,6 +81,8 @@ func serviceOptions() []option {
 			func(c *configuration) *string { return &c.loadBalancerIPs }),
 		intOption("session-affinity-size", "", "`NUMBER` of clients that session affinity remembers per Service port and family (default: 65536)",
 			func(c *configuration) *int { return &c.affinitySize }),
+		intOption("maglev-table-size", "", "`NUMBER` of slots of a frontend with lb-algorithm maglev: a prime, the same on every node (default: 1021)",
+			func(c *configuration) *int { return &c.maglevSize }),
 		intOption("max-service-elements", "", "`NUMBER` of elements that one Service may cost in the tables; beyond it, only a part of the Service is served (default: 100000)",
 			func(c *configuration) *int { return &c.maxServiceElements }),
 		intOption("max-elements", "", "`NUMBER` of elements that all Services together may cost in the tables; beyond it, the largest Services are not served (default: 2000000)",

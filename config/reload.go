@@ -32,6 +32,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"externalIPs", old.Node.ExternalIPs, new.Node.ExternalIPs},
 		{"loadBalancerIPs", old.Node.LoadBalancerIPs, new.Node.LoadBalancerIPs},
 		{"sessionAffinitySize", old.Node.AffinityClients, new.Node.AffinityClients},
+		{"maglevTableSize", old.Node.MaglevSize, new.Node.MaglevSize},
 		{"maxServiceElements", old.Node.MaxServiceElements, new.Node.MaxServiceElements},
 		{"maxElements", old.Node.MaxElements, new.Node.MaxElements},
 		{"resetGoneEndpoints", old.ResetGoneEndpoints, new.ResetGoneEndpoints},

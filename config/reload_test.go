@@ -28,6 +28,7 @@ func TestReload(t *testing.T) {
 			func(s *Settings) { s.Node.PodInterface = "x" },
 			func(s *Settings) { s.Node.MasqueradeAll = true },
 			func(s *Settings) { s.Node.AffinityClients = 7 },
+			func(s *Settings) { s.Node.MaglevSize = 251 },
 			func(s *Settings) { s.Node.UnservedPorts = render.DropUnserved },
 			func(s *Settings) { s.Node.AnswerPing = true },
 			func(s *Settings) { s.Node.MaxServiceElements = 7 },
@@ -94,7 +95,7 @@ func TestReloadNodeFacts(t *testing.T) {
 	for field := range reflect.TypeFor[render.Node]().Fields() {
 		have = append(have, field.Name)
 	}
-	want := []string{"Addresses", "AffinityClients", "AllAddresses", "AnswerPing", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "Instance", "LoadBalancerIPs", "Loopback", "MasqueradeAll", "MaxElements", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "UnservedPorts", "Zone"}
+	want := []string{"Addresses", "AffinityClients", "AllAddresses", "AnswerPing", "ClusterCIDRs", "Counters", "ExternalIPs", "IPs", "IPv4Only", "Instance", "LoadBalancerIPs", "Loopback", "MaglevSize", "MasqueradeAll", "MaxElements", "MaxServiceElements", "Name", "NodeCIDR", "PodInterface", "ServiceCIDRs", "UnservedPorts", "Zone"}
 	if slices.Sort(have); !slices.Equal(have, want) {
 		t.Errorf("render.Node has the fields %q, not %q: does Reload compare all of them?", have, want)
 	}

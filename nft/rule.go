@@ -22,7 +22,7 @@ type Action interface{ action() }
 // Field is a part of a packet or of its connection that is looked up in a set.
 type Field struct {
 	Kind FieldKind
-	// Mod is the modulus of RandomNumber: it draws from 0 to Mod-1.
+	// Mod is the modulus of RandomNumber, ClientHash and ConnectionHash: they are from 0 to Mod-1.
 	Mod uint32
 }
 
@@ -43,6 +43,10 @@ const (
 	// OriginalDestinationPort is `ct original proto-dst`: the port of that destination, for TCP, UDP and SCTP. nft can
 	// print it only in a rule that matches or looks up the protocol before it.
 	OriginalDestinationPort
+	// ClientHash is `jhash ip saddr mod N seed HashSeed`: a number that depends on the source address alone.
+	ClientHash
+	// ConnectionHash is `jhash ip saddr . th sport mod N seed HashSeed`: a number that depends on the source address and port.
+	ConnectionHash
 )
 
 // In is `ip saddr @set`: it holds when the concatenated fields are a key of a set. With Not (`!= @set`) it holds when

@@ -19,7 +19,8 @@ type Packet struct {
 	// Local reports whether an address belongs to this machine. A received packet whose destination, after translation, is
 	// such an address is delivered: it passes Input instead of Postrouting. A nil Local stands for a machine without addresses.
 	Local func(netip.Addr) bool
-	// Draw replaces the random numbers: each RandomNumber with modulus n is Draw mod n, also when the kernel would draw again.
+	// Draw replaces the random numbers: each RandomNumber with modulus n is Draw mod n, also when the kernel would draw again. So is
+	// each ConnectionHash, because the source port of a connection is as good as random.
 	Draw uint32
 }
 
@@ -298,7 +299,9 @@ func (s *simulation) redirect() (Verdict, string) {
 
 // draws reports whether fields include a random number with the largest modulus of the path.
 func (s *simulation) draws(fields []Field) bool {
-	return slices.ContainsFunc(fields, func(f Field) bool { return f.Kind == RandomNumber && f.Mod == s.path.Choices })
+	return slices.ContainsFunc(fields, func(f Field) bool {
+		return (f.Kind == RandomNumber || f.Kind == ConnectionHash) && f.Mod == s.path.Choices
+	})
 }
 
 func (s *simulation) lookup(fields []Field, name string) (Element, bool) {
@@ -328,7 +331,9 @@ func (s *simulation) field(f Field) Value {
 		return Port(s.path.Destination.Port())
 	case OriginalDestinationPort:
 		return Port(s.packet.Destination.Port())
-	case RandomNumber:
+	case ClientHash:
+		return Slot(uint16(clientHash(s.packet.Source.Addr(), f.Mod)))
+	case RandomNumber, ConnectionHash:
 		s.path.Choices = max(s.path.Choices, f.Mod)
 		return Slot(uint16(s.packet.Draw % max(f.Mod, 1)))
 	}

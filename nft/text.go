@@ -251,6 +251,10 @@ func (field Field) text(f Family) string {
 		return "th dport"
 	case RandomNumber:
 		return fmt.Sprintf("numgen random mod %d", field.Mod)
+	case ClientHash:
+		return fmt.Sprintf("jhash %s saddr mod %d seed 0x%x", f, field.Mod, HashSeed)
+	case ConnectionHash:
+		return fmt.Sprintf("jhash %s saddr . th sport mod %d seed 0x%x", f, field.Mod, HashSeed)
 	case OriginalDestinationAddr:
 		return fmt.Sprintf("ct original %s daddr", f)
 	case OriginalDestinationPort:

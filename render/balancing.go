@@ -35,28 +35,38 @@ func balancingSize(endpoints int) int {
 // The rule that looks up the endpoints exists once for each size: to add such a rule, the kernel goes through all elements of the map
 // (nf_tables_bind_set in net/netfilter/nf_tables_api.c).
 func (s *Schema) balancingChains(b BalancingChain) []*nft.Chain {
+	if b.Hashing != NoHashing {
+		return []*nft.Chain{s.hashChain(b)}
+	}
 	drawing := s.chain(b.drawing(), s.draw(b.Local, b.Size))
 	jumps := slices.Repeat([]nft.Rule{rule(nft.Verdict{Kind: nft.Jump, Chain: drawing.Name})}, draws)
-	fallback := BalancingChain{s.Table.Family, b.Local, 1}
-	return []*nft.Chain{drawing, s.chain(b.Name(), append(jumps, rule(nft.GotoChain(fallback.drawing())))...)}
+	return []*nft.Chain{drawing, s.chain(b.Name(), append(jumps, rule(nft.GotoChain(s.fallback(b.Local).drawing())))...)}
+}
+
+// fallback returns the BalancingChain for slot 0 alone, of which only the chain that draws exists.
+func (s *Schema) fallback(local bool) BalancingChain {
+	return BalancingChain{Family: s.Table.Family, Local: local, Size: 1}
 }
 
 // firstSlotChain returns the chain for packets whose draws have all failed. It sends them to slot 0, and drops them if the frontend
 // has lost its last endpoint. If the packet passed untranslated, conntrack would keep the connection untranslated for good. If it is
 // dropped, its retransmission starts anew.
 func (s *Schema) firstSlotChain(local bool) *nft.Chain {
-	b := BalancingChain{s.Table.Family, local, 1}
-	return s.chain(b.drawing(), s.draw(local, 1), rule(nft.Verdict{Kind: nft.Drop}))
+	return s.chain(s.fallback(local).drawing(), s.draw(local, 1), rule(nft.Verdict{Kind: nft.Drop}))
 }
 
 // draw returns the rule that translates a packet if one of the slots below mod, chosen at random, has an endpoint.
 func (s *Schema) draw(local bool, mod int) nft.Rule {
+	return s.lookup(local, nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
+}
+
+// lookup returns the rule that translates a packet to the endpoint in the slot that a field chooses, if there is one.
+func (s *Schema) lookup(local bool, slot nft.Field) nft.Rule {
 	endpoints := s.Endpoints
 	if local {
 		endpoints = s.LocalEndpoints
 	}
-	key := append(slices.Clone(frontend), nft.Field{Kind: nft.RandomNumber, Mod: uint32(mod)})
-	return rule(nft.DNAT{Key: key, Map: endpoints.Name})
+	return rule(nft.DNAT{Key: append(slices.Clone(frontend), slot), Map: endpoints.Name})
 }
 
 // ensureChain plans the balancing chain that a verdict goes to, with the chain that draws for it, if the kernel does not have them.

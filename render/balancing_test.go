@@ -94,7 +94,7 @@ func balancingChainNames(r *Ruleset) string {
 func TestBalancingChainOf(t *testing.T) {
 	for _, local := range []bool{false, true} {
 		for _, size := range []int{1, 2, 3, 1000, MaxEndpoints} {
-			want := BalancingChain{nft.IPv6, local, size}
+			want := BalancingChain{nft.IPv6, local, size, NoHashing}
 			if got, ok := BalancingChainOf(nft.IPv6, want.Verdict()); !ok || got != want {
 				t.Errorf("%s: %v, %t", want.Name(), got, ok)
 			}

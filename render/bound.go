@@ -109,7 +109,7 @@ func maxCost(n Node, s Service) int {
 			frontends += len(n.Addresses)
 		}
 		// A frontend has at most five elements and two for each slot, and an endpoint of this node has one more.
-		cost += frontends*(5+2*slotLimit(p.Endpoints)) + restricted + len(p.Endpoints)
+		cost += frontends*(5+2*slotLimit(n, s, p.Endpoints)) + restricted + len(p.Endpoints)
 		if s.Affinity > 0 {
 			cost += 2 * affinityCost
 		}
@@ -206,11 +206,19 @@ func (c *costCounter) elements(kind Kind, selected Selection) int {
 		return inServices
 	case Split:
 		fromOutside := min(len(selected.Local), 1)
-		return inServices + c.masquerade(kind) + 1 + slotCount(selected.Cluster) + fromOutside + slotCount(selected.Local)
+		return inServices + c.masquerade(kind) + 1 + c.slots(selected.Cluster) + fromOutside + c.slots(selected.Local)
 	case ToLocal:
-		return inServices + c.masquerade(kind) + slotCount(selected.Local)
+		return inServices + c.masquerade(kind) + c.slots(selected.Local)
 	}
-	return inServices + c.masquerade(kind) + slotCount(selected.Cluster)
+	return inServices + c.masquerade(kind) + c.slots(selected.Cluster)
+}
+
+// slots returns the number of slots that endpoints get at a frontend.
+func (c *costCounter) slots(endpoints []Endpoint) int {
+	if len(endpoints) > 0 && c.node.hashing(c.service.Hashing, endpoints) != NoHashing {
+		return c.node.maglevSize()
+	}
+	return slotCount(endpoints)
 }
 
 // masquerade returns the number of elements that frontendBuilder.masquerade adds.

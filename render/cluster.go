@@ -56,6 +56,9 @@ type Node struct {
 	// AffinityClients is the number of clients that a Service port with session affinity remembers per family; 0 means
 	// DefaultAffinityClients. The connections of further clients are balanced independently of each other.
 	AffinityClients uint32
+	// MaglevSize is the number of slots of a frontend with consistent hashing, a prime; 0 means DefaultMaglevSize. It must be the same
+	// on all nodes.
+	MaglevSize uint32
 	// MaxServiceElements is what one Service may cost in elements; 0 means DefaultMaxServiceElements. Bound applies it.
 	MaxServiceElements uint32
 	// MaxElements is what all Services together may cost in elements; 0 means DefaultMaxElements. Total applies it.
@@ -65,7 +68,7 @@ type Node struct {
 // Equal reports whether two Nodes are equal.
 func (n Node) Equal(m Node) bool {
 	return n.Instance.Equal(m.Instance) && n.Name == m.Name && n.MasqueradeAll == m.MasqueradeAll && n.PodInterface == m.PodInterface && n.NodeCIDR == m.NodeCIDR && n.Zone == m.Zone &&
-		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaxServiceElements == m.MaxServiceElements && n.MaxElements == m.MaxElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
+		n.AllAddresses == m.AllAddresses && n.AffinityClients == m.AffinityClients && n.MaglevSize == m.MaglevSize && n.MaxServiceElements == m.MaxServiceElements && n.MaxElements == m.MaxElements && n.IPv4Only == m.IPv4Only && n.Counters == m.Counters &&
 		n.UnservedPorts == m.UnservedPorts && n.AnswerPing == m.AnswerPing &&
 		n.ExternalIPs.equal(m.ExternalIPs) && n.LoadBalancerIPs.equal(m.LoadBalancerIPs) &&
 		slices.Equal(n.Addresses, m.Addresses) && slices.Equal(n.Loopback, m.Loopback) && slices.Equal(n.IPs, m.IPs) && slices.Equal(n.ClusterCIDRs, m.ClusterCIDRs) && slices.Equal(n.ServiceCIDRs, m.ServiceCIDRs)
@@ -138,6 +141,11 @@ type Service struct {
 	SourceRanges []netip.Prefix
 	// Affinity is how long a client keeps its endpoint after its last connection; 0 without session affinity.
 	Affinity time.Duration
+	// SlowStart is how long the weight of a newly ready endpoint grows, 0 if it has its whole weight at once: see type SlowStart.
+	SlowStart time.Duration
+	// Hashing is what the choice of an endpoint follows from, for a client whom session affinity does not remember. By default the
+	// choice is random.
+	Hashing Hashing
 	// InternalLocal and ExternalLocal: the internal or external traffic policy is Local. The internal policy applies to cluster
 	// IPs, the external one to all other addresses and node ports.
 	InternalLocal, ExternalLocal bool

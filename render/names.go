@@ -3,6 +3,7 @@ package render
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -37,16 +38,23 @@ const (
 type BalancingChain struct {
 	Family nft.Family
 	Local  bool // the endpoints are those in LocalEndpoints
-	Size   int  // the number of slots to draw from: a balancingSize
+	Size   int  // the number of slots to choose from: a balancingSize or, with Hashing, the size of a table
+	// Hashing is what a slot follows from. By default it is drawn at random.
+	Hashing Hashing
 }
 
-// Name returns the name of the chain: lb-K or local-lb-K, where K is the size.
+// Name returns the name of the chain: lb-K, maglev-client-K or maglev-connection-K, with local- before it if the endpoints are local.
+// K is the size.
 func (b BalancingChain) Name() string {
+	name := balancingKinds[b.Hashing] + strconv.Itoa(b.Size)
 	if b.Local {
-		return fmt.Sprintf("local-lb-%d", b.Size)
+		return "local-" + name
 	}
-	return fmt.Sprintf("lb-%d", b.Size)
+	return name
 }
+
+// balancingKinds are the beginnings of the names of balancing chains, by the Hashing.
+var balancingKinds = [...]string{NoHashing: "lb-", HashClients: "maglev-client-", HashConnections: "maglev-connection-"}
 
 // drawing returns the name of the chain that draws one slot for the chain: draw-K or local-draw-K.
 func (b BalancingChain) drawing() string {
@@ -59,7 +67,8 @@ func (b BalancingChain) drawing() string {
 // IsBalancing reports whether a chain of this name is a balancing chain or draws a slot for one.
 func IsBalancing(chain string) bool {
 	name := strings.TrimPrefix(chain, "local-")
-	return strings.HasPrefix(name, "lb-") || strings.HasPrefix(name, "draw-")
+	begins := func(kind string) bool { return strings.HasPrefix(name, kind) }
+	return slices.ContainsFunc(balancingKinds[:], begins) || begins("draw-")
 }
 
 // Verdict returns the verdict that goes to the chain.
@@ -69,10 +78,14 @@ func (b BalancingChain) Verdict() nft.Verdict { return nft.GotoChain(b.Name()) }
 // nfproxy had a chain for each number of endpoints, so that the size can be any number up to MaxEndpoints.
 func BalancingChainOf(f nft.Family, v nft.Verdict) (BalancingChain, bool) {
 	name, local := strings.CutPrefix(v.Chain, "local-")
-	digits, ok := strings.CutPrefix(name, "lb-")
-	size, err := strconv.Atoi(digits)
-	ok = ok && err == nil && v.Kind == nft.Goto && size >= 1 && size <= MaxEndpoints
-	return BalancingChain{f, local, size}, ok
+	for hashing, kind := range balancingKinds {
+		digits, ok := strings.CutPrefix(name, kind)
+		size, err := strconv.Atoi(digits)
+		if ok && err == nil && v.Kind == nft.Goto && size >= 1 && size <= MaxEndpoints {
+			return BalancingChain{f, local, size, Hashing(hashing)}, true
+		}
+	}
+	return BalancingChain{}, false
 }
 
 // The names of dedicated objects are one of these, a slash and the affinityID. A map has the name of the chain that looks clients

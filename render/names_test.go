@@ -34,7 +34,7 @@ func TestLabels(t *testing.T) {
 
 // TestChainNames: the verdicts to balancing chains and affinity chains are recognized, and no others.
 func TestChainNames(t *testing.T) {
-	for _, b := range []BalancingChain{{nft.IPv4, false, 2}, {nft.IPv6, true, 65536}} {
+	for _, b := range []BalancingChain{{nft.IPv4, false, 2, NoHashing}, {nft.IPv6, true, 65536, NoHashing}, {nft.IPv4, true, 1021, HashClients}, {nft.IPv6, false, 251, HashConnections}} {
 		if got, ok := BalancingChainOf(b.Family, b.Verdict()); !ok || got != b {
 			t.Errorf("the chain of %s is %+v, %t, want %+v", b.Verdict(), got, ok, b)
 		}

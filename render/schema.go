@@ -129,7 +129,7 @@ func CounterKey(s *nft.Set, e nft.Element) nft.Value {
 	case s.IsVerdictMap():
 		v := e.Data.Verdict()
 		if b, ok := BalancingChainOf(s.Table.Family, v); ok {
-			b.Size = smallestSize
+			b.Size, b.Hashing = smallestSize, NoHashing
 			v = b.Verdict()
 		}
 		return e.Key + v.Value()

@@ -93,10 +93,9 @@ type serviceBuilder struct {
 type portFamily struct {
 	schema   *Schema
 	selected Selection
-	// cluster and local are the endpoints of selected as data of maps, clusterSlots and localSlots the same with each endpoint as
-	// often as it has slots.
+	// cluster and local are the endpoints of selected as data of maps, clusterSlots and localSlots the same in slots, for any frontend.
 	cluster, local           nft.Value
-	clusterSlots, localSlots nft.Value
+	clusterSlots, localSlots slots
 	affinity                 *affinity // nil for none
 }
 
@@ -126,13 +125,22 @@ func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
 	}
 	s := &portFamily{schema: b.node.Instance.SchemaOf(f), selected: Select(b.node, p, f)}
 	s.cluster, s.local = pack(s.selected.Cluster), pack(s.selected.Local)
-	s.clusterSlots, s.localSlots = repeated(s.cluster, slotCounts(s.selected.Cluster)), repeated(s.local, slotCounts(s.selected.Local))
+	s.clusterSlots, s.localSlots = b.inSlots(s.selected.Cluster, s.cluster), b.inSlots(s.selected.Local, s.local)
 	b.families[f] = s
 	b.addHairpins(s.schema, s.selected)
 	if b.service.Affinity > 0 {
 		s.affinity = b.addAffinity(newAffinity(b.node, b.service, p, s))
 	}
 	return s
+}
+
+// inSlots returns endpoints, whose data are given, in slots, for a set and a frontend that are not set yet.
+func (b *serviceBuilder) inSlots(endpoints []Endpoint, data nft.Value) slots {
+	if len(endpoints) > 0 && b.node.hashing(b.service.Hashing, endpoints) != NoHashing {
+		return b.node.maglevSlots(endpoints, data)
+	}
+	all := repeated(data, slotCounts(endpoints))
+	return slots{endpoints: all, sorted: all}
 }
 
 // addAffinity adds an affinity and returns it. If two ports have the same name and protocol, which no source lets through, it
@@ -197,15 +205,20 @@ func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 
 // balance adds the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
-	set, data := f.schema.Endpoints, f.clusterSlots
+	s, endpoints := f.clusterSlots, f.selected.Cluster
+	s.set, s.frontend = f.schema.Endpoints, f.key
 	if local {
-		set, data = f.schema.LocalEndpoints, f.localSlots
+		s, endpoints = f.localSlots, f.selected.Local
+		s.set, s.frontend = f.schema.LocalEndpoints, f.key
 	}
-	s := slots{set, f.key, data, data}
-	if len(data) > 0 {
+	if len(endpoints) > 0 {
 		f.slots = append(f.slots, s)
 	}
-	v := BalancingChain{f.schema.Table.Family, local, balancingSize(s.bySlot().len())}.Verdict()
+	chain := BalancingChain{Family: f.schema.Table.Family, Local: local, Size: s.bySlot().len()}
+	if chain.Hashing = f.node.hashing(f.service.Hashing, endpoints); chain.Hashing == NoHashing {
+		chain.Size = balancingSize(chain.Size)
+	}
+	v := chain.Verdict()
 	if f.affinity != nil {
 		return f.affinity.lookup(v, local)
 	}

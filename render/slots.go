@@ -17,6 +17,8 @@ type slots struct {
 	endpoints nft.Value
 	// sorted holds the same data, each as often, in order of the addresses.
 	sorted nft.Value
+	// fixed: each slot has its endpoint. Otherwise endpoints keep the slots that they have.
+	fixed bool
 }
 
 func (s slots) compare(t slots) int {
@@ -126,6 +128,9 @@ func slotsIn(tables []*nft.Table, wanted []slots) []slots {
 func placed(all []slots, place func(slots) nft.Value) []slots {
 	result := all
 	for i, s := range all {
+		if s.fixed {
+			continue
+		}
 		if endpoints := place(s); endpoints != s.endpoints {
 			if &result[0] == &all[0] {
 				result = slices.Clone(all)

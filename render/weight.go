@@ -65,9 +65,12 @@ func slotCount(endpoints []Endpoint) int {
 	return sum
 }
 
-// slotLimit returns an upper bound of the number of slots that some of the endpoints get together.
-func slotLimit(endpoints []Endpoint) int {
-	if equalWeights(endpoints) {
+// slotLimit returns an upper bound of the number of slots that some of a Service's endpoints get together at a frontend.
+func slotLimit(n Node, s Service, endpoints []Endpoint) int {
+	switch {
+	case s.Hashing != NoHashing:
+		return max(n.maglevSize(), maxSlots(len(endpoints)))
+	case equalWeights(endpoints):
 		return len(endpoints)
 	}
 	return maxSlots(len(endpoints))

@@ -100,7 +100,7 @@ func TestWeightedSlotsStay(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	of := func(endpoints []Endpoint) slots {
 		all := repeated(pack(endpoints), slotCounts(endpoints))
-		return slots{SchemaOf(nft.IPv4).Endpoints, "frontend", all, all}
+		return slots{set: SchemaOf(nft.IPv4).Endpoints, frontend: "frontend", endpoints: all, sorted: all}
 	}
 	installed := of(weighted(1))
 	for step := range 3000 {

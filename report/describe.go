@@ -54,7 +54,9 @@ type Frontend struct {
 	Kind            render.Kind `json:"kind,omitempty"`
 	Action          string      `json:"action"`
 	AffinitySeconds int         `json:"affinitySeconds"`
-	Connections     *uint64     `json:"connections,omitempty"`
+	// HashOn is "client" or "connection" if the endpoint follows from a hash of these, with lb-algorithm maglev.
+	HashOn      string  `json:"hashOn,omitempty"`
+	Connections *uint64 `json:"connections,omitempty"`
 	// Dropped counts the Connections that loadBalancerSourceRanges or externalTrafficPolicy Local did not admit.
 	Dropped   *uint64    `json:"dropped,omitempty"`
 	Endpoints []Endpoint `json:"endpoints"`
@@ -211,10 +213,15 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
-	if b, ok := render.BalancingChainOf(t.Family, verdict); ok && b.Local {
+	b, ok := render.BalancingChainOf(t.Family, verdict)
+	f.HashOn = b.Hashing.String()
+	if ok && b.Local {
 		f.Endpoints = describeSlots(t, sc.LocalEndpoints, e.Key)
 	} else if ok {
 		f.Endpoints = describeSlots(t, sc.Endpoints, e.Key)
+	}
+	if f.HashOn != "" { // slots have no order that means anything
+		slices.SortFunc(f.Endpoints, func(a, b Endpoint) int { return a.Address.Compare(b.Address) })
 	}
 	f.Action, f.AffinitySeconds = describeAction(verdict), affinitySeconds(t, find(t, sc.Connections, e.Key).Data.Verdict())
 	return f

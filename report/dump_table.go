@@ -72,14 +72,18 @@ const maxListed = 5
 // endpointsColumn lists a frontend's endpoints, with a star after those on this node and the weights that are not 1. With externalTrafficPolicy Local, the
 // endpoints for connections from outside follow.
 func endpointsColumn(f Frontend, most int) string {
-	text := OrDash(list(f.Endpoints, most))
+	text := OrDash(list(f, f.Endpoints, most))
 	if f.LocalEndpoints != nil {
-		text += "; from outside " + OrDash(list(*f.LocalEndpoints, most))
+		text += "; from outside " + OrDash(list(f, *f.LocalEndpoints, most))
+	}
+	if f.HashOn != "" {
+		text += "; maglev by " + f.HashOn
 	}
 	return text
 }
 
-func list(endpoints []Endpoint, most int) string {
+// list names endpoints of a frontend, at most so many.
+func list(f Frontend, endpoints []Endpoint, most int) string {
 	var names []string
 	for i, e := range endpoints {
 		if i == most {
@@ -90,7 +94,10 @@ func list(endpoints []Endpoint, most int) string {
 		if e.Local {
 			name += "*"
 		}
-		if e.Weight > 0 {
+		switch {
+		case f.HashOn != "":
+			name += fmt.Sprintf(" %d slots", max(e.Weight, 1))
+		case e.Weight > 0:
 			name += fmt.Sprintf(" weight %d", e.Weight)
 		}
 		if e.Connections != nil {

@@ -23,6 +23,8 @@ const (
 	NoSlots          render.Reason = "the frontend has no endpoints in the tables, which are incomplete"
 	PingAnswered     render.Reason = "a Service with a usable endpoint has the address, and --answer-ping is set"
 	ClientRemembered render.Reason = "session affinity sends the client to its previous endpoint"
+	ClientHashed     render.Reason = "the endpoint follows from the client's address (lb-algorithm maglev)"
+	ConnectionHashed render.Reason = "the endpoint follows from the client's address and port (lb-algorithm maglev)"
 )
 
 // Why sources are masqueraded or not, besides the reasons of render.MasqueradeOf.
@@ -229,10 +231,17 @@ func (x *explainer) whyDropped(last nft.Step) render.Reason {
 // whySent returns the reasons for the choice of endpoints, by the verdicts on the path.
 func (x *explainer) whySent(path nft.Path) []render.Reason {
 	var why []render.Reason
+	var hashed []render.Reason
 	local := false
 	for _, s := range path.Steps {
 		b, _ := render.BalancingChainOf(x.table.Family, s.Then)
 		local = local || b.Local || render.IsLocalAffinity(s.Then)
+		switch b.Hashing {
+		case render.HashClients:
+			hashed = append(hashed, ClientHashed)
+		case render.HashConnections:
+			hashed = append(hashed, ConnectionHashed)
+		}
 		lookup, ok := s.Matched.Do.(nft.VerdictMap)
 		switch {
 		case !ok:
@@ -251,8 +260,9 @@ func (x *explainer) whySent(path nft.Path) []render.Reason {
 		why = append(why, render.AnyEndpoint)
 	}
 	if x.Affinity != nil && x.Affinity.State == "remembered" {
-		why = append(why, ClientRemembered)
+		return append(why, ClientRemembered)
 	}
+	why = append(why, hashed...)
 	return why
 }
 

@@ -3,6 +3,7 @@ package watcher
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"nfproxy/render"
 )
@@ -13,6 +14,14 @@ const (
 	annotationWeightCilium = "service.cilium.io/weight"
 )
 
+// The annotations of Services.
+const (
+	annotationAlgorithm       = "nfproxy.io/lb-algorithm"
+	annotationAlgorithmCilium = "service.cilium.io/lb-algorithm"
+	annotationHashOn          = "nfproxy.io/hash-on"
+	annotationSlowStart       = "nfproxy.io/slow-start"
+)
+
 // annotated returns the value of the first of some annotations that an object has, with the path of its field.
 func annotated(annotations map[string]string, names ...string) (value, field string, ok bool) {
 	for _, name := range names {
@@ -21,6 +30,45 @@ func annotated(annotations map[string]string, names ...string) (value, field str
 		}
 	}
 	return "", "", false
+}
+
+// reduceHashing returns what the choice of an endpoint follows from, by the annotations of a Service.
+func reduceHashing(annotations map[string]string, problems problemList) render.Hashing {
+	algorithm, field, _ := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
+	hashOn, fieldOfHash, hashes := annotated(annotations, annotationHashOn)
+	switch algorithm {
+	case "maglev":
+	case "", "random":
+		if hashes {
+			problems.add(fieldOfHash, fmt.Sprintf("%q has no effect without %s: maglev", hashOn, annotationAlgorithm))
+		}
+		return render.NoHashing
+	default:
+		problems.add(field, fmt.Sprintf("%q is neither random nor maglev; endpoints are chosen at random", algorithm))
+		return render.NoHashing
+	}
+	switch hashOn {
+	case "", "client":
+		return render.HashClients
+	case "connection":
+		return render.HashConnections
+	}
+	problems.add(fieldOfHash, fmt.Sprintf("%q is neither client nor connection; clients are hashed", hashOn))
+	return render.HashClients
+}
+
+// reduceSlowStart returns how long the weights of new endpoints of a Service grow, 0 if they do not.
+func reduceSlowStart(annotations map[string]string, problems problemList) time.Duration {
+	text, field, ok := annotated(annotations, annotationSlowStart)
+	if !ok {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d != 0 && (d < time.Second || d > render.MaxSlowStart) {
+		problems.add(field, fmt.Sprintf("%q is neither 0 nor a time from 1s to 1h, such as 60s; endpoints have their whole weight at once", text))
+		return 0
+	}
+	return d
 }
 
 // weight is what an EndpointSlice says of the weight of its endpoints: see render.Endpoint. The zero value is the default.

@@ -3,8 +3,10 @@ package watcher
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"nfproxy/render"
@@ -79,6 +81,53 @@ func TestWeightsDisagree(t *testing.T) {
 				t.Errorf("%s: %+v", tt.name, got)
 			}
 			tt.from[0], tt.from[1] = tt.from[1], tt.from[0]
+		}
+	}
+}
+
+// TestReduceHashing: annotations of a Service choose the algorithm. Other values are reported, and the default applies.
+func TestReduceHashing(t *testing.T) {
+	t.Parallel()
+	const algorithm, hashOn, cilium = "nfproxy.io/lb-algorithm", "nfproxy.io/hash-on", "service.cilium.io/lb-algorithm"
+	for _, tt := range []struct {
+		annotations   map[string]string
+		want          render.Hashing
+		field, detail string // of the problem
+	}{
+		{nil, render.NoHashing, "", ""},
+		{map[string]string{algorithm: "random"}, render.NoHashing, "", ""},
+		{map[string]string{algorithm: "maglev"}, render.HashClients, "", ""},
+		{map[string]string{cilium: "maglev"}, render.HashClients, "", ""},
+		{map[string]string{algorithm: "random", cilium: "maglev"}, render.NoHashing, "", ""},
+		{map[string]string{algorithm: "maglev", hashOn: "client"}, render.HashClients, "", ""},
+		{map[string]string{algorithm: "maglev", hashOn: "connection"}, render.HashConnections, "", ""},
+		{map[string]string{algorithm: "maglev", hashOn: "cookie"}, render.HashClients, hashOn, `"cookie" is neither client nor connection; clients are hashed`},
+		{map[string]string{algorithm: "wrr"}, render.NoHashing, algorithm, `"wrr" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{cilium: "Maglev"}, render.NoHashing, cilium, `"Maglev" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{hashOn: "connection"}, render.NoHashing, hashOn, `"connection" has no effect without nfproxy.io/lb-algorithm: maglev`},
+	} {
+		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = tt.annotations }), render.Instance{})
+		if s.Hashing != tt.want {
+			t.Errorf("%v: got %d, want %d", tt.annotations, s.Hashing, tt.want)
+		}
+		var want []Problem
+		if tt.field != "" {
+			want = []Problem{{Object: "Service default/web", Field: "metadata.annotations[" + tt.field + "]", Detail: tt.detail}}
+		}
+		if diff := cmp.Diff(want, s.problems, compare); diff != "" {
+			t.Errorf("%v: problems (-want +got):\n%s", tt.annotations, diff)
+		}
+	}
+}
+
+// TestReduceSlowStart: the annotation of a Service sets the time. A wrong one is reported, and nothing grows.
+func TestReduceSlowStart(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]time.Duration{"60s": time.Minute, "1s": time.Second, "1h": time.Hour, "0": 0, "0s": 0,
+		"": -1, "60": -1, "999ms": -1, "61m": -1, "-1s": -1, "soon": -1} {
+		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = map[string]string{annotationSlowStart: text} }), render.Instance{})
+		if s.SlowStart != max(want, 0) || (len(s.problems) > 0) != (want < 0) {
+			t.Errorf("%q: %v, with the problems %v", text, s.SlowStart, s.problems)
 		}
 	}
 }

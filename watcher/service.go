@@ -53,6 +53,8 @@ func reduceService(api *corev1.Service, i render.Instance) *service {
 		s.HealthCheckNodePort = reduceHealthCheckNodePort(api.Spec.HealthCheckNodePort, problems)
 	}
 	s.Affinity = reduceAffinity(api.Spec, problems)
+	s.Hashing = reduceHashing(api.Annotations, problems)
+	s.SlowStart = reduceSlowStart(api.Annotations, problems)
 	s.Ports = reduceServicePorts(api, problems)
 	return s
 }

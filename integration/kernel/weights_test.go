@@ -45,6 +45,7 @@ func TestWeights(t *testing.T) {
 					expected := float64(flows) * float64(w) / float64(sum)
 					chi += math.Pow(float64(served[s.Ports[0].Endpoints[i].AddrPort])-expected, 2) / expected
 				}
+				t.Logf("of %d connections: %v", flows, served)
 				if bound := chiSquareBound(len(weights) - 1); chi > bound {
 					t.Errorf("chi-square %.1f > %.1f: %v", chi, bound, served)
 				}

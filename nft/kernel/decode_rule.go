@@ -38,6 +38,8 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 		switch e := e.(type) {
 		case *expr.Payload, *expr.Meta, *expr.Numgen, *expr.Ct:
 			key = append(key, fieldOf(f, e))
+		case *expr.Hash:
+			key = hashed(f, key, e)
 		case *expr.Lookup:
 			switch {
 			case e.IsDestRegSet && last:
@@ -78,6 +80,15 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 		}
 	}
 	return r
+}
+
+// hashed returns fields of which the last ones, the source address and maybe the source port, are replaced by their hash.
+func hashed(f nft.Family, key []nft.Field, e *expr.Hash) []nft.Field {
+	field, loaded := nft.Field{Kind: nft.ClientHash, Mod: e.Modulus}, 1
+	if e.Length > addrLen(f) {
+		field.Kind, loaded = nft.ConnectionHash, 2
+	}
+	return append(key[:max(0, len(key)-loaded)], field)
 }
 
 // guessMatch returns the match that ends with a comparison.
@@ -224,6 +235,8 @@ func decodeExpr(f nft.Family, name string, data []byte) expr.Any {
 		e = &expr.Meta{}
 	case "numgen":
 		e = &expr.Numgen{}
+	case "hash":
+		e = &expr.Hash{}
 	case "ct":
 		e = &expr.Ct{}
 	case "fib":

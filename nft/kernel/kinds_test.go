@@ -33,6 +33,8 @@ func rulesOfAllKinds() []nft.Rule {
 		{Do: nft.GotoChain("there")},
 		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
 		{Do: nft.DNAT{Key: slot, Map: "slots"}},
+		{Do: nft.DNAT{Key: append(slices.Clone(frontend), nft.Field{Kind: nft.ClientHash, Mod: 251}), Map: "slots"}},
+		{Do: nft.DNAT{Key: append(slices.Clone(frontend), nft.Field{Kind: nft.ConnectionHash, Mod: 251}), Map: "slots"}},
 		{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "clients"}},
 		{Do: nft.Update{Key: []nft.Field{{Kind: nft.SourceAddr}}, Map: "clients", Timeout: 3 * time.Hour, Then: nft.GotoChain("other"),
 			Data: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.DestinationPort}}}},

@@ -66,6 +66,30 @@ func addrLen(f nft.Family) uint32 {
 	return 4
 }
 
+// hashLen is the size of a hash in a register.
+const hashLen = 4
+
+// loadHash returns expressions that load the source address, and the source port of a ConnectionHash, and hash them into the register
+// at an offset. nft chooses the same registers.
+func loadHash(f nft.Family, field nft.Field, offset uint32) ([]expr.Any, error) {
+	at := uint32(32)
+	if f == nft.IPv6 {
+		at = 44
+	}
+	source, n, err := load(f, nft.Field{Kind: nft.SourceAddr}, register(at))
+	if err != nil {
+		return nil, err
+	}
+	exprs := []expr.Any{source}
+	if field.Kind == nft.ConnectionHash {
+		const portLen = 2
+		exprs = append(exprs, &expr.Payload{DestRegister: register(at + n), Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: portLen})
+		n += padded(portLen)
+	}
+	return append(exprs, &expr.Hash{SourceRegister: register(at), DestRegister: register(offset), Length: n, Modulus: field.Mod,
+		Seed: nft.HashSeed, Type: expr.HashTypeJenkins}), nil
+}
+
 // loadKey returns expressions that load the fields side by side, from the first register on.
 func loadKey(f nft.Family, key []nft.Field) ([]expr.Any, error) {
 	exprs, _, err := loadAt(f, key, 0)
@@ -76,6 +100,14 @@ func loadKey(f nft.Family, key []nft.Field) ([]expr.Any, error) {
 func loadAt(f nft.Family, key []nft.Field, offset uint32) ([]expr.Any, uint32, error) {
 	var exprs []expr.Any
 	for _, field := range key {
+		if field.Kind == nft.ClientHash || field.Kind == nft.ConnectionHash {
+			e, err := loadHash(f, field, offset)
+			if err != nil {
+				return nil, 0, err
+			}
+			exprs, offset = append(exprs, e...), offset+hashLen
+			continue
+		}
 		e, n, err := load(f, field, register(offset))
 		if err != nil {
 			return nil, 0, err
