@@ -77,6 +77,28 @@ type weight struct {
 	drained bool
 }
 
+// disagreements returns the problems of an EndpointSlice, which may be nil, that has an address with another weight than another slice
+// of the Service: one for each such slice, with the first address.
+func disagreements(s *slice, all []*slice) (problems []Problem) {
+	if s == nil {
+		return nil
+	}
+	list := newProblemList(&problems, objectKey{sliceKind, s.namespace, s.name})
+	for _, other := range all {
+		if other.name == s.name || other.weight == s.weight {
+			continue
+		}
+		for _, e := range s.endpoints {
+			if _, shared := other.find(e.Addr()); shared {
+				list.add(fmt.Sprintf("metadata.annotations[%s]", annotationWeight),
+					fmt.Sprintf("%s is also in EndpointSlice %s, with another weight; the smaller one holds", e.Addr(), other.name))
+				break
+			}
+		}
+	}
+	return problems
+}
+
 // reduceWeight returns the weight in an EndpointSlice, the default if there is none or it is invalid.
 func reduceWeight(annotations map[string]string, problems problemList) weight {
 	text, field, ok := annotated(annotations, annotationWeight, annotationWeightCilium)

@@ -51,8 +51,8 @@ func TestReduceWeight(t *testing.T) {
 	}
 }
 
-// TestWeightsDisagree: of an address and port in slices with different weights the smaller weight holds, 0 before all others. A
-// slice without endpoints has no effect.
+// TestWeightsDisagree: of an address and port in slices with different weights the smaller weight holds, 0 before all others, and the
+// difference is reported. A slice without endpoints has no effect.
 func TestWeightsDisagree(t *testing.T) {
 	t.Parallel()
 	of := func(name, weight string, endpoints ...discoveryv1.Endpoint) *slice {
@@ -76,6 +76,10 @@ func TestWeightsDisagree(t *testing.T) {
 		{"absent endpoint", []*slice{of("a", "5", at), of("b", "0")}, 5, false},
 	} {
 		for range 2 {
+			problems := disagreements(tt.from[0], tt.from)
+			if shared := len(tt.from[0].endpoints)*len(tt.from[1].endpoints) > 0; (len(problems) == 1) != shared {
+				t.Errorf("%s: problems %v", tt.name, problems)
+			}
 			got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), tt.from).Ports[0].Endpoints
 			if len(got) != 1 || got[0].Weight != tt.weight || got[0].Drained != tt.drained {
 				t.Errorf("%s: %+v", tt.name, got)

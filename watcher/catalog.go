@@ -226,6 +226,10 @@ func (c *catalog) putSlice(s *slice) {
 	}
 	c.slices[name] = s
 	c.link(s, s)
+	if s.service != "" {
+		others := c.of(s.serviceName()).slices
+		c.logProblems(disagreements(old, others), disagreements(s, others))
+	}
 	if s.service != "" && time.Since(s.triggered) < time.Since(c.created) { // compared as ages: the clock may have been set since
 		c.triggered[s.serviceName()] = append(c.triggered[s.serviceName()], s.triggered)
 	}

@@ -21,6 +21,7 @@ type slice struct {
 	ports   []slicePort
 	// endpoints are sorted by address, each address once, with the number of the first port. They are shared with joined Services.
 	endpoints []render.Endpoint
+	weight    weight // of the endpoints
 	// triggered is the time of the event that caused the last change of the slice, zero if it is unknown.
 	triggered time.Time
 	problems  []Problem
@@ -71,7 +72,8 @@ func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 	if len(s.ports) > 0 {
 		first = s.ports[0]
 	}
-	s.endpoints = reduceEndpoints(api, first.port, reduceWeight(api.Annotations, problems), problems)
+	s.weight = reduceWeight(api.Annotations, problems)
+	s.endpoints = reduceEndpoints(api, first.port, s.weight, problems)
 	// A missing or invalid time gives the zero time. Only a metric depends on it.
 	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])
 	return s
