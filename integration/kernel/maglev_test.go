@@ -100,30 +100,46 @@ func TestMaglevConnections(t *testing.T) {
 	}
 }
 
-// BenchmarkMaglevChange measures a change of one endpoint of a Service that hashes, among 1,000 Services, up to the commit, and what
-// the change writes.
+// BenchmarkMaglevChange measures a change of one endpoint of a Service that hashes.
 func BenchmarkMaglevChange(b *testing.B) {
+	benchmarkAlgorithm(b, func(s *render.Service, i int) {
+		s.Hashing = render.HashClients
+		s.Ports[0].Endpoints[0].AddrPort = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 201, 0, byte(i % 2)}), 8080)
+	})
+}
+
+// BenchmarkWeightChange measures a change of the weight of one endpoint from 2 to 3 and back. The others have the weight 2, so that each
+// has two slots while the weight is 3, and one while it is 2.
+func BenchmarkWeightChange(b *testing.B) {
+	benchmarkAlgorithm(b, func(s *render.Service, i int) {
+		for e := range s.Ports[0].Endpoints {
+			s.Ports[0].Endpoints[e].Weight = 2
+		}
+		s.Ports[0].Endpoints[0].Weight = uint16(2 + i%2)
+	})
+}
+
+// benchmarkAlgorithm measures a change of one Service among 1,000, by the number of its endpoints, up to the commit, and what the change
+// writes. Function variant makes the Service that it has at step i.
+func benchmarkAlgorithm(b *testing.B, variant func(s *render.Service, i int)) {
 	for _, endpoints := range []int{3, 100, 1000} {
 		b.Run(fmt.Sprintf("endpoints=%d", endpoints), func(b *testing.B) {
 			l, _ := newLoadedNode(b, 1000)
-			variant := func(i int) render.Service {
+			at := func(i int) []render.Service {
 				s := clusterService(7, 0, 0)
-				s.Hashing = render.HashClients
 				for e := range endpoints {
-					if e == 0 {
-						e = endpoints + i%2
-					}
-					at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 200, byte(e >> 8), byte(e)}), 8080)
-					s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, render.Endpoint{AddrPort: at, Node: "node-b", Ready: true})
+					addr := netip.AddrFrom4([4]byte{10, 200, byte(e >> 8), byte(e)})
+					s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, render.Endpoint{AddrPort: netip.AddrPortFrom(addr, 8080), Node: "node-b", Ready: true})
 				}
-				return s
+				variant(&s, i)
+				return []render.Service{s}
 			}
-			l.apply(render.Update{Services: []render.Service{variant(0)}})
+			l.apply(render.Update{Services: at(0)})
 			i, operations := 0, 0
 			before := l.kernel.Traffic()
 			for b.Loop() {
 				i++
-				operations += nft.ElementOperations(l.apply(render.Update{Services: []render.Service{variant(i)}}))
+				operations += nft.ElementOperations(l.apply(render.Update{Services: at(i)}))
 			}
 			after := l.kernel.Traffic()
 			b.ReportMetric(float64(operations)/float64(i), "elements/op")
