@@ -19,6 +19,7 @@ func FuzzConfig(f *testing.F) {
 		"detectLocal: {interfaceNamePrefix: veth}\noomScoreAdj: -5\nlogging: {format: json, verbosity: 3}\n"))
 	f.Add([]byte(`{"apiVersion":"kubeproxy.config.k8s.io/v1alpha1","kind":"KubeProxyConfiguration","bindAddress":"::1","metricsBindAddress":"[::1]:1","healthzBindAddress":"","clusterCIDR":"fd00::/48,10.0.0.0/8","conntrack":{"maxPerCore":0,"udpTimeout":"5s"},"nftables":{"masqueradeAll":true,"minSyncPeriod":"1s"}}`))
 	f.Add([]byte("a: &a [*a, *a]\n---\nkind: 1\n"))
+	f.Add([]byte("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n\"\": 1\nconntrack: {\"\": 1}\n"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		s, warnings, err := fromFile(t, file)
 		if err != nil {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,7 +92,7 @@ func (c *configuration) decode(value []byte) {
 	}
 	for _, err := range unknown {
 		if at, ok := errors.AsType[kjson.FieldError](err); ok {
-			c.warn(at.FieldPath(), "unknown field")
+			c.warn(cmp.Or(at.FieldPath(), `""`), "unknown field")
 		}
 	}
 	if err := c.warnWithoutEffect(); err != nil {
