@@ -167,8 +167,8 @@ func (c *comparison) measure(trial trial, services int, nodes []*node) {
 			if r.Error != "" || r.Made != *connections {
 				c.t.Fatalf("%s, %d Services, %s from %s: %d connections: %s", n.proxy, services, trial.name, trial.from, r.Made, r.Error)
 			}
-			if flows := n.forget(); flows < uint32(*connections) {
-				c.t.Fatalf("%s, %d Services, %s from %s: the node tracks %d connections, want %d", n.proxy, services, trial.name, trial.from, flows, *connections)
+			if flows, least := n.forget(), *connections*99/100; flows < uint32(least) { // an entry that is closed can be reused
+				c.t.Fatalf("%s, %d Services, %s from %s: the node tracks %d connections, want %d", n.proxy, services, trial.name, trial.from, flows, least)
 			}
 			if round == 0 {
 				continue
