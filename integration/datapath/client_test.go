@@ -174,17 +174,26 @@ func (c *client) connectUDP(to *unix.SockaddrInet4) (time.Duration, error) {
 	return took, nil
 }
 
-// open returns a socket with the next port, whose operations fail after a while.
+// open returns a socket with the next port that no other program of the node uses, whose operations fail after a while.
 func (c *client) open(kind int) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET, kind|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
 	limit := unix.NsecToTimeval(answerTimeout.Nanoseconds())
-	c.port = (c.port + 1) % ports
+	bound := unix.EADDRINUSE
+	for range ports {
+		c.port = (c.port + 1) % ports
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.port}); err != unix.EADDRINUSE {
+			bound, _ = err.(unix.Errno)
+			break
+		}
+	}
 	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit),
-		unix.Bind(fd, &unix.SockaddrInet4{Port: firstPort + c.port}))
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))
+	if bound != 0 {
+		err = errors.Join(err, bound)
+	}
 	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("open a socket at port %d: %w", firstPort+c.port, err)
