@@ -215,7 +215,7 @@ func (c *costCounter) elements(kind Kind, selected Selection) int {
 
 // slots returns the number of slots that endpoints get at a frontend.
 func (c *costCounter) slots(endpoints []Endpoint) int {
-	if len(endpoints) > 0 && c.node.hashing(c.service.Hashing, endpoints) != NoHashing {
+	if c.node.hashes(c.service, endpoints) {
 		return c.node.maglevSize()
 	}
 	return slotCount(endpoints)

@@ -2,7 +2,6 @@ package render
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"nfproxy/nft"
@@ -47,15 +46,7 @@ func LocalhostPortsOf(n Node, s Service) []LocalhostPort {
 			if s.ExternalLocal {
 				endpoints, why = selected.Local, selected.WhyLocal
 			}
-			counts := slotCounts(endpoints)
-			for i, e := range endpoints {
-				repeats := 1
-				if counts != nil {
-					repeats = counts[i]
-				}
-				port.Endpoints = append(port.Endpoints, slices.Repeat([]netip.AddrPort{e.AddrPort}, repeats)...)
-			}
-			port.Why = why
+			port.Endpoints, port.Why = weightedAddresses(endpoints), why
 			all = append(all, port)
 		}
 	}

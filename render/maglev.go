@@ -1,8 +1,10 @@
 package render
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
+	"math/big"
 	"slices"
 
 	"nfproxy/nft"
@@ -31,31 +33,15 @@ const MaxMaglevSize = 65521
 
 // IsMaglevSize reports whether a table may have this number of slots: a prime, so that every endpoint's permutation reaches all slots.
 func IsMaglevSize(n int) bool {
-	if n < 3 || n > MaxMaglevSize {
-		return false
-	}
-	for d := 2; d*d <= n; d++ {
-		if n%d == 0 {
-			return false
-		}
-	}
-	return true
+	return n >= 3 && n <= MaxMaglevSize && big.NewInt(int64(n)).ProbablyPrime(0) // exact below 2^64
 }
 
-// hashing returns what the frontends of a port hash. Endpoints that are more than the slots of a table are chosen at random.
-func (n Node) hashing(h Hashing, endpoints []Endpoint) Hashing {
-	if len(endpoints) > n.maglevSize() {
-		return NoHashing
-	}
-	return h
+// hashes reports whether the frontends of a Service's endpoints hash. More endpoints than a table has slots are chosen at random.
+func (n Node) hashes(s Service, endpoints []Endpoint) bool {
+	return s.Hashing != NoHashing && len(endpoints) > 0 && len(endpoints) <= n.maglevSize()
 }
 
-func (n Node) maglevSize() int {
-	if n.MaglevSize == 0 {
-		return DefaultMaglevSize
-	}
-	return int(n.MaglevSize)
-}
+func (n Node) maglevSize() int { return int(cmp.Or(n.MaglevSize, DefaultMaglevSize)) }
 
 // maglev returns the endpoint of each slot, as an index: the table of Maglev (Eisenbud et al., NSDI 2016, section 3.4). Each endpoint has
 // its own permutation of the slots, which follows from its address and port. In turn, each takes the next free slot of its
@@ -110,8 +96,8 @@ func (t *maglevTurns) next(table []int) int {
 	}
 }
 
-// maglevSlots returns the data of endpoints in the slots of a table.
-func (n Node) maglevSlots(endpoints []Endpoint, data nft.Value) slots {
+// maglevSlots returns the data of endpoints in the slots of a table, for frontends that hash.
+func (n Node) maglevSlots(h Hashing, endpoints []Endpoint, data nft.Value) slots {
 	size := n.maglevSize()
 	each := packed{data, len(data) / len(endpoints)}
 	counts := make([]int, len(endpoints))
@@ -120,7 +106,7 @@ func (n Node) maglevSlots(endpoints []Endpoint, data nft.Value) slots {
 		counts[i]++
 		bySlot = append(bySlot, each.at(i)...)
 	}
-	return slots{endpoints: nft.Value(bySlot), sorted: repeated(data, counts), fixed: true}
+	return slots{endpoints: nft.Value(bySlot), sorted: repeated(data, counts), hashing: h}
 }
 
 // hashChain returns the chain that looks up the slot of a hash. All slots have an endpoint; a packet that a commit overtakes can find

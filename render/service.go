@@ -136,8 +136,8 @@ func (b *serviceBuilder) family(p Port, f nft.Family) *portFamily {
 
 // inSlots returns endpoints, whose data are given, in slots, for a set and a frontend that are not set yet.
 func (b *serviceBuilder) inSlots(endpoints []Endpoint, data nft.Value) slots {
-	if len(endpoints) > 0 && b.node.hashing(b.service.Hashing, endpoints) != NoHashing {
-		return b.node.maglevSlots(endpoints, data)
+	if b.node.hashes(b.service, endpoints) {
+		return b.node.maglevSlots(b.service.Hashing, endpoints, data)
 	}
 	all := repeated(data, slotCounts(endpoints))
 	return slots{endpoints: all, sorted: all}
@@ -205,20 +205,20 @@ func (f *frontendBuilder) masquerade(class MasqueradeClass, action Action) {
 
 // balance adds the slots of the frontend and returns the verdict that chooses among them.
 func (f *frontendBuilder) balance(local bool) nft.Verdict {
-	s, endpoints := f.clusterSlots, f.selected.Cluster
+	s := f.clusterSlots
 	s.set, s.frontend = f.schema.Endpoints, f.key
 	if local {
-		s, endpoints = f.localSlots, f.selected.Local
+		s = f.localSlots
 		s.set, s.frontend = f.schema.LocalEndpoints, f.key
 	}
-	if len(endpoints) > 0 {
+	size := s.bySlot().len()
+	if size > 0 {
 		f.slots = append(f.slots, s)
 	}
-	chain := BalancingChain{Family: f.schema.Table.Family, Local: local, Size: s.bySlot().len()}
-	if chain.Hashing = f.node.hashing(f.service.Hashing, endpoints); chain.Hashing == NoHashing {
-		chain.Size = balancingSize(chain.Size)
+	if s.hashing == NoHashing {
+		size = balancingSize(size)
 	}
-	v := chain.Verdict()
+	v := BalancingChain{f.schema.Table.Family, local, size, s.hashing}.Verdict()
 	if f.affinity != nil {
 		return f.affinity.lookup(v, local)
 	}

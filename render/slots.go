@@ -17,8 +17,8 @@ type slots struct {
 	endpoints nft.Value
 	// sorted holds the same data, each as often, in order of the addresses.
 	sorted nft.Value
-	// fixed: each slot has its endpoint. Otherwise endpoints keep the slots that they have.
-	fixed bool
+	// hashing is what a slot follows from. Without it endpoints keep the slots that they have; with it each slot has its endpoint.
+	hashing Hashing
 }
 
 func (s slots) compare(t slots) int {
@@ -128,7 +128,7 @@ func slotsIn(tables []*nft.Table, wanted []slots) []slots {
 func placed(all []slots, place func(slots) nft.Value) []slots {
 	result := all
 	for i, s := range all {
-		if s.fixed {
+		if s.hashing != NoHashing {
 			continue
 		}
 		if endpoints := place(s); endpoints != s.endpoints {

@@ -2,6 +2,7 @@ package render
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 
 	"nfproxy/nft"
@@ -128,6 +129,21 @@ func raiseToOne(total int, counts []int, sum int) (restSum, rest int) {
 		}
 	}
 	return sum, total
+}
+
+// weightedAddresses returns the address and port of each endpoint as often as the endpoint would have slots.
+func weightedAddresses(endpoints []Endpoint) (all []netip.AddrPort) {
+	counts := slotCounts(endpoints)
+	for i, e := range endpoints {
+		count := 1
+		if counts != nil {
+			count = counts[i]
+		}
+		for range count {
+			all = append(all, e.AddrPort)
+		}
+	}
+	return all
 }
 
 // repeated returns the data of endpoints with that of each as often as it has slots. No counts stand for one slot each.
