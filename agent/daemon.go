@@ -206,11 +206,10 @@ func (d *daemon) tellDisturbed() {
 
 // grow makes the weights desired that endpoints with slow start have at a time.
 func (d *daemon) grow(now time.Time) {
-	if next, grows := d.starts.Next(); !grows || next.After(now) {
-		return
+	if u, ok := d.starts.Due(now); ok {
+		d.ruleset.Update(u)
+		d.pending.dirty = true
 	}
-	d.ruleset.Update(d.starts.Due(now))
-	d.pending.dirty = true
 }
 
 // releaseOne lets one Service out of quarantine whose time has come.

@@ -119,31 +119,31 @@ func (s *startingService) at(now time.Time) Service {
 // Next returns when weights change, and false if none does.
 func (s *SlowStart) Next() (next time.Time, grows bool) {
 	for _, state := range s.services {
-		for _, since := range state.since {
-			_, due := state.step(since, state.shown)
-			if !grows || due.Before(next) {
-				next, grows = due, true
-			}
+		if due, ok := state.next(); ok && (!grows || due.Before(next)) {
+			next, grows = due, true
 		}
 	}
 	return next, grows
 }
 
-// Due returns the Update with the Services whose weights have changed until a time.
-func (s *SlowStart) Due(now time.Time) Update {
+// next returns when the first endpoint of the Service takes its next step, and false if none grows.
+func (s *startingService) next() (next time.Time, grows bool) {
+	for _, since := range s.since {
+		if _, due := s.step(since, s.shown); !grows || due.Before(next) {
+			next, grows = due, true
+		}
+	}
+	return next, grows
+}
+
+// Due returns the Update with the Services whose weights have changed until a time, and false if there are none.
+func (s *SlowStart) Due(now time.Time) (Update, bool) {
 	u := Update{Node: s.node}
 	for _, state := range s.services {
-		due := func(since time.Time) bool {
-			_, next := state.step(since, state.shown)
-			return !next.After(now)
-		}
-		for _, since := range state.since {
-			if due(since) {
-				u.Services = append(u.Services, state.at(now))
-				break
-			}
+		if due, grows := state.next(); grows && !due.After(now) {
+			u.Services = append(u.Services, state.at(now))
 		}
 	}
 	slices.SortFunc(u.Services, func(a, b Service) int { return a.ServiceName.Compare(b.ServiceName) })
-	return u
+	return u, len(u.Services) > 0
 }

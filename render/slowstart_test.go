@@ -42,15 +42,16 @@ func TestSlowStart(t *testing.T) {
 		if now = now.Add(time.Second); !grows || !next.Equal(now) {
 			t.Fatalf("the next step is at %v, %t, want %v", next, grows, now)
 		}
-		u := s.Due(now)
-		if len(u.Services) != 1 {
-			t.Fatalf("%d Services are due", len(u.Services))
+		u, ok := s.Due(now)
+		if !ok || len(u.Services) != 1 {
+			t.Fatalf("%d Services are due, %t", len(u.Services), ok)
 		}
 		want(weightsOf(u.Services[0]), []int{10, 30, 2 * (1 + second)})
 	}
 	want(take(slowService(1, 3, 2)), []int{10, 30, 18}) // an Update in between
 	now = now.Add(time.Second)
-	want(weightsOf(s.Due(now).Services[0]), []int{1, 3, 2})
+	u, _ := s.Due(now)
+	want(weightsOf(u.Services[0]), []int{1, 3, 2})
 	if _, grows := s.Next(); grows {
 		t.Error("a full weight grows")
 	}
