@@ -117,8 +117,8 @@ func maxCost(n Node, s Service) int {
 	return cost
 }
 
-// Cost returns what a Service costs on a node: the number of elements that RulesOf builds, and affinityCost for each port and
-// family with session affinity. It builds none of them. It counts no further than it needs to return more than limit, so that
+// Cost returns what a Service costs on a node: the number of elements that RulesOf builds, with slow start at most, and affinityCost
+// for each port and family with session affinity. It builds none of them. It counts no further than it needs to return more than limit, so that
 // it takes time and memory for limit elements at most.
 func Cost(n Node, s Service, limit int) int {
 	c := costCounter{node: n, service: s, taken: make(map[Frontend]bool), hairpins: make(map[netip.Addr]bool), admitted: admittedByFamily(n, s)}
@@ -213,10 +213,13 @@ func (c *costCounter) elements(kind Kind, selected Selection) int {
 	return inServices + c.masquerade(kind) + c.slots(selected.Cluster)
 }
 
-// slots returns the number of slots that endpoints get at a frontend.
+// slots returns the number of slots that endpoints get at a frontend: with slow start, the most that they get while some of them grow.
 func (c *costCounter) slots(endpoints []Endpoint) int {
-	if c.node.hashes(c.service, endpoints) {
+	switch {
+	case c.node.hashes(c.service, endpoints):
 		return c.node.maglevSize()
+	case c.service.SlowStart > 0 && len(endpoints) > 1:
+		return min(slowStartSteps*slotCount(endpoints), maxSlots(len(endpoints)))
 	}
 	return slotCount(endpoints)
 }

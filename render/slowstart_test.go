@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"nfproxy/nft"
 )
 
 // slowService returns a Service with a slow start of ten seconds, and ready endpoints with these weights.
@@ -93,6 +95,26 @@ func TestSlowStartOf(t *testing.T) {
 		s.Take(Update{Removed: []ServiceName{got.ServiceName}}, now)
 		if _, grows := s.Next(); grows {
 			t.Errorf("%s: a removed Service grows", c.name)
+		}
+	}
+}
+
+// TestSlowStartWithinBound: what a Service may cost is bounded by what it costs while its endpoints grow.
+func TestSlowStartWithinBound(t *testing.T) {
+	n := Node{Name: "a", MaxServiceElements: 400}
+	service := func(endpoints int) Service {
+		s := slowService(slices.Repeat([]int{1}, endpoints)...)
+		s.ClusterIPs, s.ExternalIPs = addrs("10.96.0.1"), addrs("203.0.113.1")
+		s.Ports[0].Protocol, s.Ports[0].Port = nft.TCP, 80
+		return s
+	}
+	for endpoints := 1; endpoints < 60; endpoints++ {
+		s, now := NewSlowStart(), time.Unix(1000, 0)
+		s.Take(Update{Node: n, Services: []Service{Bound(n, service(endpoints))}}, now)
+		grown := s.Take(Update{Node: n, Services: []Service{Bound(n, service(endpoints+1))}}, now).Services[0]
+		grown.SlowStart = 0 // the weights of the moment
+		if cost := Cost(n, grown, 10_000); cost > int(n.MaxServiceElements) {
+			t.Fatalf("%d endpoints, one of them new, cost %d elements, more than %d", endpoints+1, cost, n.MaxServiceElements)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func slotLimit(n Node, s Service, endpoints []Endpoint) int {
 	switch {
 	case s.Hashing != NoHashing:
 		return max(n.maglevSize(), maxSlots(len(endpoints)))
-	case equalWeights(endpoints):
+	case equalWeights(endpoints) && s.SlowStart == 0:
 		return len(endpoints)
 	}
 	return maxSlots(len(endpoints))
