@@ -281,16 +281,14 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 	if s == nil {
 		return endpoints
 	}
-	counts := make(map[nft.Value]int) // slots of each endpoint
-	index := make(map[nft.Value]int)  // in endpoints
+	index := make(map[nft.Value]int) // in endpoints
 	for _, slot := range render.SlotsOf(s.Elements, key) {
 		to := slot.Data.Fields(slots.Data)
 		if len(to) != 2 {
 			continue
 		}
-		counts[slot.Data]++
-		if n := counts[slot.Data]; n > 1 {
-			endpoints[index[slot.Data]].add(n, slot.Counter)
+		if i, known := index[slot.Data]; known {
+			endpoints[i].addSlot(slot.Counter)
 			continue
 		}
 		index[slot.Data] = len(endpoints)
@@ -304,9 +302,9 @@ func describeSlots(t *nft.Table, slots *nft.Set, key nft.Value) []Endpoint {
 	return endpoints
 }
 
-// add adds a slot to an endpoint, which now has n, and its counter.
-func (e *Endpoint) add(n int, c *nft.Counter) {
-	e.Weight = n
+// addSlot adds one more slot to an endpoint, and its counter.
+func (e *Endpoint) addSlot(c *nft.Counter) {
+	e.Weight = max(e.Weight, 1) + 1
 	if c != nil && e.Connections != nil {
 		total := *e.Connections + c.Packets
 		e.Connections = &total

@@ -122,7 +122,7 @@ func fieldOf(f nft.Family, e expr.Any) nft.Field {
 		return nft.Field{Kind: nft.RandomNumber, Mod: n.Modulus}
 	}
 	for k := nft.SourceAddr; k <= nft.OriginalDestinationPort; k++ {
-		ours, _, err := load(f, nft.Field{Kind: k}, loadedTo(e))
+		ours, _, err := loadOne(f, nft.Field{Kind: k}, loadedTo(e))
 		if err == nil && reflect.DeepEqual(ours, e) {
 			return nft.Field{Kind: k}
 		}
