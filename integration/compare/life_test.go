@@ -89,11 +89,11 @@ func (r *trial) measureLife(round int) {
 	if round == 0 {
 		r.measureChanges(p)
 	}
-	r.measureCreation(p)
 	if r.size.services == 1 {
 		r.measureRollingUpdate(p)
 	}
-	r.measureRestart(p)
+	p = r.measureRestart(p)
+	r.measureCreation(p) // at last: among many Services the API server can take too long to create more, which ends the trial
 }
 
 // measureStart starts the proxy and measures the time from the start of the process to a connection through the last Service; CPU
@@ -314,8 +314,8 @@ func (r *trial) measureCreation(p *process) {
 }
 
 // measureRestart ends the proxy, changes the endpoint of the last Service, starts the proxy again over its rules, and measures the
-// time from the start of the process to a connection to the new endpoint.
-func (r *trial) measureRestart(p *process) {
+// time from the start of the process to a connection to the new endpoint. It returns the new process.
+func (r *trial) measureRestart(p *process) *process {
 	t := r.t
 	t.Helper()
 	p.end()
@@ -334,4 +334,8 @@ func (r *trial) measureRestart(p *process) {
 	took, ok := r.awaitAnswer(again.begun, r.bound, r.population.last.frontend, other)
 	r.addWithin(restart, nil, took, ok)
 	r.logf("restart %v", took.Round(time.Millisecond))
+	if ok {
+		r.awaitIdle(again)
+	}
+	return again
 }

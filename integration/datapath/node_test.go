@@ -200,6 +200,8 @@ func (n *node) agent(ns *sandbox.Namespace, cpu, name string) *agent {
 	path, err := exec.LookPath(name)
 	check(n.t, err)
 	cmd := exec.Command("taskset", "-c", cpu, path)
+	// The signal by which Go interrupts a thread would end a read with a timeout: it is not restarted (signal(7)).
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1")
 	in, err := cmd.StdinPipe()
 	check(n.t, err)
 	out, feed, err := os.Pipe()
