@@ -12,7 +12,7 @@ type Rule struct {
 }
 
 // Match is a condition on a packet. The set of kinds is closed: In, OfProtocol, CtStatusDNAT, FibSourceLocal,
-// FibDestinationLocal, EchoRequest, InputInterface and CounterStatement.
+// FibDestinationLocal, EchoRequest, InputInterface, CounterStatement and OverLimit.
 type Match interface{ match() }
 
 // Action is what a rule does with a packet. The set of kinds is closed: Verdict, VerdictMap, DNAT, Redirect, Reject,
@@ -49,8 +49,8 @@ const (
 	ConnectionHash
 )
 
-// In is `ip saddr @set`: it holds when the concatenated fields are a key of a set. With Not (`!= @set`) it holds when
-// they are not.
+// In is `ip saddr @set`: it holds when the concatenated fields are a key of a set and, if the set has limits, the packet exceeds that of
+// the element. With Not (`!= @set`) it holds when they are no key.
 type In struct {
 	Key []Field
 	Set string
@@ -88,6 +88,15 @@ type InputInterface struct {
 // CounterStatement is `counter`: it always holds and counts the packets for which it is evaluated.
 type CounterStatement struct {
 	Counter
+}
+
+// OverLimit is `update @set { key timeout T }`, with a dynamic set that has a limit. It adds an element to the set, or restarts the timeout
+// of the element with that key, and holds if the packet exceeds the element's limit. If the set is full and has no such element, it does
+// not hold (nft_dynset_eval in net/netfilter/nft_dynset.c).
+type OverLimit struct {
+	Key     []Field
+	Set     string
+	Timeout time.Duration
 }
 
 // VerdictMap is `ip daddr vmap @map`: it looks the fields up in a verdict map and applies the verdict found there.
@@ -144,6 +153,7 @@ func (FibDestinationLocal) match() {}
 func (EchoRequest) match()         {}
 func (InputInterface) match()      {}
 func (CounterStatement) match()    {}
+func (OverLimit) match()           {}
 
 func (Verdict) action()    {}
 func (VerdictMap) action() {}
@@ -176,8 +186,11 @@ func (r Rule) refersTo(names []string) bool {
 // references returns the names of the sets that the rule uses and of the chain to which it jumps.
 func (r Rule) references() (sets []string, chain string) {
 	for _, m := range r.Match {
-		if in, ok := m.(In); ok {
-			sets = append(sets, in.Set)
+		switch m := m.(type) {
+		case In:
+			sets = append(sets, m.Set)
+		case OverLimit:
+			sets = append(sets, m.Set)
 		}
 	}
 	switch a := r.Do.(type) {

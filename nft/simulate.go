@@ -22,6 +22,8 @@ type Packet struct {
 	// Draw replaces the random numbers: each RandomNumber with modulus n is Draw mod n, also when the kernel would draw again. So is
 	// each ConnectionHash, because the source port of a connection is as good as random.
 	Draw uint32
+	// OverLimit: the packet exceeds every limit.
+	OverLimit bool
 }
 
 // Outcome is what finally happens to a packet.
@@ -202,7 +204,7 @@ func (s *simulation) match(m Match) bool {
 	switch m := m.(type) {
 	case In:
 		_, found := s.lookup(m.Key, m.Set)
-		return found != m.Not
+		return (found && (s.packet.OverLimit || !s.hasLimits(m.Set))) != m.Not
 	case OfProtocol:
 		return s.packet.Protocol == m.Protocol
 	case CtStatusDNAT:
@@ -221,8 +223,16 @@ func (s *simulation) match(m Match) bool {
 		return same != m.Not
 	case CounterStatement:
 		return true
+	case OverLimit:
+		return s.packet.OverLimit
 	}
 	return false
+}
+
+// hasLimits reports whether a set has limits.
+func (s *simulation) hasLimits(name string) bool {
+	set := s.table.Set(name)
+	return set != nil && set.Limit != nil
 }
 
 // do applies an action and returns the resulting verdict and the text for Step.Result.

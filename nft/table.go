@@ -71,7 +71,7 @@ type Set struct {
 	Name  string
 	// Key has one type, or several for a concatenation.
 	Key []Type
-	// Data is nil for a set, {VerdictType} for a verdict map.
+	// Data is nil for a set, {VerdictType} for a verdict map, and {LimitType} for a set whose elements have limits of their own.
 	Data []Type
 	// Interval is `flags interval`: the keys are intervals.
 	Interval bool
@@ -82,6 +82,10 @@ type Set struct {
 	Size uint32
 	// Counter makes every element count the packets that match it. In a nat chain these are connections.
 	Counter bool
+	// Limit gives every element a limit: the element matches only the packets that exceed it. Elements that packets add have this one,
+	// others have their own, and Data is {LimitType}. nft loads such elements only into a set that is declared with a limit. It is nil
+	// for a set without limits.
+	Limit *Limit
 	// Anonymous marks a set that belongs to a rule of another program, such as `ip saddr { 10.0.0.1 } drop`. The kernel
 	// deletes it together with the rule.
 	Anonymous bool
@@ -253,6 +257,9 @@ func (t *Table) validateElement(s *Set, e Element) error {
 	}
 	return nil
 }
+
+// IsMap reports whether the set is a map: limits are part of the elements of a set.
+func (s *Set) IsMap() bool { return s.Data != nil && s.Data[0] != LimitType }
 
 // IsVerdictMap reports whether the set's data are verdicts.
 func (s *Set) IsVerdictMap() bool { return len(s.Data) == 1 && s.Data[0] == VerdictType }

@@ -51,7 +51,7 @@ func (s *Set) print(b *strings.Builder) {
 
 // keyword returns nft's keyword for the set.
 func (s *Set) keyword() string {
-	if s.Data != nil {
+	if s.IsMap() {
 		return "map"
 	}
 	return "set"
@@ -76,6 +76,9 @@ func (s *Set) declaration() []string {
 	if s.Counter {
 		lines = append(lines, "counter")
 	}
+	if s.Limit != nil {
+		lines = append(lines, s.Limit.String())
+	}
 	return lines
 }
 
@@ -88,7 +91,7 @@ func (s *Set) typeText() string {
 		}
 	}
 	text := keyword + " " + joinTypes(s.Key, name)
-	if s.Data != nil {
+	if s.IsMap() {
 		text += " : " + joinTypes(s.Data, name)
 	}
 	return text
@@ -104,23 +107,26 @@ func joinTypes(types []Type, name func(Type) string) string {
 
 // name returns nft's name of the type.
 func (t Type) name() string {
-	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "verdict"}[t]
+	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "verdict", "limit"}[t]
 }
 
 // expression returns an expression of that type, for typeof. nft stores it with the set and uses it to print elements.
 func (t Type) expression() string {
-	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "verdict"}[t]
+	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "verdict", "limit"}[t]
 }
 
 func (s *Set) elementText(e Element) string {
 	text := s.keyText(e)
+	if !s.IsMap() && s.Data != nil {
+		text += " " + e.Data.text(s.Data)
+	}
 	if e.Counter != nil {
 		text += " " + e.Counter.text()
 	}
 	if e.Comment != "" {
 		text += fmt.Sprintf(" comment %q", e.Comment)
 	}
-	if s.Data != nil {
+	if s.IsMap() {
 		text += " : " + e.Data.text(s.Data)
 	}
 	return text
@@ -187,6 +193,8 @@ func matchText(f Family, m Match) string {
 		return m.text()
 	case CounterStatement:
 		return m.text()
+	case OverLimit:
+		return fmt.Sprintf("update @%s { %s timeout %ds }", m.Set, keyText(f, m.Key), int64(m.Timeout.Seconds()))
 	}
 	return fmt.Sprintf("# no text for %T", m)
 }

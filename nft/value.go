@@ -22,6 +22,8 @@ const (
 	SlotNumber
 	// VerdictType is the type of a verdict map's data. It is never part of a concatenation.
 	VerdictType
+	// LimitType is the type of the data of a set whose elements have limits: see Set.Limit. It is never part of a concatenation.
+	LimitType
 )
 
 // Width returns the number of bytes that a field of the type takes in a Value, or -1 if it takes all remaining bytes.
@@ -182,6 +184,8 @@ func (v Value) fieldText(t Type) string {
 		if v != "" {
 			return v.Verdict().String()
 		}
+	case LimitType:
+		return v.Limit().String()
 	}
 	return fmt.Sprintf("%#x", string(v))
 }

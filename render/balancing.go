@@ -3,7 +3,6 @@ package render
 import (
 	"math/bits"
 	"slices"
-	"strings"
 
 	"nfproxy/nft"
 )
@@ -67,73 +66,4 @@ func (s *Schema) lookup(local bool, slot nft.Field) nft.Rule {
 		endpoints = s.LocalEndpoints
 	}
 	return rule(nft.DNAT{Key: append(slices.Clone(frontend), slot), Map: endpoints.Name})
-}
-
-// ensureChain plans the balancing chain that a verdict goes to, with the chain that draws for it, if the kernel does not have them.
-func (r *Ruleset) ensureChain(f nft.Family, v nft.Verdict, p *plan) {
-	b, ok := BalancingChainOf(f, v)
-	if !ok || p.chains[b] || !p.full && r.applied.chains[b] {
-		return
-	}
-	if p.chains == nil {
-		p.chains = make(map[BalancingChain]bool)
-	}
-	p.chains[b] = true
-	for _, c := range r.node.Instance.SchemaOf(b.Family).balancingChains(b) {
-		p.batch.before = append(p.batch.before, nft.Change{Op: nft.Add, Object: c}, nft.Change{Op: nft.Add, Object: nft.Rules{Chain: c}})
-	}
-}
-
-// ensureChainsOf does the same for the verdicts in the dedicated chains of a Service.
-func (r *Ruleset) ensureChainsOf(o *DedicatedObjects, p *plan) {
-	o.verdicts(func(f nft.Family, v nft.Verdict) { r.ensureChain(f, v, p) })
-}
-
-// verdicts calls each for the verdicts in the dedicated chains of a Service, of which o is nil if there are none.
-func (o *DedicatedObjects) verdicts(each func(nft.Family, nft.Verdict)) {
-	if o == nil {
-		return
-	}
-	for _, c := range o.chains {
-		for _, rule := range c.Rules {
-			if v, ok := rule.Do.(nft.Verdict); ok {
-				each(c.Table.Family, v)
-			}
-		}
-	}
-}
-
-// balancingChains returns the balancing chains of a family, in order.
-func (c common) balancingChains(f nft.Family) []BalancingChain {
-	var all []BalancingChain
-	for b := range c.chains {
-		if b.Family == f {
-			all = append(all, b)
-		}
-	}
-	slices.SortFunc(all, func(a, b BalancingChain) int {
-		if a.Local != b.Local {
-			return strings.Compare(a.Name(), b.Name())
-		}
-		return a.Size - b.Size
-	})
-	return all
-}
-
-// WithoutUnusedChains returns changes without those that only delete unused balancing chains: such chains do no harm and may be
-// needed again.
-func WithoutUnusedChains(changes []nft.Change) []nft.Change {
-	kept := make(map[string]bool) // chains that get new rules
-	for _, c := range changes {
-		if rules, ok := c.Object.(nft.Rules); ok && c.Op == nft.Add {
-			kept[rules.Chain.Table.String()+rules.Chain.Name] = true
-		}
-	}
-	return slices.DeleteFunc(changes, func(c nft.Change) bool {
-		chain := c.Chain()
-		if chain == nil || c.Op != nft.Delete || kept[chain.Table.String()+chain.Name] {
-			return false
-		}
-		return IsBalancing(chain.Name)
-	})
 }

@@ -72,7 +72,7 @@ func TestUnusedChainsStay(t *testing.T) {
 	if got, want := balancingChainNames(r), "lb-2 lb-4 lb-8 lb-16 lb-32 lb-64 lb-128 lb-256 lb-512"; got != want {
 		t.Errorf("chains %s, want %s", got, want)
 	}
-	for _, c := range WithoutUnusedChains(reconcile(r, r.Tables())) {
+	for _, c := range WithoutUnusedObjects(reconcile(r, r.Tables())) {
 		t.Errorf("a full plan changes %s", c.Summary())
 	}
 	if got, want := balancingChainNames(r), "lb-512"; got != want {

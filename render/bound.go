@@ -96,7 +96,7 @@ func withinBound(n Node, s Service) bool {
 func maxCost(n Node, s Service) int {
 	restricted := len(s.LoadBalancerIPs) * (1 + len(s.SourceRanges) + len(s.LoadBalancerIPs)) // elements for source ranges
 	addresses := len(s.ClusterIPs) + len(s.ExternalIPs) + len(s.LoadBalancerIPs)
-	cost := len(s.ClusterIPs)
+	cost := len(s.ClusterIPs) + s.Limits.cost()
 	if n.UnservedPorts != PassUnserved {
 		cost += addresses
 	}
@@ -108,8 +108,8 @@ func maxCost(n Node, s Service) int {
 		if p.NodePort != 0 {
 			frontends += len(n.Addresses)
 		}
-		// A frontend has at most five elements and two for each slot, and an endpoint of this node has one more.
-		cost += frontends*(5+2*slotLimit(n, s, p.Endpoints)) + restricted + len(p.Endpoints)
+		// A frontend has at most five elements, those for limits, and two for each slot, and an endpoint of this node has one more.
+		cost += frontends*(5+s.Limits.limitElements()+2*slotLimit(n, s, p.Endpoints)) + restricted + len(p.Endpoints)
 		if s.Affinity > 0 {
 			cost += 2 * affinityCost
 		}
@@ -117,13 +117,13 @@ func maxCost(n Node, s Service) int {
 	return cost
 }
 
-// Cost returns what a Service costs on a node: the number of elements that RulesOf builds, with slow start at most, and affinityCost
-// for each port and family with session affinity. It builds none of them. It counts no further than it needs to return more than limit, so that
+// Cost returns what a Service costs on a node: the number of elements that RulesOf builds, with slow start at most, affinityCost
+// for each port and family with session affinity, and clientLimitCost for each family with a limit for each client. It builds none of them. It counts no further than it needs to return more than limit, so that
 // it takes time and memory for limit elements at most.
 func Cost(n Node, s Service, limit int) int {
 	c := costCounter{node: n, service: s, taken: make(map[Frontend]bool), hairpins: make(map[netip.Addr]bool), admitted: admittedByFamily(n, s)}
 	clusterIPs := slices.SortedFunc(slices.Values(n.supported(s.ClusterIPs)), netip.Addr.Compare)
-	c.cost = len(slices.Compact(clusterIPs))
+	c.cost = len(slices.Compact(clusterIPs)) + s.Limits.cost()
 	at := FrontendAddressesOf(n, s)
 	c.cost += addressCost(n, s, at)
 	for _, p := range s.Ports {
@@ -195,6 +195,7 @@ func (c *costCounter) port(p Port, family nft.Family) portCost {
 // elements returns the number of elements of a frontend, without those for source ranges. It mirrors frontendBuilder.verdict.
 func (c *costCounter) elements(kind Kind, selected Selection) int {
 	const inServices = 1
+	limits := c.service.Limits.limitElements()
 	inConnections := 1
 	switch action, _ := RouteOf(kind, c.service, selected); action {
 	case Refuse:
@@ -206,11 +207,11 @@ func (c *costCounter) elements(kind Kind, selected Selection) int {
 		return inServices
 	case Split:
 		fromOutside := min(len(selected.Local), 1)
-		return inServices + c.masquerade(kind) + 1 + c.slots(selected.Cluster) + fromOutside + c.slots(selected.Local)
+		return inServices + limits + c.masquerade(kind) + 1 + c.slots(selected.Cluster) + fromOutside + c.slots(selected.Local)
 	case ToLocal:
-		return inServices + c.masquerade(kind) + c.slots(selected.Local)
+		return inServices + limits + c.masquerade(kind) + c.slots(selected.Local)
 	}
-	return inServices + c.masquerade(kind) + c.slots(selected.Cluster)
+	return inServices + limits + c.masquerade(kind) + c.slots(selected.Cluster)
 }
 
 // slots returns the number of slots that endpoints get at a frontend: with slow start, the most that they get while some of them grow.

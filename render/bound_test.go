@@ -20,14 +20,14 @@ func (r ServiceRules) members() []nft.Member {
 }
 
 // TestCost: the cost of a Service is the number of elements that RulesOf builds, plus a fixed number for each port and family with
-// session affinity. With a limit it is exact up to the limit, and exceeds the limit otherwise.
+// session affinity, and one for a limit for each client. With a limit it is exact up to the limit, and exceeds the limit otherwise.
 func TestCost(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	kinds := make(map[string]int)
 	for i := range 5000 {
 		n, s := randomNode(r), randomService(r)
 		rules := RulesOf(n, s)
-		want := len(rules.members()) + affinityCost*portFamilies(n, s)
+		want := len(rules.members()) + affinityCost*portFamilies(n, s) + s.Limits.cost()
 		if got := Cost(n, s, math.MaxInt); got != want {
 			t.Fatalf("Service %d costs %d, but has %d elements and %d port families\nnode %+v\nservice %+v\nrules %v", i, got, len(rules.members()), portFamilies(n, s), n, s, rules.members())
 		}
@@ -42,7 +42,8 @@ func TestCost(t *testing.T) {
 			kinds[m.Set.Name]++
 		}
 	}
-	for _, set := range SchemaOf(nft.IPv4).ofServices(Node{UnservedPorts: DropUnserved, AnswerPing: true}) {
+	schema := SchemaOf(nft.IPv4)
+	for _, set := range append(schema.ofServices(Node{UnservedPorts: DropUnserved, AnswerPing: true}), schema.ofLimits()...) {
 		if kinds[set.Name] < 100 {
 			t.Errorf("the test built %d elements of set %s", kinds[set.Name], set.Name)
 		}
@@ -82,6 +83,10 @@ func randomNode(r *rand.Rand) Node {
 func randomService(r *rand.Rand) Service {
 	s := Service{ServiceName: ServiceName{"ns", "s"}, ExternalIPs: randomAddrs(r, "192.0.2.", "2001:db8::"), LoadBalancerIPs: randomAddrs(r, "192.0.2.", "2001:db8::"),
 		InternalLocal: r.IntN(3) == 0, ExternalLocal: r.IntN(2) == 0, Affinity: time.Duration(r.IntN(2)) * time.Hour}
+	if r.IntN(3) == 0 {
+		s.Limits.Rate = perSecond(uint64(r.IntN(2)), 0)
+		s.Limits.ClientRate = perSecond(uint64(r.IntN(2)), 0)
+	}
 	for _, addr := range randomAddrs(r, "10.96.0.", "fd00:96::") {
 		if !slices.ContainsFunc(s.ClusterIPs, func(c netip.Addr) bool { return c.Is4() == addr.Is4() }) {
 			s.ClusterIPs = append(s.ClusterIPs, addr)

@@ -146,6 +146,8 @@ type Service struct {
 	// Hashing is what the choice of an endpoint follows from, for a client whom session affinity does not remember. By default the
 	// choice is random.
 	Hashing Hashing
+	// Limits are the limits on new connections.
+	Limits Limits
 	// InternalLocal and ExternalLocal: the internal or external traffic policy is Local. The internal policy applies to cluster
 	// IPs, the external one to all other addresses and node ports.
 	InternalLocal, ExternalLocal bool

@@ -85,8 +85,8 @@ func (in inheritance) objects(name ServiceName) (o objects) {
 		if KindOf(kind.Comment) == ClusterIP {
 			addIfThere(in.schema.ClusterIPs, nft.Addr(FrontendOf(e.Key).Addr()))
 		}
-		for _, s := range in.schema.ofAllNodes() {
-			if s == in.schema.ClusterIPs || s == in.schema.Hairpin {
+		for _, s := range append(in.schema.ofAllNodes(), in.schema.ofLimits()...) {
+			if s == in.schema.ClusterIPs || s == in.schema.Hairpin || in.set(s) == nil {
 				continue
 			}
 			here := SlotsOf(in.set(s).Elements, e.Key)
@@ -163,10 +163,10 @@ func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []n
 
 // valid reports whether tables with only these objects of Services are valid: all references are resolved.
 func (r *Ruleset) valid(o objects) bool {
-	c := common{node: r.node, chains: make(map[BalancingChain]bool)}
+	c := common{node: r.node, objects: make(map[sharedObjects]bool)}
 	for f, v := range o.verdicts() {
-		if b, ok := BalancingChainOf(f, v); ok {
-			c.chains[b] = true
+		if shared, ok := sharedObjectsOf(f, v); ok {
+			c.objects[shared] = true
 		}
 	}
 	if o.dedicated != nil && slices.ContainsFunc(o.dedicated.chains, isOpaque) {

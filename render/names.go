@@ -23,6 +23,7 @@ const (
 	RefuseChain            = "refuse"
 	SourceRangesChain      = "source-ranges"
 	ExternalLocalChain     = "external-local"
+	LimitedChain           = "limited"
 	ConnectionsChain       = "service-connections"
 	DeliveredChain         = "delivered-connections"
 	UnallocatedChain       = "unallocated"

@@ -10,7 +10,7 @@ import (
 // plan is the difference between the applied stage and the desired one.
 type plan struct {
 	// full: the plan covers all Services, and common is the complete next common part. Otherwise common holds differences: in
-	// shared, by how much the number of Services with an element changes, and in chains, the new chains.
+	// shared, by how much the number of Services with an element changes, and in objects, the new ones.
 	full bool
 	common
 	services []plannedService
@@ -88,7 +88,7 @@ func (r *Ruleset) planElement(op nft.Op, m nft.Member, p *plan) {
 		}
 	}
 	if m.Set.IsVerdictMap() && op != nft.Delete {
-		r.ensureChain(m.Set.Table.Family, m.Data.Verdict(), p)
+		r.ensureObjects(m.Set.Table.Family, m.Data.Verdict(), p)
 	}
 	p.batch.edit.Record(op, r.declared(m.Set), m.Element)
 }
@@ -111,7 +111,7 @@ func (r *Ruleset) planDedicated(have, want *DedicatedObjects, p *plan) {
 	if have == nil && want == nil {
 		return
 	}
-	r.ensureChainsOf(want, p)
+	r.ensureObjectsOf(want, p)
 	for _, id := range r.node.Instance.TableIDs() {
 		changes := nft.Diff([]*nft.Table{have.table(id)}, []*nft.Table{want.table(id)})
 		last := slices.IndexFunc(changes, isChainDeletion)
@@ -147,12 +147,12 @@ func (r *Ruleset) planAll(p *plan) []nft.Change {
 				p.share(sharedKey{m.Set, m.Key}, nft.Add)
 			}
 			if m.Set.IsVerdictMap() {
-				r.ensureChain(m.Set.Table.Family, m.Data.Verdict(), p)
+				r.ensureObjects(m.Set.Table.Family, m.Data.Verdict(), p)
 			}
 		}
-		r.ensureChainsOf(next.dedicated, p)
+		r.ensureObjectsOf(next.dedicated, p)
 	}
-	p.batch.before = nil // the chains are part of the tables below
+	p.batch.before = nil // the shared objects are part of the tables below
 	want := p.common.tables(func(yield func(objects) bool) {
 		for _, ps := range p.services {
 			if !yield(ps.next) {

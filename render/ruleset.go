@@ -87,9 +87,9 @@ func (o objects) diff(want objects, record func(nft.Op, nft.Member)) {
 
 // common is the part of the tables that does not belong to one Service.
 type common struct {
-	node   Node // of the skeleton
-	shared map[sharedKey]int
-	chains map[BalancingChain]bool
+	node    Node // of the skeleton
+	shared  map[sharedKey]int
+	objects map[sharedObjects]bool
 }
 
 // sharedKey identifies an element of a set that is not a map. Several Services can have such an element.
@@ -105,7 +105,7 @@ func NewRuleset(n Node) *Ruleset {
 		services:     make(map[ServiceName]*serviceState),
 		claims:       newClaims(),
 		changed:      make(map[ServiceName]bool),
-		applied:      common{shared: make(map[sharedKey]int), chains: make(map[BalancingChain]bool)},
+		applied:      common{shared: make(map[sharedKey]int), objects: make(map[sharedObjects]bool)},
 		declarations: make(map[*nft.Set]*nft.Set),
 	}
 }
@@ -208,10 +208,10 @@ func (r *Ruleset) Accept() {
 // take makes the common part of an accepted plan the applied one.
 func (c *common) take(p *plan) {
 	if p.full {
-		c.shared, c.chains = make(map[sharedKey]int, len(p.shared)), make(map[BalancingChain]bool, len(p.chains))
+		c.shared, c.objects = make(map[sharedKey]int, len(p.shared)), make(map[sharedObjects]bool, len(p.objects))
 	}
 	c.node = p.node
-	maps.Copy(c.chains, p.chains)
+	maps.Copy(c.objects, p.objects)
 	for key, n := range p.shared {
 		if c.shared[key] += n; c.shared[key] == 0 {
 			delete(c.shared, key)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"nfproxy/nft"
 )
@@ -20,6 +21,9 @@ type Schema struct {
 	Services *nft.Set
 	// SourceRanges holds the admitted sources of a frontend with source ranges, Admitted the verdict for their connections.
 	Admitted, SourceRanges *nft.Set
+	// Rates holds the limits of frontends on new connections, OverLimit the verdict for connections that exceed a limit, and WithinLimit
+	// that for all others. They exist once a Service has limits.
+	Rates, OverLimit, WithinLimit *nft.Set
 	// FromNode and FromOutside hold the verdicts of a frontend with externalTrafficPolicy Local: for connections from this node
 	// and its Pods, and for all others.
 	FromNode, FromOutside *nft.Set
@@ -62,6 +66,9 @@ func newSchema(table nft.TableID) *Schema {
 		Services:          verdicts(servicesSet),
 		Admitted:          verdicts("admitted"),
 		SourceRanges:      set("source-ranges", append(slices.Clone(key), addr)...),
+		Rates:             set("rates", key...),
+		OverLimit:         verdicts("over-limit"),
+		WithinLimit:       verdicts("within-limit"),
 		FromNode:          verdicts("from-node"),
 		FromOutside:       verdicts("from-outside"),
 		Endpoints:         slots("endpoints"),
@@ -75,6 +82,9 @@ func newSchema(table nft.TableID) *Schema {
 		LocalSources:      set("local-sources", addr),
 		Hairpin:           set("hairpin", addr, addr),
 	}
+	// nft loads elements with limits only into a set that is declared with a limit, whatever its rate is.
+	s.Rates.Data, s.Rates.Limit = []nft.Type{nft.LimitType}, &nft.Limit{Packets: 1, Per: time.Second, Burst: leastBurst}
+	s.OverLimit.Counter = true
 	s.SourceRanges.Interval, s.ServiceCIDRs.Interval, s.LocalSources.Interval = true, true, true
 	return s
 }
@@ -108,6 +118,9 @@ func (s *Schema) ofAllNodes() []*nft.Set {
 	return []*nft.Set{s.ClusterIPs, s.Hairpin, s.Services, s.SourceRanges, s.Admitted, s.FromNode, s.FromOutside,
 		s.Endpoints, s.LocalEndpoints, s.Connections, s.Delivered}
 }
+
+// ofLimits returns the sets that hold elements of Services with limits.
+func (s *Schema) ofLimits() []*nft.Set { return []*nft.Set{s.Rates, s.OverLimit, s.WithinLimit} }
 
 // counts reports whether the elements of a set have counters.
 func (s *Schema) counts(set *nft.Set, by Counters) bool {

@@ -111,7 +111,7 @@ func (b *serviceBuilder) frontend(kind Kind, p Port, addr netip.Addr, port uint1
 	}
 	b.taken[key] = true
 	f := frontendBuilder{serviceBuilder: b, portFamily: b.family(p, Family(addr)), key: key, kind: kind}
-	action := f.verdict()
+	action := b.limit(f.schema, key, f.verdict())
 	if kind == LoadBalancer {
 		action = b.restrict(f.schema, key, action)
 	}

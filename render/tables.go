@@ -38,8 +38,13 @@ func (c common) tables(services iter.Seq[objects]) []*nft.Table {
 		for _, s := range sc.ofServices(c.node) {
 			sets[s] = t.Set(s.Name)
 		}
-		for _, b := range c.balancingChains(t.Family) {
-			t.Chains = append(t.Chains, sc.balancingChains(b)...)
+		for _, o := range c.objectsOf(t.Family) {
+			added, chains := o.in(sc)
+			for _, s := range added {
+				declared := *s
+				t.Sets, sets[s] = append(t.Sets, &declared), &declared
+			}
+			t.Chains = append(t.Chains, chains...)
 		}
 		addDedicated(t, services)
 	}

@@ -54,6 +54,8 @@ type Frontend struct {
 	Kind            render.Kind `json:"kind,omitempty"`
 	Action          string      `json:"action"`
 	AffinitySeconds int         `json:"affinitySeconds"`
+	// Limits is nil for a frontend without limits.
+	Limits *Limits `json:"limits,omitempty"`
 	// HashOn is "client" or "connection" if the endpoint follows from a hash of these, with lb-algorithm maglev.
 	HashOn      string  `json:"hashOn,omitempty"`
 	Connections *uint64 `json:"connections,omitempty"`
@@ -205,11 +207,12 @@ func describeFrontend(t *nft.Table, e nft.Element, addr, port nft.Value) Fronten
 		f.Dropped = difference(e.Counter, admitted.Counter)
 		verdict = admitted.Data.Verdict()
 	}
+	f.Limits, verdict = describeLimits(t, e.Key, verdict)
 	if verdict == nft.GotoChain(render.ExternalLocalChain) {
 		local := describeSlots(t, sc.LocalEndpoints, e.Key)
 		f.LocalEndpoints = &local
 		fromNode := find(t, sc.FromNode, e.Key)
-		f.Dropped = difference(e.Counter, fromNode.Counter, find(t, sc.FromOutside, e.Key).Counter)
+		f.Dropped = difference(e.Counter, fromNode.Counter, find(t, sc.FromOutside, e.Key).Counter, find(t, sc.OverLimit, e.Key).Counter)
 		verdict = fromNode.Data.Verdict()
 	}
 	verdict = pastAffinity(t, verdict)
@@ -345,7 +348,7 @@ func DescribedSets() []string {
 // CountedSets returns the names of the sets that Describe needs to report the connections counted.
 func CountedSets(by render.Counters) []string {
 	sc := render.SchemaOf(nft.IPv4) // the names are the same in both families
-	sets := []*nft.Set{sc.Services, sc.Connections, sc.Admitted, sc.FromNode, sc.FromOutside}
+	sets := []*nft.Set{sc.Services, sc.Connections, sc.Admitted, sc.Rates, sc.OverLimit, sc.WithinLimit, sc.FromNode, sc.FromOutside}
 	if by == render.CountEndpoints {
 		sets = append(sets, sc.Endpoints, sc.LocalEndpoints, sc.Hairpin)
 	}

@@ -70,7 +70,7 @@ func affinityTime(f Frontend) string {
 const maxListed = 5
 
 // endpointsColumn lists a frontend's endpoints, with a star after those on this node and the weights that are not 1. With externalTrafficPolicy Local, the
-// endpoints for connections from outside follow.
+// endpoints for connections from outside follow, then what the choice follows from if it is not random, and the limits.
 func endpointsColumn(f Frontend, most int) string {
 	text := OrDash(list(f, f.Endpoints, most))
 	if f.LocalEndpoints != nil {
@@ -78,6 +78,9 @@ func endpointsColumn(f Frontend, most int) string {
 	}
 	if f.HashOn != "" {
 		text += "; maglev by " + f.HashOn
+	}
+	if f.Limits != nil {
+		text += fmt.Sprintf("; %s, %s above (%d)", f.Limits, f.Limits.Over, f.Limits.exceeded())
 	}
 	return text
 }

@@ -141,7 +141,7 @@ func (x *Expectation) judgeEndpoints(n render.Node, p render.Port, family nft.Fa
 func drift(changes []nft.Change, frontend render.Frontend) Drift {
 	var d Drift
 	family, key := render.Family(frontend.Addr()), string(frontend.Key())
-	for _, c := range render.WithoutUnusedChains(changes) {
+	for _, c := range render.WithoutUnusedObjects(changes) {
 		if d.First == "" {
 			d.First, _, _ = strings.Cut(c.Summary(), "\n")
 		}

@@ -85,7 +85,7 @@ func Compare(desired render.Update, tables []*nft.Table) Comparison {
 	r := render.NewRuleset(desired.Node)
 	c.Conflicts = r.Update(desired)
 	r.Observe(tables)
-	c.Changes = render.WithoutUnusedChains(r.Plan())
+	c.Changes = render.WithoutUnusedObjects(r.Plan())
 	return c
 }
 

@@ -247,6 +247,8 @@ func (x *explainer) whySent(path nft.Path) []render.Reason {
 		case !ok:
 		case lookup.Map == x.schema.Admitted.Name:
 			why = append(why, InSourceRanges)
+		case lookup.Map == x.schema.WithinLimit.Name:
+			why = append(why, x.whyWithinLimits())
 		case lookup.Map == x.schema.FromNode.Name:
 			why = append(why, ExternalInside)
 		case lookup.Map == x.schema.FromOutside.Name:
@@ -264,6 +266,19 @@ func (x *explainer) whySent(path nft.Path) []render.Reason {
 	}
 	why = append(why, hashed...)
 	return why
+}
+
+// whyWithinLimits returns the reason that names the limits of the frontend, which the packet does not exceed.
+func (x *explainer) whyWithinLimits() render.Reason {
+	v := find(x.table, x.schema.Services, x.key).Data.Verdict()
+	if v == nft.GotoChain(render.SourceRangesChain) {
+		v = find(x.table, x.schema.Admitted, x.key).Data.Verdict()
+	}
+	limits, _ := describeLimits(x.table, x.key, v)
+	if limits == nil {
+		return "the tables do not tell the limits"
+	}
+	return render.Reason(fmt.Sprintf("within the limits on new connections: %s; above them the action is %s", limits, limits.Over))
 }
 
 // maxNeighbours is the largest number of other frontends of an address that are named.

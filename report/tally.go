@@ -5,8 +5,8 @@ import (
 	"nfproxy/render"
 )
 
-// Tally is a number of connections, by outcome.
-type Tally struct{ Served, Refused, Dropped uint64 }
+// Tally is a number of connections, by outcome. OverLimit are those of Refused and Dropped that exceeded a limit of the Service.
+type Tally struct{ Served, Refused, Dropped, OverLimit uint64 }
 
 // Tally returns the frontend's connections, the zero Tally if they are not counted.
 func (f Frontend) Tally() Tally {
@@ -17,10 +17,16 @@ func (f Frontend) Tally() Tally {
 	if f.Dropped != nil {
 		t.Dropped = min(*f.Connections, *f.Dropped)
 	}
-	rest := *f.Connections - t.Dropped
+	t.OverLimit = min(*f.Connections-t.Dropped, f.Limits.exceeded())
+	rest := *f.Connections - t.Dropped - t.OverLimit
+	if t.OverLimit > 0 && f.Limits.Over == "drop" {
+		t.Dropped += t.OverLimit
+	} else {
+		t.Refused = t.OverLimit
+	}
 	switch f.Action {
 	case "refuse":
-		t.Refused = rest
+		t.Refused += rest
 	case "drop":
 		t.Dropped += rest
 	default:
@@ -31,7 +37,7 @@ func (f Frontend) Tally() Tally {
 
 // Plus returns the sum of two tallies.
 func (t Tally) Plus(u Tally) Tally {
-	return Tally{t.Served + u.Served, t.Refused + u.Refused, t.Dropped + u.Dropped}
+	return Tally{t.Served + u.Served, t.Refused + u.Refused, t.Dropped + u.Dropped, t.OverLimit + u.OverLimit}
 }
 
 // All returns the number of connections with any outcome.

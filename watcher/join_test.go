@@ -240,6 +240,8 @@ func set(t *testing.T, field reflect.Value) {
 	switch value := field.Addr().Interface().(type) {
 	case *render.ServiceName:
 		value.Name += "x"
+	case *render.Limits:
+		value.Drop = !value.Drop
 	case *time.Time:
 		*value = value.Add(time.Second)
 	case *netip.AddrPort:

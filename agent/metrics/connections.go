@@ -11,6 +11,7 @@ import (
 type connectionsCollector struct {
 	read                     func() (report.Description, error)
 	served, refused, dropped *prometheus.Desc
+	overLimit                *prometheus.Desc // of Services with limits
 	endpoint                 *prometheus.Desc
 	perEndpoint              bool
 }
@@ -26,10 +27,12 @@ func (r *Recorder) CountConnections(level render.Counters, read func() (report.D
 		return prometheus.NewDesc("nfproxy_"+name, help, labels, nil)
 	}
 	r.registry.MustRegister(&connectionsCollector{
-		read:     read,
-		served:   desc("service_connections_total", "Connections to a Service port that were sent to an endpoint.", labels...),
-		refused:  desc("service_refused_connections_total", "Connections to a Service port that were refused because it has no endpoints.", labels...),
-		dropped:  desc("service_dropped_connections_total", "Connections to a Service port that were dropped by a traffic policy or a source range.", labels...),
+		read:    read,
+		served:  desc("service_connections_total", "Connections to a Service port that were sent to an endpoint.", labels...),
+		refused: desc("service_refused_connections_total", "Connections to a Service port that were refused because it has no endpoints, or because they exceeded a limit.", labels...),
+		dropped: desc("service_dropped_connections_total", "Connections to a Service port that were dropped by a traffic policy, a source range or a limit.", labels...),
+		overLimit: desc("service_over_limit_connections_total",
+			"Connections to a Service port that were refused or dropped because they exceeded a limit of the Service.", labels...),
 		endpoint: desc("endpoint_connections_total", "Connections to a Service port by endpoint.", append(labels, "endpoint")...),
 
 		perEndpoint: level == render.CountEndpoints,
@@ -41,6 +44,7 @@ func (c *connectionsCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- c.served
 	ch <- c.refused
 	ch <- c.dropped
+	ch <- c.overLimit
 	if c.perEndpoint {
 		ch <- c.endpoint
 	}
@@ -54,10 +58,11 @@ func (c *connectionsCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, s := range description.Services {
-		tallies := make(map[render.Kind]report.Tally)
+		tallies, limited := make(map[render.Kind]report.Tally), false
 		endpoints := make(map[endpointKey]uint64)
 		for _, f := range s.Frontends {
 			tallies[f.Kind] = tallies[f.Kind].Plus(f.Tally())
+			limited = limited || f.Limits != nil
 			for _, e := range allEndpoints(f) {
 				if e.Connections != nil {
 					endpoints[endpointKey{f.Kind, e.String()}] += *e.Connections
@@ -70,6 +75,9 @@ func (c *connectionsCollector) Collect(ch chan<- prometheus.Metric) {
 		for kind, t := range tallies {
 			for desc, n := range map[*prometheus.Desc]uint64{c.served: t.Served, c.refused: t.Refused, c.dropped: t.Dropped} {
 				ch <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), labels(string(kind))...)
+			}
+			if limited {
+				ch <- prometheus.MustNewConstMetric(c.overLimit, prometheus.CounterValue, float64(t.OverLimit), labels(string(kind))...)
 			}
 		}
 		for e, n := range endpoints {

@@ -37,8 +37,14 @@ func examples() []render.Service {
 	sticky.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.88")}
 	stickyUDP := service("sticky-too", nft.UDP, "10.96.0.8:80", "10.244.1.2:8080")
 	stickyUDP.Affinity, stickyUDP.ExternalIPs, stickyUDP.Ports[0].Name = time.Minute, sticky.ExternalIPs, ""
+	limited := service("limited", nft.TCP, "10.96.0.11:80", "10.244.1.2:8080")
+	limited.ClusterIPs = append(limited.ClusterIPs, netip.MustParseAddr("fd00:10:96::11"))
+	limited.Ports[0].Endpoints = append(limited.Ports[0].Endpoints, endpoint("[fd00:10:244:1::2]:8080"))
+	limited.Limits = render.Limits{Rate: nft.Limit{Packets: 100, Per: time.Second, Burst: 20}, ClientRate: nft.Limit{Packets: 3, Per: time.Minute, Burst: 5}}
+	dropping := service("dropping", nft.UDP, "10.96.0.12:80", "10.244.1.2:8080")
+	dropping.Limits = render.Limits{Rate: nft.Limit{Packets: 1, Per: time.Hour, Burst: 1}, Drop: true}
 	return []render.Service{
-		sticky, stickyUDP, external, local,
+		sticky, stickyUDP, limited, dropping, external, local,
 		service("web", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080", "10.244.1.3:8080", "10.244.2.2:8080 remote"),
 		service("dns", nft.UDP, "10.96.0.10:53", "10.244.1.2:5353"),
 		service("empty", nft.TCP, "10.96.0.3:443"),

@@ -57,6 +57,9 @@ func decodeElement(s *nft.Set, body []byte) (e kernelElement) {
 			e.Comment = comment(b)
 		case unix.NFTA_SET_ELEM_EXPR:
 			e.Counter = decodeCounter(b)
+			if l := decodeLimit(b); l != nil && !s.Dynamic {
+				e.Data = l.Value()
+			}
 		}
 	}
 	return e
@@ -143,6 +146,44 @@ func decodeCounter(body []byte) *nft.Counter {
 		}
 	}
 	return c
+}
+
+// decodeLimit decodes an expression. It returns nil for any expression but a limit that nft.Limit expresses.
+func decodeLimit(body []byte) *nft.Limit {
+	var data []byte
+	limit := false
+	for kind, b := range nlmsg.Attributes(body) {
+		switch kind {
+		case unix.NFTA_EXPR_NAME:
+			limit = nlmsg.CString(b) == "limit"
+		case unix.NFTA_EXPR_DATA:
+			data = b
+		}
+	}
+	var l nft.Limit
+	var flags, unit uint64
+	if !limit {
+		return nil
+	}
+	for kind, b := range nlmsg.Attributes(data) {
+		switch kind {
+		case unix.NFTA_LIMIT_RATE:
+			l.Packets = nlmsg.Number(b)
+		case unix.NFTA_LIMIT_UNIT:
+			unit = nlmsg.Number(b)
+		case unix.NFTA_LIMIT_BURST:
+			l.Burst = uint32(nlmsg.Number(b))
+		case unix.NFTA_LIMIT_TYPE:
+			limit = nlmsg.Number(b) == unix.NFT_LIMIT_PKTS
+		case unix.NFTA_LIMIT_FLAGS:
+			flags = nlmsg.Number(b)
+		}
+	}
+	const maxUnit = uint64(24 * time.Hour / time.Second)
+	if l.Per = time.Duration(min(unit, maxUnit+1)) * time.Second; !limit || flags != unix.NFT_LIMIT_F_INV || l.Unit() == "" {
+		return nil
+	}
+	return &l
 }
 
 // joinIntervals returns the intervals that the kernel's elements describe. An interval of several fields is one element. An

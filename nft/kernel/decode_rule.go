@@ -58,7 +58,11 @@ func guessRule(f nft.Family, exprs []expr.Any) (r nft.Rule) {
 			r.Match = append(r.Match, m)
 			key = nil
 		case *expr.Dynset:
-			if len(key) > 1 { // nfproxy's rules have a key of one field
+			switch {
+			case e.SrcRegData == 0:
+				r.Match = append(r.Match, nft.OverLimit{Key: key, Set: e.SetName, Timeout: e.Timeout})
+				key = nil
+			case len(key) > 1: // nfproxy's rules have a key of one field
 				r.Do = nft.Update{Key: key[:1], Data: key[1:], Map: e.SetName, Timeout: e.Timeout}
 			}
 		case *expr.Counter:

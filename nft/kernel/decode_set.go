@@ -45,13 +45,16 @@ func decodeSet(f nft.Family, body []byte) *nft.Set {
 			s.Interval = flags&unix.NFT_SET_INTERVAL != 0
 			s.Dynamic = flags&unix.NFT_SET_EVAL != 0
 		case setExpr:
-			s.Counter = decodeCounter(b) != nil
-			foreign = foreign || !s.Counter
+			s.Counter, s.Limit = decodeCounter(b) != nil, decodeLimit(b)
+			foreign = foreign || !s.Counter && s.Limit == nil
 		case unix.NFTA_SET_TIMEOUT:
 			expires = true
 		case setExpressions, unix.NFTA_SET_OBJ_TYPE, unix.NFTA_SET_GC_INTERVAL, unix.NFTA_SET_POLICY:
 			foreign = true // nfproxy writes none of these, and the kernel returns no defaults
 		}
+	}
+	if s.Limit != nil && s.Data == nil && !s.Dynamic {
+		s.Data = []nft.Type{nft.LimitType}
 	}
 	if foreign || expires && !s.Dynamic || flags != setFlags(s) || !fits(s.Key, keyLen) || !fits(s.Data, dataLen) {
 		s.Key = []nft.Type{nft.UnknownType}
@@ -62,7 +65,7 @@ func decodeSet(f nft.Family, body []byte) *nft.Set {
 // fits reports whether a key or data of the types has the size that the kernel reports. The kernel stores the types without
 // interpreting them.
 func fits(types []nft.Type, size uint32) bool {
-	if types == nil || types[0] == nft.VerdictType {
+	if types == nil || types[0] == nft.VerdictType || types[0] == nft.LimitType {
 		return true
 	}
 	_, want := concatenation(types)

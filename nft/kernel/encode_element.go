@@ -4,6 +4,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -64,7 +65,7 @@ func addRest(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 	switch {
 	case s.IsVerdictMap():
 		addVerdict(m, e.Data.Verdict())
-	case s.Data != nil:
+	case s.IsMap():
 		addKey(m, unix.NFTA_SET_ELEM_DATA, s.Data, e.Data)
 	}
 	if e.Comment != "" {
@@ -76,6 +77,13 @@ func addRest(m *nlmsg.Message, s *nft.Set, e nft.Element, keyAlone bool) {
 	}
 	if e.Counter != nil {
 		addCounter(m, *e.Counter)
+	}
+	if e.Data != "" && s.Limit != nil {
+		list := m.Nest(elemExpressions)
+		elem := m.Nest(unix.NFTA_LIST_ELEM)
+		addLimit(m, e.Data.Limit())
+		m.Unnest(elem)
+		m.Unnest(list)
 	}
 }
 
@@ -119,6 +127,18 @@ func addCounter(m *nlmsg.Message, c nft.Counter) {
 	m.Unnest(data)
 	m.Unnest(elem)
 	m.Unnest(list)
+}
+
+// addLimit appends the attributes of a limit expression.
+func addLimit(m *nlmsg.Message, l nft.Limit) {
+	m.String(unix.NFTA_EXPR_NAME, "limit")
+	data := m.Nest(unix.NFTA_EXPR_DATA)
+	m.Uint64(unix.NFTA_LIMIT_RATE, l.Packets)
+	m.Uint64(unix.NFTA_LIMIT_UNIT, uint64(l.Per/time.Second))
+	m.Uint32(unix.NFTA_LIMIT_BURST, l.Burst)
+	m.Uint32(unix.NFTA_LIMIT_TYPE, unix.NFT_LIMIT_PKTS)
+	m.Uint32(unix.NFTA_LIMIT_FLAGS, unix.NFT_LIMIT_F_INV)
+	m.Unnest(data)
 }
 
 // successor returns the value after v. It returns false if v is the last value.

@@ -60,6 +60,9 @@ func encodeMatch(f nft.Family, m nft.Match) ([]expr.Any, error) {
 		return encodeEchoRequest(f), nil
 	case nft.InputInterface:
 		return encodeInterface(m)
+	case nft.OverLimit:
+		key, err := loadKey(f, m.Key)
+		return append(key, &expr.Dynset{SrcRegKey: reg, SetName: m.Set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: m.Timeout}), err
 	case nft.CounterStatement:
 		return []expr.Any{&expr.Counter{Packets: m.Packets, Bytes: m.Bytes}}, nil
 	case nft.FibSourceLocal:

@@ -20,7 +20,7 @@ func addSet(m *nlmsg.Message, s *nft.Set, id uint32) {
 	m.Uint32(unix.NFTA_SET_FLAGS, setFlags(s))
 	m.Uint32(unix.NFTA_SET_KEY_TYPE, keyType)
 	m.Uint32(unix.NFTA_SET_KEY_LEN, keyLen)
-	if s.Data != nil {
+	if s.IsMap() {
 		dataType, dataLen := concatenation(s.Data)
 		m.Uint32(unix.NFTA_SET_DATA_TYPE, dataType)
 		m.Uint32(unix.NFTA_SET_DATA_LEN, dataLen)
@@ -41,6 +41,11 @@ func addSet(m *nlmsg.Message, s *nft.Set, id uint32) {
 		m.Unnest(m.Nest(unix.NFTA_EXPR_DATA))
 		m.Unnest(at)
 	}
+	if s.Limit != nil {
+		at := m.Nest(setExpr)
+		addLimit(m, *s.Limit)
+		m.Unnest(at)
+	}
 }
 
 func setFlags(s *nft.Set) uint32 {
@@ -49,7 +54,7 @@ func setFlags(s *nft.Set) uint32 {
 		on   bool
 		flag uint32
 	}{
-		{s.Data != nil, unix.NFT_SET_MAP},
+		{s.IsMap(), unix.NFT_SET_MAP},
 		{s.Interval, unix.NFT_SET_INTERVAL},
 		{s.Interval && len(s.Key) > 1, setFlagConcat},
 		{s.Dynamic, unix.NFT_SET_EVAL},
@@ -82,7 +87,7 @@ func setUserdata(s *nft.Set) []byte {
 	switch {
 	case slices.Contains(s.Key, nft.SlotNumber):
 		return typeofUserdata(s)
-	case len(s.Key) > 1 && s.Data != nil:
+	case len(s.Key) > 1 && s.IsMap():
 		return []byte{0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0}
 	case len(s.Key) > 1:
 		return []byte{0, 4, 0, 0, 0, 0}

@@ -49,6 +49,7 @@ func rulesOfAllKinds() []nft.Rule {
 		{Match: match(nft.FibDestinationLocal{}), Do: nft.Verdict{Kind: nft.Drop}},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Set: "addrs"}, nft.FibDestinationLocal{Not: true}), Do: nft.GotoChain("there")},
 		{Match: match(nft.In{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Set: "addrs"}, nft.EchoRequest{}), Do: nft.Redirect{}},
+		{Match: match(nft.OverLimit{Key: append([]nft.Field{{Kind: nft.SourceAddr}}, frontend...), Set: "limited", Timeout: 5 * time.Second}), Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
 		{Match: match(nft.InputInterface{Name: "cni0"}), Do: nft.Masquerade{}},
 		{Match: match(nft.InputInterface{Name: "c", Prefix: true}), Do: nft.Masquerade{}},
 		{Match: match(nft.InputInterface{Name: "veth", Prefix: true, Not: true}), Do: nft.Masquerade{}},
@@ -135,7 +136,7 @@ func simulated(f nft.Family, r nft.Rule) string {
 		}
 	}
 	table.Chains = []*nft.Chain{&translate, &at, {Table: id, Name: "there"}}
-	p := nft.Simulate(table, nft.Packet{Hook: hook, Interface: iif, Protocol: protocol, Local: func(netip.Addr) bool { return local },
+	p := nft.Simulate(table, nft.Packet{OverLimit: true, Hook: hook, Interface: iif, Protocol: protocol, Local: func(netip.Addr) bool { return local },
 		Source: netip.AddrPortFrom(addr, 1), Destination: netip.AddrPortFrom(addr, 80)})
 	for _, s := range p.Steps {
 		if s.Chain == "c" {
