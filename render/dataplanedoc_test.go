@@ -43,21 +43,27 @@ func TestDataPlaneObjects(t *testing.T) {
 }
 
 // everything returns tables with Services of every kind, policy and affinity: without endpoints, with an endpoint on this
-// node, with one on another node, and with a terminating one on this node beside it.
+// node, with one on another node, and with a terminating one on this node beside it; and the same with limits.
 func everything(t *testing.T) []*nft.Table {
 	t.Helper()
 	u := render.Update{Node: render.Node{Name: "a", UnservedPorts: render.RefuseUnserved, AnswerPing: true, Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
 	here := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Node: "a", Ready: true}
 	there := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.2.2:80"), Node: "b", Ready: true}
 	leaving := render.Endpoint{AddrPort: here.AddrPort, Node: "a", Serving: true, Terminating: true} // serves this node only
-	for i := range 64 {
+	for i := range 128 {
 		endpoints := [][]render.Endpoint{nil, {here}, {there}, {there, leaving}}[i%4]
 		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: fmt.Sprintf("s%d", i)},
 			ClusterIPs: addrs(fmt.Sprintf("10.96.0.%d", i)), ExternalIPs: addrs(fmt.Sprintf("203.0.113.%d", i)),
 			LoadBalancerIPs: addrs(fmt.Sprintf("198.51.100.%d", i)), InternalLocal: i/4%2 > 0, ExternalLocal: i/8%2 > 0,
 			Affinity: time.Duration(i/16%2) * time.Hour,
 			Ports:    []render.Port{{Name: "http", Protocol: nft.TCP, Port: 80, NodePort: 30000 + uint16(i), Endpoints: endpoints}}}
-		if i >= 32 {
+		if i >= 64 {
+			s.Limits = render.Limits{Rate: nft.Limit{Packets: 9, Per: time.Second, Burst: 9}, Drop: i%2 == 0}
+			if i%8 < 4 {
+				s.Limits.ClientRate = nft.Limit{Packets: 2, Per: time.Second, Burst: 5}
+			}
+		}
+		if i/32%2 > 0 {
 			s.SourceRanges = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 		}
 		u.Services = append(u.Services, s)
@@ -70,6 +76,7 @@ func addrs(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(t
 var (
 	perService = regexp.MustCompile(`\bns/s\d+/tcp/http\b`)
 	perSize    = regexp.MustCompile(`\b(lb|draw)-(?:[2-9]|\d\d+)\b`)
+	perRate    = regexp.MustCompile(`\b(clients|client-limit)-\d+-second-\d+\b`)
 	aBlock     = regexp.MustCompile(`(?ms)^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}$`)
 	aType      = regexp.MustCompile(`(?m)^\t\ttype(?:of)? (.*?)(?: : (.*))?$`)
 	aHook      = regexp.MustCompile(`(?m)^\t\ttype nat (hook \w+) (priority -?\d+);`)
@@ -77,9 +84,10 @@ var (
 )
 
 // objects returns, for each set, map and chain of a table, the cells of its row in the document except the last one. Names of
-// Services and sizes of balancing chains are replaced by the document's placeholders.
+// Services, sizes of balancing chains and rates are replaced by the document's placeholders.
 func objects(table *nft.Table) map[string]string {
 	text := perSize.ReplaceAllString(perService.ReplaceAllString(table.String(), "PORT"), "$1-K")
+	text = perRate.ReplaceAllString(text, "$1-RATE")
 	blocks := aBlock.FindAllStringSubmatch(text, -1)
 	users := make(map[string][]string) // the objects that refer to "@SET" or "goto CHAIN"; a jump counts as a goto
 	for _, b := range blocks {

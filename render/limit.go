@@ -146,7 +146,8 @@ func (l clientLimit) objects(s *Schema) ([]*nft.Set, *nft.Chain) {
 	if l.Limit == (nft.Limit{}) {
 		return s.ofLimits(), s.chain(LimitedChain,
 			rule(over, in(frontend, s.Rates)),
-			rule(nft.VerdictMap{Key: frontend, Map: s.WithinLimit.Name}))
+			rule(nft.VerdictMap{Key: frontend, Map: s.WithinLimit.Name}),
+			rule(nft.Verdict{Kind: nft.Drop})) // a commit has just removed the limits: the retransmission does not come here
 	}
 	clients := &nft.Set{Table: s.Table, Name: clientsSet + l.String(), Dynamic: true, Size: limitedClients, Limit: &l.Limit,
 		Key: append([]nft.Type{s.Table.Family.AddrType()}, s.Services.Key...)}

@@ -80,7 +80,7 @@ func endpointsColumn(f Frontend, most int) string {
 		text += "; maglev by " + f.HashOn
 	}
 	if f.Limits != nil {
-		text += fmt.Sprintf("; %s, %s above (%d)", f.Limits, f.Limits.Over, f.Limits.exceeded())
+		text += fmt.Sprintf("; %s (%d above: %s)", f.Limits, f.Limits.exceeded(), f.Limits.Over)
 	}
 	return text
 }

@@ -278,7 +278,7 @@ func (x *explainer) whyWithinLimits() render.Reason {
 	if limits == nil {
 		return "the tables do not tell the limits"
 	}
-	return render.Reason(fmt.Sprintf("within the limits on new connections: %s; above them the action is %s", limits, limits.Over))
+	return render.Reason(fmt.Sprintf("within the limits on new connections (%s; above: %s)", limits, limits.Over))
 }
 
 // maxNeighbours is the largest number of other frontends of an address that are named.

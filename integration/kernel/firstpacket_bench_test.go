@@ -113,6 +113,10 @@ func newFirstPacketNode(t testing.TB, services int) *firstPacketNode {
 	ranges.LoadBalancerIPs, ranges.SourceRanges = []netip.Addr{netip.MustParseAddr("203.0.113.7")}, prefixes("198.18.0.0/16", "192.0.2.0/24")
 	all = append(all, service("one", nft.UDP, "10.96.0.1:80", endpoints[0]), service("three", nft.UDP, "10.96.0.2:80", endpoints...),
 		external("external", "10.96.0.3:80", "203.0.113.3"), local, nodePort, affinity, ranges, service("empty", nft.TCP, "10.96.0.8:80"))
+	limited, limitedClients := service("limited", nft.UDP, "10.96.0.9:80", endpoints...), service("limited-clients", nft.UDP, "10.96.0.10:80", endpoints...)
+	ample := nft.Limit{Packets: render.MaxConnectionRate, Per: time.Second, Burst: render.MaxConnectionRate}
+	limited.Limits.Rate, limitedClients.Limits.ClientRate = ample, ample
+	all = append(all, limited, limitedClients)
 	n.ruleset.Update(render.Update{Node: n.facts, Services: all})
 	n.reconcile()
 	return n
@@ -149,6 +153,8 @@ func firstPacketKinds() []firstPacketKind {
 		{"node-port", udp(outsideSources, "192.0.2.10:30005"), true},
 		{"affinity", udp(podSources, "10.96.0.6:80"), true},
 		{"source-ranges", udp(outsideSources, "203.0.113.7:80"), true},
+		{"limited", udp(podSources, "10.96.0.9:80"), true},
+		{"limited-clients", udp(podSources, "10.96.0.10:80"), true},
 		{"no-endpoint", syn("10.96.0.8:80"), true},
 		{"undefined-port", syn("10.96.0.2:81"), false},
 		{"from-outside", udp(outsideSources, "10.96.0.3:80"), true},

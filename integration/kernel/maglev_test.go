@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"nfproxy/nft"
 	"nfproxy/render"
@@ -116,6 +117,13 @@ func BenchmarkWeightChange(b *testing.B) {
 			s.Ports[0].Endpoints[e].Weight = 2
 		}
 		s.Ports[0].Endpoints[0].Weight = uint16(2 + i%2)
+	})
+}
+
+// BenchmarkLimitChange measures a change of the limit of a Service on new connections.
+func BenchmarkLimitChange(b *testing.B) {
+	benchmarkAlgorithm(b, func(s *render.Service, i int) {
+		s.Limits.Rate = nft.Limit{Packets: uint64(100 + i%2), Per: time.Second, Burst: 100}
 	})
 }
 

@@ -26,7 +26,7 @@ var selections = []selection{
 		"TestFlows", "TestFlowsSCTP", "TestListFilters", "TestListEndpointFilters",
 		"TestGoneEndpointResets", "TestGoneEndpointKilled", "TestGoneEndpointMasqueraded", "TestGoneEndpointWithoutLoose",
 		"TestReadDuringRehash", "TestReadElements", "TestRefusedPart", "TestChangeIsSmall", "TestHugeService",
-		"TestUniformCounts", "TestFallbackSlot", "TestUpgradeChains", "TestStages", "TestRefusedStage", "TestMaglevClients", "TestWeightZero", "TestAnswerPing", "TestRoutingLoop", "TestUnservedPortsOfNode",
+		"TestUniformCounts", "TestFallbackSlot", "TestUpgradeChains", "TestStages", "TestRefusedStage", "TestMaglevClients", "TestWeightZero", "TestLimits", "TestLimitRate", "TestLimitedConnections", "TestFullClients", "TestAnswerPing", "TestRoutingLoop", "TestUnservedPortsOfNode",
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
 	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs", "TestComparisonFindsUnreachable"}},
 	{dir: "integration/cli", tests: []string{"TestScripts/(life|repair)"}},
