@@ -83,8 +83,8 @@ func explainedTarget(c *cli.Context) (to report.Target, ping render.Frontend, er
 	return to, ping, err
 }
 
-// readOurTables reads the tables of the instance that the flags name from the kernel. It returns an error if there are none, or if another version of nfproxy
-// made them.
+// readOurTables reads the tables of the instance that the flags name from the kernel. It returns an error if there are none, or if another
+// version of nfproxy made them.
 func readOurTables(c *cli.Context) ([]*nft.Table, error) {
 	instance, err := config.InstanceOf(c)
 	if err != nil {

@@ -51,7 +51,7 @@ func (n Node) maxServiceElements() int {
 }
 
 // Bound returns the part of a Service that the node serves: all of it if it costs at most Node.MaxServiceElements; otherwise
-// what is left without external IPs and load balancer addresses, of which anybody can write any number into a Service; and if
+// what is left without external IPs and load balancer addresses, of which a user can write any number into a Service; and if
 // that costs too much as well, only the cluster IPs. The result depends on nothing but the Node and the Service. Bound builds no
 // element, and its own cost is bounded too.
 //

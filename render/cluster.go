@@ -143,8 +143,8 @@ type Service struct {
 	Affinity time.Duration
 	// SlowStart is how long the weight of a newly ready endpoint grows, 0 if it has its whole weight at once: see type SlowStart.
 	SlowStart time.Duration
-	// Hashing is what the choice of an endpoint follows from, for a client whom session affinity does not remember. By default the
-	// choice is random.
+	// Hashing is what the choice of an endpoint follows from, unless session affinity remembers the client. By default the choice is
+	// random.
 	Hashing Hashing
 	// Limits are the limits on new connections.
 	Limits Limits

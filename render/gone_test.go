@@ -255,7 +255,7 @@ func TestGoneFilters(t *testing.T) {
 	}
 }
 
-// TestGoneOfOthers: whoever lists another Service's endpoint in a slice of his own, and removes it, resets no connection of that Service.
+// TestGoneOfOthers: a slice of another Service that lists an endpoint and then no longer does resets no connection of the endpoint's own Service.
 func TestGoneOfOthers(t *testing.T) {
 	g := newGoneTest(t, tcpServiceWith("web", "10.96.0.1", goneEndpoint), tcpServiceWith("more", "10.96.0.2", goneEndpoint))
 	g.program(Update{Services: []Service{tcpServiceWith("more", "10.96.0.2")}})

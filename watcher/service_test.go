@@ -473,7 +473,7 @@ func TestResourcesOfInstance(t *testing.T) {
 	}
 }
 
-// TestServiceCIDRsOfInstance: an instance with a name knows no service CIDRs, whoever gives them.
+// TestServiceCIDRsOfInstance: an instance with a name knows no service CIDRs, neither those of the settings nor those of ServiceCIDR objects.
 func TestServiceCIDRsOfInstance(t *testing.T) {
 	blue, err := render.NewInstance("blue")
 	if err != nil {

@@ -70,32 +70,12 @@ func newNode(t *testing.T) *node {
 	for i, addr := range endpoints {
 		pod := addPod(fmt.Sprint("server-", i), addr)
 		cluster.ServeGreeting(t, pod, addr+":8080", addr)
-		echo(t, pod, addr+":8080")
+		cluster.ServeUDPEcho(t, pod, addr+":8080")
 	}
 	for i := range 6 {
 		n.clients = append(n.clients, addPod(fmt.Sprint("client-", i), fmt.Sprintf("10.244.1.%d", 100+i)))
 	}
 	return n
-}
-
-// echo makes a Pod send UDP datagrams back.
-func echo(t *testing.T, pod *sandbox.Pod, at string) {
-	t.Helper()
-	conn, err := pod.ListenPacket("udp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		datagram := make([]byte, 100)
-		for {
-			n, from, err := conn.ReadFrom(datagram)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteTo(datagram[:n], from)
-		}
-	}()
 }
 
 // start starts nfproxy with a source of Services.

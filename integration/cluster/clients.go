@@ -43,6 +43,26 @@ func ServeTCP(t testing.TB, ns *sandbox.Namespace, at string, each func(net.Conn
 	}()
 }
 
+// ServeUDPEcho makes a pod send every datagram that it gets at an address back.
+func ServeUDPEcho(t testing.TB, pod *sandbox.Pod, at string) {
+	t.Helper()
+	conn, err := pod.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	go func() {
+		datagram := make([]byte, 100)
+		for {
+			n, from, err := conn.ReadFrom(datagram)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(datagram[:n], from)
+		}
+	}()
+}
+
 // ReadGreeting connects to an address from a namespace and returns what the server sends.
 func ReadGreeting(ctx context.Context, from *sandbox.Namespace, to string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, Timeout)

@@ -108,7 +108,7 @@ func newTwoProxies(t *testing.T, mode string, nfproxyFirst bool) *twoProxies {
 		pod := c.AddPod("default", "backend-"+name, map[string]string{"app": name}, v4, v6)
 		for _, addr := range []string{v4, v6} {
 			ServeGreeting(t, pod, net.JoinHostPort(addr, "8080"), name)
-			serveUDPEcho(t, pod, net.JoinHostPort(addr, "5353"))
+			ServeUDPEcho(t, pod, net.JoinHostPort(addr, "5353"))
 			ServeTCP(t, pod.Namespace, net.JoinHostPort(addr, "8081"), func(conn net.Conn) { _, _ = io.Copy(conn, conn) })
 		}
 	}
@@ -330,26 +330,6 @@ func (b *twoProxies) dial(from *sandbox.Pod, to string) (*talking, error) {
 		return nil, err
 	}
 	return &talking{conn, bufio.NewReader(conn)}, nil
-}
-
-// serveUDPEcho makes a pod send every datagram back.
-func serveUDPEcho(t *testing.T, pod *sandbox.Pod, at string) {
-	t.Helper()
-	conn, err := pod.ListenPacket("udp", at)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { conn.Close() })
-	go func() {
-		buffer := make([]byte, 64)
-		for {
-			n, from, err := conn.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = conn.WriteTo(buffer[:n], from)
-		}
-	}()
 }
 
 // talkUDP begins a UDP flow to a Service.

@@ -57,14 +57,6 @@ func newAffinityNodeFor(t *testing.T, f nft.Family, p nft.Protocol, clients int)
 	return s
 }
 
-// restart acts as a new process, which knows only the Service and the kernel's tables, and returns the changes it applies.
-func (s *affinityNode) restart(svc render.Service) []nft.Change {
-	s.t.Helper()
-	s.ruleset = render.NewRuleset(s.facts)
-	s.ruleset.Update(render.Update{Node: s.facts, Services: []render.Service{svc}})
-	return s.reconcile()
-}
-
 // connect opens a connection as one of the clients and returns the endpoint that answers.
 func (s *affinityNode) connect(t *testing.T, client int, frontend string) string {
 	t.Helper()

@@ -72,21 +72,30 @@ func (l *flowNode) change(u render.Update) []conntrack.Flow {
 func (l *flowNode) cleanUp() (deleted []conntrack.Flow) {
 	l.t.Helper()
 	due, _ := l.index.Next()
-	for _, filter := range due.Filters {
-		err := l.flows.List(filter, func(f conntrack.Flow) {
-			if stale, why := l.index.Judge(f); stale {
-				l.t.Logf("%s: %s", f, why)
-				if err := l.flows.Delete(f); err != nil {
-					l.t.Error(err)
-				}
-				deleted = append(deleted, f)
+	deleted = deleteFlows(l.t, l.flows, due.Filters, l.index.Judge)
+	l.index.CleanedUp(due)
+	return deleted
+}
+
+// deleteFlows deletes the flows that filters list and a function judges to be stale, and returns them.
+func deleteFlows(t testing.TB, flows *ctnetlink.Conn, filters []conntrack.Filter, judge func(conntrack.Flow) (bool, render.Reason)) (deleted []conntrack.Flow) {
+	t.Helper()
+	for _, filter := range filters {
+		err := flows.List(filter, func(f conntrack.Flow) {
+			stale, why := judge(f)
+			t.Logf("%s: %s: %v, %s", filter, f, stale, why)
+			if !stale {
+				return
 			}
+			if err := flows.Delete(f); err != nil {
+				t.Error(err)
+			}
+			deleted = append(deleted, f)
 		})
 		if err != nil {
-			l.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	l.index.CleanedUp(due)
 	return deleted
 }
 

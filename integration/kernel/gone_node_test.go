@@ -58,22 +58,7 @@ func (l *goneNode) pass(d time.Duration) (deleted []conntrack.Flow) {
 	if !due {
 		return nil
 	}
-	for _, filter := range c.Filters {
-		err := l.flows.List(filter, func(f conntrack.Flow) {
-			stale, why := l.gone.Judge(c, f)
-			l.t.Logf("%s: %s: %v, %s", filter, f, stale, why)
-			if !stale {
-				return
-			}
-			if err := l.flows.Delete(f); err != nil {
-				l.t.Error(err)
-			}
-			deleted = append(deleted, f)
-		})
-		if err != nil {
-			l.t.Fatal(err)
-		}
-	}
+	deleted = deleteFlows(l.t, l.flows, c.Filters, func(f conntrack.Flow) (bool, render.Reason) { return l.gone.Judge(c, f) })
 	l.gone.CleanedUp(c)
 	return deleted
 }

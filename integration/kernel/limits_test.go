@@ -37,7 +37,7 @@ func newLimitedNode(t *testing.T, f nft.Family, p nft.Protocol, limits render.Li
 	}
 	l.service = service("limited", p, l.frontend, netip.AddrPortFrom(netip.MustParseAddr(server), 8080).String())
 	l.service.Limits = limits
-	l.become(l.service)
+	l.restart(l.service)
 	return l
 }
 
@@ -144,7 +144,7 @@ func TestLimitedFrontends(t *testing.T) {
 	s := l.service
 	s.LoadBalancerIPs, s.SourceRanges = []netip.Addr{netip.MustParseAddr("203.0.113.1")}, prefixes("10.244.9.9/32")
 	s.ExternalIPs, s.ExternalLocal, s.Affinity = []netip.Addr{netip.MustParseAddr("198.51.100.1")}, true, time.Hour
-	l.become(s)
+	l.restart(s)
 	for _, frontend := range []string{l.frontend, "203.0.113.1:80", "198.51.100.1:80"} {
 		for _, client := range l.clients {
 			sendFlows(t, client.Namespace, netip.MustParseAddrPort(frontend), 4)

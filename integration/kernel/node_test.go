@@ -130,6 +130,14 @@ func (l *testNode) reconcile() []nft.Change {
 	return changes
 }
 
+// restart acts as a new process, which knows only the Services and the kernel's tables, and returns the changes it applies.
+func (l *testNode) restart(services ...render.Service) []nft.Change {
+	l.t.Helper()
+	l.ruleset = render.NewRuleset(l.facts)
+	l.ruleset.Update(render.Update{Node: l.facts, Services: services})
+	return l.reconcile()
+}
+
 // tables returns the tables in the kernel.
 func (l *testNode) tables() []*nft.Table {
 	l.t.Helper()

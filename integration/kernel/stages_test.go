@@ -40,11 +40,11 @@ func TestChainsInStages(t *testing.T) {
 	three := one
 	three.Ports = []render.Port{one.Ports[0]}
 	three.Ports[0].Endpoints = []render.Endpoint{endpoint("10.244.1.2:8080"), endpoint("10.244.1.2:8081"), endpoint("10.244.1.2:8082")}
-	l.become(one)
+	l.restart(one)
 	stop := sendUntilStopped(t, client, "203.0.113.4:80")
 	for range rounds {
-		l.become(three)
-		l.become(one)
+		l.restart(three)
+		l.restart(one)
 	}
 	stop()
 	counted := l.nft("", "list", "counters", "table", "ip", "probe")
@@ -54,14 +54,6 @@ func TestChainsInStages(t *testing.T) {
 	if n := packetsOf(t, counted, "translated"); n < enough {
 		t.Errorf("only %d packets were translated, want %d", n, enough)
 	}
-}
-
-// become replaces the tables by those of one Service, without a chain that it does not need.
-func (l *testNode) become(s render.Service) {
-	l.t.Helper()
-	l.ruleset = render.NewRuleset(l.facts)
-	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{s}})
-	l.reconcile()
 }
 
 // sendUntilStopped sends UDP packets from a Pod until the returned function is called.
@@ -111,7 +103,7 @@ func packetsOf(t *testing.T, listing, counter string) int {
 // next attempt adds them once.
 func TestRefusedStage(t *testing.T) {
 	l := newTestNode(t)
-	l.become(service("plain", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080"))
+	l.restart(service("plain", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080"))
 	before := l.tables()
 	sticky := service("sticky", nft.TCP, "10.96.0.2:80", "10.244.1.2:8080", "10.244.1.3:8080", "10.244.1.4:8080")
 	sticky.Affinity = time.Hour
@@ -148,7 +140,7 @@ func TestRefusedStage(t *testing.T) {
 // TestStages: chains and maps are added before the elements that lead to them, and deleted after them.
 func TestStages(t *testing.T) {
 	l := newTestNode(t)
-	l.become(service("plain", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080"))
+	l.restart(service("plain", nft.TCP, "10.96.0.1:80", "10.244.1.2:8080"))
 	sticky := service("sticky", nft.TCP, "10.96.0.2:80", "10.244.1.2:8080")
 	sticky.Affinity = time.Hour
 	for _, step := range []struct {

@@ -126,21 +126,19 @@ func sendFlows(t *testing.T, ns *sandbox.Namespace, to netip.AddrPort, flows int
 
 // sendFlow sends a packet from a port.
 func sendFlow(port uint16, to netip.AddrPort) error {
-	family, from, at := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(port)}), unix.Sockaddr(nil)
+	family, unspecified := unix.AF_INET, netip.IPv4Unspecified()
 	if to.Addr().Is6() {
-		family, from, at = unix.AF_INET6, &unix.SockaddrInet6{Port: int(port)}, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
-	} else {
-		at = &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+		family, unspecified = unix.AF_INET6, netip.IPv6Unspecified()
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.Bind(fd, from); err != nil {
+	if err := unix.Bind(fd, sockaddr(netip.AddrPortFrom(unspecified, port))); err != nil {
 		return err
 	}
-	return unix.Sendto(fd, binary.BigEndian.AppendUint16(nil, port), 0, at)
+	return unix.Sendto(fd, binary.BigEndian.AppendUint16(nil, port), 0, sockaddr(to))
 }
 
 // TestMostEndpoints: a Service with as many endpoints as a frontend can have uses all its slots: about half of the packets go to the

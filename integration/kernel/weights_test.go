@@ -37,7 +37,7 @@ func TestWeights(t *testing.T) {
 					e.Weight = w
 					s.Ports[0].Endpoints, sum = append(s.Ports[0].Endpoints, e), sum+int(w)
 				}
-				l.become(s)
+				l.restart(s)
 				sendFlows(t, client.Namespace, netip.MustParseAddrPort(frontend), flows)
 				chi := 0.0
 				served := servedBy(t, l, frontend)
@@ -87,7 +87,7 @@ func TestWeightCounters(t *testing.T) {
 		}
 		return s
 	}
-	l.become(weighted(0, 4, 4, 3))
+	l.restart(weighted(0, 4, 4, 3))
 	sendFlows(t, client.Namespace, netip.MustParseAddrPort("10.96.0.1:80"), flows)
 	before := servedBy(t, l, "10.96.0.1:80")
 	if len(before) != 3 {

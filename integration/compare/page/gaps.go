@@ -8,7 +8,7 @@ const (
 		"them from being left out: another library would be the next step"
 	whyConnect = "the first packet takes about 2 µs more than without rules (below); the rest is the translation of the packets of the " +
 		"handshake by connection tracking, which every proxy pays"
-	whyPackets = "connection tracking rewrites the addresses of each packet, whoever wrote the rules"
+	whyPackets = "connection tracking rewrites the addresses of each packet, with any proxy"
 	whyStart   = "client-go's informers alone, without nfproxy, take about two thirds of it (`BenchmarkCluster`). The next step is to render " +
 		"Services while the list arrives"
 	whyLoad = "user time dominates: 0.85 s the renderer, and the plan of the changes. The kernel takes 0.7 s of processor time. The next step is " +

@@ -29,7 +29,7 @@ type PolicyKind int
 // The kinds of policies.
 const (
 	Random     PolicyKind = iota // uniform
-	Weights                      // in proportion to the speeds, which somebody has configured
+	Weights                      // in proportion to the speeds, which are configured
 	HeadStart                    // new endpoints have a larger weight for some time
 	Counts                       // slots by the node's own counts
 	Least                        // all slots to the endpoint for which the node has the lowest count
