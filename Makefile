@@ -190,7 +190,7 @@ tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, 
 	command -v xz >/dev/null || missing="$$missing xz-utils"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
-controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-proxy coredns) ## build the Kubernetes programs for the tests into .bin; takes some minutes, once
+controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl coredns) ## build the Kubernetes programs for the tests into .bin; takes some minutes, once
 
 # The versions are those of the modules in integration/tools. A change there causes a new build.
 BUILD_TOOL = CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -o $(CURDIR)/$@
@@ -198,6 +198,9 @@ KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{
 
 .bin/kube-%: integration/tools/kubernetes/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)' k8s.io/kubernetes/cmd/kube-$*
+
+.bin/kubectl: integration/tools/kubernetes/go.mod
+	$(BUILD_TOOL) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)' k8s.io/kubernetes/cmd/kubectl
 
 .bin/etcd: integration/tools/kubernetes/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w' go.etcd.io/etcd/server/v3

@@ -74,7 +74,7 @@ func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID
 	l.owns(monitor)
 	run := newDaemon(next, k, monitor, render.Node{Name: "n"}, slog.New(slog.NewTextHandler(d.log, nil)))
 	run.startTasks(&l)
-	run.observers = []observer{newReports(run.log, nil, func(int, int) {}).observer(), {committed: func(c commit) {
+	run.observers = []observer{newReports(run.log, nil, func(int, int, int) {}).observer(), {committed: func(c commit) {
 		if len(c.changes) > 0 {
 			d.commits <- c
 		}

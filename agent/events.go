@@ -33,6 +33,7 @@ const (
 	reasonRefused            = "RefusedByKernel"
 	reasonAddressRefused     = "AddressRefused"
 	reasonTooLarge           = "ServiceTooLarge"
+	reasonAnnotation         = "AnnotationIgnored"
 	reasonLocalhost          = "FailedToStartLocalhostNodePort"
 )
 

@@ -146,7 +146,7 @@ func TestHostileServiceReports(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			api, log := newAPITest(t, 3), new(logtest.Buffer)
-			r := newReports(log.Logger(slog.LevelInfo), api.events(t, slog.New(slog.DiscardHandler)), func(int, int) {})
+			r := newReports(log.Logger(slog.LevelInfo), api.events(t, slog.New(slog.DiscardHandler)), func(int, int, int) {})
 			for i := range hostileEdits {
 				c.edit(r, testService("hostile", "10.96.0.1:80"), i)
 				if i == 0 && len(log.Lines(c.line)) == 0 {

@@ -17,12 +17,13 @@ type reports struct {
 	events     *events
 	disallowed disallowedAddresses
 	oversized  oversizedServices
-	counted    func(addresses, oversized int)
+	ignored    ignoredAnnotations
+	counted    func(addresses, oversized, annotations int)
 }
 
-// newReports returns reports to a log and as Events. counted is told how many addresses are not served, and how many Services are too
-// large.
-func newReports(log *slog.Logger, events *events, counted func(addresses, oversized int)) *reports {
+// newReports returns reports to a log and as Events. counted is told how many addresses are not served, how many Services are too
+// large, and how many annotations are ignored.
+func newReports(log *slog.Logger, events *events, counted func(addresses, oversized, annotations int)) *reports {
 	return &reports{log: log, lines: ratelimit.NewLog(log, ratelimit.Burst), events: events, counted: counted}
 }
 
@@ -31,11 +32,12 @@ func (r *reports) observer() observer {
 	return observer{updated: r.updated, conflicted: r.conflicted, quarantined: r.quarantined}
 }
 
-// updated reports addresses that are not served and Services that are too large, and for debugging the endpoints that were selected.
+// updated reports addresses that are not served, Services that are too large and annotations that are ignored, and for debugging the endpoints that were selected.
 func (r *reports) updated(u render.Update) {
 	r.disallowed.take(u, r.lines, r.events)
 	r.oversized.take(u, r.lines, r.events)
-	r.counted(r.disallowed.count, len(r.oversized.of))
+	r.ignored.take(u, r.lines, r.events)
+	r.counted(r.disallowed.count, len(r.oversized.of), r.ignored.count)
 	if !r.log.Enabled(context.Background(), slog.LevelDebug) {
 		return
 	}

@@ -82,7 +82,7 @@ func assemble(l *lifecycle, set config.Settings, version string, guard *Guard, l
 	if err := addMetrics(l, d, set, recorder); err != nil {
 		return err
 	}
-	if err := addHealth(l, d, set, node, recorder, told); err != nil {
+	if err := addHealth(l, d, set, version, node, recorder, told); err != nil {
 		return err
 	}
 	addLocalhost(l, d, set.Node, recorder, told)
@@ -185,7 +185,7 @@ func readCounters(k *kernel.Conn, n render.Node) func() (report.Description, err
 }
 
 // addHealth adds the health check node ports of Services, the node's own health, and the HTTP servers.
-func addHealth(l *lifecycle, d *daemon, set config.Settings, node *health.Node, recorder *metrics.Recorder, told *events) error {
+func addHealth(l *lifecycle, d *daemon, set config.Settings, version string, node *health.Node, recorder *metrics.Recorder, told *events) error {
 	ports := health.NewServicePorts(node.Healthy, told.healthCheckFailed, d.log)
 	l.owns(closing(func() error { ports.Close(); return nil }))
 	checks := health.NewChecks(ports.Set)
@@ -201,7 +201,7 @@ func addHealth(l *lifecycle, d *daemon, set config.Settings, node *health.Node, 
 			node.Programmed(time.Now())
 		},
 	})
-	servers, err := health.NewServers(set, recorder, node, health.Configz(set), told.serverFailed, d.log)
+	servers, err := health.NewServers(set, version, recorder, node, health.Configz(set), told.serverFailed, d.log)
 	if err != nil {
 		return err
 	}

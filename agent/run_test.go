@@ -176,7 +176,7 @@ func TestHealthPortsTolerateFailures(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if err := addHealth(&l, d, config.Settings{}, health.NewNode(false), metrics.New("v1.2.3"), nil); err != nil {
+	if err := addHealth(&l, d, config.Settings{}, "v1.2.3", health.NewNode(false), metrics.New("v1.2.3"), nil); err != nil {
 		t.Fatal(err)
 	}
 	o := d.observers[0]

@@ -179,8 +179,11 @@ func writeComparison(w io.Writer, found report.Comparison) bool {
 	for _, o := range found.Oversized {
 		fmt.Fprintf(w, "too large: Service %s\n", o)
 	}
+	for _, a := range found.Ignored {
+		fmt.Fprintf(w, "ignored annotation: %s\n", a)
+	}
 	for _, c := range found.Changes {
 		fmt.Fprintf(w, "difference, to be fixed by: %s\n", c.Summary())
 	}
-	return len(found.Conflicts)+len(found.Disallowed)+len(found.Oversized)+len(found.Changes) > 0
+	return len(found.Conflicts)+len(found.Disallowed)+len(found.Oversized)+len(found.Ignored)+len(found.Changes) > 0
 }

@@ -41,6 +41,7 @@ func (c *configuration) settings() Settings {
 	s.Healthz = c.listenAddress("healthzBindAddress", c.HealthzBindAddress, c.healthzPort)
 	s.Metrics = c.listenAddress("metricsBindAddress", c.MetricsBindAddress, c.metricsPort)
 	s.BindAddressHardFail, s.Profiling = c.BindAddressHardFail, c.EnableProfiling
+	s.Statusz, s.Flagz = c.hasPage(statuszPage), c.hasPage(flagzPage)
 
 	s.Conntrack = c.conntrack()
 	if s.OOMScoreAdj = c.OOMScoreAdj; s.OOMScoreAdj != nil && (*s.OOMScoreAdj < -1000 || *s.OOMScoreAdj > 1000) {

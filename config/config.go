@@ -25,10 +25,7 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 		}
 	}
 	beside := c.String(serviceProxyName) != "" // another proxy, which has the default addresses and the settings of the machine
-	setDefaults(&conf.KubeProxyConfiguration)
-	if !beside {
-		setServerDefaults(&conf.KubeProxyConfiguration)
-	}
+	conf.setDefaults(beside)
 	for _, o := range options() {
 		name := o.Names()[0]
 		switch {
@@ -40,14 +37,29 @@ func FromCLI(c *cli.Context, file []byte) (Settings, []Warning, error) {
 			conf.setByFlag(o.field, "--"+name)
 		}
 	}
-	if conf.manifests == "" {
-		setProcessDefaults(&conf.KubeProxyConfiguration)
-		if !beside {
-			setMachineDefaults(&conf.KubeProxyConfiguration)
-		}
-	}
+	conf.setDefaultsOfSource(beside)
 	s := conf.settings()
+	s.Flags = flagValues(c, beside)
 	return s, conf.warnings, conf.err()
+}
+
+// setDefaults sets the defaults that flags replace. beside is true if nfproxy runs beside another proxy.
+func (c *configuration) setDefaults(beside bool) {
+	setDefaults(&c.KubeProxyConfiguration)
+	if !beside {
+		setServerDefaults(&c.KubeProxyConfiguration)
+	}
+}
+
+// setDefaultsOfSource sets the defaults that depend on the source of Services. It is called after the flags have been set.
+func (c *configuration) setDefaultsOfSource(beside bool) {
+	if c.manifests != "" {
+		return
+	}
+	setProcessDefaults(&c.KubeProxyConfiguration)
+	if !beside {
+		setMachineDefaults(&c.KubeProxyConfiguration)
+	}
 }
 
 // configuration holds the values of flags and of a file before they are checked: a KubeProxyConfiguration and the values for

@@ -20,7 +20,7 @@ func configured(t *testing.T, file string, args ...string) (s Settings, warnings
 	run := &cli.Command{Name: "run", Flags: Flags(), Action: func(c *cli.Context) error {
 		var warned []Warning
 		s, warned, err = FromCLI(c, []byte(file))
-		s.Effective = v1alpha1.KubeProxyConfiguration{} // contains the same values, and fields without effect
+		s.Effective, s.Flags = v1alpha1.KubeProxyConfiguration{}, nil // contain the same values, and fields and flags without effect
 		for _, w := range warned {
 			warnings = append(warnings, strings.TrimSpace(w.File+" "+w.Setting+": "+w.What))
 		}
@@ -127,6 +127,8 @@ func defaultSettings() Settings {
 		NodePorts:   NodePorts{Primary: true},
 		Healthz:     "0.0.0.0:10256",
 		Metrics:     "127.0.0.1:10249",
+		Statusz:     true,
+		Flagz:       true,
 		Conntrack:   Conntrack{MaxPerCore: 32768, Min: 131072, TCPEstablished: 24 * time.Hour, TCPCloseWait: time.Hour},
 		OOMScoreAdj: new(int32(-999)),
 		LogFormat:   "text",
@@ -316,6 +318,8 @@ func TestConfigureEverything(t *testing.T) {
 		Metrics:             "192.0.2.7:2",
 		BindAddressHardFail: true,
 		Profiling:           true,
+		Statusz:             true,
+		Flagz:               true,
 		Conntrack: Conntrack{MaxPerCore: 1, Min: 2, TCPEstablished: 3 * time.Second, TCPCloseWait: 4 * time.Second,
 			TCPBeLiberal: true, UDPTimeout: 5 * time.Second, UDPStreamTimeout: 6 * time.Second},
 		OOMScoreAdj: new(int32(5)),

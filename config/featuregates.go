@@ -21,11 +21,15 @@ type gate struct {
 }
 
 // The gates that have an effect: allowExternalIPs restricts which addresses Services may claim, localhostNodePorts decides
-// whether node ports are served at loopback addresses, and allAlpha is its default.
+// whether node ports are served at loopback addresses, and allAlpha is its default. flagzPage and statuszPage decide whether there are
+// these pages, and allBeta is their default.
 const (
 	allowExternalIPs   = "AllowServiceExternalIPs"
 	localhostNodePorts = "KubeProxyNFTablesLocalhostNodePorts"
 	allAlpha           = "AllAlpha"
+	flagzPage          = "ComponentFlagz"
+	statuszPage        = "ComponentStatusz"
+	allBeta            = "AllBeta"
 )
 
 const (
@@ -46,8 +50,8 @@ func kubeProxyGates() []gate {
 			"without the gate, only the flag `--nodeport-addresses` serves them"},
 		{"NFTablesNetlink", nil, "netlink is always used"},
 		{"KubeProxyIPVS", nil, "there is no mode ipvs; the mode ipvs means nftables"},
-		{"ComponentFlagz", nil, "there is no page /flagz"},
-		{"ComponentStatusz", nil, "there is no page /statusz"},
+		{flagzPage, nil, "with false there is no page /flagz"},
+		{statuszPage, nil, "with false there is no page /statusz"},
 		{"NativeHistograms", nil, "histograms are always served in the classic format"},
 		{"ContextualLogging", nil, "changes only the text of log messages"},
 		{"LoggingAlphaOptions", nil, loggingGate},
@@ -65,7 +69,7 @@ func kubeProxyGates() []gate {
 		{"UnlockWhileProcessingFIFO", nil, clientGate},
 		{"WatchListClient", nil, clientGate},
 		{allAlpha, nil, "true is the default of `KubeProxyNFTablesLocalhostNodePorts`; of the other alpha gates above, none restricts access"},
-		{"AllBeta", nil, "of the beta gates above, none restricts access"},
+		{allBeta, nil, "false is the default of `ComponentFlagz` and `ComponentStatusz`; of the other beta gates above, none restricts access"},
 	}
 }
 
@@ -85,7 +89,8 @@ func (c *configuration) checkFeatureGates() {
 		value := c.FeatureGates[name]
 		g, known := findGate(name)
 		switch {
-		case name == allowExternalIPs, name == localhostNodePorts && !value, c.servesLocalhost(name):
+		case name == allowExternalIPs, name == flagzPage, name == statuszPage:
+		case name == localhostNodePorts && !value, c.servesLocalhost(name), name == allBeta && !value:
 		case !known:
 			c.failGate(name, fmt.Errorf("%v: no feature gate of kube-proxy 1.36 or 1.37 has this name", value))
 		case g.only == nil:
@@ -100,6 +105,16 @@ func (c *configuration) checkFeatureGates() {
 func (c *configuration) externalIPsDenied() bool {
 	allowed, set := c.FeatureGates[allowExternalIPs]
 	return set && !allowed
+}
+
+// hasPage reports whether the gate of a page is on, as it is by default.
+func (c *configuration) hasPage(gate string) bool {
+	for _, name := range []string{gate, allBeta} {
+		if on, set := c.FeatureGates[name]; set {
+			return on
+		}
+	}
+	return true
 }
 
 // servesLocalhost reports whether a gate is the reason why node ports are served at loopback addresses.
@@ -146,6 +161,13 @@ func gatesOption() option {
 		Flag:  listFlag{&cli.StringSliceFlag{Name: gatesFlag, Hidden: true, EnvVars: []string{envVar(gatesFlag)}}},
 		field: gatesField,
 		set:   func(conf *configuration, c *cli.Context) { conf.setFeatureGates(c.StringSlice(gatesFlag)) },
+		text: func(conf *configuration) string {
+			var all []string
+			for _, name := range slices.Sorted(maps.Keys(conf.FeatureGates)) {
+				all = append(all, fmt.Sprintf("%s=%v", name, conf.FeatureGates[name]))
+			}
+			return strings.Join(all, ",")
+		},
 	}
 }
 

@@ -37,7 +37,7 @@ func TestFeatureGates(t *testing.T) {
 		{gates: "AllowServiceExternalIPs=false", args: []string{"--external-ips=any"}, want: none},
 		{gates: "MultiCIDRServiceAllocator=true,PreferSameTrafficDistribution=true,NFTablesProxyMode=true,KubeProxyNFTablesLocalhostNodePorts=false"},
 		{gates: "WinDSR=true,AllAlpha=true,SidecarContainers=false", warn: []string{"AllAlpha", "SidecarContainers", "WinDSR"}},
-		{gates: "AllowServiceExternalIPs=false,ComponentStatusz=false", want: none, warn: []string{"ComponentStatusz"}},
+		{gates: "AllowServiceExternalIPs=false,ContextualLogging=false", want: none, warn: []string{"ContextualLogging"}},
 		{gates: "MultiCIDRServiceAllocator=false", err: "MultiCIDRServiceAllocator: false is not supported: "},
 		{gates: "PreferSameTrafficDistribution=false", err: "PreferSameTrafficDistribution: false is not supported: "},
 		{gates: "KubeProxyNFTablesLocalhostNodePorts=true", warn: []string{"KubeProxyNFTablesLocalhostNodePorts"}},
@@ -173,5 +173,28 @@ func TestFeatureGatesDocumented(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, have); diff != "" {
 		t.Errorf("docs/configuration.md differs (-want +have):\n%s", diff)
+	}
+}
+
+// TestFeatureGatesOfPages: the gates of /statusz and /flagz, and AllBeta as their default, decide whether there are these pages. None of
+// them gives a warning, except AllBeta=true, which is the default.
+func TestFeatureGatesOfPages(t *testing.T) {
+	for _, tc := range []struct {
+		gates          string
+		statusz, flagz bool
+		warnings       int
+	}{
+		{"", true, true, 0},
+		{"ComponentStatusz=false", false, true, 0},
+		{"ComponentFlagz=false", true, false, 0},
+		{"ComponentStatusz=true,ComponentFlagz=true", true, true, 0},
+		{"AllBeta=false", false, false, 0},
+		{"AllBeta=false,ComponentFlagz=true", false, true, 0},
+		{"AllBeta=true,ComponentFlagz=false", true, false, 1},
+	} {
+		s, warnings, err := configured(t, "", "--kubeconfig=x", "--feature-gates="+tc.gates)
+		if err != nil || s.Statusz != tc.statusz || s.Flagz != tc.flagz || len(warnings) != tc.warnings {
+			t.Errorf("%s: /statusz %v, /flagz %v, warnings %q, %v", tc.gates, s.Statusz, s.Flagz, warnings, err)
+		}
 	}
 }

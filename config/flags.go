@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -41,6 +42,8 @@ type option struct {
 	field     string
 	overrides bool
 	set       func(*configuration, *cli.Context)
+	// text returns the value for /flagz. It is nil for flags that set nothing.
+	text func(*configuration) string
 }
 
 // options returns the flags of run. docs/configuration.md describes each.
@@ -182,6 +185,7 @@ func stringOption[T ~string](name, field, usage string, at func(*configuration) 
 		Flag:  &cli.StringFlag{Name: name, Usage: usage, EnvVars: []string{envVar(name)}},
 		field: field,
 		set:   func(conf *configuration, c *cli.Context) { *at(conf) = T(c.String(name)) },
+		text:  func(conf *configuration) string { return string(*at(conf)) },
 	}
 }
 
@@ -191,6 +195,7 @@ func listOption(name, field, usage string, at func(*configuration) *[]string) op
 		Flag:  listFlag{&cli.StringSliceFlag{Name: name, Usage: usage, EnvVars: []string{envVar(name)}}},
 		field: field,
 		set:   func(conf *configuration, c *cli.Context) { *at(conf) = c.StringSlice(name) },
+		text:  func(conf *configuration) string { return "[" + strings.Join(*at(conf), ",") + "]" }, // as in kube-proxy
 	}
 }
 
@@ -205,6 +210,7 @@ func boolOption(name, field, usage string, at func(*configuration) *bool) option
 		Flag:  &cli.BoolFlag{Name: name, Usage: usage, EnvVars: []string{envVar(name)}},
 		field: field,
 		set:   func(conf *configuration, c *cli.Context) { *at(conf) = c.Bool(name) },
+		text:  func(conf *configuration) string { return strconv.FormatBool(*at(conf)) },
 	}
 }
 
@@ -217,6 +223,7 @@ func intOption[T ~int | ~int32 | ~uint32](name, field, usage string, at func(*co
 		set: func(conf *configuration, c *cli.Context) {
 			*at(conf) = T(min(max(c.Int(name), math.MinInt32), math.MaxInt32)) // the check rejects values beyond int32 and these bounds
 		},
+		text: func(conf *configuration) string { return fmt.Sprint(*at(conf)) },
 	}
 }
 
@@ -227,6 +234,7 @@ func durationOption(name, field, usage string, at func(*configuration) *metav1.D
 		Flag:  &cli.DurationFlag{Name: name, Usage: usage, DefaultText: defaultText, EnvVars: []string{envVar(name)}},
 		field: field,
 		set:   func(conf *configuration, c *cli.Context) { at(conf).Duration = c.Duration(name) },
+		text:  func(conf *configuration) string { return at(conf).Duration.String() },
 	}
 }
 
@@ -236,9 +244,11 @@ func cutDefault(usage string) (before, defaultText string) {
 	return before, strings.TrimSuffix(defaultText, ")")
 }
 
-// allocate sets a pointer to a new zero value and returns it.
+// allocate returns a pointer, which it sets to a new zero value if it is nil.
 func allocate[T any](at **T) *T {
-	*at = new(T)
+	if *at == nil {
+		*at = new(T)
+	}
 	return *at
 }
 

@@ -11,7 +11,7 @@ import (
 // cluster may pass them. The help does not list them.
 func kubeProxyOptions() []option {
 	options := []option{
-		hide(stringOption("master", "", "", func(c *configuration) *string { return &c.master })),
+		masterOption(),
 		hide(stringOption("proxy-mode", "mode", "", func(c *configuration) *v1alpha1.ProxyMode { return &c.Mode })),
 		hide(intOption("healthz-port", "healthzBindAddress", "", func(c *configuration) *int { return &c.healthzPort })),
 		hide(intOption("metrics-port", "metricsBindAddress", "", func(c *configuration) *int { return &c.metricsPort })),
@@ -34,6 +34,13 @@ func kubeProxyOptions() []option {
 		options = append(options, withoutEffect(&cli.BoolFlag{Name: name, Hidden: true, EnvVars: []string{envVar(name)}}))
 	}
 	return options
+}
+
+// masterOption returns the option of --master, whose value may contain a password.
+func masterOption() option {
+	o := hide(stringOption("master", "", "", func(c *configuration) *string { return &c.master }))
+	o.text = func(c *configuration) string { return withoutSecrets(c.master) }
+	return o
 }
 
 // hide removes a flag from the help.

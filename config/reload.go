@@ -24,7 +24,7 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		{"masqueradeAll", old.Node.MasqueradeAll, new.Node.MasqueradeAll},
 		{"serviceCIDR", old.Node.ServiceCIDRs, new.Node.ServiceCIDRs},
 		{"nodePortAddresses", old.NodePorts, new.NodePorts},
-		{"featureGates", samePorts && len(old.Node.Loopback) > 0, samePorts && len(new.Node.Loopback) > 0},
+		{"featureGates", gated(old, samePorts), gated(new, samePorts)},
 		{"bindAddress", old.PrimaryIP, new.PrimaryIP},
 		{"unservedPorts", old.Node.UnservedPorts, new.Node.UnservedPorts},
 		{"answerPing", old.Node.AnswerPing, new.Node.AnswerPing},
@@ -50,4 +50,10 @@ func Reload(old, new Settings) (live Settings, restart []string) {
 		}
 	}
 	return live, restart
+}
+
+// gated returns what the feature gates of settings decide. With other node ports, Reload names these in the place of the gate of node
+// ports at loopback addresses.
+func gated(s Settings, samePorts bool) []bool {
+	return []bool{samePorts && len(s.Node.Loopback) > 0, s.Statusz, s.Flagz}
 }

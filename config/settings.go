@@ -22,6 +22,9 @@ type Settings struct {
 	// Effective contains the effective values of all settings that have a field in a KubeProxyConfiguration, including
 	// defaults, for /configz.
 	Effective kubeproxy.KubeProxyConfiguration
+	// Flags contains the values of the flags by name, for /flagz: those of the command line or the environment, else the defaults. They
+	// contain no secrets.
+	Flags map[string]string
 
 	// Node describes this machine without the facts that its Node object and the kernel add, such as zone and addresses. Its
 	// name defaults to the host name.
@@ -44,6 +47,8 @@ type Settings struct {
 	BindAddressHardFail bool
 	// Profiling serves /debug/pprof at the metrics address. The default is false.
 	Profiling bool
+	// Statusz and Flagz serve /statusz and /flagz at the metrics address. The default is true.
+	Statusz, Flagz bool
 
 	// Conntrack are the settings of the kernel's connection tracking.
 	Conntrack Conntrack

@@ -80,5 +80,9 @@ func commonProbes() []Probe {
 		{Name: "numgen", What: "random number (numgen)", Options: []string{"CONFIG_NFT_NUMGEN"}, Modules: []string{"nft_numgen"},
 			Tables: oneRule(f, "numgen", nft.Prerouting, drop, in("s", append(slices.Clone(frontendFields), nft.Field{Kind: nft.RandomNumber, Mod: 3})...),
 				&nft.Set{Name: "s", Key: frontendKey(f, nft.SlotNumber)})},
+		{Name: "hash", What: "hash of the source address and port (jhash)", Options: []string{"CONFIG_NFT_HASH"}, Modules: []string{"nft_hash"},
+			Flag: "the annotation lb-algorithm: maglev", Tables: oneRule(f, "hash", nft.Prerouting, drop,
+				in("s", append(slices.Clone(frontendFields), nft.Field{Kind: nft.ConnectionHash, Mod: 3})...),
+				&nft.Set{Name: "s", Key: frontendKey(f, nft.SlotNumber)})},
 	}
 }

@@ -17,7 +17,7 @@ type Probe struct {
 	Options, Modules []string
 	// Since is the first Linux version with the feature; it is empty if nfproxy runs on no version without it.
 	Since string
-	// Flag is the flag of nfproxy run that alone needs the feature, empty if every node needs it.
+	// Flag is the flag of nfproxy run, or the annotation, that alone needs the feature, empty if every node needs it.
 	Flag string
 	// Tables are accepted by a kernel that has the feature.
 	Tables []*nft.Table

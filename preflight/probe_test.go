@@ -145,3 +145,20 @@ func TestMissingOptionalExpression(t *testing.T) {
 		t.Errorf("%+v, want the advice %q", l, want)
 	}
 }
+
+// TestHashProbe: the probe of hashes loads a hash, and a kernel without them gives a warning that names the annotation, not a problem.
+func TestHashProbe(t *testing.T) {
+	i := slices.IndexFunc(Probes(false), func(p Probe) bool { return p.Name == "hash" })
+	if i < 0 {
+		t.Fatal("no probe of hashes")
+	}
+	p := Probes(false)[i]
+	if text := p.Tables[0].String(); !strings.Contains(text, "jhash ip saddr . th sport mod 3") {
+		t.Errorf("%s", text)
+	}
+	l := p.rejected(os.ErrNotExist)
+	if want := "only the annotation lb-algorithm: maglev requires it; it needs CONFIG_NFT_HASH; if built as a module: modprobe nft_hash"; l.Level != Warning ||
+		l.Advice != want {
+		t.Errorf("%+v, want advice %q", l, want)
+	}
+}

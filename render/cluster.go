@@ -158,6 +158,8 @@ type Service struct {
 	// Excess is what Bound or Total removed from the Service, and Unserved are the addresses among it. No rule depends on them.
 	Excess   Excess
 	Unserved []netip.Addr
+	// Ignored are the annotations of the Service and its EndpointSlices that the source has found invalid. No rule depends on them.
+	Ignored []IgnoredAnnotation
 }
 
 // Port is one port of a Service with the endpoints behind it, of both families.

@@ -36,6 +36,8 @@ type Comparison struct {
 	Disallowed []DisallowedAddress
 	// Oversized are the Services that cost more elements than one Service may, or that are left out because all together do.
 	Oversized []OversizedService
+	// Ignored are the annotations of Services and their EndpointSlices that are ignored.
+	Ignored []render.IgnoredAnnotation
 	// Changes turn the tables into the desired state. Unused load balancing chains do not count.
 	Changes []nft.Change
 }
@@ -78,6 +80,7 @@ func Compare(desired render.Update, tables []*nft.Table) Comparison {
 		c.Disallowed = append(c.Disallowed, d)
 	}
 	for _, s := range desired.Services {
+		c.Ignored = append(c.Ignored, render.IgnoredAnnotationsOf(desired.Node, s)...)
 		if s.Excess != render.NoExcess {
 			c.Oversized = append(c.Oversized, OversizedService{s.ServiceName, s.Excess})
 		}

@@ -6,6 +6,7 @@ import (
 
 	"nfproxy/nft"
 	"nfproxy/render"
+	"nfproxy/report"
 )
 
 // PacketTrace is the way of the first packet of one connection, and its end. Its JSON form is what `nfproxy trace -o json`
@@ -25,6 +26,8 @@ type PacketTrace struct {
 	Outcome string `json:"outcome"`
 	// Endpoint is the translated destination, invalid if the destination was not translated.
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"`
+	// Why is the reason for the endpoint if a rule chose it by a hash, and empty otherwise.
+	Why render.Reason `json:"why,omitempty"`
 	// NewSource is the translated source, whichever program translated it. Masqueraded reports whether a rule of nfproxy
 	// did.
 	Masqueraded bool           `json:"masqueraded"`
@@ -67,8 +70,11 @@ func newPacketTrace(events []Event, tracer string, rule ruleOf) PacketTrace {
 		}
 		r, known := rule(e)
 		p.Steps = append(p.Steps, newStep(e, r, known))
-		if _, ok := r.Do.(nft.Masquerade); ok {
+		switch do := r.Do.(type) {
+		case nft.Masquerade:
 			p.Masqueraded = true
+		case nft.DNAT:
+			p.Why = hashedBy(do)
 		}
 		if e.Verdict.Kind == nft.Drop {
 			p.Outcome = dropOutcome(r)
@@ -78,6 +84,19 @@ func newPacketTrace(events []Event, tracer string, rule ruleOf) PacketTrace {
 		p.accept(last.Packet)
 	}
 	return p
+}
+
+// hashedBy returns the reason for the endpoint of a rule that chooses it by a hash, and an empty reason for other rules.
+func hashedBy(do nft.DNAT) render.Reason {
+	for _, f := range do.Key {
+		switch f.Kind {
+		case nft.ClientHash:
+			return report.ClientHashed
+		case nft.ConnectionHash:
+			return report.ConnectionHashed
+		}
+	}
+	return ""
 }
 
 // accept sets the outcome of a packet that passed all chains and then looked like last.

@@ -48,6 +48,9 @@ func rules(e Event) (nft.Rule, bool) {
 		3: {Do: nft.Reject{TCPReset: true}},
 		4: {Do: nft.Reject{}},
 		5: {Do: nft.Verdict{Kind: nft.Drop}},
+		6: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ClientHash, Mod: 251}}, Map: "endpoints"}},
+		7: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ConnectionHash, Mod: 251}}, Map: "endpoints"}},
+		8: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.RandomNumber, Mod: 2}}, Map: "endpoints"}},
 	}[e.Rule]
 	return r, ok
 }
@@ -62,6 +65,14 @@ func TestPacketTrace(t *testing.T) {
 	}{
 		"to an endpoint": {[]Event{begin(1), jump, leave(1, "10.0.0.9:1000", "10.1.0.2:8080")},
 			"  ip nfproxy  prerouting  goto dispatch\n  = to 10.1.0.2:8080, source unchanged\n"},
+		"by the client's hash": {[]Event{begin(1), ours(1, "maglev-client-251", 6, accept), leave(1, "10.0.0.9:1000", "10.1.0.2:8080")},
+			"  ip nfproxy  maglev-client-251  dnat ip to ip daddr . jhash ip saddr mod 251 seed 0x6e667078 map @endpoints: accept\n" +
+				"  = to 10.1.0.2:8080, source unchanged; the endpoint follows from the client's address (lb-algorithm maglev)\n"},
+		"by the connection's hash": {[]Event{begin(1), ours(1, "maglev-connection-251", 7, accept), leave(1, "10.0.0.9:1000", "10.1.0.2:8080")},
+			"  ip nfproxy  maglev-connection-251  dnat ip to ip daddr . jhash ip saddr . th sport mod 251 seed 0x6e667078 map @endpoints: accept\n" +
+				"  = to 10.1.0.2:8080, source unchanged; the endpoint follows from the client's address and port (lb-algorithm maglev)\n"},
+		"at random": {[]Event{begin(1), ours(1, "draw-2", 8, accept), leave(1, "10.0.0.9:1000", "10.1.0.2:8080")},
+			"  ip nfproxy  draw-2  dnat ip to ip daddr . numgen random mod 2 map @endpoints: accept\n  = to 10.1.0.2:8080, source unchanged\n"},
 		"masqueraded": {[]Event{begin(1), ours(1, "masquerade-all", 2, accept), leave(1, "192.0.2.1:5", "10.1.0.2:8080")},
 			"  ip nfproxy  masquerade-all  masquerade fully-random: accept\n  = to 10.1.0.2:8080, masqueraded as 192.0.2.1:5\n"},
 		"source translated by another program": {[]Event{begin(1), event(1, "inet", "theirs", "out", 9, accept), leave(1, "192.0.2.1:5", "10.1.0.2:8080")},

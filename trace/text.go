@@ -34,7 +34,11 @@ func (p PacketTrace) Print(w io.Writer) error {
 func (p PacketTrace) outcomeText() string {
 	switch p.Outcome {
 	case nft.Accepted.String():
-		return p.destinationText() + ", " + p.sourceText()
+		text := p.destinationText() + ", " + p.sourceText()
+		if p.Why != "" {
+			text += "; " + string(p.Why)
+		}
+		return text
 	case Unknown:
 		return "outcome unknown: the packet was dropped outside nftables, or a program holds it in a queue"
 	case nft.Reset.String():

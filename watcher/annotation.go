@@ -3,6 +3,7 @@ package watcher
 import (
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"nfproxy/render"
@@ -22,11 +23,24 @@ const (
 	annotationSlowStart       = "nfproxy.io/slow-start"
 )
 
+// annotationField is how the path of the field of an annotation begins.
+const annotationField = "metadata.annotations["
+
+// ignoredAnnotations returns those of some problems that are about annotations.
+func ignoredAnnotations(problems []Problem) (all []render.IgnoredAnnotation) {
+	for _, p := range problems {
+		if strings.HasPrefix(p.Field, annotationField) {
+			all = append(all, render.IgnoredAnnotation{Object: p.Object, Field: p.Field, Detail: p.Detail})
+		}
+	}
+	return all
+}
+
 // annotated returns the value of the first of some annotations that an object has, with the path of its field.
 func annotated(annotations map[string]string, names ...string) (value, field string, ok bool) {
 	for _, name := range names {
 		if value, ok = annotations[name]; ok {
-			return value, fmt.Sprintf("metadata.annotations[%s]", name), true
+			return value, annotationField + name + "]", true
 		}
 	}
 	return "", "", false
@@ -90,7 +104,7 @@ func disagreements(s *slice, all []*slice) (problems []Problem) {
 		}
 		for _, e := range s.endpoints {
 			if _, shared := other.find(e.Addr()); shared {
-				list.add(fmt.Sprintf("metadata.annotations[%s]", annotationWeight),
+				list.add(annotationField+annotationWeight+"]",
 					fmt.Sprintf("%s is also in EndpointSlice %s, with another weight; the smaller one holds", e.Addr(), other.name))
 				break
 			}

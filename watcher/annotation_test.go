@@ -2,6 +2,8 @@ package watcher
 
 import (
 	"fmt"
+	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,5 +135,55 @@ func TestReduceSlowStart(t *testing.T) {
 		if s.SlowStart != max(want, 0) || (len(s.problems) > 0) != (want < 0) {
 			t.Errorf("%q: %v, with the problems %v", text, s.SlowStart, s.problems)
 		}
+	}
+}
+
+// TestIgnoredAnnotationsAreReported: Updates have the invalid annotations of a Service and its slices, also if nothing else of the Service
+// changes, and no longer when these are corrected or gone. Problems of other fields are not among them.
+func TestIgnoredAnnotationsAreReported(t *testing.T) {
+	t.Parallel()
+	c := newCatalog(slog.New(slog.DiscardHandler))
+	service := func(annotations map[string]string) {
+		c.put(object{service: reduceService(apiService(func(s *corev1.Service) {
+			s.Annotations, s.Spec.ExternalIPs = annotations, []string{"nonsense"}
+		}), render.Instance{})})
+	}
+	slice := func(name, weight string) {
+		c.put(object{slice: reduceSlice(apiSlice(name, func(s *discoveryv1.EndpointSlice) {
+			s.Annotations = map[string]string{annotationWeight: weight}
+			if weight == "" {
+				s.Annotations = nil
+			}
+		}))})
+	}
+	check := func(step string, want ...string) {
+		t.Helper()
+		u, changed := c.update(render.Node{})
+		var got []string
+		for _, s := range u.Services {
+			for _, a := range s.Ignored {
+				got = append(got, a.Object+" "+a.Field)
+			}
+		}
+		if !changed || len(u.Services) != 1 || !slices.Equal(got, want) {
+			t.Errorf("%s: changed %v, %q, want %q", step, changed, got, want)
+		}
+	}
+	const serviceField, sliceField = "metadata.annotations[nfproxy.io/slow-start]", "metadata.annotations[nfproxy.io/weight]"
+	service(map[string]string{annotationSlowStart: "soon"})
+	slice("web-1", "heavy")
+	check("both are wrong", "Service default/web "+serviceField, "EndpointSlice default/web-1 "+sliceField)
+	slice("web-1", "heavier")
+	check("another wrong value", "Service default/web "+serviceField, "EndpointSlice default/web-1 "+sliceField)
+	slice("web-1", "")
+	check("the slice is corrected", "Service default/web "+serviceField)
+	slice("web-2", "-1")
+	check("another slice", "Service default/web "+serviceField, "EndpointSlice default/web-2 "+sliceField)
+	service(nil)
+	check("the Service is corrected", "EndpointSlice default/web-2 "+sliceField)
+	c.remove(objectKey{sliceKind, "default", "web-2"})
+	check("the slice is gone")
+	if u, changed := c.update(render.Node{}); changed {
+		t.Errorf("%v without a change", u.Services)
 	}
 }

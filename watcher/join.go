@@ -64,7 +64,7 @@ func (j *joined) differs(before *joined) (service, endpoints bool) {
 		return true, j.hasEndpoints()
 	}
 	service = j.service != before.service && !equalApartFromEndpoints(j.service.Service, before.service.Service) ||
-		(j.ports == nil) != (before.ports == nil)
+		(j.ports == nil) != (before.ports == nil) || !slices.Equal(j.ignored(), before.ignored())
 	same := equalLists
 	if j.service == before.service { // by with
 		same = sameLists
@@ -90,10 +90,23 @@ func (j *joined) fill(n render.Node, endpoints func(port int) []render.Endpoint)
 // value returns the joined Service.
 func (j *joined) value() render.Service {
 	s := j.service.Service
+	s.Ignored = j.ignored()
 	if s.Ports = j.ports; j.ports == nil && len(j.service.Ports) > 0 {
 		return render.Unported(s)
 	}
 	return s
+}
+
+// ignored returns the invalid annotations of the Service and its slices, as many as are reported of one object. Most Services have none,
+// so that they are not kept.
+func (j *joined) ignored() []render.IgnoredAnnotation {
+	all := ignoredAnnotations(j.service.problems)
+	for _, s := range j.slices {
+		if all = append(all, ignoredAnnotations(s.problems)...); len(all) >= maxProblems {
+			return all[:maxProblems]
+		}
+	}
+	return all
 }
 
 func compareSlices(a, b *slice) int { return cmp.Compare(a.name, b.name) }
@@ -289,7 +302,7 @@ func equalApartFromEndpoints(a, b render.Service) bool {
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
-		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity && a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits && a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) &&
+		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity && a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits && a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) && slices.Equal(a.Ignored, b.Ignored) &&
 		slices.EqualFunc(a.Ports, b.Ports, func(a, b render.Port) bool {
 			return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort
 		})

@@ -10,6 +10,7 @@ import (
 	"k8s.io/kube-proxy/config/v1alpha1"
 
 	"nfproxy/agent/metrics"
+	"nfproxy/agent/zpages"
 	"nfproxy/config"
 )
 
@@ -58,28 +59,45 @@ func readyzHandler(n *Node) http.HandlerFunc {
 }
 
 // metricsHandler returns the handler of the metrics address, with the paths of kube-proxy (cmd/kube-proxy/app/server.go,
-// serveMetrics). Its /healthz always succeeds. configz is the value that /configz shows.
-func metricsHandler(m *metrics.Recorder, n *Node, configz any, profiling bool, log *slog.Logger) (http.Handler, error) {
+// serveMetrics). Its /healthz always succeeds. version is nfproxy's, and configz is the value that /configz shows.
+func metricsHandler(set config.Settings, version string, m *metrics.Recorder, n *Node, configz any, log *slog.Logger) (http.Handler, error) {
 	configzBody, err := json.Marshal(map[string]any{v1alpha1.GroupName: configz})
 	if err != nil {
 		return nil, fmt.Errorf("encode configuration for /configz: %w", err)
 	}
-	mux := http.NewServeMux()
+	mux := &listingMux{ServeMux: http.NewServeMux()}
 	if m != nil {
-		mux.Handle("/metrics", m.Handler(log))
+		mux.handle("/metrics", m.Handler(log))
 	}
-	mux.HandleFunc("/healthz", pingHandler)
-	mux.HandleFunc("/healthz/ping", fixedResponse(plainText, []byte("ok")))
-	mux.HandleFunc("/readyz", readyzHandler(n))
-	mux.HandleFunc("/proxyMode", fixedResponse(plainText, []byte("nftables")))
-	mux.HandleFunc("/configz", fixedResponse(jsonText, configzBody))
-	if profiling {
-		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	mux.handle("/healthz", http.HandlerFunc(pingHandler))
+	mux.handle("/healthz/ping", fixedResponse(plainText, []byte("ok")))
+	mux.handle("/readyz", readyzHandler(n))
+	mux.handle("/proxyMode", fixedResponse(plainText, []byte("nftables")))
+	mux.handle("/configz", fixedResponse(jsonText, configzBody))
+	if set.Profiling {
+		mux.handle("/debug/pprof/", http.HandlerFunc(pprof.Index))
+		mux.handle("/debug/pprof/profile", http.HandlerFunc(pprof.Profile))
+		mux.handle("/debug/pprof/symbol", http.HandlerFunc(pprof.Symbol))
+		mux.handle("/debug/pprof/trace", http.HandlerFunc(pprof.Trace))
+	}
+	if set.Flagz {
+		mux.handle("/flagz", zpages.Flagz(set.Flags))
+	}
+	if set.Statusz { // the last one: it lists the others
+		mux.handle("/statusz", zpages.Statusz(version, mux.paths))
 	}
 	return mux, nil
+}
+
+// listingMux is a ServeMux that lists its paths.
+type listingMux struct {
+	*http.ServeMux
+	paths []string
+}
+
+func (m *listingMux) handle(path string, h http.Handler) {
+	m.Handle(path, h)
+	m.paths = append(m.paths, path)
 }
 
 // Configz returns the configuration in use as /configz shows it, a KubeProxyConfiguration of version v1alpha1.

@@ -31,15 +31,15 @@ type Servers struct {
 	err     chan error
 }
 
-// NewServers starts a server for each address in the settings that is not empty. configz is the value that /configz shows, as
-// returned by Configz.
+// NewServers starts a server for each address in the settings that is not empty. version is nfproxy's, for /statusz, and configz is
+// the value that /configz shows, as returned by Configz.
 //
 // If a server cannot listen or ends, failed is called with its name and the error, once until it listens again, and from any
 // goroutine; failed may be nil. With BindAddressHardFail, NewServers returns the error, or Err receives it; without, the
 // server is restarted. The caller closes the Servers.
-func NewServers(set config.Settings, m *metrics.Recorder, n *Node, configz any, failed func(name string, err error),
+func NewServers(set config.Settings, version string, m *metrics.Recorder, n *Node, configz any, failed func(name string, err error),
 	log *slog.Logger) (*Servers, error) {
-	metricsMux, err := metricsHandler(m, n, configz, set.Profiling, log)
+	metricsMux, err := metricsHandler(set, version, m, n, configz, log)
 	if err != nil {
 		return nil, err
 	}

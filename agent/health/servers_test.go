@@ -32,7 +32,7 @@ const (
 func startServers(t *testing.T, set config.Settings, n *Node, configz any) *metrics.Recorder {
 	t.Helper()
 	m := metrics.New("v1.2.3")
-	s, err := NewServers(set, m, n, configz, nil, slog.New(slog.DiscardHandler))
+	s, err := NewServers(set, "v1.2.3", m, n, configz, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,8 @@ func TestServers(t *testing.T) {
 	n.SetEligible(true)
 	configz := v1alpha1.KubeProxyConfiguration{TypeMeta: metav1.TypeMeta{Kind: "KubeProxyConfiguration", APIVersion: "kubeproxy.config.k8s.io/v1alpha1"}}
 	configz.Mode = "nftables"
-	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics, Profiling: true}, n, configz)
+	startServers(t, config.Settings{Healthz: testHealthz, Metrics: testMetrics, Profiling: true, Statusz: true, Flagz: true,
+		Flags: map[string]string{"profiling": "true"}}, n, configz)
 	for _, c := range []struct {
 		address, path string
 		code          int
@@ -84,6 +85,11 @@ func TestServers(t *testing.T) {
 		{testMetrics, "/configz", 200, jsonText,
 			`\{"kubeproxy\.config\.k8s\.io":\{"kind":"KubeProxyConfiguration","apiVersion":"kubeproxy\.config\.k8s\.io/v1alpha1",.*"mode":"nftables",.*\}\}`},
 		{testMetrics, "/metrics", 200, "text/plain; version=0.0.4; charset=utf-8; escaping=underscores", "(?s)# HELP .*"},
+		{testMetrics, "/statusz", 200, plainText, `(?s)\nnfproxy statusz\n.*\nBinary version:?=? *v1\.2\.3\n\n` +
+			`Paths:?=? */configz /debug /flagz /healthz /metrics /proxyMode /readyz\n`},
+		{testMetrics, "/flagz", 200, plainText, `(?s)\nnfproxy flagz\n.*\nprofiling:?=? *true\n`},
+		{testHealthz, "/statusz", 404, plainText, "404 page not found\n"},
+		{testHealthz, "/flagz", 404, plainText, "404 page not found\n"},
 		{testMetrics, "/debug/pprof", 200, "text/html; charset=utf-8", "(?s).*goroutine.*"},
 		{testMetrics, "/debug/pprof/goroutine?debug=1", 200, plainText, "(?s)goroutine profile: total.*"},
 		{testMetrics, "/debug/pprof/symbol", 200, plainText, "num_symbols: 1\n"},
@@ -128,8 +134,10 @@ func TestServersCurrentState(t *testing.T) {
 			t.Errorf("no %s in\n%s", sample, text)
 		}
 	}
-	if response, _ := get(t, "http://"+testMetrics+"/debug/pprof/"); response.StatusCode != http.StatusNotFound {
-		t.Errorf("profiles are served without the setting: %s", response.Status)
+	for _, path := range []string{"/debug/pprof/", "/statusz", "/flagz"} {
+		if response, _ := get(t, "http://"+testMetrics+path); response.StatusCode != http.StatusNotFound {
+			t.Errorf("%s is served without the setting: %s", path, response.Status)
+		}
 	}
 }
 
@@ -142,7 +150,7 @@ func TestServersAddresses(t *testing.T) {
 		{"127.0.0.1:20256", true, false}, {"[::1]:20256", false, true}, {"0.0.0.0:20256", true, true}, {"[::]:20256", true, true},
 		{":20256", true, true}, {"", false, false},
 	} {
-		s, err := NewServers(config.Settings{Healthz: c.address}, nil, NewNode(false), nil, nil, slog.New(slog.DiscardHandler))
+		s, err := NewServers(config.Settings{Healthz: c.address}, "v1.2.3", nil, NewNode(false), nil, nil, slog.New(slog.DiscardHandler))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -186,7 +194,7 @@ func TestServersHardFail(t *testing.T) {
 	var reported []string
 	failed := func(name string, err error) { reported = append(reported, name+": "+err.Error()) }
 	set := config.Settings{Healthz: testHealthz, Metrics: testMetrics, BindAddressHardFail: true}
-	_, err := NewServers(set, metrics.New("v1.2.3"), NewNode(false), nil, failed, slog.New(slog.DiscardHandler))
+	_, err := NewServers(set, "v1.2.3", metrics.New("v1.2.3"), NewNode(false), nil, failed, slog.New(slog.DiscardHandler))
 	const want = "metrics server at 127.0.0.1:20249: listen tcp 127.0.0.1:20249: bind: address already in use"
 	if !errors.Is(err, syscall.EADDRINUSE) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
@@ -204,7 +212,7 @@ func TestServersSoftFail(t *testing.T) {
 	occupy(t, testHealthz)
 	var reports atomic.Int32
 	var log logtest.Buffer
-	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, metrics.New("v1.2.3"), NewNode(false), nil,
+	s, err := NewServers(config.Settings{Healthz: testHealthz, Metrics: testMetrics}, "v1.2.3", metrics.New("v1.2.3"), NewNode(false), nil,
 		func(string, error) { reports.Add(1) }, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
@@ -296,7 +304,7 @@ func (brokenListener) Addr() net.Addr              { return &net.TCPAddr{} }
 
 // TestServersConfig: a configuration that cannot be encoded is an error, and no server is started.
 func TestServersConfig(t *testing.T) {
-	_, err := NewServers(config.Settings{Metrics: testMetrics}, nil, NewNode(false), func() {}, nil, slog.New(slog.DiscardHandler))
+	_, err := NewServers(config.Settings{Metrics: testMetrics}, "v1.2.3", nil, NewNode(false), func() {}, nil, slog.New(slog.DiscardHandler))
 	if err == nil || listens(testMetrics) {
 		t.Errorf("%v", err)
 	}

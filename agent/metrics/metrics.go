@@ -25,8 +25,9 @@ type Recorder struct {
 	nfproxy   nfproxyMetrics
 	client    clientMetrics
 	// Only Updated and Committed use the following fields.
-	queued  time.Time // when the last change was queued
-	noLocal noLocalCounter
+	queued   time.Time // when the last change was queued
+	noLocal  noLocalCounter
+	features featureCounter
 }
 
 // Round describes a round that brought the kernel's tables to the desired state.
@@ -52,12 +53,14 @@ func New(version string) *Recorder {
 		nfproxy:   newNfproxyMetrics(),
 		client:    newClientMetrics(),
 		noLocal:   newNoLocalCounter(),
+		features:  newFeatureCounter(),
 	}
 	r.registry.MustRegister(collectors.NewGoCollector(), newBuildInfo(version),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.registry.MustRegister(r.kubeProxy.collectors()...)
 	r.registry.MustRegister(r.nfproxy.collectors()...)
 	r.registry.MustRegister(r.client.collectors()...)
+	r.registry.MustRegister(r.features.services)
 	r.queued = r.started
 	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.queued)) // as in kube-proxy: the first sync is pending from the start
 	return r
@@ -81,6 +84,7 @@ func (r *Recorder) Updated(u render.Update) {
 	r.kubeProxy.endpointChanges.Add(float64(u.EndpointChanges))
 	r.kubeProxy.endpointPending.Add(float64(u.EndpointChanges))
 	r.noLocal.update(u)
+	r.features.update(u)
 	r.queued = r.now()
 	setBoth(r.kubeProxy.lastQueued, unixSeconds(r.queued))
 }
@@ -146,12 +150,13 @@ func (r *Recorder) Conflicts(n int) {
 	}
 }
 
-// NotServed sets the number of addresses of Services that the configuration of this node disallows, and the number of Services
-// that cost more elements than one Service may.
-func (r *Recorder) NotServed(addresses, oversized int) {
+// NotServed sets the number of addresses of Services that the configuration of this node disallows, the number of Services
+// that cost more elements than one Service may, and the number of annotations that are ignored.
+func (r *Recorder) NotServed(addresses, oversized, annotations int) {
 	if r != nil {
 		r.nfproxy.disallowedAddresses.Set(float64(addresses))
 		r.nfproxy.oversized.Set(float64(oversized))
+		r.nfproxy.ignoredAnnotations.Set(float64(annotations))
 	}
 }
 

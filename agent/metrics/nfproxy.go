@@ -16,6 +16,7 @@ type nfproxyMetrics struct {
 	comparisons                                            *prometheus.CounterVec
 	resets                                                 *prometheus.CounterVec // registered by CountResets
 	quarantined, conflicts, disallowedAddresses, oversized prometheus.Gauge
+	ignoredAnnotations                                     prometheus.Gauge
 }
 
 // ComparisonResult is the result of a periodic comparison with the kernel's tables.
@@ -69,13 +70,14 @@ func newNfproxyMetrics() nfproxyMetrics {
 		conflicts:   gauge("conflicting_frontends", "Frontends that more than one Service claims."),
 		disallowedAddresses: gauge("refused_addresses",
 			"External and load balancer addresses of Services that the configuration of this node disallows."),
-		oversized: gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
+		oversized:          gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
+		ignoredAnnotations: gauge("ignored_annotations", "Annotations of Services and their EndpointSlices that do not have the effect that they ask for."),
 	}
 }
 
 func (o nfproxyMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts,
-		o.disallowedAddresses, o.oversized}
+		o.disallowedAddresses, o.oversized, o.ignoredAnnotations}
 }
 
 // newBuildInfo returns the metric nfproxy_build_info. It is not named kubernetes_build_info, because alerts on components

@@ -14,7 +14,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// TestEvents: nfproxy reports its start, conflicts, disallowed addresses, Services that are too large, and occupied health check
+// TestEvents: nfproxy reports its start, conflicts, disallowed addresses, Services that are too large, ignored annotations, and occupied health check
 // node ports and node ports at localhost as Events, with the permissions that deploy/rbac.yaml grants.
 func TestEvents(t *testing.T) {
 	c := New(t)
@@ -43,7 +43,7 @@ func TestEvents(t *testing.T) {
 	for i := range 10 {
 		large.Ports = append(large.Ports, corev1.ServicePort{Name: fmt.Sprint("p", i), Port: int32(i + 1)})
 	}
-	if _, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "large"}, Spec: large}, metav1.CreateOptions{}); err != nil {
+	if _, err := c.CoreV1().Services("default").Create(t.Context(), &corev1.Service{ObjectMeta: metav1.ObjectMeta{Name: "large", Annotations: map[string]string{"nfproxy.io/slow-start": "soon"}}, Spec: large}, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c.startAgent("--max-service-elements", "30", "--external-ips", "203.0.113.0/24", "--nodeport-addresses", "primary,localhost")
@@ -54,6 +54,7 @@ func TestEvents(t *testing.T) {
 		"Service/second Warning AddressRefused 198.51.100.99 in spec.externalIPs: ",
 		"Service/first Warning FailedToStartServiceHealthcheck cannot listen at 192.0.2.10:30500: ",
 		"Service/local Warning FailedToStartLocalhostNodePort cannot listen at 127.0.0.1:30600: ",
+		"Service/large Warning AnnotationIgnored metadata.annotations[nfproxy.io/slow-start] of Service default/large: \"soon\" is neither 0 nor a time from 1s to 1h",
 		"Service/large Warning ServiceTooLarge it needs more than the 30 elements that one Service may have: its external IPs and load balancer addresses are not served; ",
 	} {
 		EventuallyTrue(t, "the API has an Event "+want, func() (bool, string) {

@@ -32,12 +32,18 @@ func TestManifestRights(t *testing.T) {
 func TestManifestApplies(t *testing.T) {
 	c := newDeployment(t)
 	c.ApplyAll(cluster.ReadManifest(t, manifest), metav1.DryRunAll)
-	var set appsv1.DaemonSet
-	cluster.ReadObject(t, manifest, "DaemonSet", &set)
-	pod := &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
+	pod := c.daemonSetPod()
 	pod.GenerateName = "nfproxy-"
-	_, err := c.CoreV1().Pods(set.Namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	_, err := c.CoreV1().Pods("kube-system").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// daemonSetPod returns a Pod of the manifest's DaemonSet, without a name.
+func (c *deployment) daemonSetPod() *corev1.Pod {
+	c.T.Helper()
+	var set appsv1.DaemonSet
+	cluster.ReadObject(c.T, manifest, "DaemonSet", &set)
+	return &corev1.Pod{ObjectMeta: set.Spec.Template.ObjectMeta, Spec: set.Spec.Template.Spec}
 }

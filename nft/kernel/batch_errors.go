@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -131,6 +132,7 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 			only := *obj.Chain
 			only.Rules = only.Rules[o.first : o.first+1]
 			e.Change.Object = nft.Rules{Chain: &only}
+			e.Err = hintOfRule(only.Rules[0].Text(only.Table.Family), e.Err)
 		}
 	}
 	return e
@@ -140,6 +142,15 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 func hint(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("CAP_NET_ADMIN is missing: %w", os.ErrPermission)
+	}
+	return err
+}
+
+// hintOfRule adds to the error of a rule which expression the kernel may lack. ENOENT can also mean that a set or a chain is missing
+// (nft_expr_type_get in net/netfilter/nf_tables_api.c).
+func hintOfRule(rule string, err error) error {
+	if errors.Is(err, unix.ENOENT) && strings.Contains(rule, "jhash ") {
+		return fmt.Errorf("%w: the kernel may lack hash expressions, which lb-algorithm maglev needs: CONFIG_NFT_HASH, module nft_hash", err)
 	}
 	return err
 }

@@ -149,3 +149,23 @@ func TestExplain(t *testing.T) {
 		t.Errorf("no privilege: %v", err)
 	}
 }
+
+// TestExplainMissingExpression: the error of a rule that hashes names what the kernel may lack if the kernel knows no such expression. Other
+// errors, and errors of other rules, do not.
+func TestExplainMissingExpression(t *testing.T) {
+	id := nft.TableID{Family: nft.IPv4, Name: "t"}
+	hashed := nft.Rule{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ClientHash, Mod: 251}}, Map: "m"}}
+	plain := nft.Rule{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Map: "m"}}
+	for _, tc := range []struct {
+		rule  nft.Rule
+		errno unix.Errno
+		hint  bool
+	}{{hashed, unix.ENOENT, true}, {hashed, unix.EINVAL, false}, {plain, unix.ENOENT, false}} {
+		b := &batch{first: 10, origins: []origin{{}}}
+		changes := []nft.Change{{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: id, Name: "c", Rules: []nft.Rule{tc.rule}}}}}
+		err := b.explain([]refusal{{seq: 11, errno: tc.errno}}, changes)
+		if got := strings.Contains(err.Error(), "CONFIG_NFT_HASH"); got != tc.hint || !errors.Is(err, tc.errno) {
+			t.Errorf("%v: %v", tc.errno, err)
+		}
+	}
+}
