@@ -16,27 +16,30 @@ import (
 func (n Node) tables() []Line {
 	k, err := n.Open()
 	if err != nil {
-		return nil // Essential reports the error
+		return n.listeners(report.Description{}) // Essential reports the error
 	}
 	defer k.Close()
 	survey, err := k.Survey()
 	if err != nil {
 		return []Line{warning("tables", "tables cannot be listed: %v", err)}
 	}
-	return slices.Concat(n.nfproxyTables(k), n.otherInstances(survey), n.otherTables(survey))
+	lines, served := n.nfproxyTables(k)
+	return slices.Concat(lines, n.otherInstances(survey), n.otherTables(survey), n.forwardingProxies(survey), n.untracked(survey, served),
+		n.listeners(served))
 }
 
-// nfproxyTables checks the tables that an earlier or a running nfproxy made.
-func (n Node) nfproxyTables(k *kernel.Conn) []Line {
+// nfproxyTables checks the tables that an earlier or a running nfproxy made, and returns what they serve.
+func (n Node) nfproxyTables(k *kernel.Conn) ([]Line, report.Description) {
 	tables, _, err := k.Read(n.Instance.TableIDs()...)
 	if err != nil {
-		return []Line{warning("nfproxy-tables", "tables of nfproxy cannot be read: %v", err)}
+		return []Line{warning("nfproxy-tables", "tables of nfproxy cannot be read: %v", err)}, report.Description{}
 	}
 	if len(tables) == 0 {
-		return []Line{ok("nfproxy-tables", "no tables of nfproxy%s", ofName(n.Instance))}
+		return []Line{ok("nfproxy-tables", "no tables of nfproxy%s", ofName(n.Instance))}, report.Description{}
 	}
 	var lines []Line
-	for _, t := range report.Describe(tables).Tables {
+	served := report.Describe(tables)
+	for _, t := range served.Tables {
 		if t.Schema == render.SchemaVersion {
 			lines = append(lines, ok("nfproxy-tables", "table %s nfproxy%s has the current schema: nfproxy run adopts it", t.Family, n.Instance.Suffix()))
 		} else {
@@ -44,7 +47,7 @@ func (n Node) nfproxyTables(k *kernel.Conn) []Line {
 				n.Instance.Suffix(), t.Schema, render.SchemaVersion).advise("choose the time of the restart: session affinity and counters start over"))
 		}
 	}
-	return lines
+	return lines, served
 }
 
 // ofName returns the words that name an instance, empty for the zero Instance.
@@ -120,14 +123,14 @@ func forwardPolicies(survey []kernel.SurveyedTable) []Line {
 // iptablesLegacy checks for nat tables of iptables-legacy, whose contents are not visible through nftables.
 func (n Node) iptablesLegacy() []Line {
 	var files []string
-	for _, file := range []string{"proc/net/ip_tables_names", "proc/net/ip6_tables_names"} {
-		names, err := n.read(file)
+	for _, file := range []string{"ip_tables_names", "ip6_tables_names"} {
+		names, err := n.read(threadProc + "/net/" + file)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return []Line{warning("iptables-legacy", "tables cannot be read: %v", err)}
 		}
 		for name := range strings.FieldsSeq(names) {
 			if name == "nat" {
-				files = append(files, strings.TrimSuffix(strings.TrimPrefix(file, "proc/net/"), "_names"))
+				files = append(files, strings.TrimSuffix(file, "_names"))
 			}
 		}
 	}
