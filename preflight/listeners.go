@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/prometheus/procfs"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"nfproxy/render"
 	"nfproxy/report"
@@ -18,7 +21,7 @@ import (
 // threadProc is the directory of the calling thread, whose files in net belong to the thread's network namespace.
 const threadProc = "proc/thread-self"
 
-// States of sockets in the files of /proc/net (include/net/tcp_states.h): a TCP socket that listens, and a UDP socket that is
+// States of sockets (include/net/tcp_states.h): a TCP socket that listens, and a UDP socket that is
 // not connected.
 const (
 	stateListen = 10 // TCP_LISTEN
@@ -29,7 +32,7 @@ const (
 type listener struct {
 	Protocol string
 	At       netip.AddrPort
-	Inode    uint64
+	Inode    uint32
 	// Program is the name of a process that has the socket, empty if it cannot be found out.
 	Program string
 }
@@ -41,7 +44,7 @@ func (l listener) String() string {
 // listeners checks for sockets of other programs at node ports. Connections to a node port never reach a socket of the node,
 // except at loopback addresses, which the rules leave alone.
 func (n Node) listeners(served report.Description) []Line {
-	all, err := n.listening()
+	all, err := listening()
 	if err != nil {
 		return []Line{warning("node-port-listeners", "listening sockets cannot be read: %v", err)}
 	}
@@ -75,40 +78,26 @@ func (n Node) listeners(served report.Description) []Line {
 }
 
 // listening returns the sockets of TCP and UDP that listen in the calling thread's network namespace.
-func (n Node) listening() ([]listener, error) {
-	fs, err := procfs.NewFS(n.path(threadProc))
-	if err != nil {
-		return nil, err
-	}
+func listening() ([]listener, error) {
 	var all []listener
-	for _, read := range []func() (procfs.NetTCP, error){fs.NetTCP, fs.NetTCP6} {
-		sockets, err := read()
-		if err != nil && !missing(err) {
-			return nil, err
-		}
-		for _, s := range sockets {
-			if s.St == stateListen {
-				all = append(all, newListener("tcp", s.LocalAddr, s.LocalPort, s.Inode))
+	for _, kind := range []struct {
+		protocol string
+		state    uint8
+		list     func(family uint8) ([]*netlink.Socket, error)
+	}{{"tcp", stateListen, netlink.SocketDiagTCP}, {"udp", stateClose, netlink.SocketDiagUDP}} {
+		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			sockets, err := kind.list(family)
+			if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) { // sockets that change meanwhile may be missing
+				return nil, fmt.Errorf("%s: %w", kind.protocol, err)
 			}
-		}
-	}
-	for _, read := range []func() (procfs.NetUDP, error){fs.NetUDP, fs.NetUDP6} {
-		sockets, err := read()
-		if err != nil && !missing(err) {
-			return nil, err
-		}
-		for _, s := range sockets {
-			if s.St == stateClose {
-				all = append(all, newListener("udp", s.LocalAddr, s.LocalPort, s.Inode))
+			for _, s := range sockets {
+				if addr, isAddr := netip.AddrFromSlice(s.ID.Source); isAddr && s.State == kind.state {
+					all = append(all, listener{Protocol: kind.protocol, At: netip.AddrPortFrom(addr.Unmap(), s.ID.SourcePort), Inode: s.INode})
+				}
 			}
 		}
 	}
 	return all, nil
-}
-
-func newListener(protocol string, ip []byte, port, inode uint64) listener {
-	addr, _ := netip.AddrFromSlice(ip)
-	return listener{Protocol: protocol, At: netip.AddrPortFrom(addr, uint16(port)), Inode: inode}
 }
 
 // nodePorts holds the frontends of kind NodePort by protocol and port.

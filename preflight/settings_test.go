@@ -101,7 +101,6 @@ func TestFiles(t *testing.T) {
 		{"no port range", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": missing}, Warning, "ephemeral-ports", "ip_local_port_range cannot be read: open "},
 		{"reserved ports garbage", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": "1-b"}, Warning, "ephemeral-ports", `ip_local_reserved_ports "1-b" cannot be parsed`},
 		{"no reserved ports", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": missing}, Warning, "ephemeral-ports", "ip_local_reserved_ports cannot be read: open "},
-		{"sockets garbage", map[string]string{"proc/thread-self/net/tcp": "sl\n0: x"}, Warning, "node-port-listeners", "listening sockets cannot be read: "},
 		{"virtual services", map[string]string{"proc/thread-self/net/ip_vs": healthy()["proc/thread-self/net/ip_vs"] + "TCP  0A600001:01BB rr\n  -> C0A80002:192B Masq 1 0 0\nUDP  0A60000A:0035 rr\n"}, Warning, "ipvs", "found 2 virtual services: "},
 		{"dummy interface", map[string]string{"proc/thread-self/net/dev": "kube-ipvs0: 0 0", "proc/thread-self/net/ip_vs": missing}, Warning, "ipvs", "found the interface kube-ipvs0: "},
 		{"legacy", map[string]string{"proc/thread-self/net/ip_tables_names": "filter\nnat\n", "proc/thread-self/net/ip6_tables_names": "nat"}, Warning, "iptables-legacy", "nat table in ip_tables, ip6_tables; "},
