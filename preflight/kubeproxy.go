@@ -66,8 +66,8 @@ func ofKubeProxy(chain string) bool {
 	return strings.HasPrefix(chain, "KUBE-") && !slices.Contains(kubeletChains, chain) && !slices.ContainsFunc(kubeRouterChains, ofKubeRouter)
 }
 
-// iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
-func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
+// kubeProxyChains returns the names of kube-proxy's chains of iptables, with their tables.
+func kubeProxyChains(survey []kernel.SurveyedTable) []string {
 	var names []string
 	for _, t := range survey {
 		for _, c := range t.Chains {
@@ -76,6 +76,12 @@ func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
 			}
 		}
 	}
+	return names
+}
+
+// iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
+func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
+	names := kubeProxyChains(survey)
 	if len(names) == 0 {
 		return ok("kube-proxy-iptables", "no chains of kube-proxy in iptables-nft")
 	}

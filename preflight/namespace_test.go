@@ -237,6 +237,7 @@ func TestUntracked(t *testing.T) {
 	const check, none = "untracked", "ok: no rule exempts packets from connection tracking"
 	for _, c := range []struct{ name, iptables, nft, chains string }{
 		{"iptables-nft", nodeLocalRules("iptables-nft", "10.96.0.10") + nodeLocalRules("iptables-nft", "169.254.20.10"), "", "ip raw OUTPUT, ip raw PREROUTING"},
+		{"iptables-legacy", nodeLocalRules("iptables-legacy", "10.96.0.10") + nodeLocalRules("iptables-legacy", "169.254.20.10"), "", "ip raw OUTPUT, ip raw PREROUTING"},
 		{"nft", "", `table inet local-dns {
 			chain prerouting {
 				type filter hook prerouting priority raw
@@ -272,11 +273,21 @@ func TestUntracked(t *testing.T) {
 // TestUntrackedWithoutAddress: other rules without connection tracking are named, and rules that do something else in the same
 // chains are not.
 func TestUntrackedWithoutAddress(t *testing.T) {
-	ns := newNamespace(t, "iptables-nft -t raw -A PREROUTING -i lxc0 -j CT --zone 7; iptables-nft -t raw -A PREROUTING -d 10.96.0.10 -j ACCEPT")
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run(backend, func(t *testing.T) { testUntrackedWithoutAddress(t, backend) })
+	}
+}
+
+func testUntrackedWithoutAddress(t *testing.T, backend string) {
+	commands := func(text string) string { return strings.ReplaceAll(text, "tables-nft", "tables-"+backend) }
+	ns := newNamespace(t, commands("iptables-nft -t raw -A PREROUTING -i lxc0 -j CT --zone 7; iptables-nft -t raw -A PREROUTING -d 10.96.0.10 -j ACCEPT"))
 	loadIn(t, ns, "table inet late { chain c { type filter hook prerouting priority 0; ip daddr 10.96.0.10 notrack; }; }")
 	wantLines(t, linesIn(t, ns, "untracked"), "ok: no rule exempts packets from connection tracking")
-	run(t, ns, "iptables-nft -t raw -A PREROUTING -i lxc0 -j CT --notrack; ip6tables-nft -t raw -A OUTPUT -d fd00:10:96::/112 -j CT --notrack")
+	run(t, ns, commands("iptables-nft -t raw -A PREROUTING -i lxc0 -j CT --notrack; ip6tables-nft -t raw -A OUTPUT -d fd00:10:96::/112 -j CT --notrack"))
 	wantLines(t, linesIn(t, ns, "untracked"), "ok: rules in ip raw PREROUTING, ip6 raw OUTPUT exempt further packets from connection tracking: *")
+	run(t, ns, commands("ip6tables-nft -t raw -A OUTPUT -d fd00:10:96::a -j CT --notrack; iptables-nft -t raw -A OUTPUT ! -d 10.96.0.10 -j CT --notrack"))
+	wantLines(t, linesIn(t, ns, "untracked"), "warning: packets to fd00:10:96::a are not tracked (*",
+		"ok: rules in ip raw OUTPUT, ip raw PREROUTING, ip6 raw OUTPUT exempt further packets from connection tracking: *")
 }
 
 // TestOtherProxies: network plugins that serve Services are recognised by their interfaces, tables and chains, and not by those
@@ -307,14 +318,36 @@ func TestOtherProxies(t *testing.T) {
 		"warning: OVN-Kubernetes (table inet ovn-kubernetes): *")
 }
 
-// TestLegacyTables: a nat table of iptables-legacy is found in its namespace only.
+// TestLegacyTables: chains of kube-proxy and of other proxies in iptables-legacy are found, in their namespace only; and a check
+// creates no table.
 func TestLegacyTables(t *testing.T) {
-	const none = "ok: no nat table"
-	ns := newNamespace(t, "")
+	const none = "ok: no chains of kube-proxy in iptables-legacy"
+	ns, other := newNamespace(t, ""), newNamespace(t, "")
 	wantLines(t, linesIn(t, ns, "iptables-legacy"), none)
-	run(t, ns, "iptables-legacy -t nat -N KUBE-SERVICES; ip6tables-legacy -t raw -S >/dev/null")
-	wantLines(t, linesIn(t, ns, "iptables-legacy"), "warning: nat table in ip_tables; only iptables can show its contents")
-	wantLines(t, linesIn(t, newNamespace(t, ""), "iptables-legacy"), none)
+	run(t, ns, "iptables-legacy -t nat -N KUBE-KUBELET-CANARY; iptables-legacy -t filter -N KUBE-ROUTER-FORWARD; ip6tables-legacy -t raw -S >/dev/null")
+	wantLines(t, linesIn(t, ns, "iptables-legacy"), none)
+	run(t, ns, `iptables-legacy -t nat -N KUBE-SERVICES
+		iptables-legacy -t nat -A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+		iptables-legacy -t nat -N CILIUM_PRE_nat
+		ip6tables-legacy -t nat -N KUBE-SVC-TCOU7JCQXEZGVUNU`)
+	wantLines(t, linesIn(t, ns, "iptables-legacy"),
+		"warning: kube-proxy chains in iptables-legacy: 2 (ip nat KUBE-SERVICES, ip6 nat KUBE-SVC-TCOU7JCQXEZGVUNU); *")
+	wantLines(t, linesIn(t, ns, "other-proxies"), "ok: Cilium (chain ip nat CILIUM_PRE_nat): *")
+	wantLines(t, linesIn(t, other, "iptables-legacy"), none)
+	run(t, other, `! grep . /proc/thread-self/net/ip_tables_names /proc/thread-self/net/ip6_tables_names`)
+}
+
+// TestLegacyBesideKubeProxy: to an nfproxy with a service proxy name, the chains of kube-proxy are no problem.
+func TestLegacyBesideKubeProxy(t *testing.T) {
+	ns := newNamespace(t, "iptables-legacy -t nat -N KUBE-SERVICES")
+	blue := func(n *Node) {
+		var err error
+		if n.Instance, err = render.NewInstance("blue"); err != nil {
+			t.Error(err)
+		}
+	}
+	wantLines(t, linesIn(t, ns, "iptables-legacy", blue),
+		"ok: kube-proxy chains in iptables-legacy: 1 (ip nat KUBE-SERVICES); they serve the Services without a service proxy name")
 }
 
 // TestSocketLB: a BPF program at a cgroup is found, in the cgroup and below it, as long as it is attached. It needs a cgroup of

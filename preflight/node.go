@@ -30,6 +30,8 @@ type Node struct {
 	NodePorts utilnet.PortRange
 	// Links returns the names of the network interfaces, Bridges those of bridges.
 	Links, Bridges func() ([]string, error)
+	// LegacyTable reads a table of iptables-legacy.
+	LegacyTable func(legacyFormat, string) (legacyEntries, error)
 	// Cgroup returns the directory of a cgroup v2. The BPF programs that apply to its sockets are looked for.
 	Cgroup func() (string, error)
 	// OpenConntrack returns an error if conntrack is not available over netlink.
@@ -43,7 +45,7 @@ type Node struct {
 func Here(i render.Instance) Node {
 	nodePorts, _ := ParseNodePorts(DefaultNodePorts)
 	return Node{Instance: i, Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, NodePorts: nodePorts, Links: links, Bridges: bridges,
-		Cgroup: cgroupRoot, OpenConntrack: openConntrack, Healthz: "127.0.0.1:10256",
+		LegacyTable: readLegacyTable, Cgroup: cgroupRoot, OpenConntrack: openConntrack, Healthz: "127.0.0.1:10256",
 		Client: &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 

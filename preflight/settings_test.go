@@ -42,6 +42,12 @@ func fakeNode(t *testing.T, files map[string]string) Node {
 	n := Here(render.Instance{})
 	n.Root, n.Healthz = t.TempDir(), "127.0.0.1:1"
 	n.Bridges = func() ([]string, error) { return []string{"cni0"}, nil }
+	n.LegacyTable = func(_ legacyFormat, name string) (legacyEntries, error) {
+		if name == "unreadable" {
+			return legacyEntries{}, errors.New("a fault of the test")
+		}
+		return legacyEntries{}, nil
+	}
 	for name, text := range files {
 		path := filepath.Join(n.Root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -103,7 +109,7 @@ func TestFiles(t *testing.T) {
 		{"no reserved ports", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": missing}, Warning, "ephemeral-ports", "ip_local_reserved_ports cannot be read: open "},
 		{"virtual services", map[string]string{"proc/thread-self/net/ip_vs": healthy()["proc/thread-self/net/ip_vs"] + "TCP  0A600001:01BB rr\n  -> C0A80002:192B Masq 1 0 0\nUDP  0A60000A:0035 rr\n"}, Warning, "ipvs", "found 2 virtual services: "},
 		{"dummy interface", map[string]string{"proc/thread-self/net/dev": "kube-ipvs0: 0 0", "proc/thread-self/net/ip_vs": missing}, Warning, "ipvs", "found the interface kube-ipvs0: "},
-		{"legacy", map[string]string{"proc/thread-self/net/ip_tables_names": "filter\nnat\n", "proc/thread-self/net/ip6_tables_names": "nat"}, Warning, "iptables-legacy", "nat table in ip_tables, ip6_tables; "},
+		{"legacy", map[string]string{"proc/thread-self/net/ip_tables_names": "unreadable"}, Warning, "iptables-legacy", "tables cannot be read: ip unreadable: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := healthy()

@@ -16,13 +16,16 @@ import (
 	"nfproxy/report"
 )
 
-// untracked checks for rules that exempt packets from connection tracking, in nftables or written by iptables-nft. The kernel
+// untracked checks for rules that exempt packets from connection tracking, in nftables or of iptables. The kernel
 // translates no packet without a connection (nf_nat_inet_fn in net/netfilter/nf_nat_core.c), so nfproxy's rules do not see it.
 // NodeLocal DNSCache has such rules for the addresses at which it answers on every node.
-func (n Node) untracked(survey []kernel.SurveyedTable, served report.Description) []Line {
+func (n Node) untracked(survey []kernel.SurveyedTable, legacy []legacyTable, served report.Description) []Line {
 	found, err := findUntracked(survey)
 	if err != nil {
 		return []Line{warning("untracked", "rules without connection tracking cannot be read: %v", err)}
+	}
+	for _, t := range legacy {
+		found = append(found, t.Untracked...)
 	}
 	local, err := localAddresses()
 	if err != nil {
