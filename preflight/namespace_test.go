@@ -34,9 +34,10 @@ func newNamespace(t *testing.T, commands string) *sandbox.Namespace {
 	return ns
 }
 
+// run runs commands of the shell in a namespace, with a lock of iptables-legacy of their own.
 func run(t *testing.T, ns *sandbox.Namespace, commands string) {
 	t.Helper()
-	if err := ns.Run("", "sh", "-ec", commands); err != nil {
+	if err := ns.Run("", "sh", "-ec", "export XTABLES_LOCKFILE="+t.TempDir()+"/lock\n"+commands); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -353,17 +354,23 @@ func TestLegacyBesideKubeProxy(t *testing.T) {
 // TestSocketLB: a BPF program at a cgroup is found, in the cgroup and below it, as long as it is attached. It needs a cgroup of
 // its own, so that no other process is affected; the program allows every connection.
 func TestSocketLB(t *testing.T) {
+	if users, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(users), " 4294967295") {
+		t.Skip("needs root: the kernel loads no BPF programs for a user namespace")
+	}
 	const check = "socket-lb"
 	root, err := cgroupRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(root, "nfproxy-preflight-test")
-	below := filepath.Join(dir, "below")
-	if err := os.MkdirAll(below, 0o755); err != nil {
+	dir, err := os.MkdirTemp(root, "nfproxy-preflight-")
+	if err != nil {
 		t.Fatal(err)
 	}
+	below := filepath.Join(dir, "below")
 	t.Cleanup(func() { os.Remove(below); os.Remove(dir) })
+	if err := os.Mkdir(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	ns := newNamespace(t, "")
 	at := func(cgroup string) func(*Node) {
 		return func(n *Node) { n.Cgroup = func() (string, error) { return cgroup, nil } }
@@ -399,7 +406,7 @@ func TestSocketLB(t *testing.T) {
 		{1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN, "warning: BPF programs of sockets cannot be found: *"},
 	} {
 		var lines []Line
-		n := Node{}
+		n := Node{SocketPrograms: socketPrograms}
 		at(below)(&n)
 		if err := without(c.without, func() { lines = n.socketLB() }); err != nil {
 			t.Fatal(err)

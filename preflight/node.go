@@ -32,8 +32,9 @@ type Node struct {
 	Links, Bridges func() ([]string, error)
 	// LegacyTable reads a table of iptables-legacy.
 	LegacyTable func(legacyFormat, string) (legacyEntries, error)
-	// Cgroup returns the directory of a cgroup v2. The BPF programs that apply to its sockets are looked for.
-	Cgroup func() (string, error)
+	// Cgroup returns the directory of a cgroup v2, and SocketPrograms the names of the BPF programs that apply to its sockets.
+	Cgroup         func() (string, error)
+	SocketPrograms func(cgroup string) ([]string, error)
 	// OpenConntrack returns an error if conntrack is not available over netlink.
 	OpenConntrack func() error
 	// Healthz is the address and port where a service proxy on the node serves its health. Client sends the request.
@@ -45,7 +46,7 @@ type Node struct {
 func Here(i render.Instance) Node {
 	nodePorts, _ := ParseNodePorts(DefaultNodePorts)
 	return Node{Instance: i, Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, NodePorts: nodePorts, Links: links, Bridges: bridges,
-		LegacyTable: readLegacyTable, Cgroup: cgroupRoot, OpenConntrack: openConntrack, Healthz: "127.0.0.1:10256",
+		LegacyTable: readLegacyTable, Cgroup: cgroupRoot, SocketPrograms: socketPrograms, OpenConntrack: openConntrack, Healthz: "127.0.0.1:10256",
 		Client: &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 

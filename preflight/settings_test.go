@@ -42,6 +42,8 @@ func fakeNode(t *testing.T, files map[string]string) Node {
 	n := Here(render.Instance{})
 	n.Root, n.Healthz = t.TempDir(), "127.0.0.1:1"
 	n.Bridges = func() ([]string, error) { return []string{"cni0"}, nil }
+	n.Cgroup = func() (string, error) { return "/sys/fs/cgroup", nil }
+	n.SocketPrograms = func(string) ([]string, error) { return nil, nil }
 	n.LegacyTable = func(_ legacyFormat, name string) (legacyEntries, error) {
 		if name == "unreadable" {
 			return legacyEntries{}, errors.New("a fault of the test")
@@ -139,11 +141,14 @@ func TestUnreadableSources(t *testing.T) {
 	}
 	n := fakeNode(t, files)
 	n.Bridges = func() ([]string, error) { return nil, errors.New("no netlink") }
+	n.Links = n.Bridges
 	n.OpenConntrack = func() error { return errors.New("no such device") }
+	n.Cgroup = func() (string, error) { return "", errors.New("it is not mounted") }
 	lines := n.Check()
 	for check, finding := range map[string]string{
 		"ipvs": "virtual services cannot be read: ", "iptables-legacy": "tables cannot be read: ",
 		"bridge": "network interfaces cannot be listed: no netlink", "conntrack-netlink": "conntrack is not available over netlink: ",
+		"other-proxies": "network interfaces cannot be listed: no netlink", "socket-lb": "BPF programs of sockets cannot be found: no cgroup v2: it is not mounted",
 	} {
 		if l := find(t, lines, check); l.Level == OK || !strings.HasPrefix(l.Finding, finding) {
 			t.Errorf("%+v", l)

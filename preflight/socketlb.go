@@ -33,7 +33,7 @@ func (n Node) socketLB() []Line {
 	if err != nil {
 		return []Line{warning("socket-lb", "BPF programs of sockets cannot be found: no cgroup v2: %v", err).advise(advice)}
 	}
-	names, err := socketPrograms(cgroup)
+	names, err := n.SocketPrograms(cgroup)
 	switch {
 	case err != nil:
 		return []Line{warning("socket-lb", "BPF programs of sockets cannot be found: %v", err).advise(advice)}
