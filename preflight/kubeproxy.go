@@ -57,7 +57,7 @@ func (n Node) kubeProxyTables(survey []kernel.SurveyedTable) Line {
 var kubeletChains = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-MARK-DROP", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"}
 
 // kubeRouterChains are the beginnings of the names of kube-router's chains: those of its service proxy, which forwardingProxies
-// finds, and those of network policies, which K3s and RKE2 have too.
+// finds, and those of network policies, which K3s has too.
 var kubeRouterChains = []string{"KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"}
 
 // ofKubeProxy reports whether a chain of iptables is kube-proxy's.

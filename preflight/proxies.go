@@ -31,7 +31,7 @@ func otherProxies() []otherProxy {
 		{name: "kube-router's service proxy", links: []string{"kube-dummy-if"}, chains: []string{"KUBE-ROUTER-SERVICES"}, serves: true,
 			meaning: "it serves all Services with IPVS",
 			advice:  "run kube-router with --run-service-proxy=false, and remove what it left: kube-router --cleanup-config"},
-		{name: "Antrea", links: []string{"antrea-gw0"}, chains: []string{"ANTREA-"}, tables: []string{"antrea"},
+		{name: "Antrea", links: []string{"antrea-gw0"}, chains: []string{"ANTREA-"},
 			meaning: "AntreaProxy serves cluster IPs for Pods in Open vSwitch, and with antreaProxy.proxyAll all Services",
 			advice:  "set Antrea's antreaProxy.proxyAll to false"},
 		{name: "OVN-Kubernetes", links: []string{"ovn-k8s-mp0"}, tables: []string{"ovn-kubernetes"}, serves: true,
