@@ -17,7 +17,9 @@ func checkCommand() *cli.Command {
 		Description: "check prints one line for each thing it checks: its level (ok, warning or problem), the finding, and what to\n" +
 			"do. The exit code is 1 if there is a problem. Kernel features are tried out in a new network namespace; the\n" +
 			"node's own is only read. docs/check.md explains every line.",
-		Flags:  []cli.Flag{config.InstanceFlag(), outputFlag("text", "json")},
+		Flags: []cli.Flag{config.InstanceFlag(), outputFlag("text", "json"),
+			&cli.StringFlag{Name: "node-port-range", Value: preflight.DefaultNodePorts,
+				Usage: "`RANGE` of node ports, if the API server has another --service-node-port-range"}},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			write := writeCheckText
@@ -28,7 +30,11 @@ func checkCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			return reportLines(preflight.Here(instance).Check(), write, c.App.Writer)
+			node := preflight.Here(instance)
+			if node.NodePorts, err = preflight.ParseNodePorts(c.String("node-port-range")); err != nil {
+				return fmt.Errorf("--node-port-range: %w", err)
+			}
+			return reportLines(node.Check(), write, c.App.Writer)
 		},
 	}
 }

@@ -1,5 +1,5 @@
 // Package preflight checks whether a node can run nfproxy: whether the kernel has the features that the rules need, whether
-// sysctls or missing modules break Services, and which rules of other service proxies are present. `nfproxy check` prints
+// sysctls, missing modules or other programs break Services, and which other service proxies are present. `nfproxy check` prints
 // every result. `nfproxy cleanup --kube-proxy` uses it to find what kube-proxy left, and the daemon runs the essential
 // checks when it starts.
 //

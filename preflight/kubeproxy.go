@@ -56,16 +56,32 @@ func (n Node) kubeProxyTables(survey []kernel.SurveyedTable) Line {
 // kubeletChains are the chains that current or earlier kubelets create (pkg/kubelet/kubelet_network_linux.go).
 var kubeletChains = []string{"KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY", "KUBE-FIREWALL", "KUBE-MARK-DROP", "KUBE-MARK-MASQ", "KUBE-POSTROUTING"}
 
-// iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
-func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
+// kubeRouterChains are the beginnings of the names of kube-router's chains: those of its service proxy, which forwardingProxies
+// finds, and those of network policies, which K3s has too.
+var kubeRouterChains = []string{"KUBE-ROUTER-", "KUBE-POD-FW-", "KUBE-NWPLCY-"}
+
+// ofKubeProxy reports whether a chain of iptables is kube-proxy's.
+func ofKubeProxy(chain string) bool {
+	ofKubeRouter := func(prefix string) bool { return strings.HasPrefix(chain, prefix) }
+	return strings.HasPrefix(chain, "KUBE-") && !slices.Contains(kubeletChains, chain) && !slices.ContainsFunc(kubeRouterChains, ofKubeRouter)
+}
+
+// kubeProxyChains returns the names of kube-proxy's chains of iptables, with their tables.
+func kubeProxyChains(survey []kernel.SurveyedTable) []string {
 	var names []string
 	for _, t := range survey {
 		for _, c := range t.Chains {
-			if strings.HasPrefix(c.Name, "KUBE-") && !slices.Contains(kubeletChains, c.Name) {
+			if ofKubeProxy(c.Name) {
 				names = append(names, fmt.Sprintf("%s %s", t, c.Name))
 			}
 		}
 	}
+	return names
+}
+
+// iptablesNFT checks for chains of kube-proxy in the nftables tables of iptables-nft.
+func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
+	names := kubeProxyChains(survey)
 	if len(names) == 0 {
 		return ok("kube-proxy-iptables", "no chains of kube-proxy in iptables-nft")
 	}
@@ -82,7 +98,7 @@ func (n Node) iptablesNFT(survey []kernel.SurveyedTable) Line {
 // ipvs checks for what kube-proxy in mode ipvs leaves: virtual services, and the interface that has their addresses.
 func (n Node) ipvs() []Line {
 	services := 0
-	table, err := n.read("proc/net/ip_vs") // exists if the module is loaded
+	table, err := n.read(threadProc + "/net/ip_vs") // exists if the module is loaded
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return []Line{warning("ipvs", "virtual services cannot be read: %v", err)}
 	}
@@ -95,7 +111,7 @@ func (n Node) ipvs() []Line {
 	if services > 0 {
 		found = append(found, fmt.Sprintf("%d virtual services", services))
 	}
-	if interfaces, _ := n.read("proc/net/dev"); strings.Contains(interfaces, "kube-ipvs0:") {
+	if interfaces, _ := n.read(threadProc + "/net/dev"); strings.Contains(interfaces, "kube-ipvs0:") {
 		found = append(found, "the interface kube-ipvs0")
 	}
 	if len(found) == 0 {

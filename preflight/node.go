@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
@@ -24,8 +26,15 @@ type Node struct {
 	Open, Scratch func() (*kernel.Conn, error)
 	// Probes returns the probes that the kernel must accept.
 	Probes func(ipv6 bool) []Probe
-	// Bridges returns the names of the bridge interfaces.
-	Bridges func() ([]string, error)
+	// NodePorts is the range from which the API server takes node ports.
+	NodePorts utilnet.PortRange
+	// Links returns the names of the network interfaces, Bridges those of bridges.
+	Links, Bridges func() ([]string, error)
+	// LegacyTable reads a table of iptables-legacy.
+	LegacyTable func(legacyFormat, string) (legacyEntries, error)
+	// Cgroup returns the directory of a cgroup v2, and SocketPrograms the names of the BPF programs that apply to its sockets.
+	Cgroup         func() (string, error)
+	SocketPrograms func(cgroup string) ([]string, error)
 	// OpenConntrack returns an error if conntrack is not available over netlink.
 	OpenConntrack func() error
 	// Healthz is the address and port where a service proxy on the node serves its health. Client sends the request.
@@ -35,16 +44,17 @@ type Node struct {
 
 // Here returns this machine, in the network namespace of the calling thread, for an Instance.
 func Here(i render.Instance) Node {
-	return Node{Instance: i, Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, Bridges: bridges, OpenConntrack: openConntrack,
-		Healthz: "127.0.0.1:10256",
-		Client:  &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	nodePorts, _ := ParseNodePorts(DefaultNodePorts)
+	return Node{Instance: i, Root: "/", Open: kernel.Open, Scratch: scratch, Probes: Probes, NodePorts: nodePorts, Links: links, Bridges: bridges,
+		LegacyTable: readLegacyTable, Cgroup: cgroupRoot, SocketPrograms: socketPrograms, OpenConntrack: openConntrack, Healthz: "127.0.0.1:10256",
+		Client: &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
 }
 
 // Check runs all checks.
 func (n Node) Check() []Line {
 	lines := n.Essential()
-	for _, check := range []func() []Line{n.conntrackNetlink, n.conntrack, n.forwarding, n.rpFilter, n.bridgeTracking, n.tables,
-		n.iptablesLegacy, n.ipvs, n.daemon} {
+	for _, check := range []func() []Line{n.conntrackNetlink, n.conntrack, n.forwarding, n.rpFilter, n.bridgeTracking, n.ephemeralPorts,
+		n.tables, n.iptablesLegacy, n.ipvs, n.socketLB, n.daemon} {
 		lines = append(lines, check()...)
 	}
 	return lines
@@ -108,7 +118,7 @@ func (n Node) kernelVersion() []Line {
 
 // hasIPv6 reports whether the kernel supports IPv6 in this network namespace.
 func (n Node) hasIPv6() bool {
-	_, err := os.Stat(n.path("proc/net/if_inet6"))
+	_, err := os.Stat(n.path(threadProc + "/net/if_inet6"))
 	return !errors.Is(err, os.ErrNotExist)
 }
 

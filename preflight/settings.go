@@ -90,15 +90,23 @@ func (n Node) bridgeTracking() []Line {
 	return []Line{ok("bridge", "packets bridged by %s pass through conntrack", joinNames(names))}
 }
 
+// links returns the names of the network interfaces.
+func links() ([]string, error) { return linksOf(func(netlink.Link) bool { return true }) }
+
 // bridges returns the names of the bridge interfaces.
 func bridges() ([]string, error) {
-	links, err := netlink.LinkList()
+	return linksOf(func(l netlink.Link) bool { return l.Type() == "bridge" })
+}
+
+// linksOf returns the names of the network interfaces that a function selects.
+func linksOf(selects func(netlink.Link) bool) ([]string, error) {
+	all, err := netlink.LinkList()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
-	for _, l := range links {
-		if l.Type() == "bridge" {
+	for _, l := range all {
+		if selects(l) {
 			names = append(names, l.Attrs().Name)
 		}
 	}

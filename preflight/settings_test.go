@@ -16,7 +16,7 @@ import (
 func healthy() map[string]string {
 	return map[string]string{
 		"proc/sys/kernel/osrelease":                   "6.1.0-13-amd64\n",
-		"proc/net/if_inet6":                           "",
+		"proc/thread-self/net/if_inet6":               "",
 		"proc/sys/net/ipv4/ip_forward":                "1\n",
 		"proc/sys/net/ipv6/conf/all/forwarding":       "1\n",
 		"proc/sys/net/ipv4/conf/all/rp_filter":        "0\n",
@@ -26,9 +26,13 @@ func healthy() map[string]string {
 		"proc/sys/net/bridge/bridge-nf-call-iptables": "1\n",
 		"proc/sys/net/netfilter/nf_conntrack_max":     "262144\n",
 		"proc/sys/net/netfilter/nf_conntrack_count":   "17\n",
-		"proc/net/dev":             "Inter-|   Receive\n face |bytes\n    lo: 0 0\n  eth0: 1 2\n",
-		"proc/net/ip_vs":           "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port\n",
-		"proc/net/ip_tables_names": "filter\n",
+		"proc/sys/net/ipv4/ip_local_port_range":       "32768\t60999\n",
+		"proc/sys/net/ipv4/ip_local_reserved_ports":   "\n",
+		"proc/thread-self/net/stat/nf_conntrack": "entries  clashres found new invalid ignore delete chainlength insert insert_failed drop early_drop icmp_error expect_new expect_create expect_delete search_restart\n" +
+			"00000011  00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000 00000000\n",
+		"proc/thread-self/net/dev":             "Inter-|   Receive\n face |bytes\n    lo: 0 0\n  eth0: 1 2\n",
+		"proc/thread-self/net/ip_vs":           "IP Virtual Server version 1.2.1 (size=4096)\nProt LocalAddress:Port Scheduler Flags\n  -> RemoteAddress:Port\n",
+		"proc/thread-self/net/ip_tables_names": "filter\n",
 	}
 }
 
@@ -38,6 +42,14 @@ func fakeNode(t *testing.T, files map[string]string) Node {
 	n := Here(render.Instance{})
 	n.Root, n.Healthz = t.TempDir(), "127.0.0.1:1"
 	n.Bridges = func() ([]string, error) { return []string{"cni0"}, nil }
+	n.Cgroup = func() (string, error) { return "/sys/fs/cgroup", nil }
+	n.SocketPrograms = func(string) ([]string, error) { return nil, nil }
+	n.LegacyTable = func(_ legacyFormat, name string) (legacyEntries, error) {
+		if name == "unreadable" {
+			return legacyEntries{}, errors.New("a fault of the test")
+		}
+		return legacyEntries{}, nil
+	}
 	for name, text := range files {
 		path := filepath.Join(n.Root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -76,9 +88,9 @@ func TestFiles(t *testing.T) {
 		{"just new enough", map[string]string{"proc/sys/kernel/osrelease": "6.1.0"}, OK, "kernel", "Linux 6.1.0"},
 		{"no number", map[string]string{"proc/sys/kernel/osrelease": "banana"}, Warning, "kernel", `kernel version "banana" cannot`},
 		{"no version", map[string]string{"proc/sys/kernel/osrelease": missing}, Warning, "kernel", "kernel version cannot be read: open "},
-		{"no routing", map[string]string{"proc/sys/net/ipv4/ip_forward": "0", "proc/net/if_inet6": missing}, Warning, "forwarding", "net.ipv4.ip_forward is 0"},
-		{"routing unknown", map[string]string{"proc/sys/net/ipv4/ip_forward": missing, "proc/net/if_inet6": missing}, Warning, "forwarding", "net.ipv4.ip_forward cannot be read: open "},
-		{"no IPv6", map[string]string{"proc/net/if_inet6": missing}, OK, "ipv6", "no IPv6 in this network namespace"},
+		{"no routing", map[string]string{"proc/sys/net/ipv4/ip_forward": "0", "proc/thread-self/net/if_inet6": missing}, Warning, "forwarding", "net.ipv4.ip_forward is 0"},
+		{"routing unknown", map[string]string{"proc/sys/net/ipv4/ip_forward": missing, "proc/thread-self/net/if_inet6": missing}, Warning, "forwarding", "net.ipv4.ip_forward cannot be read: open "},
+		{"no IPv6", map[string]string{"proc/thread-self/net/if_inet6": missing}, OK, "ipv6", "no IPv6 in this network namespace"},
 		{"strict", map[string]string{"proc/sys/net/ipv4/conf/eth0/rp_filter": "1"}, Warning, "rp_filter", "strict on eth0: "},
 		{"strict by all", map[string]string{"proc/sys/net/ipv4/conf/all/rp_filter": "1", "proc/sys/net/ipv4/conf/eth1/rp_filter": "0"}, Warning, "rp_filter", "strict on eth1: "},
 		{"rp_filter garbage", map[string]string{"proc/sys/net/ipv4/conf/all/rp_filter": "x"}, Warning, "rp_filter", "rp_filter cannot be read: "},
@@ -90,9 +102,16 @@ func TestFiles(t *testing.T) {
 		{"conntrack not loaded", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": missing}, OK, "conntrack", "nf_conntrack is not loaded yet"},
 		{"conntrack garbage", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "many"}, Warning, "conntrack", "nf_conntrack_max cannot be read: "},
 		{"conntrack count garbage", map[string]string{"proc/sys/net/netfilter/nf_conntrack_count": "few"}, Warning, "conntrack", "nf_conntrack_count cannot be read: "},
-		{"virtual services", map[string]string{"proc/net/ip_vs": healthy()["proc/net/ip_vs"] + "TCP  0A600001:01BB rr\n  -> C0A80002:192B Masq 1 0 0\nUDP  0A60000A:0035 rr\n"}, Warning, "ipvs", "found 2 virtual services: "},
-		{"dummy interface", map[string]string{"proc/net/dev": "kube-ipvs0: 0 0", "proc/net/ip_vs": missing}, Warning, "ipvs", "found the interface kube-ipvs0: "},
-		{"legacy", map[string]string{"proc/net/ip_tables_names": "filter\nnat\n", "proc/net/ip6_tables_names": "nat"}, Warning, "iptables-legacy", "nat table in ip_tables, ip6_tables; "},
+		{"conntrack full", map[string]string{"proc/sys/net/netfilter/nf_conntrack_count": "262144"}, Problem, "conntrack", "262144 of 262144 entries in use: the table is full"},
+		{"conntrack counters garbage", map[string]string{"proc/thread-self/net/stat/nf_conntrack": "entries\nx"}, Warning, "conntrack-drops", "counters of conntrack cannot be read: "},
+		{"no conntrack counters", map[string]string{"proc/thread-self/net/stat/nf_conntrack": missing}, Warning, "conntrack-drops", "counters of conntrack cannot be read: open "},
+		{"port range garbage", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": "many"}, Warning, "ephemeral-ports", `ip_local_port_range "many" cannot be parsed`},
+		{"no port range", map[string]string{"proc/sys/net/ipv4/ip_local_port_range": missing}, Warning, "ephemeral-ports", "ip_local_port_range cannot be read: open "},
+		{"reserved ports garbage", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": "1-b"}, Warning, "ephemeral-ports", `ip_local_reserved_ports "1-b" cannot be parsed`},
+		{"no reserved ports", map[string]string{"proc/sys/net/ipv4/ip_local_reserved_ports": missing}, Warning, "ephemeral-ports", "ip_local_reserved_ports cannot be read: open "},
+		{"virtual services", map[string]string{"proc/thread-self/net/ip_vs": healthy()["proc/thread-self/net/ip_vs"] + "TCP  0A600001:01BB rr\n  -> C0A80002:192B Masq 1 0 0\nUDP  0A60000A:0035 rr\n"}, Warning, "ipvs", "found 2 virtual services: "},
+		{"dummy interface", map[string]string{"proc/thread-self/net/dev": "kube-ipvs0: 0 0", "proc/thread-self/net/ip_vs": missing}, Warning, "ipvs", "found the interface kube-ipvs0: "},
+		{"legacy", map[string]string{"proc/thread-self/net/ip_tables_names": "unreadable"}, Warning, "iptables-legacy", "tables cannot be read: ip unreadable: "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			files := healthy()
@@ -116,17 +135,20 @@ func TestFiles(t *testing.T) {
 // TestUnreadableSources: each check reports that its file, netlink or conntrack cannot be read.
 func TestUnreadableSources(t *testing.T) {
 	files := healthy()
-	for _, name := range []string{"proc/net/ip_vs", "proc/net/ip_tables_names"} {
+	for _, name := range []string{"proc/thread-self/net/ip_vs", "proc/thread-self/net/ip_tables_names"} {
 		delete(files, name)
 		files[name+"/in/the/way"] = ""
 	}
 	n := fakeNode(t, files)
 	n.Bridges = func() ([]string, error) { return nil, errors.New("no netlink") }
+	n.Links = n.Bridges
 	n.OpenConntrack = func() error { return errors.New("no such device") }
+	n.Cgroup = func() (string, error) { return "", errors.New("it is not mounted") }
 	lines := n.Check()
 	for check, finding := range map[string]string{
 		"ipvs": "virtual services cannot be read: ", "iptables-legacy": "tables cannot be read: ",
 		"bridge": "network interfaces cannot be listed: no netlink", "conntrack-netlink": "conntrack is not available over netlink: ",
+		"other-proxies": "network interfaces cannot be listed: no netlink", "socket-lb": "BPF programs of sockets cannot be found: no cgroup v2: it is not mounted",
 	} {
 		if l := find(t, lines, check); l.Level == OK || !strings.HasPrefix(l.Finding, finding) {
 			t.Errorf("%+v", l)

@@ -1,11 +1,8 @@
 package preflight
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
@@ -16,27 +13,31 @@ import (
 func (n Node) tables() []Line {
 	k, err := n.Open()
 	if err != nil {
-		return nil // Essential reports the error
+		return n.listeners(report.Description{}) // Essential reports the error
 	}
 	defer k.Close()
 	survey, err := k.Survey()
 	if err != nil {
 		return []Line{warning("tables", "tables cannot be listed: %v", err)}
 	}
-	return slices.Concat(n.nfproxyTables(k), n.otherInstances(survey), n.otherTables(survey))
+	lines, served := n.nfproxyTables(k)
+	legacy, _ := n.legacyTables() // iptablesLegacy reports the error
+	return slices.Concat(lines, n.otherInstances(survey), n.otherTables(survey), n.forwardingProxies(slices.Concat(survey, surveyed(legacy))),
+		n.untracked(survey, legacy, served), n.listeners(served))
 }
 
-// nfproxyTables checks the tables that an earlier or a running nfproxy made.
-func (n Node) nfproxyTables(k *kernel.Conn) []Line {
+// nfproxyTables checks the tables that an earlier or a running nfproxy made, and returns what they serve.
+func (n Node) nfproxyTables(k *kernel.Conn) ([]Line, report.Description) {
 	tables, _, err := k.Read(n.Instance.TableIDs()...)
 	if err != nil {
-		return []Line{warning("nfproxy-tables", "tables of nfproxy cannot be read: %v", err)}
+		return []Line{warning("nfproxy-tables", "tables of nfproxy cannot be read: %v", err)}, report.Description{}
 	}
 	if len(tables) == 0 {
-		return []Line{ok("nfproxy-tables", "no tables of nfproxy%s", ofName(n.Instance))}
+		return []Line{ok("nfproxy-tables", "no tables of nfproxy%s", ofName(n.Instance))}, report.Description{}
 	}
 	var lines []Line
-	for _, t := range report.Describe(tables).Tables {
+	served := report.Describe(tables)
+	for _, t := range served.Tables {
 		if t.Schema == render.SchemaVersion {
 			lines = append(lines, ok("nfproxy-tables", "table %s nfproxy%s has the current schema: nfproxy run adopts it", t.Family, n.Instance.Suffix()))
 		} else {
@@ -44,7 +45,7 @@ func (n Node) nfproxyTables(k *kernel.Conn) []Line {
 				n.Instance.Suffix(), t.Schema, render.SchemaVersion).advise("choose the time of the restart: session affinity and counters start over"))
 		}
 	}
-	return lines
+	return lines, served
 }
 
 // ofName returns the words that name an instance, empty for the zero Instance.
@@ -117,24 +118,31 @@ func forwardPolicies(survey []kernel.SurveyedTable) []Line {
 	return []Line{ok("forward-policy", "policy drop in %s: its rules must accept packets to and from Pods; nfproxy adds no such rules", joinNames(names))}
 }
 
-// iptablesLegacy checks for nat tables of iptables-legacy, whose contents are not visible through nftables.
+// iptablesLegacy checks for chains of kube-proxy in the tables of iptables-legacy, which nftables does not show.
 func (n Node) iptablesLegacy() []Line {
-	var files []string
-	for _, file := range []string{"proc/net/ip_tables_names", "proc/net/ip6_tables_names"} {
-		names, err := n.read(file)
-		if err != nil && !errors.Is(err, os.ErrNotExist) {
-			return []Line{warning("iptables-legacy", "tables cannot be read: %v", err)}
-		}
-		for name := range strings.FieldsSeq(names) {
-			if name == "nat" {
-				files = append(files, strings.TrimSuffix(strings.TrimPrefix(file, "proc/net/"), "_names"))
-			}
-		}
+	tables, err := n.legacyTables()
+	if err != nil {
+		return []Line{warning("iptables-legacy", "tables cannot be read: %v", err)}
 	}
-	if len(files) == 0 {
-		return []Line{ok("iptables-legacy", "no nat table")}
+	names := kubeProxyChains(surveyed(tables))
+	if len(names) == 0 {
+		return []Line{ok("iptables-legacy", "no chains of kube-proxy in iptables-legacy")}
 	}
-	return []Line{warning("iptables-legacy", "nat table in %s; only iptables can show its contents", joinNames(files)).
-		advise("if iptables-legacy-save shows chains KUBE-SVC-..., kube-proxy left them: after it has stopped, kube-proxy --cleanup, or " +
-			"iptables-legacy-save | grep -v KUBE- | iptables-legacy-restore, and the same with ip6tables-legacy")}
+	if n.beside() {
+		return []Line{ok("iptables-legacy", "kube-proxy chains in iptables-legacy: %d (%s); they serve the Services without a service proxy name",
+			len(names), joinNames(names))}
+	}
+	return []Line{warning("iptables-legacy", "kube-proxy chains in iptables-legacy: %d (%s); their rules still apply, as last written by kube-proxy",
+		len(names), joinNames(names)).
+		advise("after kube-proxy has stopped: kube-proxy --cleanup, or iptables-legacy-save | " +
+			"grep -v KUBE- | iptables-legacy-restore, and the same with ip6tables-legacy; the kubelet recreates its own chains")}
+}
+
+// surveyed returns the tables of iptables-legacy with their chains.
+func surveyed(tables []legacyTable) []kernel.SurveyedTable {
+	var all []kernel.SurveyedTable
+	for _, t := range tables {
+		all = append(all, t.SurveyedTable)
+	}
+	return all
 }

@@ -8,10 +8,11 @@ import (
 	"nfproxy/render"
 )
 
-// feature is a way to choose endpoints that a Service asks for by an annotation, a value of the label feature.
+// feature is what a Service asks for by an annotation, a value of the label feature.
 type feature string
 
 const (
+	limits            feature = "limits"
 	hashedClients     feature = "maglev_client"
 	hashedConnections feature = "maglev_connection"
 	slowStart         feature = "slow_start"
@@ -26,8 +27,8 @@ type featureCounter struct {
 
 func newFeatureCounter() featureCounter {
 	c := featureCounter{make(map[render.ServiceName][]feature), prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: "nfproxy", Name: "service_features",
-		Help: "Services that choose endpoints in another way than at random with equal chances, by the way."}, []string{"feature"})}
-	for _, f := range []feature{hashedClients, hashedConnections, slowStart, weights} {
+		Help: "Services that ask by an annotation for limits on new connections, or for another choice of endpoints than at random with equal chances."}, []string{"feature"})}
+	for _, f := range []feature{limits, hashedClients, hashedConnections, slowStart, weights} {
 		c.services.WithLabelValues(string(f))
 	}
 	return c
@@ -62,6 +63,9 @@ func (c *featureCounter) set(name render.ServiceName, now []feature) {
 
 // featuresOf returns the features that a Service uses, nil for none. Weights count if an endpoint has another one than 1.
 func featuresOf(s render.Service) (all []feature) {
+	if s.Limits != (render.Limits{}) {
+		all = append(all, limits)
+	}
 	switch s.Hashing {
 	case render.HashClients:
 		all = append(all, hashedClients)

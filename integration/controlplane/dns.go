@@ -39,6 +39,48 @@ func (c *ControlPlane) StartCoreDNS(ns *sandbox.Namespace, addrs ...netip.Addr) 
 	}
 }
 
+// StartDNSCache starts a DNS server in ns with the configuration of NodeLocal DNSCache (cluster/addons/dns/nodelocaldns in the
+// sources of Kubernetes): at each of addrs it answers from a cache, and it queries upstream over TCP. NodeLocal DNSCache is CoreDNS
+// with further code for the interface and the rules of iptables, which are up to the caller. The server also knows CacheName, which
+// no other server knows. StartDNSCache returns when the server answers at the last of addrs; at the others, packets can be translated
+// until the caller's rules prevent it. The caller stops the server with the function that StartDNSCache returns.
+func (c *ControlPlane) StartDNSCache(ns *sandbox.Namespace, upstream netip.Addr, addrs ...netip.Addr) (stop func()) {
+	c.t.Helper()
+	var bind []string
+	for _, addr := range addrs {
+		bind = append(bind, addr.String())
+	}
+	text := fmt.Appendf(nil, `cluster.local:%[1]d {
+	errors
+	cache {
+		success 9984 30
+		denial 9984 5
+	}
+	loop
+	bind %[2]s
+	forward . %[3]s {
+		force_tcp
+	}
+}
+%[4]s:%[1]d {
+	bind %[2]s
+	template IN A {
+		answer "{{ .Name }} 0 IN A 127.0.0.77"
+	}
+}
+`, dnsPort, strings.Join(bind, " "), upstream, CacheName)
+	server := start(c.t, ns, c.dir, "coredns", "-conf", c.write(fmt.Sprintf("Corefile-cache-%s", strings.Join(bind, "-")), text))
+	resolver := Resolver(ns, "udp", netip.AddrPortFrom(addrs[len(addrs)-1], dnsPort))
+	server.await(c.t, func(ctx context.Context) error {
+		_, err := resolver.LookupNetIP(ctx, "ip4", CacheName)
+		return err
+	})
+	return func() { server.stop(c.t) }
+}
+
+// CacheName is the name that only the servers of StartDNSCache resolve.
+const CacheName = "cache.test."
+
 // corefile returns CoreDNS's configuration. It disables caches, so that a test sees the current state.
 func corefile(kubeconfig string, addrs []netip.Addr) []byte {
 	var bind []string
