@@ -26,6 +26,9 @@ func testDescription() report.Description {
 			{Kind: render.NodePort, Action: "balance", Connections: n(7), Dropped: n(4),
 				Endpoints: []report.Endpoint{endpoint("10.0.0.1", 1)}, LocalEndpoints: &local},
 			{Kind: render.ExternalIP, Action: "drop", Connections: n(5)},
+		}}, {Namespace: "default", Name: "limited", Protocol: "UDP", Frontends: []report.Frontend{
+			{Kind: render.ClusterIP, Action: "balance", Connections: n(20), Limits: &report.Limits{Over: "refuse", Exceeded: n(8)}},
+			{Kind: render.NodePort, Action: "balance", Connections: n(9), Limits: &report.Limits{Over: "drop", Exceeded: n(9)}},
 		}}}}
 }
 
@@ -35,6 +38,7 @@ func TestConnections(t *testing.T) {
 	m.CountConnections(render.CountEndpoints, func() (report.Description, error) { return testDescription(), nil })
 	s := scrape(t, m)
 	const port = `namespace="default",port="http",protocol="TCP",service="web"`
+	const limited = `namespace="default",port="",protocol="UDP",service="limited"`
 	for name, want := range map[string]float64{
 		`nfproxy_service_connections_total{kind="ClusterIP",` + port + `}`:                           10,
 		`nfproxy_service_refused_connections_total{kind="ClusterIP",` + port + `}`:                   3,
@@ -42,12 +46,20 @@ func TestConnections(t *testing.T) {
 		`nfproxy_service_connections_total{kind="NodePort",` + port + `}`:                            3,
 		`nfproxy_service_dropped_connections_total{kind="NodePort",` + port + `}`:                    4,
 		`nfproxy_service_dropped_connections_total{kind="ExternalIP",` + port + `}`:                  5,
+		`nfproxy_service_connections_total{kind="ClusterIP",` + limited + `}`:                        12,
+		`nfproxy_service_refused_connections_total{kind="ClusterIP",` + limited + `}`:                8,
+		`nfproxy_service_over_limit_connections_total{kind="ClusterIP",` + limited + `}`:             8,
+		`nfproxy_service_dropped_connections_total{kind="NodePort",` + limited + `}`:                 9,
+		`nfproxy_service_over_limit_connections_total{kind="NodePort",` + limited + `}`:              9,
 		`nfproxy_endpoint_connections_total{endpoint="10.0.0.1:8080",kind="ClusterIP",` + port + `}`: 6,
 		`nfproxy_endpoint_connections_total{endpoint="10.0.0.1:8080",kind="NodePort",` + port + `}`:  3,
 	} {
 		if got, ok := s.samples[name]; !ok || got != want {
 			t.Errorf("%s is %v (present: %t), want %v", name, got, ok, want)
 		}
+	}
+	if _, ok := s.samples[`nfproxy_service_over_limit_connections_total{kind="ClusterIP",`+port+`}`]; ok {
+		t.Error("a Service without limits has a counter of connections above them")
 	}
 }
 
