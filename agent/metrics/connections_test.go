@@ -27,9 +27,9 @@ func testDescription() report.Description {
 				Endpoints: []report.Endpoint{endpoint("10.0.0.1", 1)}, LocalEndpoints: &local},
 			{Kind: render.ExternalIP, Action: "drop", Connections: n(5)},
 		}}, {Namespace: "default", Name: "limited", Protocol: "UDP", Frontends: []report.Frontend{
-			{Kind: render.ClusterIP, Action: "balance", Connections: n(20), Limits: &report.Limits{Over: "refuse", Exceeded: n(8)}},
-			{Kind: render.NodePort, Action: "balance", Connections: n(9), Limits: &report.Limits{Over: "drop", Exceeded: n(9)}},
-		}}}}
+		{Kind: render.ClusterIP, Action: "balance", Connections: n(20), Limits: &report.Limits{Over: "refuse", Exceeded: n(8)}},
+		{Kind: render.NodePort, Action: "balance", Connections: n(9), Limits: &report.Limits{Over: "drop", Exceeded: n(9)}},
+	}}}}
 }
 
 // TestConnections: connections are counted as served, refused or dropped, by Service port and kind, and by endpoint.
