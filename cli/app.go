@@ -31,7 +31,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 
 // newApp returns the command line. Output goes to stdout; errors and the log go to stderr. signals are those that end it.
 func newApp(version string, stdout, stderr io.Writer, signals *terminations) *cli.App {
-	commands := []*cli.Command{runCommand(signals), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
+	commands := []*cli.Command{runCommand(signals), statusCommand(), verifyCommand(), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
 		cleanupCommand(), demoCommand(), completionCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true

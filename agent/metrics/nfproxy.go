@@ -16,6 +16,7 @@ type nfproxyMetrics struct {
 	comparisons                                            *prometheus.CounterVec
 	resets                                                 *prometheus.CounterVec // registered by CountResets
 	quarantined, conflicts, disallowedAddresses, oversized prometheus.Gauge
+	services, lastCommit, inSyncSince                      prometheus.Gauge
 }
 
 // ComparisonResult is the result of a periodic comparison with the kernel's tables.
@@ -69,13 +70,16 @@ func newNfproxyMetrics() nfproxyMetrics {
 		conflicts:   gauge("conflicting_frontends", "Frontends that more than one Service claims."),
 		disallowedAddresses: gauge("refused_addresses",
 			"External and load balancer addresses of Services that the configuration of this node disallows."),
-		oversized: gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
+		services:    gauge("services", "Services that have rules or keep them in quarantine."),
+		lastCommit:  gauge("last_commit_timestamp_seconds", "Time when a round last changed elements in the kernel, 0 before the first time."),
+		inSyncSince: gauge("in_sync_since_timestamp_seconds", "Time since when no round has failed; 0 after a failed round, and before the first one succeeds."),
+		oversized:   gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
 	}
 }
 
 func (o nfproxyMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts,
-		o.disallowedAddresses, o.oversized}
+		o.disallowedAddresses, o.oversized, o.services, o.lastCommit, o.inSyncSince}
 }
 
 // newBuildInfo returns the metric nfproxy_build_info. It is not named kubernetes_build_info, because alerts on components
