@@ -15,16 +15,26 @@ import (
 const garbagePercent = 50
 
 // Main runs the command line args[1:] until it ends, and returns the exit code of the process. SIGINT and SIGTERM end it. Output
-// goes to stdout; errors and the log go to stderr. version is what nfproxy reports as its version.
+// goes to stdout; errors and the log go to stderr. version is what nfproxy reports as its version. By the name of the kubectl plugin
+// the command line is the plugin's.
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, signals := awaitTerminations(context.Background())
 	defer signals.end()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	if err := newApp(version, stdout, stderr, signals).RunContext(ctx, args); err != nil {
-		fmt.Fprintln(stderr, "nfproxy:", err)
-		return 1
+	name, app := "nfproxy", (*cli.App)(nil)
+	if isPlugin(args[0]) {
+		name, app = pluginName, newPluginApp(version, stdout, stderr)
+		if len(args) > 2 {
+			args = append(args[:2:2], flagsFirst(args[2:])...)
+		}
+	} else {
+		app = newApp(version, stdout, stderr, signals)
+	}
+	if err := app.RunContext(ctx, args); err != nil {
+		fmt.Fprintf(stderr, "%s: %v\n", name, err)
+		return exitCode(err)
 	}
 	return 0
 }

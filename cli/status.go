@@ -70,7 +70,6 @@ func writeStatus(w io.Writer, s running.Status) error {
 	return t.Flush()
 }
 
-
 func yesNo(b *bool) string {
 	switch {
 	case b == nil:

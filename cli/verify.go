@@ -161,11 +161,16 @@ func writeVerified(w io.Writer, v verified) error {
 
 // verificationSummary returns the numbers of a result in one line.
 func verificationSummary(v report.Verification) string {
-	text := fmt.Sprintf("frontends compared: %d, differing: %d", v.Compared, len(v.Differing))
+	return fmt.Sprintf("frontends compared: %d, differing: %d", v.Compared, len(v.Differing)) + optionalCounts(len(v.Other), v.Changing, v.Growing)
+}
+
+// optionalCounts returns those numbers of a result that are not 0.
+func optionalCounts(other, changing, growing int) string {
+	text := ""
 	for _, more := range []struct {
 		n    int
 		what string
-	}{{len(v.Other), "other differences"}, {v.Changing, "still changing"}, {v.Growing, "in slow start"}} {
+	}{{other, "other differences"}, {changing, "still changing"}, {growing, "in slow start"}} {
 		if more.n > 0 {
 			text += fmt.Sprintf(", %s: %d", more.what, more.n)
 		}
