@@ -23,18 +23,12 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
 	}
-	name, app := "nfproxy", (*cli.App)(nil)
 	if isPlugin(args[0]) {
-		name, app = pluginName, newPluginApp(version, stdout, stderr)
-		if len(args) > 2 {
-			args = append(args[:2:2], flagsFirst(args[2:])...)
-		}
-	} else {
-		app = newApp(version, stdout, stderr, signals)
+		return pluginMain(ctx, newPluginApp(version, stdout, stderr), args)
 	}
-	if err := app.RunContext(ctx, args); err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", name, err)
-		return exitCode(err)
+	if err := newApp(version, stdout, stderr, signals).RunContext(ctx, args); err != nil {
+		fmt.Fprintln(stderr, "nfproxy:", err)
+		return 1
 	}
 	return 0
 }

@@ -1,15 +1,18 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"k8s.io/klog/v2"
 
 	"nfproxy/fleet"
 	"nfproxy/render"
@@ -34,12 +37,24 @@ type exitError struct {
 	code int
 }
 
-// exitCode returns the exit code of an error of a command, 1 unless it has another one.
+// exitCode returns the exit code of an error of a command of the plugin.
 func exitCode(err error) int {
 	if e, ok := errors.AsType[exitError](err); ok {
 		return e.code
 	}
-	return 1
+	return exitNotAsked
+}
+
+// pluginMain runs the command line args[1:] of the plugin, and returns the exit code of the process.
+func pluginMain(ctx context.Context, app *cli.App, args []string) int {
+	if len(args) > 2 {
+		args = append(args[:2:2], flagsFirst(args[2:])...)
+	}
+	if err := app.RunContext(ctx, args); err != nil {
+		fmt.Fprintf(app.ErrWriter, "%s: %v\n", pluginName, err)
+		return exitCode(err)
+	}
+	return 0
 }
 
 // newPluginApp returns the command line of the plugin.
@@ -84,14 +99,6 @@ func fleetCommand(c *cli.Command, limit time.Duration) *cli.Command {
 		&cli.IntFlag{Name: "parallel", Value: 20, Usage: "`NUMBER` of nodes that are asked at the same time"},
 		&cli.DurationFlag{Name: "node-timeout", Value: limit, Usage: "`TIME` that a node may take"},
 	)
-	action := c.Action
-	c.Action = func(c *cli.Context) error {
-		err := action(c)
-		if _, ok := errors.AsType[exitError](err); err != nil && !ok {
-			err = exitError{err, exitNotAsked}
-		}
-		return err
-	}
 	return c
 }
 
@@ -100,6 +107,7 @@ type nodeReport struct {
 	Node    string `json:"node"`
 	Pod     string `json:"pod,omitempty"`
 	Answer  any    `json:"answer,omitempty"`
+	Refusal string `json:"refusal,omitempty"` // an error of nfproxy that is the answer
 	Failure string `json:"failure,omitempty"` // why there is no answer
 }
 
@@ -125,6 +133,7 @@ type survey[T any] struct {
 // the last argument.
 func ask[T any](c *cli.Context, target string, args ...string) (survey[T], error) {
 	var s survey[T]
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // client-go's messages repeat the errors that it returns
 	limits := fleet.Limits{Parallel: c.Int("parallel"), PerNode: c.Duration("node-timeout")}
 	if limits.Parallel < 1 || limits.PerNode <= 0 {
 		return s, fmt.Errorf("--parallel and --node-timeout must be positive: %d, %s", limits.Parallel, limits.PerNode)
@@ -153,7 +162,7 @@ func ask[T any](c *cli.Context, target string, args ...string) (survey[T], error
 		return s, err
 	}
 	p := newProgress(c.App.ErrWriter, len(s.Targets))
-	s.answers = client.Run(c.Context, s.Targets, args, limits, p.answered)
+	s.answers = client.Run(c.Context, s.Targets, args, limits, p.done)
 	p.end()
 	s.decoded = make([]T, len(s.answers))
 	for i := range s.answers {
@@ -178,7 +187,10 @@ func (s survey[T]) report() fleetReport {
 	r := fleetReport{DaemonSet: s.DaemonSet, Asked: len(s.answers), Answered: len(s.answered()), Nodes: []nodeReport{}, NotSelected: slices.Clip(append([]string{}, s.NotSelected...))}
 	for i, a := range s.answers {
 		n := nodeReport{Node: a.Node, Pod: a.Pod, Failure: a.Failure}
-		if a.Failure == "" {
+		switch {
+		case a.Failure == "" && a.Said != "":
+			n.Refusal = a.Said
+		case a.Failure == "":
 			n.Answer = s.decoded[i]
 		}
 		r.Nodes = append(r.Nodes, n)

@@ -32,15 +32,12 @@ func fleetDumpCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			groups := groupsOf(s, func(node string, d report.Description) fleet.Key { return fleet.DumpedKey(node, d) })
-			r := s.report()
-			r.Groups = groups
-			text, err := groupsText(groups, len(s.answered()), func(g fleet.Group) (string, error) {
+			return s.writeGroups(c, fleet.DumpedKey, func(g fleet.Group) (string, error) {
 				sum, err := copyOf(s.decoded[g.Members[0]])
 				if err != nil {
 					return "", err
 				}
-				fleet.AddCounters(sum, others(g, s.decoded)...)
+				fleet.AddCounters(sum, pick(s.decoded, g.Members[1:])...)
 				var b strings.Builder
 				if c.String("output") == "wide" {
 					err = report.WriteWide(&b, sum)
@@ -49,10 +46,6 @@ func fleetDumpCommand() *cli.Command {
 				}
 				return b.String(), err
 			})
-			if err != nil {
-				return err
-			}
-			return s.write(c, r, text, "")
 		},
 	}, 30*time.Second)
 }

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -39,20 +38,13 @@ func fleetExplainCommand() *cli.Command {
 			if err != nil {
 				return err
 			}
-			groups := groupsOf(s, func(node string, e report.Explanation) fleet.Key { return fleet.ExplainedKey(node, e) })
-			text, err := groupsText(groups, len(s.answered()), func(g fleet.Group) (string, error) {
+			return s.writeGroups(c, fleet.ExplainedKey, func(g fleet.Group) (string, error) {
 				e := s.decoded[g.Members[0]]
 				e.Rules = []report.Rule{}
 				var b strings.Builder
 				err := report.WriteExplanation(&b, e)
 				return b.String(), err
 			})
-			if err != nil {
-				return err
-			}
-			r := s.report()
-			r.Groups = groups
-			return s.write(c, r, text, "")
 		},
 	}, 30*time.Second)
 }
@@ -68,49 +60,3 @@ func explainedText(c *cli.Context) (report.Target, bool, error) {
 	t, err := targetOfArgument(c)
 	return t, false, err
 }
-
-// groupsOf returns the groups of nodes with equal answers.
-func groupsOf[T any](s survey[T], key func(node string, answer T) fleet.Key) []fleet.Group {
-	keys := make([]fleet.Key, len(s.answers))
-	for _, i := range s.answered() {
-		keys[i] = key(s.answers[i].Node, s.decoded[i])
-	}
-	return fleet.GroupBy(keys)
-}
-
-// groupsText prints each group with its nodes: the largest without their names unless it is the only one that differs.
-func groupsText(groups []fleet.Group, answered int, text func(fleet.Group) (string, error)) (string, error) {
-	var b strings.Builder
-	for i, g := range groups {
-		switch {
-		case len(groups) == 1:
-			fmt.Fprintf(&b, "%s agree: %s\n", count(len(g.Nodes), "node"), strings.Join(g.Nodes, ", "))
-		case i == 0:
-			fmt.Fprintf(&b, "%d of %s agree: %s\n", len(g.Nodes), count(answered, "node"), strings.Join(g.Nodes, ", "))
-		default:
-			fmt.Fprintf(&b, "\n%s: %s\n", differ(len(g.Nodes)), strings.Join(g.Nodes, ", "))
-		}
-		body, err := text(g)
-		if err != nil {
-			return "", err
-		}
-		for line := range strings.Lines(body) {
-			if line != "\n" {
-				line = "  " + line
-			}
-			b.WriteString(line)
-		}
-	}
-	return b.String(), nil
-}
-
-// differ says that n nodes differ.
-func differ(n int) string {
-	if n == 1 {
-		return "1 node differs"
-	}
-	return fmt.Sprintf("%d nodes differ", n)
-}
-
-// others returns the members of a group but the first.
-func others[T any](g fleet.Group, all []T) []T { return slices.Clip(pick(all, g.Members[1:])) }

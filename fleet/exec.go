@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/util/exec"
 	"k8s.io/streaming/pkg/httpstream"
@@ -20,9 +22,9 @@ type Answer struct {
 	Target
 	Stdout, Stderr []byte
 	ExitCode       int
-	// Failure is why there is no answer, empty if there is one.
-	Failure string
-	Took    time.Duration
+	// Failure is why there is no answer, empty if there is one. If it is an error that nfproxy on the node printed, Said is that error.
+	Failure, Said string
+	Took          time.Duration
 }
 
 // exec runs nfproxy with arguments in a container, for at most limit.
@@ -61,13 +63,28 @@ func (c *Client) stream(ctx context.Context, t Target, args []string, streams re
 	if err != nil {
 		return err
 	}
+	var first error // of WebSocket
 	executor, err := remotecommand.NewFallbackExecutor(websocket, spdy, func(err error) bool {
+		first = cause(err)
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	if err != nil {
 		return err
 	}
-	return executor.StreamWithContext(ctx, streams)
+	err = executor.StreamWithContext(ctx, streams)
+	if err != nil && apierrors.IsForbidden(first) && strings.Contains(err.Error(), "forbidden") { // the error of SPDY is only a text
+		reason := strings.TrimPrefix(oneLine(err.Error()), "unable to upgrade connection: ")
+		return &ForbiddenError{Verb: execVerb(reason), Resource: "pods/exec", Namespace: t.Namespace, Reason: reason}
+	}
+	return err
+}
+
+// execVerb returns the verb that the API server's answer names. WebSocket needs get and create, SPDY create.
+func execVerb(reason string) string {
+	if strings.Contains(reason, "cannot get ") {
+		return "get"
+	}
+	return "create"
 }
 
 // output is a buffer of bounded size. A stream may write to it after the command has been given up.

@@ -18,6 +18,9 @@ type Key struct {
 	Text, Detail string
 }
 
+// RefusedKey returns the key of a node whose answer is an error of nfproxy, such as that it has no such Service.
+func RefusedKey(node, said string) Key { return Key{Node: node, Text: "refused: " + said} }
+
 // GroupBy returns the groups of equal keys, the largest first. keys has one for each answer; those with an empty Node are left out.
 func GroupBy(keys []Key) []Group {
 	members := make(map[[2]string][]int)

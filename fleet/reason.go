@@ -63,20 +63,10 @@ func execReason(ctx context.Context, t Target, limit time.Duration, err error) s
 	case ctx.Err() != nil:
 		return "interrupted"
 	}
-	err = inWords("exec in", "pod "+t.Pod, t.Namespace, err)
 	if forbidden, ok := errors.AsType[*ForbiddenError](err); ok {
-		forbidden.Verb, forbidden.Resource = execVerb(forbidden.Reason), "pods/exec"
 		return forbidden.Error()
 	}
-	return oneLine(err.Error()) + t.suffix()
-}
-
-// execVerb returns the verb that the API server's answer names. WebSocket needs get and create, SPDY create.
-func execVerb(reason string) string {
-	if strings.Contains(reason, "cannot get ") {
-		return "get"
-	}
-	return "create"
+	return oneLine(inWords("exec in", "pod "+t.Pod, t.Namespace, err).Error()) + t.suffix()
 }
 
 // oneLine returns a text in one line.

@@ -59,7 +59,8 @@ func (a *Answer) Decode(into any, version string) {
 	case strings.Contains(said, "unknown command") || strings.Contains(said, "flag provided but not defined"):
 		a.Failure = fmt.Sprintf("the nfproxy there is another version and does not know this command (image %s, this plugin is %s): %s", a.Image, version, said)
 	case a.ExitCode != 0 && said != "":
-		a.Failure = strings.TrimPrefix(said, "nfproxy: ")
+		a.Said = strings.TrimPrefix(said, "nfproxy: ")
+		a.Failure = a.Said
 	case a.ExitCode != 0:
 		a.Failure = fmt.Sprintf("exit code %d without a message", a.ExitCode)
 	default:
