@@ -42,7 +42,7 @@ type DifferingFrontend struct {
 func (v Verification) OK() bool { return len(v.Differing)+len(v.Other) == 0 }
 
 // Verifier compares tables with a desired state while both change. Update changes the desired state, Look compares it with the tables
-// as they are at a time. A difference counts only if it was the same at each Look for the patience of the Verifier.
+// as they are at a time. A difference counts only if the same commands would fix it at each Look for the patience of the Verifier.
 type Verifier struct {
 	patience time.Duration
 	ruleset  *render.Ruleset
@@ -73,7 +73,7 @@ const maxFixes = 10
 func (v *Verifier) Look(tables []*nft.Table, now time.Time) Verification {
 	v.ruleset.Observe(tables)
 	changes := render.WithoutUnusedChains(v.ruleset.Plan())
-	frontends, other := v.group(changes)
+	frontends, other := v.group(withoutMissingBalancing(changes, tables))
 	found := Verification{Compared: countFrontends(tables, changes), Differing: []DifferingFrontend{}, Other: []string{}}
 	found.Growing = v.dropGrowing(frontends, tables)
 	before := v.since
@@ -112,6 +112,19 @@ func firstFixes(all []string) []string {
 		return append(all[:maxFixes:maxFixes], fmt.Sprintf("# %d more", n))
 	}
 	return all
+}
+
+// withoutMissingBalancing returns changes without those that add balancing chains that the tables lack: no frontend can lead there, so
+// that the frontends for which they are added differ by themselves.
+func withoutMissingBalancing(changes []nft.Change, tables []*nft.Table) []nft.Change {
+	return slices.DeleteFunc(slices.Clone(changes), func(c nft.Change) bool {
+		chain := c.Chain()
+		if chain == nil || !render.IsBalancing(chain.Name) {
+			return false
+		}
+		i := slices.IndexFunc(tables, func(t *nft.Table) bool { return t.TableID == chain.Table })
+		return i >= 0 && tables[i].Chain(chain.Name) == nil
+	})
 }
 
 // group divides changes by frontend. Changes of objects without a frontend are returned as text.

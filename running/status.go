@@ -158,11 +158,13 @@ func valueOf(f *dto.MetricFamily) *float64 {
 	if f == nil || len(f.GetMetric()) == 0 {
 		return nil
 	}
-	m := f.GetMetric()[0]
-	if m.GetCounter() != nil {
-		return m.GetCounter().Value
+	switch m := f.GetMetric()[0]; {
+	case m.Counter != nil:
+		return m.Counter.Value
+	case m.Gauge != nil:
+		return m.Gauge.Value
 	}
-	return m.GetGauge().Value
+	return nil
 }
 
 // timeOf returns the time that a metric holds as seconds since 1970, nil if it is absent or 0.
