@@ -34,7 +34,7 @@ const (
 )
 
 // Find returns the daemons in the network namespace of the calling process, by process ID. It sees the processes of its own PID
-// namespace: in a container, those of the container. It returns an error if it may not look at a process that may be a daemon.
+// namespace: in a container, those of the container. It returns an error if it finds none, and may not look at a process that may be one.
 func Find() ([]Daemon, error) { return find("/proc") }
 
 func find(proc string) ([]Daemon, error) {
@@ -48,6 +48,7 @@ func find(proc string) ([]Daemon, error) {
 	}
 	self, _ := os.Stat(filepath.Join(proc, "self/exe"))
 	var all []Daemon
+	var denied error
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -58,11 +59,14 @@ func find(proc string) ([]Daemon, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			denied = errors.Join(denied, err)
 		}
 		if d != nil {
 			all = append(all, *d)
 		}
+	}
+	if len(all) == 0 && denied != nil {
+		return nil, denied
 	}
 	slices.SortFunc(all, func(a, b Daemon) int { return a.PID - b.PID })
 	return all, nil
@@ -148,16 +152,26 @@ func (d Daemon) AdoptEnvironment() error {
 // AdoptDirectory gives this process the working directory of the daemon, so that relative paths lead to the same files. It returns an
 // error if the daemon has another root directory: then it runs in a container, and this process does not.
 func (d Daemon) AdoptDirectory() error {
-	ours, err := os.Stat("/")
-	if err != nil {
+	if same, err := d.sharesDirectory("root", "/"); err != nil {
 		return err
-	}
-	theirs, err := os.Stat(filepath.Join(d.dir, "root") + "/")
-	if err != nil {
-		return fmt.Errorf("find the files of the nfproxy daemon, process %d: %w", d.PID, err)
-	}
-	if !os.SameFile(ours, theirs) {
+	} else if !same {
 		return fmt.Errorf("the nfproxy daemon, process %d, runs in a container with files of its own: run this command there", d.PID)
 	}
+	if same, err := d.sharesDirectory("cwd", "."); err != nil || same {
+		return err
+	}
 	return os.Chdir(filepath.Join(d.dir, "cwd"))
+}
+
+// sharesDirectory reports whether a directory of the daemon in /proc is one of this process.
+func (d Daemon) sharesDirectory(theirs, ours string) (bool, error) {
+	here, err := os.Stat(ours)
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(filepath.Join(d.dir, theirs) + "/")
+	if err != nil {
+		return false, fmt.Errorf("find the files of the nfproxy daemon, process %d: %w", d.PID, err)
+	}
+	return os.SameFile(here, there), nil
 }
