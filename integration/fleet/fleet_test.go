@@ -91,24 +91,24 @@ func TestFleet(t *testing.T) {
 // TestFleetSilentNodes: nodes that do not answer are listed with the reason, and all others are shown.
 func TestFleetSilentNodes(t *testing.T) {
 	n := newNodes(t)
-	n.addHere("nfproxy")
-	n.addNode("node-b", 20, "nfproxy")
+	n.addHere(otherProgram)
+	n.addNode("node-b", 20, otherProgram)
 	admin := n.as("admin")
 	b := n.byID["node-b"].kubelet
 
-	b.set(path(t, "nfproxy"), true)
-	admin.run([]string{"status", "--node-timeout", "2s"}, 2, "node-b   -", "no answer: no answer within 2s", "node-a   unknown")
+	b.set(path(t, otherProgram), true)
+	admin.run([]string{"status", "--node-timeout", "2s"}, 2, "node-b   -", "no answer: no answer within 2s", "node-a   v2.0.0")
 
 	// An older version has no such command.
 	old := filepath.Join(cluster.PublicDir(t), "nfproxy")
-	if err := os.WriteFile(old, []byte("#!/bin/sh\nshift\nexec "+path(t, "nfproxy")+" older\n"), 0o755); err != nil {
+	if err := os.WriteFile(old, []byte("#!/bin/sh\nshift\nexec "+path(t, otherProgram)+" older\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	b.set(old, false)
-	admin.run([]string{"status"}, 2, "the nfproxy there is another version and does not know this command (image nfproxy:v", `unknown command "older"`, "node-a   unknown")
+	admin.run([]string{"status"}, 2, "the nfproxy there is another version and does not know this command (image nfproxy:v", `unknown command "older"`, "node-a   v2.0.0")
 	b.set("/does/not/exist", false)
 	admin.run([]string{"verify"}, 2, "no answer from node-b: exec in pod nfproxy-node-b: ", "no such file or directory", "1 node compared: ")
-	b.set(path(t, "nfproxy"), false)
+	b.set(path(t, otherProgram), false)
 
 	n.AddNode("node-c")
 	n.addPod("node-c", n.set, crashing)
