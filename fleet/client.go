@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +22,9 @@ type Client struct {
 	core, apps *rest.RESTClient
 }
 
+// listTimeout limits a request for a list.
+const listTimeout = 30 * time.Second
+
 // NewClient returns a client. version is nfproxy's, for the user agent.
 func NewClient(config *rest.Config, version string) (*Client, error) {
 	config = rest.CopyConfig(config)
@@ -34,6 +38,7 @@ func NewClient(config *rest.Config, version string) (*Client, error) {
 	}{{corev1.SchemeGroupVersion, "/api", &c.core}, {appsv1.SchemeGroupVersion, "/apis", &c.apps}} {
 		of := rest.CopyConfig(config)
 		of.GroupVersion, of.APIPath, of.NegotiatedSerializer = &v.version, v.path, codecs
+		of.Timeout = listTimeout
 		of.ContentType = runtime.ContentTypeProtobuf
 		of.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
 		client, err := rest.RESTClientFor(of)
