@@ -24,7 +24,7 @@ func fleetExplainCommand() *cli.Command {
 			outputFlag("text", "json"),
 		},
 		Action: func(c *cli.Context) error {
-			if _, _, err := explainedText(c); err != nil {
+			if err := checkExplainArgument(c); err != nil {
 				return err
 			}
 			if _, err := parseClient(c.String("from")); err != nil {
@@ -49,14 +49,14 @@ func fleetExplainCommand() *cli.Command {
 	}, 30*time.Second)
 }
 
-// explainedText checks the argument of explain.
-func explainedText(c *cli.Context) (report.Target, bool, error) {
+// checkExplainArgument checks that explain has one argument: a target, or ADDRESS/icmp.
+func checkExplainArgument(c *cli.Context) error {
 	if c.NArg() != 1 {
-		return report.Target{}, false, fmt.Errorf("explain takes one argument, %s", report.TargetSyntax)
+		return fmt.Errorf("explain takes one argument, %s", report.TargetSyntax)
 	}
 	if strings.HasSuffix(c.Args().First(), "/icmp") {
-		return report.Target{}, true, nil
+		return nil // nfproxy on the node checks the address
 	}
-	t, err := targetOfArgument(c)
-	return t, false, err
+	_, err := targetOfArgument(c)
+	return err
 }
