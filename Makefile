@@ -46,8 +46,10 @@ image-check: dist/nfproxy-amd64 dist/nfproxy-arm64 ## build and check the image,
 	.ci/image-check
 	.ci/unit-check
 
+# DOWNLOADS is where the files of releases are published, for krew's manifest.
+DOWNLOADS ?=
 release: ## make the release files in dist/release, from a clean clone (docs/releasing.md)
-	@GO='$(GO)' release/build '$(VERSION)'
+	@GO='$(GO)' DOWNLOADS='$(DOWNLOADS)' release/build '$(VERSION)'
 
 release-check: .bin/helm ## make the release twice, compare both and check the contents
 	.ci/release-check

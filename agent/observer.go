@@ -41,6 +41,7 @@ type commit struct {
 	triggered []time.Time
 	// quarantined is the number of Services in quarantine, contested that of the frontends that several Services claim.
 	quarantined, contested int
+	services               int // those that have rules
 }
 
 // operations counts the elements that were added and deleted.

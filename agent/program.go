@@ -183,7 +183,7 @@ func (d *daemon) committed(c commit) {
 	c.seen, c.triggered = d.pending.seen, d.pending.triggered
 	d.pending = pending{started: true}
 	d.retries.keep(d.ruleset.Quarantined)
-	c.quarantined, c.contested = len(d.retries), d.ruleset.Contested()
+	c.quarantined, c.contested, c.services = len(d.retries), d.ruleset.Contested(), d.ruleset.Size()
 	if c.full {
 		c.repaired = d.repaired(c)
 	}

@@ -166,6 +166,7 @@ func addMetrics(l *lifecycle, d *daemon, set config.Settings, recorder *metrics.
 				recorder.Repaired()
 			}
 			recorder.Committed(metrics.Round{Operations: c.operations(), Took: c.took, Seen: c.seen, Triggered: c.triggered, Full: c.full})
+			recorder.Services(c.services)
 			recorder.Quarantined(c.quarantined)
 			recorder.Conflicts(c.contested)
 		},

@@ -15,12 +15,16 @@ import (
 const garbagePercent = 50
 
 // Main runs the command line args[1:] until it ends, and returns the exit code of the process. SIGINT and SIGTERM end it. Output
-// goes to stdout; errors and the log go to stderr. version is what nfproxy reports as its version.
+// goes to stdout; errors and the log go to stderr. version is what nfproxy reports as its version. By the name of the kubectl plugin
+// the command line is the plugin's.
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, signals := awaitTerminations(context.Background())
 	defer signals.end()
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbagePercent)
+	}
+	if isPlugin(args[0]) {
+		return pluginMain(ctx, newPluginApp(version, stdout, stderr), args)
 	}
 	if err := newApp(version, stdout, stderr, signals).RunContext(ctx, args); err != nil {
 		fmt.Fprintln(stderr, "nfproxy:", err)
@@ -31,7 +35,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 
 // newApp returns the command line. Output goes to stdout; errors and the log go to stderr. signals are those that end it.
 func newApp(version string, stdout, stderr io.Writer, signals *terminations) *cli.App {
-	commands := []*cli.Command{runCommand(signals), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
+	commands := []*cli.Command{runCommand(signals), statusCommand(), verifyCommand(), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
 		cleanupCommand(), demoCommand(), completionCommand(), versionCommand()}
 	for _, c := range commands {
 		c.HideHelpCommand = true

@@ -66,10 +66,7 @@ func writeCheckText(w io.Writer, lines []preflight.Line) error {
 }
 
 func writeCheckJSON(w io.Writer, lines []preflight.Line) error {
-	return writeJSON(w, struct {
-		Result preflight.Level  `json:"result"`
-		Lines  []preflight.Line `json:"lines"`
-	}{preflight.Worst(lines), lines})
+	return writeJSON(w, checked{preflight.Worst(lines), lines})
 }
 
 func countLevel(lines []preflight.Line, level preflight.Level) int {

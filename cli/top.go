@@ -23,10 +23,11 @@ func topCommand() *cli.Command {
 		Usage:     "show the connections per second of Services, the busiest first",
 		ArgsUsage: targetArgument,
 		Description: "top reads the kernel's counters and needs no running nfproxy. It counts connections that were sent to an\n" +
-			"endpoint, refused or dropped. On a terminal it runs until q or Ctrl-C; otherwise, and with --once, it reads the\n" +
-			"counters twice and prints one table.",
+			"endpoint, refused or dropped. On a terminal it runs until q or Ctrl-C; otherwise, and with --once or -o json, it\n" +
+			"reads the counters twice and prints one table.",
 		Flags: []cli.Flag{
 			config.InstanceFlag(),
+			outputFlag("text", "json"),
 			&cli.StringFlag{Name: "by", Value: "service", Usage: "`WHAT` a line shows: service, or endpoint if endpoints are counted"},
 			&cli.DurationFlag{Name: "interval", Value: time.Second, Usage: "`TIME` between two readings"},
 			&cli.BoolFlag{Name: "once", Usage: "print one table"},
@@ -40,11 +41,8 @@ const minInterval = 100 * time.Millisecond
 
 func topAction(c *cli.Context) error {
 	by, interval := c.String("by"), c.Duration("interval")
-	if by != "service" && by != "endpoint" {
-		return fmt.Errorf("--by must be service or endpoint, not %q", by)
-	}
-	if interval < minInterval {
-		return fmt.Errorf("--interval must be at least %s, not %s", minInterval, interval)
+	if err := checkTopFlags(by, interval); err != nil {
+		return err
 	}
 	target, err := targetOfArgument(c)
 	if err != nil {
@@ -74,10 +72,21 @@ func topAction(c *cli.Context) error {
 	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	if c.Bool("once") || !isTerminal(c.App.Writer) {
+	if c.Bool("once") || c.String("output") == "json" || !isTerminal(c.App.Writer) {
 		return topOnce(c, m.byEndpoint, read, tick.C)
 	}
 	return topLive(c, &topScreen{byEndpoint: m.byEndpoint, read: read, rows: rows}, tick.C)
+}
+
+// checkTopFlags returns an error for values that --by and --interval cannot have.
+func checkTopFlags(by string, interval time.Duration) error {
+	if by != "service" && by != "endpoint" {
+		return fmt.Errorf("--by must be service or endpoint, not %q", by)
+	}
+	if interval < minInterval {
+		return fmt.Errorf("--interval must be at least %s, not %s", minInterval, interval)
+	}
+	return nil
 }
 
 // readCounted reads the counters of an instance in the kernel. It returns an error if there are none.
@@ -112,6 +121,9 @@ func topOnce(c *cli.Context, byEndpoint bool, read func() ([]topRow, error), tic
 	rows, err := read()
 	if err != nil {
 		return err
+	}
+	if c.String("output") == "json" {
+		return writeJSON(c.App.Writer, topResult{linesOf(rows)})
 	}
 	return topTable(c.App.Writer, rows, byEndpoint)
 }

@@ -24,6 +24,7 @@ var layers = []struct {
 	{"integration/datapath", nil},
 	{"integration/differential", nil},
 	{"integration/faults", nil},
+	{"integration/fleet", nil},
 	{"integration/kernel", nil},
 	{"integration/foreignload", nil},
 	{"integration/kernels", nil},
@@ -37,11 +38,13 @@ var layers = []struct {
 	{"integration/scrape", nil},
 	{"integration/cluster", []string{"cli", "integration/controlplane", "logtest", "sandbox"}},
 	{"integration/controlplane", []string{"sandbox"}},
+	{"release/krew", nil},
 	{"release/licences", nil},
 
 	// The program.
 	{".", []string{"cli"}},
-	{"cli", []string{"agent", "config", "demo", "nft", "nft/kernel", "preflight", "render", "report", "sandbox", "trace", "watcher"}},
+	{"cli", []string{"agent", "config", "demo", "fleet", "nft", "nft/kernel", "preflight", "render", "report", "running", "sandbox", "trace", "watcher"}},
+	{"fleet", []string{"render", "report"}},
 	{"demo", []string{"docs", "sandbox"}},
 	{"agent", []string{"agent/health", "agent/localhost", "agent/metrics", "config", "conntrack", "conntrack/ctnetlink", "nft", "nft/kernel", "preflight",
 		"ratelimit", "render", "report", "watcher"}},
@@ -67,6 +70,7 @@ var layers = []struct {
 	{"nlmsg", nil},
 
 	// Packages that import no other package of the module.
+	{"running", nil},
 	{"sandbox", nil},
 	{"logtest", nil},
 	{"leaktest", nil},

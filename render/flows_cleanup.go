@@ -189,6 +189,6 @@ func changedElements(c nft.Change) iter.Seq2[*nft.Set, []nft.Element] {
 
 // flowFrontendOf returns the frontend that a key begins with, false if it is not a UDP or SCTP frontend.
 func flowFrontendOf(s *nft.Set, key nft.Value) (Frontend, bool) {
-	f, ok := frontendIn(s, key)
+	f, ok := FrontendIn(s, key)
 	return f, ok && hasFlows(f.Protocol)
 }

@@ -35,9 +35,9 @@ func frontendOf(m nft.Member) nft.Value {
 	return m.Key[:m.Set.Key[0].Width()+m.Set.Key[1].Width()+m.Set.Key[2].Width()]
 }
 
-// frontendIn returns the frontend that the key of an element begins with. It returns false for a set without frontends. The set
+// FrontendIn returns the frontend that the key of an element begins with. It returns false for a set without frontends. The set
 // may be one of another schema version or another program.
-func frontendIn(s *nft.Set, key nft.Value) (Frontend, bool) {
+func FrontendIn(s *nft.Set, key nft.Value) (Frontend, bool) {
 	addr := s.Table.Family.AddrType()
 	n := addr.Width() + 3
 	if len(s.Key) < 3 || s.Key[0] != addr || s.Key[1] != nft.InetProto || s.Key[2] != nft.InetService || len(key) < n {

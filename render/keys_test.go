@@ -18,10 +18,10 @@ func TestFrontendKeys(t *testing.T) {
 			t.Errorf("FrontendOf returns %v, want %v", got, f)
 		}
 		m := nft.Member{Set: sc.Endpoints, Element: nft.Element{Key: slotKey(f.Key(), 300)}}
-		if got, ok := frontendIn(m.Set, m.Key); !ok || got != f || frontendOf(m) != f.Key() || slotOf(m) != 300 {
+		if got, ok := FrontendIn(m.Set, m.Key); !ok || got != f || frontendOf(m) != f.Key() || slotOf(m) != 300 {
 			t.Errorf("the slot belongs to %v, %t, and is %d, want slot 300 of %v", got, ok, slotOf(m), f)
 		}
-		if got, ok := frontendIn(sc.ClusterIPs, nft.Addr(f.Addr())); ok {
+		if got, ok := FrontendIn(sc.ClusterIPs, nft.Addr(f.Addr())); ok {
 			t.Errorf("a cluster IP has the frontend %v", got)
 		}
 	}

@@ -186,6 +186,9 @@ func (r *Ruleset) Forget() {
 	r.observed, r.owned, r.knowledge = nil, nil, unknown
 }
 
+// Size returns the number of Services that have rules, in any of the stages.
+func (r *Ruleset) Size() int { return len(r.services) }
+
 // Known reports whether the applied stage is that of the last Accept, so that Plan needs no Observe.
 func (r *Ruleset) Known() bool { return r.knowledge == known }
 

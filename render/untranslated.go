@@ -63,7 +63,7 @@ func (r *Ruleset) untranslatedScope(changes []nft.Change) flowScope {
 			}
 		case nft.Elements:
 			for _, e := range o.List {
-				if f, ok := frontendIn(o.Set, e.Key); ok && f.Protocol == nft.TCP && !ofNode[f.Addr()] && leadsToTranslation(o.Set) {
+				if f, ok := FrontendIn(o.Set, e.Key); ok && f.Protocol == nft.TCP && !ofNode[f.Addr()] && leadsToTranslation(o.Set) {
 					scope.add(f)
 				}
 			}

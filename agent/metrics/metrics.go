@@ -15,7 +15,7 @@ import (
 )
 
 // Recorder holds the daemon's metrics; docs/metrics.md lists them. The methods of a nil Recorder do nothing, except Handler,
-// which must not be called. Updated and Committed must be called from one goroutine, the daemon's loop. All other methods
+// which must not be called. Updated, Committed and Failed must be called from one goroutine, the daemon's loop. All other methods
 // are safe for concurrent use.
 type Recorder struct {
 	registry  *prometheus.Registry
@@ -24,8 +24,9 @@ type Recorder struct {
 	kubeProxy kubeProxyMetrics
 	nfproxy   nfproxyMetrics
 	client    clientMetrics
-	// Only Updated and Committed use the following fields.
+	// Only Updated, Committed and Failed use the following fields.
 	queued   time.Time // when the last change was queued
+	inSync   bool      // a round has succeeded, and none has failed since
 	noLocal  noLocalCounter
 	features featureCounter
 }
@@ -102,9 +103,14 @@ func (r *Recorder) Committed(done Round) {
 	for key, n := range r.noLocal.totals {
 		r.kubeProxy.noLocalEndpoints.WithLabelValues(key.policy, ipFamily(key.family)).Set(float64(n))
 	}
+	if !r.inSync {
+		r.inSync = true
+		r.nfproxy.inSyncSince.Set(unixSeconds(now))
+	}
 	if done.Operations == 0 {
 		return
 	}
+	r.nfproxy.lastCommit.Set(unixSeconds(now))
 	r.nfproxy.batchOperations.Observe(float64(done.Operations))
 	r.nfproxy.commitDuration.Observe(done.Took.Seconds())
 	if !done.Seen.IsZero() {
@@ -120,6 +126,8 @@ func (r *Recorder) Failed() {
 	for _, family := range ipFamilies() {
 		r.kubeProxy.syncFailures.WithLabelValues(family).Inc()
 	}
+	r.inSync = false
+	r.nfproxy.inSyncSince.Set(0)
 }
 
 // Repaired counts a repair of the tables after another program changed them.
@@ -133,6 +141,13 @@ func (r *Recorder) Repaired() {
 func (r *Recorder) Compared(result ComparisonResult) {
 	if r != nil {
 		r.nfproxy.comparisons.WithLabelValues(string(result)).Inc()
+	}
+}
+
+// Services sets the number of Services that have rules.
+func (r *Recorder) Services(n int) {
+	if r != nil {
+		r.nfproxy.services.Set(float64(n))
 	}
 }
 

@@ -104,6 +104,7 @@ func populatedRecorder() *Recorder {
 	m.Failed()
 	m.Repaired()
 	m.Compared(ComparisonRepaired)
+	m.Services(9)
 	m.Quarantined(2)
 	m.ServeLocalhost(func() (int, int) { return 1, 1 })
 	m.CountResets()
@@ -206,6 +207,9 @@ func TestMetricsValues(t *testing.T) {
 		`nfproxy_comparisons_total{result="repaired"}`:                                                      1,
 		`nfproxy_comparisons_total{result="equal"}`:                                                         0,
 		`nfproxy_quarantined_services`:                                                                      2,
+		`nfproxy_services`:                                                                                  9,
+		`nfproxy_last_commit_timestamp_seconds`:                                                             now,
+		`nfproxy_in_sync_since_timestamp_seconds`:                                                           0, // a round has failed
 		`nfproxy_conflicting_frontends`:                                                                     3,
 		`rest_client_requests_total{code="200",host="api:6443",method="GET"}`:                               1,
 		`rest_client_request_retries_total{code="429",host="api:6443",verb="GET"}`:                          1,
@@ -231,6 +235,38 @@ func TestClockBehind(t *testing.T) {
 			t.Errorf("%s %v, want %v", name, value, want)
 		}
 	}
+}
+
+// TestInSyncSince: a node is in sync since the first round that succeeds after the start or after a failure. A round without changes
+// is no commit.
+func TestInSyncSince(t *testing.T) {
+	m := New("v1.2.3")
+	start := m.started
+	at := func(seconds time.Duration) { m.now = func() time.Time { return start.Add(seconds * time.Second) } }
+	check := func(when string, since, commit float64) {
+		t.Helper()
+		got := scrape(t, m).samples
+		for name, want := range map[string]float64{"in_sync_since": since, "last_commit": commit} {
+			if want > 0 {
+				want += unixSeconds(start)
+			}
+			if value := got["nfproxy_"+name+"_timestamp_seconds"]; value < want-1e-3 || value > want+1e-3 {
+				t.Errorf("%s: %s is %v, want %v", when, name, value, want)
+			}
+		}
+	}
+	check("before the first round", 0, 0)
+	at(1)
+	m.Committed(Round{Operations: 3})
+	at(2)
+	m.Committed(Round{})
+	check("after a round without changes", 1, 1)
+	at(3)
+	m.Failed()
+	check("after a failure", 0, 1)
+	at(4)
+	m.Committed(Round{Operations: 1})
+	check("after the failure has ended", 4, 4)
 }
 
 // TestMetricsPending: changes are pending until a round commits them, and the last sync is absent before the first.

@@ -17,6 +17,7 @@ type nfproxyMetrics struct {
 	resets                                                 *prometheus.CounterVec // registered by CountResets
 	quarantined, conflicts, disallowedAddresses, oversized prometheus.Gauge
 	ignoredAnnotations                                     prometheus.Gauge
+	services, lastCommit, inSyncSince                      prometheus.Gauge
 }
 
 // ComparisonResult is the result of a periodic comparison with the kernel's tables.
@@ -72,12 +73,15 @@ func newNfproxyMetrics() nfproxyMetrics {
 			"External and load balancer addresses of Services that the configuration of this node disallows."),
 		oversized:          gauge("oversized_services", "Services that need more elements than one Service, or all together, may have: only a part of each is served."),
 		ignoredAnnotations: gauge("ignored_annotations", "Annotations of Services and their EndpointSlices that do not have the effect that they ask for."),
+		services:           gauge("services", "Services that have rules or keep them in quarantine."),
+		lastCommit:         gauge("last_commit_timestamp_seconds", "Time when a round last changed elements in the kernel, 0 before the first time."),
+		inSyncSince:        gauge("in_sync_since_timestamp_seconds", "Time since when no round has failed; 0 after a failed round, and before the first one succeeds."),
 	}
 }
 
 func (o nfproxyMetrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{o.eventToCommit, o.commitDuration, o.batchOperations, o.repairs, o.comparisons, o.quarantined, o.conflicts,
-		o.disallowedAddresses, o.oversized, o.ignoredAnnotations}
+		o.disallowedAddresses, o.oversized, o.ignoredAnnotations, o.services, o.lastCommit, o.inSyncSince}
 }
 
 // newBuildInfo returns the metric nfproxy_build_info. It is not named kubernetes_build_info, because alerts on components

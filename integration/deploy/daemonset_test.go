@@ -106,3 +106,34 @@ func TestDaemonSet(t *testing.T) {
 	}
 	agent.Stop()
 }
+
+// TestDaemonSetCommands: the commands that kubectl nfproxy runs work in the container of the DaemonSet, with its privileges and the
+// daemon's settings. verify is killed before the daemon if memory runs out.
+func TestDaemonSetCommands(t *testing.T) {
+	c := newDeployment(t)
+	b := c.AddBackends("web", 2)
+	made := c.daemonSetContainer(c.editedConfigMap())
+	agent := made.start(t)
+	c.checkWorks(b)
+	defer agent.Stop()
+	run := func(args ...string) (string, error) {
+		command := *made
+		command.Args = append([]string{"/nfproxy"}, args...)
+		p := command.start(t)
+		err := <-p.Done
+		p.Done <- err
+		return p.Log.String(), err
+	}
+	for _, command := range []struct{ args, want string }{
+		{"status", "node            node-a\nversion         unknown\nready           ok\nhealthy         yes\neligible        yes\n"},
+		{"verify", ", differing: 0\n"},
+		{"check -o json", `"result": `},
+		{"dump -o json web", `"name": "web"`},
+		{"explain -o json --to web:http", `"outcome": "sent"`},
+		{"top -o json --interval 100ms", `"service": "default/web:http"`},
+	} {
+		if out, err := run(strings.Fields(command.args)...); err != nil || !strings.Contains(out, command.want) {
+			t.Errorf("%s: %v, want %q in\n%s", command.args, err, command.want, out)
+		}
+	}
+}

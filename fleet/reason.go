@@ -1,0 +1,73 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/streaming/pkg/httpstream"
+)
+
+// ForbiddenError is the error of a request for which the user lacks a right.
+type ForbiddenError struct {
+	// Verb, Resource and Namespace are the right that is missing; the namespace is empty for all namespaces, or for a resource without
+	// namespaces. Reason is the API server's answer.
+	Verb, Resource, Namespace, Reason string
+}
+
+func (e *ForbiddenError) Error() string {
+	where := "in all namespaces"
+	if e.Namespace != "" {
+		where = "in namespace " + e.Namespace
+	}
+	if e.Resource == "nodes" {
+		where = "in the cluster"
+	}
+	return fmt.Sprintf("you lack the right to %s %s %s: %s", e.Verb, e.Resource, where, e.Reason)
+}
+
+// inWords returns an error of a request with what was requested.
+func inWords(verb, resource, namespace string, err error) error {
+	status, isStatus := errors.AsType[*apierrors.StatusError](cause(err))
+	switch {
+	case err == nil:
+		return nil
+	case isStatus && apierrors.IsForbidden(status):
+		return &ForbiddenError{verb, resource, namespace, oneLine(status.ErrStatus.Message)}
+	case isStatus && apierrors.IsUnauthorized(status):
+		return fmt.Errorf("%s %s: the API server does not accept the credentials: %s", verb, resource, oneLine(status.ErrStatus.Message))
+	}
+	if e, ok := errors.AsType[net.Error](err); ok && e.Timeout() && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s %s: the API server does not answer: %w", verb, resource, err)
+	}
+	return fmt.Errorf("%s %s: %w", verb, resource, err)
+}
+
+// cause returns why a connection was not upgraded, or err itself.
+func cause(err error) error {
+	if upgrade, ok := errors.AsType[*httpstream.UpgradeFailureError](err); ok && upgrade.Cause != nil {
+		return upgrade.Cause
+	}
+	return err
+}
+
+// execReason returns in words why a command did not run on a node, or did not end.
+func execReason(ctx context.Context, t Target, limit time.Duration, err error) string {
+	switch {
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return fmt.Sprintf("no answer within %s", limit) + t.suffix()
+	case ctx.Err() != nil:
+		return "interrupted"
+	}
+	if forbidden, ok := errors.AsType[*ForbiddenError](err); ok {
+		return forbidden.Error()
+	}
+	return oneLine(inWords("exec in", "pod "+t.Pod, t.Namespace, err).Error()) + t.suffix()
+}
+
+// oneLine returns a text in one line.
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
