@@ -47,14 +47,14 @@ func (t inTurn) Run(name string, f func(testscript.T)) {
 	t.T.Run(name, func(t *testing.T) { f(inTurn{t}) })
 }
 
-// eventually runs a command until its output matches, or with ! until it does not, for at most ten seconds:
+// eventually runs a command until its output matches, or with ! until it does not, for at most thirty seconds:
 // [!] eventually PATTERN COMMAND [ARG...]
 func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) < 2 {
 		ts.Fatalf("usage: [!] eventually PATTERN COMMAND [ARG...]")
 	}
 	pattern := regexp.MustCompile("(?s)" + args[0])
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		err := ts.Exec(args[1], args[2:]...)
 		out := ts.ReadFile("stdout") + ts.ReadFile("stderr")
@@ -68,7 +68,7 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// eventuallySame runs a command until its output is the content of a file, for at most ten seconds:
+// eventuallySame runs a command until its output is the content of a file, for at most thirty seconds:
 // eventually-same FILE COMMAND [ARG...]
 func eventuallySame(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 2 {
