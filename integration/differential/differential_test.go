@@ -108,7 +108,7 @@ func (a *arena) play(c testCase, count *tally) ([]difference, error) {
 		}
 		last = now
 	}
-	return nil, nil
+	return a.compareRestarted(count)
 }
 
 // step changes the cluster to state number i, unless it is the first, and compares the proxies.
