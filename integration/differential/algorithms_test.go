@@ -202,5 +202,8 @@ func (a *arena) tableOf(q question, k observation) (table [tableSize]netip.AddrP
 		}
 		shares = append(shares, share{at, weights[at]})
 	}
+	if slices.ContainsFunc(shares, func(s share) bool { return s.weight != shares[0].weight }) {
+		a.weightedTables++
+	}
 	return maglevTable(shares), true
 }

@@ -31,8 +31,11 @@ type arena struct {
 	last, now  state    // of the current case
 	recreated  []string // objects that the last edit deleted and created anew
 	changes    int      // counts states, for the marker
-	kubeProxy  contestant
-	nfproxy    contestant
+
+	weightedTables int // that had endpoints of different weights
+
+	kubeProxy contestant
+	nfproxy   contestant
 }
 
 // contestant is a proxy on its node.

@@ -166,7 +166,7 @@ func (s *state) editEndpoint(t *rapid.T) {
 // setWeight gives the endpoints of an EndpointSlice a weight. kube-proxy is shown each slice by itself; so an endpoint with weight 0 is in
 // no other slice.
 func (s *state) setWeight(t *rapid.T, e *discoveryv1.EndpointSlice) {
-	value := pick(t, "weight", "2", "0", "1", "3", "-1", "many")
+	value := pick(t, "weight", "2", "3", "0", "5", "3", "1", "-1", "many")
 	e.Annotations = map[string]string{pick(t, "annotation", "nfproxy.io/weight", "service.cilium.io/weight"): value}
 	for _, other := range s.slices {
 		if other != e && other.Labels[discoveryv1.LabelServiceName] == e.Labels[discoveryv1.LabelServiceName] &&
@@ -181,7 +181,7 @@ func (s *state) setWeight(t *rapid.T, e *discoveryv1.EndpointSlice) {
 // annotations generates the annotations of a Service that determine the choice of an endpoint.
 func annotations(t *rapid.T) map[string]string {
 	all := make(map[string]string)
-	switch pick(t, "algorithm", "", "", "", "client", "connection", "cilium", "unknown") {
+	switch pick(t, "algorithm", "", "", "", "client", "connection", "client", "cilium", "unknown") {
 	case "client":
 		all["nfproxy.io/lb-algorithm"] = "maglev"
 	case "connection":
@@ -366,7 +366,7 @@ func (s *state) setEndpoints(t *rapid.T, service *corev1.Service) {
 				e.Endpoints = append(e.Endpoints, endpoint(t, v, family, hints))
 			}
 			s.slices = append(s.slices, e)
-			if pick(t, "weighted", false, false, false, true) {
+			if pick(t, "weighted", false, true) {
 				s.setWeight(t, e)
 			}
 		}
