@@ -191,7 +191,12 @@ func annotations(t *rapid.T) map[string]string {
 	case "unknown":
 		all["nfproxy.io/lb-algorithm"] = "wrr"
 	}
-	if pick(t, "slow start", false, false, false, false, true) {
+	// A table tells how far a weight has grown; other Services tell only whether an endpoint is reached.
+	slow := []bool{false, false, false, false, true}
+	if len(all) > 0 {
+		slow = slow[3:]
+	}
+	if pick(t, "slow start", slow...) {
 		all["nfproxy.io/slow-start"] = "1s"
 	}
 	if len(all) == 0 {
