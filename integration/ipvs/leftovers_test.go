@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,9 @@ import (
 
 func TestMain(m *testing.M) { cluster.Main(m, nil) }
 
+// parameter is on the kernel's command line of the virtual machines (integration/kernels/machine.go).
+const parameter = "nfproxy.loadable-modules"
+
 // Addresses of two Services. The second one exists for kube-proxy only.
 const web, old = "10.96.0.1", "10.96.0.9"
 
@@ -33,9 +37,12 @@ const before, after = "10.244.1.2", "10.244.1.3"
 // that. A Service that no longer exists is still served by IPVS. The commands of the document, and kube-proxy itself, remove all of it;
 // then the check is content, and nfproxy still serves.
 func TestLeftovers(t *testing.T) {
-	if err := exec.Command("modprobe", "-a", "ip_vs", "dummy").Run(); err != nil {
-		t.Skipf("modprobe -a ip_vs dummy: %v: make test-kernels runs this test in virtual machines, whose kernels have IPVS", err)
+	line, err := os.ReadFile("/proc/cmdline")
+	check(t, err)
+	if !slices.Contains(strings.Fields(string(line)), parameter) {
+		t.Skip("loads modules of the kernel: make test-kernels runs it in virtual machines")
 	}
+	run(t, "modprobe -a ip_vs dummy")
 	client := newNetwork(t)
 	config := kubeProxyConfig(t)
 	for _, way := range []struct {
