@@ -208,9 +208,12 @@ func annotations(t *rapid.T) map[string]string {
 func serviceName(slot int) string { return fmt.Sprintf("service-%d", slot) }
 
 // service returns the Service of a slot, or nil.
-func (s *state) service(slot int) *corev1.Service {
+func (s *state) service(slot int) *corev1.Service { return s.named(serviceName(slot)) }
+
+// named returns the Service of a name, or nil.
+func (s *state) named(name string) *corev1.Service {
 	for _, v := range s.services {
-		if v.Name == serviceName(slot) {
+		if v.Name == name {
 			return v
 		}
 	}
