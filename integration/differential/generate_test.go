@@ -134,7 +134,7 @@ func (s *state) edit(t *rapid.T) {
 		s.setService(t, slot)
 	case "weight":
 		if len(s.slices) > 0 {
-			s.setWeight(t, rapid.SampledFrom(s.slices).Draw(t, "EndpointSlice"))
+			s.setWeight(t, rapid.SampledFrom(s.slices).Draw(t, "EndpointSlice"), weights)
 		}
 	case "node":
 		s.node = nodes().Draw(t, "node")
@@ -163,10 +163,13 @@ func (s *state) editEndpoint(t *rapid.T) {
 	e.Endpoints[i].Conditions = conditions(t)
 }
 
+// weights are values of an annotation. Small numbers are drawn most often; so every other slice begins with another value.
+var weights = []string{"2", "5", "0", "3", "1", "-1", "many"}
+
 // setWeight gives the endpoints of an EndpointSlice a weight. kube-proxy is shown each slice by itself; so an endpoint with weight 0 is in
 // no other slice.
-func (s *state) setWeight(t *rapid.T, e *discoveryv1.EndpointSlice) {
-	value := pick(t, "weight", "2", "3", "0", "5", "3", "1", "-1", "many")
+func (s *state) setWeight(t *rapid.T, e *discoveryv1.EndpointSlice, values []string) {
+	value := pick(t, "weight", values...)
 	e.Annotations = map[string]string{pick(t, "annotation", "nfproxy.io/weight", "service.cilium.io/weight"): value}
 	for _, other := range s.slices {
 		if other != e && other.Labels[discoveryv1.LabelServiceName] == e.Labels[discoveryv1.LabelServiceName] &&
@@ -375,7 +378,7 @@ func (s *state) setEndpoints(t *rapid.T, service *corev1.Service) {
 			}
 			s.slices = append(s.slices, e)
 			if pick(t, "weighted", false, true) {
-				s.setWeight(t, e)
+				s.setWeight(t, e, weights[i:])
 			}
 		}
 	}
