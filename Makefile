@@ -83,7 +83,7 @@ pictures: tools ## draw the pictures of docs/pictures/explain-*.svg: the graphs 
 	$(GO) test -run '^TestExplainPictures$$' ./integration/cli -args -update
 
 # The virtual machines emulate the processor.
-test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox .bin/ipvs-bookworm .bin/kube-proxy ## run tests on Debian's kernels KERNELS, in virtual machines
+test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox .bin/ipvs-bookworm $(filter .bin/ipvs-newest,$(KERNELS:%=.bin/ipvs-%)) .bin/kube-proxy ## run tests on Debian's kernels KERNELS, in virtual machines
 	$(GO) run ./integration/kernels -run '$(RUN)' $(KERNELS)
 
 DEBIAN_PACKAGES = integration/kernels/debian $@
@@ -105,6 +105,9 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 
 .bin/ipvs-bookworm: integration/kernels/debian
 	$(DEBIAN_PACKAGES) bookworm 'iptables|ipset|ipvsadm|netbase|lib' iptables ipset ipvsadm netbase
+
+.bin/ipvs-newest: integration/kernels/debian
+	$(DEBIAN_PACKAGES) '$(NEWEST)' 'iptables|ipset|ipvsadm|netbase|lib' iptables ipset ipvsadm netbase
 
 .bin/busybox: integration/kernels/debian
 	$(DEBIAN_PACKAGES) bookworm busybox-static busybox-static
