@@ -22,7 +22,7 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults nft-versions check lint unit race bench bench-compare bench-commits bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults pictures nft-versions check lint unit race bench bench-compare bench-commits bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -81,8 +81,11 @@ test-differential: tools controlplane ## compare nfproxy with the real kube-prox
 test-faults: tools ## let every call on a netlink socket fail with every error, which takes about three quarters of an hour
 	$(GO) test -timeout 0 -run '^TestFaults' -v ./integration/faults -args -faults.all
 
+pictures: tools ## draw the pictures of docs/pictures/explain-*.svg: the graphs that the scenarios in integration/cli/testdata want
+	$(GO) test -run '^TestExplainPictures$$' ./integration/cli -args -update
+
 # The virtual machines emulate the processor.
-test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox ## run tests on Debian's kernels KERNELS, in virtual machines
+test-kernels: tools nft-versions $(KERNELS:%=.bin/linux-%) .bin/busybox .bin/ipvs-bookworm $(filter .bin/ipvs-newest,$(KERNELS:%=.bin/ipvs-%)) .bin/kube-proxy ## run tests on Debian's kernels KERNELS, in virtual machines
 	$(GO) run ./integration/kernels -run '$(RUN)' $(KERNELS)
 
 DEBIAN_PACKAGES = integration/kernels/debian $@
@@ -101,6 +104,12 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 
 .bin/nft-%: integration/kernels/debian
 	$(DEBIAN_PACKAGES) $* 'nftables|lib' nftables
+
+.bin/ipvs-bookworm: integration/kernels/debian
+	$(DEBIAN_PACKAGES) bookworm 'iptables|ipset|ipvsadm|netbase|lib' iptables ipset ipvsadm netbase
+
+.bin/ipvs-newest: integration/kernels/debian
+	$(DEBIAN_PACKAGES) '$(NEWEST)' 'iptables|ipset|ipvsadm|netbase|lib' iptables ipset ipvsadm netbase
 
 .bin/busybox: integration/kernels/debian
 	$(DEBIAN_PACKAGES) bookworm busybox-static busybox-static
@@ -177,7 +186,7 @@ vulncheck: ## check the program and its tests with govulncheck against the datab
 	@if test '$(VULNDB)' = none; then echo 'govulncheck is switched off (VULNDB=none)'; \
 	else GOFLAGS=-buildvcs=false $(GO) run $(GOVULNCHECK) -test -db '$(VULNDB)' $(PACKAGES); fi
 
-tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, iperf3, ab, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq, qemu
+tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, iperf3, ab, a C compiler for the race detector, promtool, buildah, systemd-analyze, jq, Graphviz, qemu
 	@missing=; command -v nft >/dev/null || missing="$$missing nftables"; \
 	command -v iptables-save >/dev/null || missing="$$missing iptables"; \
 	command -v iperf3 >/dev/null || missing="$$missing iperf3"; \
@@ -187,6 +196,7 @@ tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, 
 	command -v buildah >/dev/null || missing="$$missing buildah"; \
 	command -v systemd-analyze >/dev/null || missing="$$missing systemd"; \
 	command -v jq >/dev/null || missing="$$missing jq"; \
+	command -v dot >/dev/null || missing="$$missing graphviz"; \
 	command -v qemu-system-x86_64 >/dev/null || missing="$$missing qemu-system-x86"; \
 	command -v depmod >/dev/null || missing="$$missing kmod"; \
 	command -v xz >/dev/null || missing="$$missing xz-utils"; \

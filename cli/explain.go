@@ -20,14 +20,14 @@ func explainCommand() *cli.Command {
 	own := []cli.Flag{
 		&cli.StringFlag{Name: "from", Usage: "`ADDRESS[%INTERFACE]`: the client's address and the interface that receives its packets (default: this node)"},
 		targetFlag("a Service stands for its cluster IP; its namespace is default unless given. ADDRESS/icmp is a ping"),
-		outputFlag("text", "json"),
+		outputFlag("text", "json", "dot"),
 	}
 	return &cli.Command{
 		Name:  "explain",
 		Usage: "explain what becomes of a connection: the endpoints and their chances, masquerading, and the rules",
 		Description: "explain reads the kernel's tables, sends nothing and needs no running nfproxy. With a source of Services, named\n" +
 			"by the flags of nfproxy run, it also explains why each endpoint is chosen or not, and whether the tables match\n" +
-			"the desired state. docs/explain.md explains the output.",
+			"the desired state. With -o dot the output is a graph for Graphviz. docs/explain.md explains the output.",
 		Flags:  append(own, config.SourceFlags()...),
 		Before: noArguments,
 		Action: explainAction,
@@ -65,8 +65,11 @@ func explainAction(c *cli.Context) error {
 		query.Desired = &desired
 	}
 	explanation := report.Explain(tables, query)
-	if c.String("output") == "json" {
+	switch c.String("output") {
+	case "json":
 		return writeJSON(c.App.Writer, explanation)
+	case "dot":
+		return report.WriteExplanationDot(c.App.Writer, explanation)
 	}
 	return report.WriteExplanation(c.App.Writer, explanation)
 }

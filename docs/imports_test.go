@@ -20,6 +20,8 @@ var layers = []struct {
 	{"integration/apichaos", nil},
 	{"integration/cli", nil},
 	{"integration/clock", nil},
+	{"integration/ipvs", nil},
+	{"integration/apistub", []string{"integration/controlplane"}},
 	{"integration/deploy", nil},
 	{"integration/datapath", nil},
 	{"integration/differential", nil},

@@ -1,6 +1,7 @@
 package render
 
 import (
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net/netip"
@@ -84,6 +85,60 @@ func TestMaglevDisruption(t *testing.T) {
 		t.Logf("%d endpoints, %d slots: at most %.2f %% of the others' slots move", c.endpoints, c.size, 100*worst)
 		if worst > c.most {
 			t.Errorf("%d endpoints, %d slots: %.3f of the others' slots move, want %.3f at most", c.endpoints, c.size, worst, c.most)
+		}
+	}
+}
+
+// TestMaglevLikeThePaper repeats the experiments of the paper's section 5.3 with its 1,000 endpoints: shares (figure 11), and how many
+// slots change when some endpoints, drawn at random, fail together (figure 12). The paper repeats each draw 200 times, this test ten
+// times. The changes besides the slots of the failed endpoints themselves are few, and fewer in a larger table.
+func TestMaglevLikeThePaper(t *testing.T) {
+	const endpoints = 1000
+	random := rand.New(rand.NewPCG(9, 10))
+	all := weighted(slices.Repeat([]int{1}, endpoints)...)
+	for _, c := range []struct {
+		size, draws int
+		most        map[int]float64 // slots of others that change, by the number of failures, as a part of all slots
+	}{
+		{MaxMaglevSize, 10, map[int]float64{1: 0.007, 5: 0.022, 10: 0.028, 20: 0.032}},
+		{655373, 2, map[int]float64{1: 0.0042, 10: 0.007, 20: 0.0085}}, // larger than nfproxy allows: slots have 16 bits
+	} {
+		before := maglev(all, c.size)
+		counts := shareOf(before, endpoints)
+		t.Logf("%d slots: %d to %d for each endpoint", c.size, slices.Min(counts), slices.Max(counts))
+		if least, most := slices.Min(counts), slices.Max(counts); most-least > 1 {
+			t.Errorf("%d slots: the endpoints have %d to %d", c.size, least, most)
+		}
+		for _, failures := range slices.Sorted(maps.Keys(c.most)) {
+			own, others := 0, 0
+			for range c.draws {
+				failed := make(map[int]bool)
+				for _, i := range random.Perm(endpoints)[:failures] {
+					failed[i] = true
+				}
+				left := make([]Endpoint, 0, endpoints)
+				index := make([]int, 0, endpoints)
+				for i, e := range all {
+					if !failed[i] {
+						left, index = append(left, e), append(index, i)
+					}
+				}
+				for slot, now := range maglev(left, c.size) {
+					switch {
+					case failed[before[slot]]:
+						own++
+					case index[now] != before[slot]:
+						others++
+					}
+				}
+			}
+			slots := float64(c.draws * c.size)
+			t.Logf("%d slots, %d of %d fail: %.2f %% of the slots change, %.2f %% are slots of others", c.size, failures, endpoints,
+				100*float64(own+others)/slots, 100*float64(others)/slots)
+			if part := float64(others) / slots; part > c.most[failures] {
+				t.Errorf("%d slots, %d of %d fail: %.4f of the slots change although their endpoints are there, want %.4f at most", c.size, failures,
+					endpoints, part, c.most[failures])
+			}
 		}
 	}
 }

@@ -5,5 +5,5 @@
 // Read describe.go first: a Description is the tables in terms of Services, and `nfproxy dump` prints it (dump_table.go,
 // dump_json.go). target.go parses the Service or address that a person asks about. explain.go simulates the packets of one
 // connection, reasons.go says why they end as they do, expect.go compares that with the desired state, and explain_text.go
-// prints it. problems.go compares whole tables with the desired state. tally.go sums up counters.
+// prints it, or explain_dot.go as a graph. problems.go compares whole tables with the desired state. tally.go sums up counters.
 package report

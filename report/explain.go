@@ -40,6 +40,9 @@ type Explanation struct {
 	Problems []string `json:"problems,omitempty"`
 	// Expected is what the desired state says about the connection, nil if the Query has none.
 	Expected *Expectation `json:"expected,omitempty"`
+
+	// paths are the ways of connections through the table: one to each of Endpoints, or one if there are none.
+	paths []nft.Path
 }
 
 // Outcome is the end of a connection in one word.
@@ -212,11 +215,26 @@ func (x *explainer) walk() {
 		x.Problems = append(x.Problems, fmt.Sprintf("%.4g %% of the connections find no endpoint: the tables are incomplete", 100*lost))
 	}
 	if len(x.Endpoints) > 0 {
-		first := func(b nft.Branch) bool { return b.Path.To(x.packet.Destination) == x.Endpoints[0].at() }
-		shown = branches.Ends[slices.IndexFunc(branches.Ends, first)].Path
+		x.paths = pathsTo(x.Endpoints, branches.Ends, x.packet.Destination)
+		shown = x.paths[0]
+	} else {
+		x.paths = []nft.Path{shown}
 	}
 	x.checkSlots(shown)
 	x.conclude(shown)
+}
+
+// pathsTo returns the path to each endpoint of connections to a destination.
+func pathsTo(endpoints []Candidate, ends []nft.Branch, destination netip.AddrPort) []nft.Path {
+	to := make(map[netip.AddrPort]nft.Path)
+	for _, end := range ends {
+		to[end.Path.To(destination)] = end.Path
+	}
+	paths := make([]nft.Path, len(endpoints))
+	for i, c := range endpoints {
+		paths[i] = to[c.at()]
+	}
+	return paths
 }
 
 // checkSlots adds a problem if the slots of the endpoints have a gap: packets that draw the missing slot draw again, so that the

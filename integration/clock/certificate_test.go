@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"nfproxy/integration/apistub"
 	"nfproxy/integration/cluster"
 )
 
@@ -28,29 +29,29 @@ func TestClockOutsideCertificate(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			s := newAPIServer(t, "first")
+			s := apistub.New(t, "first")
 			write(token, "first")
-			write(kubeconfig, s.kubeconfig(token))
+			write(kubeconfig, s.Kubeconfig(token))
 			put := func(name, ip string) {
 				t.Helper()
 				service, slice := service(name, ip, corev1.ServiceAffinityNone)
-				s.put(t, "endpointslices", slice)
-				s.put(t, "services", service)
+				s.Put(t, "endpointslices", slice)
+				s.Put(t, "services", service)
 			}
-			s.put(t, "nodes", nodeObject())
+			s.Put(t, "nodes", nodeObject())
 			put("before", "10.96.0.1")
 			n.start("--kubeconfig", kubeconfig, "--service-cidr", "10.96.0.0/16")
 			n.awaitServed("10.96.0.1")
 			cluster.EventuallyTrue(t, "the Event of the start is written", func() (bool, string) {
-				return s.counts().events > 0, n.daemon.Log.String()
+				return s.Counts().Events > 0, n.daemon.Log.String()
 			})
 
 			clock.jump(by)
 			put("open-connection", "10.96.0.2")
 			n.awaitServed("10.96.0.2")
 			logged := len(n.daemon.Log.String())
-			connections := s.counts().connections
-			s.rotate("second")
+			connections := s.Counts().Connections
+			s.Rotate("second")
 			write(token, "second")
 			s.CloseClientConnections()
 			put("meanwhile", "10.96.0.3")
@@ -64,15 +65,15 @@ func TestClockOutsideCertificate(t *testing.T) {
 				t.Errorf("logged: %s", others)
 			}
 			// Four resources are requested, and the Nodes are counted.
-			now := s.counts()
-			if t.Logf("%d connections in a minute", now.connections-connections); now.connections-connections > 100 || now.served > 0 {
+			now := s.Counts()
+			if t.Logf("%d connections in a minute", now.Connections-connections); now.Connections-connections > 100 || now.Served > 0 {
 				t.Errorf("too many connections, or requests: %+v", now)
 			}
 
 			clock.jump(-by)
 			n.awaitServed("10.96.0.3")
 			n.daemon.AwaitLog("the API server answers again")
-			if s.counts().served == 0 {
+			if s.Counts().Served == 0 {
 				t.Error("the new token was not used")
 			}
 			n.healthy()

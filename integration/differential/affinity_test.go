@@ -41,13 +41,13 @@ func movesWithoutNeed(o, k, n observation) map[moveKey]move {
 }
 
 // compareExpiry waits until session affinity with a short timeout has expired, and compares whether clients are still where they
-// were. Only clients of pools take part, and only Services with several endpoints.
+// were. Only clients of pools take part, and only Services with several endpoints that do not hash: a hash does not forget.
 func (a *arena) compareExpiry(targets []*target, count *tally) ([]difference, error) {
 	const short = 2
 	seen := make(map[string]bool)
 	var questions []question
 	for _, t := range targets {
-		if t.affinity == short && t.what == "cluster IP" && !seen[t.port+t.to.String()] {
+		if t.affinity == short && t.hash == "" && t.what == "cluster IP" && !seen[t.port+t.to.String()] {
 			seen[t.port+t.to.String()] = true
 			questions = append(questions, question{t, "pod"})
 		}

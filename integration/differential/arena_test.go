@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/yaml"
 
 	"nfproxy/integration/cluster"
@@ -23,14 +24,18 @@ import (
 type arena struct {
 	t          *testing.T
 	api        *kubernetes.Clientset
-	kubeconfig string
+	kubeconfig string   // of nfproxy
+	view       string   // kubeconfig of kube-proxy
 	dir        string   // of the configuration file
 	stored     state    // what the API server has
 	last, now  state    // of the current case
 	recreated  []string // objects that the last edit deleted and created anew
 	changes    int      // counts states, for the marker
-	kubeProxy  contestant
-	nfproxy    contestant
+
+	weightedTables int // that had endpoints of different weights
+
+	kubeProxy contestant
+	nfproxy   contestant
 }
 
 // contestant is a proxy on its node.
@@ -53,9 +58,11 @@ func newArena(t *testing.T) *arena {
 	a.kubeProxy.node, a.nfproxy.node = newNode(t, "kube-proxy"), newNode(t, "nfproxy")
 	for _, c := range a.contestants() {
 		c.observers = newObservers(c.node)
-		cluster.ForwardAPI(t, ns, c.network.Node())
 		t.Cleanup(func() { c.process.stop() })
 	}
+	cluster.ForwardAPI(t, ns, a.nfproxy.network.Node())
+	serveView(t, plane.AdminConfig(), a.kubeProxy.network.Node())
+	a.view = plane.Kubeconfig(&rest.Config{Host: "http://" + viewAddr})
 	return a
 }
 
@@ -100,21 +107,34 @@ func (a *arena) begin(config string, first state) error {
 	if err := a.startKubeProxy(); err != nil {
 		return err
 	}
-	p, err := start(a.nfproxy.network.Node(), nfproxyCommand(a.t, a.configFile()))
-	a.nfproxy.process = p
+	return a.startNfproxy()
+}
+
+// startNfproxy starts or restarts nfproxy.
+func (a *arena) startNfproxy() (err error) {
+	a.nfproxy.process.stop()
+	a.nfproxy.process, err = start(a.nfproxy.network.Node(), nfproxyCommand(a.t, a.configFile(&a.nfproxy)))
 	return err
 }
 
-func (a *arena) configFile() string { return filepath.Join(a.dir, "config.yaml") }
+// configFile returns the path of a proxy's configuration.
+func (a *arena) configFile(c *contestant) string { return filepath.Join(a.dir, c.name+".yaml") }
 
 // writeConfig writes the configuration of both proxies, with what the test needs.
 func (a *arena) writeConfig(text string) error {
+	if err := a.writeConfigOf(&a.kubeProxy, a.view, text); err != nil {
+		return err
+	}
+	return a.writeConfigOf(&a.nfproxy, a.kubeconfig, text)
+}
+
+func (a *arena) writeConfigOf(c *contestant, kubeconfig, text string) error {
 	var config map[string]any
 	if err := yaml.Unmarshal([]byte(text), &config); err != nil {
 		return err
 	}
 	config["hostnameOverride"] = nodeName
-	config["clientConnection"] = map[string]any{"kubeconfig": a.kubeconfig, "qps": -1}
+	config["clientConnection"] = map[string]any{"kubeconfig": kubeconfig, "qps": -1}
 	config["conntrack"] = map[string]any{"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"}
 	config["oomScoreAdj"] = 0
 	nftables, _ := config["nftables"].(map[string]any)
@@ -127,13 +147,13 @@ func (a *arena) writeConfig(text string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(a.configFile(), data, 0o600)
+	return os.WriteFile(a.configFile(c), data, 0o600)
 }
 
 // startKubeProxy starts or restarts kube-proxy.
 func (a *arena) startKubeProxy() error {
 	a.kubeProxy.process.stop()
-	cmd, err := kubeProxyCommand(a.configFile())
+	cmd, err := kubeProxyCommand(a.configFile(&a.kubeProxy))
 	if err == nil {
 		a.kubeProxy.process, err = start(a.kubeProxy.network.Node(), cmd)
 	}

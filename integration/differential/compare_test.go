@@ -1,7 +1,6 @@
 package differential
 
 import (
-	"maps"
 	"slices"
 	"time"
 )
@@ -43,6 +42,36 @@ func (a *arena) compareAgain(targets []*target, count *tally) ([]difference, err
 	return append(slices.DeleteFunc(found, probes), again...), err
 }
 
+func countArrivals(o observation) int {
+	count := 0
+	for _, all := range o.arrivals {
+		count += len(all)
+	}
+	return count
+}
+
+// compareRestarted restarts nfproxy and compares the targets that hash again: no client may reach another endpoint than before.
+func (a *arena) compareRestarted(count *tally) ([]difference, error) {
+	hashing := slices.DeleteFunc(targetsOf(a.now), func(t *target) bool { return t.hash == "" })
+	if len(hashing) == 0 {
+		return nil, nil
+	}
+	if err := a.startNfproxy(); err != nil {
+		return nil, err
+	}
+	if err := a.store(a.now); err != nil { // with the next marker
+		return nil, err
+	}
+	if err := a.awaitSync(); err != nil {
+		return nil, err
+	}
+	found, err := a.compareProbes(hashing, count)
+	for i := range found {
+		found[i].what = "after a restart of nfproxy: " + found[i].what
+	}
+	return found, err
+}
+
 // compareProbes sends probes to every target from every place, and returns what differs even if it is repeated.
 func (a *arena) compareProbes(targets []*target, count *tally) ([]difference, error) {
 	var questions []question
@@ -67,8 +96,8 @@ func (a *arena) compareProbes(targets []*target, count *tally) ([]difference, er
 		found = nil
 		var again []question
 		for _, q := range questions {
-			if !maps.Equal(k.outcomes[q], n.outcomes[q]) {
-				texts := [2]string{k.outcomes[q].String(), n.outcomes[q].String()}
+			if kText, nText, differ := a.differs(q, k, n); differ {
+				texts := [2]string{kText, nText}
 				one := a.unexpected([]difference{{kind: probed, what: q.String(), question: &q, kubeProxy: texts[0], nfproxy: texts[1]}})
 				if len(one) == 0 {
 					continue
@@ -83,6 +112,7 @@ func (a *arena) compareProbes(targets []*target, count *tally) ([]difference, er
 			}
 		}
 		if i == 0 {
+			count.hashed += countArrivals(n)
 			moved := a.compareMoves(k, n)
 			settled = append(settled, moved...)
 		}

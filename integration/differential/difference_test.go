@@ -47,11 +47,11 @@ const (
 )
 
 // tally counts what was compared.
-type tally struct{ clusters, edits, probes, flows, clients, healthChecks int }
+type tally struct{ clusters, edits, probes, hashed, flows, clients, healthChecks int }
 
 func (t tally) String() string {
-	return fmt.Sprintf("%d clusters, %d edits; compared: %d targets by place, %d UDP flows, %d affinity expiries, %d health checks",
-		t.clusters, t.edits, t.probes, t.flows, t.clients, t.healthChecks)
+	return fmt.Sprintf("%d clusters, %d edits; compared: %d targets by place, %d hashed connections, %d UDP flows, %d affinity expiries, %d health checks",
+		t.clusters, t.edits, t.probes, t.hashed, t.flows, t.clients, t.healthChecks)
 }
 
 // report returns the differences as text, at most some of them.

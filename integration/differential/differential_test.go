@@ -29,7 +29,7 @@ func TestDifferential(t *testing.T) {
 	}
 	a := newArena(t)
 	var count tally
-	defer func() { t.Log(count) }()
+	defer func() { t.Logf("%v; %d tables of endpoints with different weights", count, a.weightedTables) }()
 	rapid.Check(t, func(r *rapid.T) {
 		c := cases().Draw(r, "case")
 		found, err := a.play(c, &count)
@@ -108,7 +108,7 @@ func (a *arena) play(c testCase, count *tally) ([]difference, error) {
 		}
 		last = now
 	}
-	return nil, nil
+	return a.compareRestarted(count)
 }
 
 // step changes the cluster to state number i, unless it is the first, and compares the proxies.

@@ -128,10 +128,17 @@ func beganBefore(d difference) bool {
 	return d.kind == flowed && isOutcome(d.before) && strings.HasPrefix(d.kubeProxy, "entry stays") && strings.HasPrefix(d.nfproxy, "entry stays")
 }
 
+// weightZero explains flows to an endpoint with weight 0.
+func weightZero(d difference) bool {
+	return d.kind == flowed && strings.HasPrefix(d.kubeProxy, "entry is gone") && strings.HasPrefix(d.nfproxy, "entry stays") &&
+		d.now.weightsOf(d.question.target)[parseEndpoint(d.before)] == 0 && slices.ContainsFunc(d.now.endpointsOf(d.question.target), func(e endpointAt) bool { return e.at == d.before })
+}
+
 // endpointAt is an endpoint of a Service port, at "address:port".
 type endpointAt struct {
 	discoveryv1.Endpoint
-	at string
+	at     string
+	weight int
 }
 
 // endpointsOf returns what the EndpointSlices have for a target.
@@ -146,7 +153,7 @@ func (s state) endpointsOf(t *target) []endpointAt {
 				}
 				for _, e := range slice.Endpoints {
 					at := netip.AddrPortFrom(netip.MustParseAddr(e.Addresses[0]), uint16(*p.Port)).String()
-					all = append(all, endpointAt{e, at})
+					all = append(all, endpointAt{e, at, weightOf(slice.Annotations)})
 				}
 			}
 		}

@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 )
 
 // flow is a UDP socket that stays open while the cluster changes, and its conntrack entry.
@@ -188,7 +191,36 @@ func (a *arena) compareFlows(kubeProxy, nfproxy []*flow, count *tally) ([]differ
 	}
 	k.of, n.of = describe(kubeProxy, k.with), describe(nfproxy, n.with)
 	count.flows += len(k.of)
-	return a.unexpected(flowDifferences(k.of, n.of)), nil
+	return a.unexpected(append(flowDifferences(k.of, n.of), a.endedByWeight(n.of)...)), nil
+}
+
+// endedByWeight returns the flows that nfproxy has ended although nothing happened to their endpoint but that it has weight 0. kube-proxy
+// ends them, too: it is not shown such endpoints.
+func (a *arena) endedByWeight(nfproxy map[flowKey]outcomes) []difference {
+	var found []difference
+	for key, of := range nfproxy {
+		if a.onlyWeightZero(key) && strings.Contains(of.String(), "entry is gone") {
+			found = append(found, difference{kind: flowed, what: key.String(), question: &key.question, before: key.before,
+				kubeProxy: "entry stays, as the document says: the endpoint has weight 0", nfproxy: of.String()})
+		}
+	}
+	return found
+}
+
+// onlyWeightZero reports whether the endpoint of a flow is ready and has weight 0, in a Service that the edit has not changed otherwise.
+func (a *arena) onlyWeightZero(key flowKey) bool {
+	t := key.question.target
+	at := a.now.endpointsOf(t)
+	at = slices.DeleteFunc(at, func(e endpointAt) bool { return e.at != key.before })
+	unchanged := func(name string) bool {
+		old, now := a.last.named(name), a.now.named(name)
+		return old != nil && now != nil && equality.Semantic.DeepEqual(old, now) && !slices.Contains(a.recreated, name)
+	}
+	return len(at) > 0 && len(t.services) == 1 && unchanged(t.services[0]) && equality.Semantic.DeepEqual(a.last.node, a.now.node) &&
+		!slices.ContainsFunc(at, func(e endpointAt) bool {
+			ready, serving := e.Conditions.Ready, e.Conditions.Serving
+			return e.weight > 0 || ready != nil && !*ready || serving != nil && !*serving
+		})
 }
 
 // flowDifferences compares the flows that were at the same endpoint before.

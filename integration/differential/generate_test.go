@@ -114,7 +114,7 @@ const moreCIDR, moreCIDR6 = "10.112.0.0/24", "fd00:10:97::/112"
 // edit changes the state as an administrator of the cluster would.
 func (s *state) edit(t *rapid.T) {
 	slot := rapid.IntRange(0, maxServices-1).Draw(t, "slot")
-	switch pick(t, "edit", "endpoint", "endpoints", "endpoint", "service", "delete", "recreate", "node", "ServiceCIDR") {
+	switch pick(t, "edit", "endpoint", "endpoints", "endpoint", "service", "delete", "recreate", "node", "ServiceCIDR", "weight") {
 	case "endpoint":
 		s.editEndpoint(t)
 	case "endpoints":
@@ -132,6 +132,10 @@ func (s *state) edit(t *rapid.T) {
 	case "recreate":
 		s.removeService(slot)
 		s.setService(t, slot)
+	case "weight":
+		if len(s.slices) > 0 {
+			s.setWeight(t, rapid.SampledFrom(s.slices).Draw(t, "EndpointSlice"), weights)
+		}
 	case "node":
 		s.node = nodes().Draw(t, "node")
 	case "ServiceCIDR":
@@ -159,12 +163,60 @@ func (s *state) editEndpoint(t *rapid.T) {
 	e.Endpoints[i].Conditions = conditions(t)
 }
 
+// weights are values of an annotation. Small numbers are drawn most often; so every other slice begins with another value.
+var weights = []string{"2", "5", "0", "3", "1", "-1", "many"}
+
+// setWeight gives the endpoints of an EndpointSlice a weight. kube-proxy is shown each slice by itself; so an endpoint with weight 0 is in
+// no other slice.
+func (s *state) setWeight(t *rapid.T, e *discoveryv1.EndpointSlice, values []string) {
+	value := pick(t, "weight", values...)
+	e.Annotations = map[string]string{pick(t, "annotation", "nfproxy.io/weight", "service.cilium.io/weight"): value}
+	for _, other := range s.slices {
+		if other != e && other.Labels[discoveryv1.LabelServiceName] == e.Labels[discoveryv1.LabelServiceName] &&
+			(weightOf(e.Annotations) == 0 || weightOf(other.Annotations) == 0) {
+			e.Endpoints = slices.DeleteFunc(e.Endpoints, func(one discoveryv1.Endpoint) bool {
+				return slices.ContainsFunc(other.Endpoints, func(o discoveryv1.Endpoint) bool { return o.Addresses[0] == one.Addresses[0] })
+			})
+		}
+	}
+}
+
+// annotations generates the annotations of a Service that determine the choice of an endpoint.
+func annotations(t *rapid.T) map[string]string {
+	all := make(map[string]string)
+	switch pick(t, "algorithm", "", "", "", "client", "connection", "client", "cilium", "unknown") {
+	case "client":
+		all["nfproxy.io/lb-algorithm"] = "maglev"
+	case "connection":
+		all["nfproxy.io/lb-algorithm"], all["nfproxy.io/hash-on"] = "maglev", "connection"
+	case "cilium":
+		all["service.cilium.io/lb-algorithm"] = "maglev"
+	case "unknown":
+		all["nfproxy.io/lb-algorithm"] = "wrr"
+	}
+	// A table tells how far a weight has grown; other Services tell only whether an endpoint is reached.
+	slow := []bool{false, false, false, false, true}
+	if len(all) > 0 {
+		slow = slow[3:]
+	}
+	if pick(t, "slow start", slow...) {
+		all["nfproxy.io/slow-start"] = "1s"
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	return all
+}
+
 func serviceName(slot int) string { return fmt.Sprintf("service-%d", slot) }
 
 // service returns the Service of a slot, or nil.
-func (s *state) service(slot int) *corev1.Service {
+func (s *state) service(slot int) *corev1.Service { return s.named(serviceName(slot)) }
+
+// named returns the Service of a name, or nil.
+func (s *state) named(name string) *corev1.Service {
 	for _, v := range s.services {
-		if v.Name == serviceName(slot) {
+		if v.Name == name {
 			return v
 		}
 	}
@@ -201,6 +253,7 @@ func service(t *rapid.T, slot int) *corev1.Service {
 		v.Spec.Ports = servicePorts(t, slot, v.Spec.Type)
 		return v
 	}
+	v.Annotations = annotations(t)
 	setFamilies(t, v, slot)
 	v.Spec.Ports = servicePorts(t, slot, v.Spec.Type)
 	if pick(t, "labelled", "", "", "", "", "", "service.kubernetes.io/service-proxy-name") != "" {
@@ -324,6 +377,9 @@ func (s *state) setEndpoints(t *rapid.T, service *corev1.Service) {
 				e.Endpoints = append(e.Endpoints, endpoint(t, v, family, hints))
 			}
 			s.slices = append(s.slices, e)
+			if pick(t, "weighted", false, true) {
+				s.setWeight(t, e, weights[i:])
+			}
 		}
 	}
 }

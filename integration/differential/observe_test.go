@@ -59,7 +59,12 @@ type effort struct {
 // observation is what a round of probes found.
 type observation struct {
 	outcomes map[question]outcomes
+	arrivals map[question][]arrival // at targets that hash
 	moves    []move
+}
+
+func newObservation() observation {
+	return observation{outcomes: make(map[question]outcomes), arrivals: make(map[question][]arrival)}
 }
 
 // move is a connection of a client that has session affinity and that was at another endpoint before.
@@ -104,13 +109,13 @@ func newObservers(n *node) []*observer {
 
 // observe answers the questions of all observers at the same time.
 func observe(observers []*observer, questions []question, e effort) (observation, error) {
-	all := observation{outcomes: make(map[question]outcomes)}
+	all := newObservation()
 	var mu sync.Mutex
 	var failed error
 	var running sync.WaitGroup
 	for _, o := range observers {
 		running.Go(func() {
-			found := observation{outcomes: make(map[question]outcomes)}
+			found := newObservation()
 			err := o.observe(slices.DeleteFunc(slices.Clone(questions), func(q question) bool { return q.place != o.name }), e, &found)
 			mu.Lock()
 			defer mu.Unlock()
@@ -118,6 +123,7 @@ func observe(observers []*observer, questions []question, e effort) (observation
 				failed = fmt.Errorf("%s: %w", o.name, err)
 			}
 			maps.Copy(all.outcomes, found.outcomes)
+			maps.Copy(all.arrivals, found.arrivals)
 			all.moves = append(all.moves, found.moves...)
 		})
 	}
@@ -287,6 +293,9 @@ func (o *observer) record(q question, p *probe, into *observation) {
 		into.outcomes[q] = make(outcomes)
 	}
 	endpoint, _, answered := strings.Cut(p.result, " ")
+	if q.target.hash != "" && answered {
+		into.arrivals[q] = append(into.arrivals[q], arrival{p.local, endpoint})
+	}
 	if q.target.affinity > 0 && !o.sources[index(q.target.to.Addr())].pool.IsValid() && (answered || o.serves && text == dropped) {
 		text = "an endpoint" // one client is at one of the endpoints, perhaps at itself, which cannot answer
 	}

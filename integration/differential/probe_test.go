@@ -34,8 +34,9 @@ type probe struct {
 	result   string // the server's answer, or an outcome
 
 	fd      int
-	port    uint16 // of an SCTP probe
-	writing bool   // the TCP connection is not established yet
+	local   netip.AddrPort // the source, as the target sees it before any translation
+	port    uint16         // of an SCTP probe
+	writing bool           // the TCP connection is not established yet
 }
 
 // send makes all probes at the same time, from one namespace, and waits for the results. A probe without a result within the
@@ -169,6 +170,12 @@ func (p *probe) start() {
 		target = netip.AddrPortFrom(target.Addr(), 0)
 	}
 	err := unix.Connect(p.fd, socketAddress(target))
+	if local, failed := unix.Getsockname(p.fd); failed == nil {
+		p.local = addrPort(local)
+	}
+	if p.protocol == corev1.ProtocolSCTP {
+		p.local = netip.AddrPortFrom(p.local.Addr(), p.port)
+	}
 	switch {
 	case errors.Is(err, unix.EINPROGRESS):
 		p.writing = true
@@ -268,6 +275,12 @@ func outcome(err error) string {
 // endpointOf returns the server's address in an answer, or the outcome.
 func endpointOf(result string) string {
 	at, _, _ := strings.Cut(result, " ")
+	return at
+}
+
+// parseEndpoint returns the address of a server, the zero value for an outcome.
+func parseEndpoint(text string) netip.AddrPort {
+	at, _ := netip.ParseAddrPort(text)
 	return at
 }
 

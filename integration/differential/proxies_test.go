@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -76,5 +77,5 @@ func kubeProxyCommand(config string) (*exec.Cmd, error) {
 
 // nfproxyCommand returns the command that runs nfproxy.
 func nfproxyCommand(t testing.TB, config string) *exec.Cmd {
-	return cluster.Command(t, "run", "--config", config)
+	return cluster.Command(t, "run", "--config", config, "--maglev-table-size", strconv.Itoa(tableSize))
 }

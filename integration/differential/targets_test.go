@@ -15,6 +15,7 @@ type target struct {
 	what     string   // the kinds of address that it is, such as "cluster IP"
 	services []string // the Services that have it as a frontend
 	affinity int32    // seconds of the session affinity of that Service's port, or 0
+	hash     string   // what the Service hashes, or ""
 	port     string   // the Service's port: session affinity is kept for each
 }
 
@@ -108,9 +109,10 @@ func (l *targetList) add(v *corev1.Service, p *corev1.ServicePort, protocol core
 	}
 	t.port = v.Name + "/" + p.Name
 	if len(t.services) > 1 { // the owner is one of them
-		t.affinity = 0
+		t.affinity, t.hash = 0, ""
 		return
 	}
+	t.hash = hashOf(v)
 	if v.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
 		t.affinity = cmp.Or(*v.Spec.SessionAffinityConfig.ClientIP.TimeoutSeconds, corev1.DefaultClientIPServiceAffinitySeconds)
 	}

@@ -37,8 +37,8 @@ func (m machine) run(ctx context.Context, initramfs string) ([]byte, error) {
 		// this option several processors are much slower than one.
 		"-icount", "shift=0,sleep=off", "-rtc", "clock=vm", "-smp", "1",
 		// The mitigations of processors' faults and the check of clocks cost the emulation time and have nothing to do with nfproxy.
-		// The last parameter tells integration/clock that it may set the clock.
-		"-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no5lvl nowatchdog nfproxy.settable-clock",
+		// The last parameters tell integration/clock that it may set the clock, and integration/ipvs that it may load modules.
+		"-kernel", image, "-initrd", initramfs, "-append", "console=ttyS0 panic=-1 quiet mitigations=off tsc=reliable clocksource=tsc no5lvl nowatchdog nfproxy.settable-clock nfproxy.loadable-modules",
 		"-serial", "file:"+console, "-serial", "file:"+output)
 	messages, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {

@@ -30,6 +30,7 @@ var selections = []selection{
 		"TestMatrix/(ip|ip6)/default/tcp", "TestRandomWalk", "TestTraceClusterIP", "TestTracerBound"}},
 	{dir: "agent", tests: []string{"TestRepairs", "TestComparisonRepairs", "TestComparisonFindsUnreachable"}},
 	{dir: "integration/cli", tests: []string{"TestScripts/(life|repair)"}},
+	{dir: "integration/ipvs", tests: []string{"TestLeftovers"}, only: true},
 	{dir: "integration/clock", tests: []string{"TestClockJumps", "TestClockOutsideCertificate"}, only: true},
 }
 

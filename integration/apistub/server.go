@@ -1,4 +1,5 @@
-package clock
+// Package apistub is as much of an API server as a service proxy needs, for tests in emulated machines, which are too slow for the real one.
+package apistub
 
 import (
 	"bytes"
@@ -21,9 +22,8 @@ import (
 	"nfproxy/integration/controlplane"
 )
 
-// apiServer is as much of an API server as nfproxy needs: lists and watches of objects that are never removed, and the creation of
-// Events. Emulated processors are too slow for the real one.
-type apiServer struct {
+// Server has lists and watches of objects that are never removed, and the creation of Events.
+type Server struct {
 	*httptest.Server
 	authority []byte
 
@@ -31,11 +31,11 @@ type apiServer struct {
 	objects []stored      // the resource version of an object is its place, from 1
 	changed chan struct{} // closed at the next change
 	token   string        // of the requests that are authorized
-	apiCounts
+	counts  Counts
 }
 
-// apiCounts are the numbers of connections and Events so far, and of authorized requests since the last rotation of the token.
-type apiCounts struct{ connections, events, served int }
+// Counts are the numbers of connections and Events so far, and of authorized requests since the last rotation of the token.
+type Counts struct{ Connections, Events, Served int }
 
 // stored is an object of a resource.
 type stored struct {
@@ -51,10 +51,10 @@ var kinds = map[string]metav1.TypeMeta{
 	"servicecidrs":   {APIVersion: "networking.k8s.io/v1", Kind: "ServiceCIDR"},
 }
 
-// newAPIServer starts a server. Its certificate is valid for 12 hours before and after now.
-func newAPIServer(t *testing.T, token string) *apiServer {
+// New starts a server. Its certificate is valid for 12 hours before and after now.
+func New(t testing.TB, token string) *Server {
 	t.Helper()
-	s := &apiServer{changed: make(chan struct{}), token: token}
+	s := &Server{changed: make(chan struct{}), token: token}
 	var certificate tls.Certificate
 	var err error
 	if s.authority, certificate, err = controlplane.NewServer(time.Time{}, netip.MustParseAddr("127.0.0.1")); err != nil {
@@ -66,7 +66,7 @@ func newAPIServer(t *testing.T, token string) *apiServer {
 	s.TLS = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.connections++
+		s.counts.Connections++
 		return &certificate, nil
 	}}
 	s.StartTLS()
@@ -78,8 +78,8 @@ func newAPIServer(t *testing.T, token string) *apiServer {
 	return s
 }
 
-// put stores an object.
-func (s *apiServer) put(t *testing.T, resource string, o metav1.Object) {
+// Put stores an object.
+func (s *Server) Put(t testing.TB, resource string, o metav1.Object) {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,35 +93,35 @@ func (s *apiServer) put(t *testing.T, resource string, o metav1.Object) {
 	s.changed = make(chan struct{})
 }
 
-// rotate replaces the token: requests with another one are denied.
-func (s *apiServer) rotate(token string) {
+// Rotate replaces the token: requests with another one are denied.
+func (s *Server) Rotate(token string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.token, s.served = token, 0
+	s.token, s.counts.Served = token, 0
 }
 
-// counts returns what the server has counted.
-func (s *apiServer) counts() apiCounts {
+// Counts returns what the server has counted.
+func (s *Server) Counts() Counts {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.apiCounts
+	return s.counts
 }
 
 // authorizes reports whether a request has the token.
-func (s *apiServer) authorizes(r *http.Request) bool {
+func (s *Server) authorizes(r *http.Request) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if r.Header.Get("Authorization") != "Bearer "+s.token {
 		return false
 	}
-	s.served++
+	s.counts.Served++
 	if r.Method == http.MethodPost {
-		s.events++
+		s.counts.Events++
 	}
 	return true
 }
 
-func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	resource, query := path.Base(r.URL.Path), r.URL.Query()
 	w.Header().Set("Content-Type", "application/json")
 	switch _, known := kinds[resource]; {
@@ -147,7 +147,7 @@ func (s *apiServer) serve(w http.ResponseWriter, r *http.Request) {
 
 // since returns the objects of a resource after a resource version, the present version, and a channel that is closed at the next
 // change.
-func (s *apiServer) since(resource string, from int) (list [][]byte, version int, changed chan struct{}) {
+func (s *Server) since(resource string, from int) (list [][]byte, version int, changed chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range s.objects[from:] {
@@ -160,7 +160,7 @@ func (s *apiServer) since(resource string, from int) (list [][]byte, version int
 
 // watch sends the objects of a resource after a resource version, until the client ends. With initial, a bookmark tells when the
 // client has those that exist.
-func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource string, from int, initial bool) {
+func (s *Server) watch(w http.ResponseWriter, r *http.Request, resource string, from int, initial bool) {
 	for {
 		list, version, changed := s.since(resource, from)
 		for _, text := range list {
@@ -180,8 +180,8 @@ func (s *apiServer) watch(w http.ResponseWriter, r *http.Request, resource strin
 	}
 }
 
-// kubeconfig returns a configuration for clients of the server, whose token is in a file.
-func (s *apiServer) kubeconfig(tokenFile string) string {
+// Kubeconfig returns a configuration for clients of the server, whose token is in a file.
+func (s *Server) Kubeconfig(tokenFile string) string {
 	authority, _ := json.Marshal(s.authority) // base64
 	return fmt.Sprintf(`apiVersion: v1
 kind: Config
