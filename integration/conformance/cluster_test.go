@@ -40,14 +40,14 @@ type shape struct {
 	ipv4  bool // Pods, nodes and Services are IPv4 alone
 }
 
-// cluster is a running cluster.
-type cluster struct {
+// testCluster is a running cluster.
+type testCluster struct {
 	shape
 	t testing.TB
 	*controlplane.ControlPlane
 	*kubernetes.Clientset
 	net        *network
-	nodes      []*machine
+	nodes      []*host
 	dir        string
 	authority  string // file of the certificate that issued all others
 	kubeconfig string // of an administrator in the control plane's namespace
@@ -55,9 +55,9 @@ type cluster struct {
 }
 
 // newCluster starts a cluster without a service proxy and without DNS. It ends with the test.
-func newCluster(t testing.TB, s shape) *cluster {
+func newCluster(t testing.TB, s shape) *testCluster {
 	t.Helper()
-	c := &cluster{shape: s, t: t, dir: t.TempDir(), net: newNetwork(t, s.nodes)}
+	c := &testCluster{shape: s, t: t, dir: t.TempDir(), net: newNetwork(t, s.nodes)}
 	var flags []string
 	if s.ipv4 {
 		flags = append(flags, "--service-cluster-ip-range="+controlplane.ServiceCIDR4)
@@ -84,7 +84,7 @@ func newCluster(t testing.TB, s shape) *cluster {
 }
 
 // registerNode creates a Node, because the ranges of Pods are ours.
-func (c *cluster) registerNode(i int) {
+func (c *testCluster) registerNode(i int) {
 	c.t.Helper()
 	node := &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: nodeName(i), Labels: map[string]string{
@@ -100,7 +100,7 @@ func (c *cluster) registerNode(i int) {
 }
 
 // startNodes starts the nodes one after the other: importing images keeps a processor busy.
-func (c *cluster) startNodes() {
+func (c *testCluster) startNodes() {
 	c.t.Helper()
 	for i, ns := range c.net.nodes {
 		c.nodes = append(c.nodes, c.startNode(i+1, ns))
@@ -108,7 +108,7 @@ func (c *cluster) startNodes() {
 }
 
 // nodesReady returns an error unless the kubelets report that all nodes are ready.
-func (c *cluster) nodesReady(ctx context.Context) error {
+func (c *testCluster) nodesReady(ctx context.Context) error {
 	nodes, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
@@ -137,7 +137,7 @@ func nfproxyArchive(t testing.TB) string {
 }
 
 // nodeKubeconfig writes a kubeconfig for a process on a node and returns its path.
-func (c *cluster) nodeKubeconfig(user string, groups ...string) string {
+func (c *testCluster) nodeKubeconfig(user string, groups ...string) string {
 	c.t.Helper()
 	config := c.Config(user, groups...)
 	config.Host = controlplane.URL(control.v4)
@@ -145,14 +145,14 @@ func (c *cluster) nodeKubeconfig(user string, groups ...string) string {
 }
 
 // installNfproxy applies deploy/nfproxy.yaml with the two lines set that the file asks for, and waits until it is in sync on all nodes.
-func (c *cluster) installNfproxy() {
+func (c *testCluster) installNfproxy() {
 	c.t.Helper()
 	c.apply(c.nfproxyManifest())
 	c.awaitRollout("daemonset/nfproxy")
 }
 
 // nfproxyManifest returns deploy/nfproxy.yaml for this cluster.
-func (c *cluster) nfproxyManifest() string {
+func (c *testCluster) nfproxyManifest() string {
 	c.t.Helper()
 	text, err := os.ReadFile("deploy/nfproxy.yaml")
 	if err != nil {
@@ -162,21 +162,26 @@ func (c *cluster) nfproxyManifest() string {
 	if !c.ipv4 {
 		ranges += "," + clusterCIDR6
 	}
-	manifest := string(text)
-	for from, to := range map[string]string{
+	return replaceOnce(c.t, "deploy/nfproxy.yaml", string(text), map[string]string{
 		`clusterCIDR: ""`:                     fmt.Sprintf("clusterCIDR: %q", ranges),
 		`server: https://kube-apiserver:6443`: "server: " + controlplane.URL(control.v4),
-	} {
-		if strings.Count(manifest, from) != 1 {
-			c.t.Fatalf("deploy/nfproxy.yaml has not one line with %s", from)
+	})
+}
+
+// replaceOnce replaces parts of a file's text, each of which must be there once.
+func replaceOnce(t testing.TB, file, text string, parts map[string]string) string {
+	t.Helper()
+	for from, to := range parts {
+		if n := strings.Count(text, from); n != 1 {
+			t.Fatalf("%s has %d times %q, want it once", file, n, from)
 		}
-		manifest = strings.Replace(manifest, from, to, 1)
+		text = strings.Replace(text, from, to, 1)
 	}
-	return manifest
+	return text
 }
 
 // installDNS starts the cluster's DNS, which needs a service proxy to reach the API server.
-func (c *cluster) installDNS() {
+func (c *testCluster) installDNS() {
 	c.t.Helper()
 	text, err := os.ReadFile("integration/conformance/testdata/coredns.yaml")
 	if err != nil {
@@ -187,7 +192,7 @@ func (c *cluster) installDNS() {
 }
 
 // apply applies a manifest.
-func (c *cluster) apply(manifest string) {
+func (c *testCluster) apply(manifest string) {
 	c.t.Helper()
 	if out, err := c.kubectl(manifest, "apply", "--server-side", "--filename=-"); err != nil {
 		c.t.Fatalf("%v\n%s", err, out)
@@ -195,7 +200,7 @@ func (c *cluster) apply(manifest string) {
 }
 
 // awaitRollout waits until all Pods of an object in kube-system are ready.
-func (c *cluster) awaitRollout(object string) {
+func (c *testCluster) awaitRollout(object string) {
 	c.t.Helper()
 	if out, err := c.kubectl("", "--namespace=kube-system", "rollout", "status", object, "--timeout=3m"); err != nil {
 		state, _ := c.kubectl("", "--namespace=kube-system", "describe", "pods")
@@ -204,7 +209,7 @@ func (c *cluster) awaitRollout(object string) {
 }
 
 // kubectl runs kubectl as an administrator and returns what it prints.
-func (c *cluster) kubectl(input string, args ...string) (string, error) {
+func (c *testCluster) kubectl(input string, args ...string) (string, error) {
 	c.t.Helper()
 	path := programPath(c.t, "kubectl")
 	var out bytes.Buffer
@@ -218,7 +223,7 @@ func (c *cluster) kubectl(input string, args ...string) (string, error) {
 }
 
 // await calls check until it returns no error.
-func (c *cluster) await(atMost time.Duration, what string, check func(context.Context) error) {
+func (c *testCluster) await(atMost time.Duration, what string, check func(context.Context) error) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), atMost)
 	defer cancel()
@@ -236,7 +241,7 @@ func (c *cluster) await(atMost time.Duration, what string, check func(context.Co
 }
 
 // dialControl opens a connection from the control plane's namespace.
-func (c *cluster) dialControl(ctx context.Context, network, addr string) (net.Conn, error) {
+func (c *testCluster) dialControl(ctx context.Context, network, addr string) (net.Conn, error) {
 	return c.net.control.Dial(ctx, network, "", addr)
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -30,38 +31,79 @@ func (s spec) name() string { return strings.Join(append(slices.Clone(s.Containe
 
 // selection says which tests to run.
 type selection struct {
-	focus, skip string // regular expressions over names; skip prevails
-	procs       int    // tests at the same time
-	out         string // directory of the report and the log
-	timeout     time.Duration
+	names   []string
+	procs   int    // tests at the same time
+	out     string // directory of the report and the log
+	timeout time.Duration
+}
+
+// listTests returns all tests, without a cluster.
+func listTests(t testing.TB) []string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.CommandContext(t.Context(), programPath(t, "ginkgo"), "--dry-run", "--output-dir="+dir, "--json-report=report.json",
+		programPath(t, "e2e.test"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("list tests: %v\n%s", err, out)
+	}
+	var names []string
+	for _, s := range readReport(t, filepath.Join(dir, "report.json")) {
+		names = append(names, s.name())
+	}
+	return names
 }
 
 // runTests runs Kubernetes' tests in the control plane's namespace and returns all tests, those that were not selected too. The state of
 // these is skipped, after no attempt.
-func (c *cluster) runTests(s selection) []spec {
+func (c *testCluster) runTests(s selection) []spec {
 	c.t.Helper()
 	if err := os.MkdirAll(s.out, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
-	registries := filepath.Join(c.dir, "registries.yaml")
-	writeFile(c.t, registries, []byte("gcRegistry: "+registry+"\npromoterE2eRegistry: "+registry+"\n"))
+	registries := c.registries()
 	kubectl := programPath(c.t, "kubectl")
 	report := filepath.Join(s.out, "report.json")
 	args := []string{programPath(c.t, "ginkgo"),
-		fmt.Sprintf("--procs=%d", s.procs), "--focus=" + s.focus, "--skip=" + s.skip, "--timeout=" + s.timeout.String(),
+		fmt.Sprintf("--procs=%d", s.procs), "--focus=(" + anyOf(s.names) + ")$", "--timeout=" + s.timeout.String(),
 		"--no-color", "-v", "--silence-skips", "--poll-progress-after=0", "--output-dir=" + s.out, "--json-report=report.json",
 		programPath(c.t, "e2e.test"), "--",
 		"--kubeconfig=" + c.kubeconfig, "--kubectl-path=" + kubectl, "--provider=skeleton",
 		fmt.Sprintf("--num-nodes=%d", c.shape.nodes), // without it tests that need two nodes skip themselves
 		"--dns-domain=cluster.local", "--report-dir=" + s.out, "--disable-log-dump", "--dump-logs-on-failure=false",
 	}
-	m := startMachine(c.t, c.net.control, machineConfig{Name: "tests", Dir: s.out, Once: &program{
+	m := startHost(c.t, c.net.control, hostConfig{Name: "tests", Dir: s.out, Once: &program{
 		Name: "tests", Args: args,
 		Env: []string{"HOME=" + c.dir, "TMPDIR=" + c.dir, "PATH=" + filepath.Dir(kubectl) + ":/usr/bin:/bin", "KUBE_TEST_REPO_LIST=" + registries},
 	}})
 	<-m.exited
 	m.stop()
 	return readReport(c.t, report)
+}
+
+// registries writes the file that makes the tests ask for images of our registry, and returns its path.
+func (c *testCluster) registries() string {
+	c.t.Helper()
+	path := filepath.Join(c.dir, "registries.yaml")
+	writeFile(c.t, path, []byte("gcRegistry: "+registry+"\npromoterE2eRegistry: "+registry+"\n"))
+	return path
+}
+
+// imageName returns the name by which the tests ask for an image.
+func (c *testCluster) imageName(image string) string {
+	c.t.Helper()
+	cmd := exec.CommandContext(c.t.Context(), programPath(c.t, "e2e.test"), "-images")
+	cmd.Env = []string{"KUBE_TEST_REPO_LIST=" + c.registries()}
+	out, err := cmd.Output()
+	if err != nil {
+		c.t.Fatalf("list images: %v", err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if name, found := strings.CutPrefix(strings.TrimSpace(line), image+" "); found {
+			return name
+		}
+	}
+	c.t.Fatalf("the tests have no image %s:\n%s", image, out)
+	return ""
 }
 
 // readReport reads a report of ginkgo.
@@ -86,8 +128,8 @@ func readReport(t testing.TB, path string) []spec {
 	return all
 }
 
-// anyOf returns a regular expression that matches names with any of the texts.
-func anyOf(texts ...string) string {
+// anyOf returns a regular expression that matches any of the texts.
+func anyOf(texts []string) string {
 	var quoted []string
 	for _, text := range texts {
 		quoted = append(quoted, regexp.QuoteMeta(text))

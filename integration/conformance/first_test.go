@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// first is the first process of a machine: it arranges the mounts, starts the programs and collects processes that have ended. It returns
+// first is the first process of a host: it arranges the mounts, starts the programs and collects processes that have ended. It returns
 // when one of the daemons ends, which none should, or the only program.
-func first(config machineConfig) (int, error) {
+func first(config hostConfig) (int, error) {
 	if err := arrangeMounts(config); err != nil {
 		return 1, err
 	}
@@ -36,7 +36,7 @@ func first(config machineConfig) (int, error) {
 }
 
 // runDaemons starts the daemons and returns when one of them ends. Images are imported before the last one starts.
-func runDaemons(config machineConfig, collect *collector) error {
+func runDaemons(config hostConfig, collect *collector) error {
 	ends := make(chan error)
 	for i, d := range config.Daemons {
 		if i == len(config.Daemons)-1 {
@@ -61,7 +61,7 @@ func runDaemons(config machineConfig, collect *collector) error {
 }
 
 // importImages gives containerd the images in the archives.
-func importImages(config machineConfig, collect *collector) error {
+func importImages(config hostConfig, collect *collector) error {
 	for _, archive := range config.Imports {
 		ctr := program{Name: "import", Args: []string{containerdProgram("usr/bin/ctr"), "--address", containerdSocket, "--namespace", "k8s.io", "images", "import", archive}}
 		ended, err := collect.start(config, ctr)
@@ -101,7 +101,7 @@ type collector struct {
 }
 
 // start starts a program; the channel gets its status when it has ended.
-func (c *collector) start(config machineConfig, p program) (<-chan unix.WaitStatus, error) {
+func (c *collector) start(config hostConfig, p program) (<-chan unix.WaitStatus, error) {
 	log, err := os.OpenFile(filepath.Join(config.Dir, p.Name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err

@@ -24,16 +24,16 @@ const cleanupFinalizer = "service.kubernetes.io/load-balancer-cleanup"
 // namespace, where the tests' clients are, routes it over the nodes: over all of them, or for externalTrafficPolicy Local over those whose
 // health check node port answers 200. Packets reach the nodes with the address of the load balancer as destination (ipMode VIP).
 type loadBalancers struct {
-	*cluster
+	*testCluster
 	addrs map[types.UID]netip.Addr
 	hops  map[types.UID][]string // of the present route
 	next  byte
 }
 
 // runLoadBalancers starts the load balancers, which end with the test.
-func (c *cluster) runLoadBalancers() {
+func (c *testCluster) runLoadBalancers() {
 	c.t.Helper()
-	l := &loadBalancers{cluster: c, addrs: make(map[types.UID]netip.Addr), hops: make(map[types.UID][]string)}
+	l := &loadBalancers{testCluster: c, addrs: make(map[types.UID]netip.Addr), hops: make(map[types.UID][]string)}
 	ctx, cancel := context.WithCancel(c.t.Context())
 	done := make(chan struct{})
 	c.t.Cleanup(func() {

@@ -18,7 +18,7 @@ import (
 
 // Environment variables by which a process of this package tells another one what to do.
 const (
-	roleEnv     = "NFPROXY_CONFORMANCE_ROLE"     // of a process of a machine; empty: a test
+	roleEnv     = "NFPROXY_CONFORMANCE_ROLE"     // of a process of a host; empty: a test
 	instanceEnv = "NFPROXY_CONFORMANCE_INSTANCE" // the name of files and cgroups of this run
 	apiPortEnv  = "NFPROXY_CONFORMANCE_API_PORT" // the port of the API server outside the sandbox
 )
@@ -27,7 +27,7 @@ const (
 // forwards connections to the API server and cleans up.
 func TestMain(m *testing.M) {
 	if role := os.Getenv(roleEnv); role != "" {
-		os.Exit(playMachine(role))
+		os.Exit(playHost(role))
 	}
 	if !sandbox.Inside() {
 		os.Exit(outside())

@@ -22,9 +22,9 @@ var kubeletSysctls = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
-// arrangeMounts gives a machine its view of the files: the processes, network links and cgroups of its namespaces, and for a node its own
+// arrangeMounts gives a host its view of the files: the processes, network links and cgroups of its namespaces, and for a node its own
 // /run, /var/lib and /var/log.
-func arrangeMounts(config machineConfig) error {
+func arrangeMounts(config hostConfig) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -37,7 +37,7 @@ func arrangeMounts(config machineConfig) error {
 	if config.Once != nil {
 		return nil
 	}
-	for _, step := range []func(machineConfig) error{mountSys, mountOwn, mountSysctls} {
+	for _, step := range []func(hostConfig) error{mountSys, mountOwn, mountSysctls} {
 		if err := step(config); err != nil {
 			return err
 		}
@@ -49,7 +49,7 @@ func arrangeMounts(config machineConfig) error {
 }
 
 // mountSys mounts /sys of the network namespace, and the hierarchies of the cgroup namespace.
-func mountSys(machineConfig) error {
+func mountSys(hostConfig) error {
 	own, err := ownCgroups()
 	if err != nil {
 		return err
@@ -77,7 +77,7 @@ func mountSys(machineConfig) error {
 }
 
 // mountOwn mounts the directories that a node does not share with the machine.
-func mountOwn(config machineConfig) error {
+func mountOwn(config hostConfig) error {
 	if err := mount("tmpfs", "/run", "tmpfs", "mode=755"); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func mountOwn(config machineConfig) error {
 }
 
 // mountSysctls mounts files over the sysctls of the whole machine.
-func mountSysctls(config machineConfig) error {
+func mountSysctls(config hostConfig) error {
 	for name, value := range kubeletSysctls {
 		path := "/proc/sys/" + name
 		if _, err := os.Stat(path); err != nil {

@@ -104,7 +104,7 @@ type nodeFiles struct {
 }
 
 // startNode starts the containerd and the kubelet of a node. The first node is number 1.
-func (c *cluster) startNode(i int, ns *sandbox.Namespace) *machine {
+func (c *testCluster) startNode(i int, ns *sandbox.Namespace) *host {
 	c.t.Helper()
 	name := nodeName(i)
 	dir := filepath.Join(c.dir, name)
@@ -120,7 +120,7 @@ func (c *cluster) startNode(i int, ns *sandbox.Namespace) *machine {
 	}
 	env := []string{"HOME=/root", "PATH=" + packages + "/usr/bin:" + packages + "/usr/sbin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 	c.t.Setenv(containerdEnv, packages)
-	return startMachine(c.t, ns, machineConfig{
+	return startHost(c.t, ns, hostConfig{
 		Name:    name,
 		Dir:     dir,
 		Imports: c.archives,
@@ -143,7 +143,7 @@ func (c *cluster) startNode(i int, ns *sandbox.Namespace) *machine {
 func nodeName(i int) string { return fmt.Sprintf("node%d", i) }
 
 // writeNodeFiles writes the configuration of a node's programs.
-func (c *cluster) writeNodeFiles(f nodeFiles) {
+func (c *testCluster) writeNodeFiles(f nodeFiles) {
 	c.t.Helper()
 	if err := os.MkdirAll(filepath.Join(f.Dir, "cni"), 0o755); err != nil {
 		c.t.Fatal(err)

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	if *images {
 		for short, id := range map[string]image.ImageID{
-			"agnhost": image.Agnhost, "busybox": image.BusyBox, "nginx": image.Nginx, "nginx-new": image.NginxNew, "pause": image.Pause,
+			"agnhost": image.Agnhost, "busybox": image.BusyBox, "glibc-dns-testing": image.GlibcDnsTesting, "nginx": image.Nginx, "nginx-new": image.NginxNew, "pause": image.Pause,
 			"regression-issue-74839": image.RegressionIssue74839,
 		} {
 			fmt.Println(short, image.GetE2EImage(id))

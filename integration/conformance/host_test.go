@@ -22,33 +22,33 @@ import (
 	"nfproxy/sandbox"
 )
 
-// The roles of the two processes of a machine.
+// The roles of the two processes of a host.
 const (
-	keeperRole = "keeper" // outside the machine's namespaces but that of the network: starts the first process, and ends it
+	keeperRole = "keeper" // outside the host's namespaces but in that of its network: starts the first process, and ends it
 	firstRole  = "first"  // the first process
 )
 
-// machineConfig says what a machine is. The test passes it to the keeper, and the keeper to the first process, as JSON on standard input.
-type machineConfig struct {
+// hostConfig says what a host is. The test passes it to the keeper, and the keeper to the first process, as JSON on standard input.
+type hostConfig struct {
 	Name    string    // host name
 	Dir     string    // its files
 	Cgroups []string  // its own ones
 	Daemons []program // all but the last one have a socket for which the next one waits
 	Imports []string  // archives of images
-	Once    *program  // instead of daemons: the machine ends with this program
+	Once    *program  // instead of daemons: the host ends with this program
 }
 
-// program is a program that runs in a machine.
+// program is a program that runs on a host.
 type program struct {
-	Name   string   // of its log, below the machine's directory
+	Name   string   // of its log, in the host's directory
 	Args   []string // the first one is its path
 	Env    []string
 	Socket string // accepts connections when the program is ready
 }
 
-// machine is a set of namespaces with processes in them. Its network namespace is given.
-type machine struct {
-	config machineConfig
+// host is a set of namespaces with processes in them: a node, or where the tests' program runs. Its network namespace is given.
+type host struct {
+	config hostConfig
 	ns     *sandbox.Namespace
 	keeper *exec.Cmd
 	first  int // process number of the first process
@@ -56,81 +56,81 @@ type machine struct {
 	err    error // of the keeper; valid once exited is closed
 }
 
-// startMachine starts a machine, which ends with the test at the latest, and returns when its daemons run.
-func startMachine(t testing.TB, ns *sandbox.Namespace, config machineConfig) *machine {
+// startHost starts a host, which ends with the test at the latest, and returns when its daemons run.
+func startHost(t testing.TB, ns *sandbox.Namespace, config hostConfig) *host {
 	t.Helper()
-	m := &machine{config: config, ns: ns, exited: make(chan struct{})}
+	h := &host{config: config, ns: ns, exited: make(chan struct{})}
 	if err := os.MkdirAll(config.Dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var err error
-	if m.config.Cgroups, err = newCgroups(thisInstance().name + "-" + config.Name); err != nil {
+	if h.config.Cgroups, err = newCgroups(thisInstance().name + "-" + config.Name); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		m.stop()
-		for _, dir := range m.config.Cgroups {
+		h.stop()
+		for _, dir := range h.config.Cgroups {
 			if err := removeCgroup(dir); err != nil {
 				t.Error(err)
 			}
 		}
 		if t.Failed() {
-			m.logEnds(t)
+			h.logEnds(t)
 		}
 	})
-	if err := m.start(); err != nil {
-		t.Fatalf("start machine %s: %v", config.Name, err)
+	if err := h.start(); err != nil {
+		t.Fatalf("start host %s: %v", config.Name, err)
 	}
-	return m
+	return h
 }
 
 // start starts the keeper and waits for the number of the first process, and for its word that the daemons run.
-func (m *machine) start() error {
-	config, err := json.Marshal(m.config)
+func (h *host) start() error {
+	config, err := json.Marshal(h.config)
 	if err != nil {
 		return err
 	}
-	m.keeper = exec.Command("/proc/self/exe")
-	m.keeper.Env = append(os.Environ(), roleEnv+"="+keeperRole)
-	m.keeper.Stdin = strings.NewReader(string(config))
-	m.keeper.Stderr = os.Stderr
-	m.keeper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	output, err := m.keeper.StdoutPipe()
+	h.keeper = exec.Command("/proc/self/exe")
+	h.keeper.Env = append(os.Environ(), roleEnv+"="+keeperRole)
+	h.keeper.Stdin = strings.NewReader(string(config))
+	h.keeper.Stderr = os.Stderr
+	h.keeper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	output, err := h.keeper.StdoutPipe()
 	if err != nil {
 		return err
 	}
 	started := make(chan error, 1)
 	go func() { // its thread stays in the network namespace, and alive, for as long as the keeper runs
-		defer close(m.exited)
-		m.err = m.ns.Do(func() error {
-			err := m.keeper.Start()
+		defer close(h.exited)
+		h.err = h.ns.Do(func() error {
+			err := h.keeper.Start()
 			started <- err
 			if err != nil {
 				return err
 			}
-			<-m.exitedReading(output, started)
-			return m.keeper.Wait()
+			<-h.exitedReading(output, started)
+			return h.keeper.Wait()
 		})
 	}()
 	if err := <-started; err != nil {
 		return err
 	}
 	if err := <-started; err != nil {
-		<-m.exited
-		return errors.Join(err, m.err)
+		<-h.exited
+		return errors.Join(err, h.err)
 	}
 	return nil
 }
 
-// exitedReading reads what the keeper prints, sends to ready when the machine is, and closes the channel at the end.
-func (m *machine) exitedReading(output io.Reader, ready chan<- error) <-chan struct{} {
+// exitedReading reads what the keeper prints, sends to ready when the host is, and closes the channel at the end.
+func (h *host) exitedReading(output io.Reader, ready chan<- error) <-chan struct{} {
 	end := make(chan struct{})
 	go func() {
 		defer close(end)
 		lines := bufio.NewScanner(output)
 		said := false
 		for lines.Scan() {
-			if n, err := fmt.Sscanf(lines.Text(), "first %d", &m.first); n == 1 && err == nil {
+			if n, err := fmt.Sscanf(lines.Text(), "first %d", &h.first); n == 1 && err == nil {
 				continue
 			}
 			if lines.Text() == "ready" && !said {
@@ -145,18 +145,18 @@ func (m *machine) exitedReading(output io.Reader, ready chan<- error) <-chan str
 	return end
 }
 
-// stop ends the machine and waits for its end. Stopping it twice is not an error.
-func (m *machine) stop() {
-	if m.keeper == nil || m.keeper.Process == nil {
+// stop ends the host and waits for its end. Stopping it twice is not an error.
+func (h *host) stop() {
+	if h.keeper == nil || h.keeper.Process == nil {
 		return
 	}
-	m.keeper.Process.Signal(unix.SIGTERM) // fails if it has ended
-	<-m.exited
+	h.keeper.Process.Signal(unix.SIGTERM) // fails if it has ended
+	<-h.exited
 }
 
-// logEnds prints the ends of the machine's logs.
-func (m *machine) logEnds(t testing.TB) {
-	logs, _ := filepath.Glob(filepath.Join(m.config.Dir, "*.log"))
+// logEnds prints the ends of the host's logs.
+func (h *host) logEnds(t testing.TB) {
+	logs, _ := filepath.Glob(filepath.Join(h.config.Dir, "*.log"))
 	for _, path := range logs {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -164,13 +164,13 @@ func (m *machine) logEnds(t testing.TB) {
 			continue
 		}
 		const most = 4 << 10
-		t.Logf("end of %s of %s:\n%s", filepath.Base(path), m.config.Name, text[max(0, len(text)-most):])
+		t.Logf("end of %s of %s:\n%s", filepath.Base(path), h.config.Name, text[max(0, len(text)-most):])
 	}
 }
 
-// playMachine is the main function of a process of a machine. It returns the exit status.
-func playMachine(role string) int {
-	var config machineConfig
+// playHost is the main function of a process of a host. It returns the exit status.
+func playHost(role string) int {
+	var config hostConfig
 	if err := json.NewDecoder(os.Stdin).Decode(&config); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -181,15 +181,15 @@ func playMachine(role string) int {
 	}
 	status, err := play(config)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "machine %s: %v\n", config.Name, err)
+		fmt.Fprintf(os.Stderr, "host %s: %v\n", config.Name, err)
 		return 1
 	}
 	return status
 }
 
-// keep joins the machine's cgroups and starts the first process in new namespaces, among them one of cgroups, which shows these as the
-// root. It kills the first process at SIGTERM, and returns when nothing is left of the machine but its network namespace.
-func keep(config machineConfig) (int, error) {
+// keep joins the host's cgroups and starts the first process in new namespaces, among them one of cgroups, which shows these as the
+// root. It kills the first process at SIGTERM, and returns when nothing is left of the host but its network namespace.
+func keep(config hostConfig) (int, error) {
 	if err := joinCgroups(config.Cgroups); err != nil {
 		return 1, err
 	}
