@@ -147,7 +147,7 @@ CLUSTER_PROGRAMS = k8s.io/kubernetes/cmd/kubelet k8s.io/kubernetes/cmd/kube-sche
 	$(DEBIAN_PACKAGES) bookworm 'containerd|runc' containerd runc containernetworking-plugins
 
 .bin/userland: integration/kernels/debian
-	$(DEBIAN_PACKAGES) bookworm . bash busybox bind9-dnsutils curl iproute2 libc-bin netcat-openbsd nftables wget
+	$(DEBIAN_PACKAGES) bookworm . bash busybox bind9-dnsutils curl iproute2 libc-bin netbase netcat-openbsd nftables wget
 
 .bin/images: integration/conformance/images .bin/userland .bin/e2e.test .bin/kubelet .bin/pause .bin/coredns .bin/kube-proxy
 	integration/conformance/images $@ .bin

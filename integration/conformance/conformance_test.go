@@ -25,6 +25,7 @@ var (
 	focus = flag.String("conformance.focus", "", "regular expression: run only tests of [sig-network] with such names, and write no document")
 	skip  = flag.String("conformance.skip", "", "regular expression: leave out tests with such names, and write no document")
 	procs = flag.Int("conformance.procs", 3, "number of tests at the same time")
+	again = flag.Bool("conformance.again", false, "run no test, but judge the reports of the last complete run again, after a change of the rules")
 	out   = flag.String("conformance.out", "dist/conformance", "directory of the reports and logs")
 )
 
@@ -58,6 +59,11 @@ func (c *testCluster) serve() {
 // TestConformance runs Kubernetes' tests of [sig-network] on all clusters. A complete run writes the record and the document.
 func TestConformance(t *testing.T) {
 	needsCluster(t)
+	if *again {
+		r := readRecord(t)
+		r.judgeAgain(t)
+		return
+	}
 	r := record{
 		Date: time.Now().UTC().Format(time.DateOnly), Commit: machine.Commit(), Kernel: machine.KernelRelease(), Processors: runtime.NumCPU(),
 		Packages: containerdPackages(t),
@@ -81,14 +87,30 @@ func TestConformance(t *testing.T) {
 			r.Clusters = append(r.Clusters, clusterRun{s.name, s.nodes, s.families(), *procs, int(time.Since(begun).Seconds())})
 		})
 	}
+	r.judge(t, reports)
+}
+
+// judge judges the reports of all clusters. It writes the record of a complete run, and its document.
+func (r *record) judge(t *testing.T, reports map[string][]spec) {
+	t.Helper()
 	var err error
 	if r.Results, err = judge(reports); err != nil && !partial() {
 		t.Error(err)
 	}
 	report(t, r.Results)
 	if !partial() && len(reports) == len(shapes) {
-		writeRecord(t, r)
+		writeRecord(t, *r)
 	}
+}
+
+// judgeAgain judges the reports of the run of which r is the record.
+func (r *record) judgeAgain(t *testing.T) {
+	t.Helper()
+	reports := make(map[string][]spec)
+	for _, s := range shapes {
+		reports[s.name] = readReport(t, filepath.Join(*out, s.name, "report.json"))
+	}
+	r.judge(t, reports)
 }
 
 // partial reports whether flags leave out tests.

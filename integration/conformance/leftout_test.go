@@ -19,6 +19,8 @@ var leftOut = []rule{
 	{`\[Feature:NetworkPolicy\]|Netpol|NetworkPolicy`, "They test a network policy implementation, which nfproxy is not and the cluster does not have"},
 	{`\[Feature:Networking-IPv[46]\]|\[Feature:Networking-DNS\]`, "They need the Internet"},
 	{`\[Feature:Networking-Performance\]|\[Feature:PerformanceDNS\]`, "They measure the network and the DNS, and need images that cannot be made here"},
+	{`DNS should support configurable pod resolv\.conf`,
+		"It tests a file that kubelet writes, with a DNS server in an image that the one made here does not contain"},
 	{`DNS configMap nameserver`, "They change the configuration of the cluster's DNS, which is no part of nfproxy"},
 	{`\[Provider:GCE\]`, "For that provider only"},
 	{`KubeProxy should set TCP CLOSE_WAIT timeout`, "Its image cannot be made here. nfproxy sets the timeout as kube-proxy does: `TestEveryField`"},

@@ -4,13 +4,13 @@ package conformance
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -65,8 +65,9 @@ func TestMigration(t *testing.T) {
 // migration is a cluster whose service proxy changes.
 type migration struct{ *testCluster }
 
-// installKubeProxy applies kubeadm's manifest, with the address of this API server. The directory of kernel modules, which containerd
-// would create on a machine without modules, is one of the node's own.
+// installKubeProxy applies kubeadm's manifest, with the address of this API server and two more changes: the directory of kernel modules,
+// which containerd would create on a machine without modules, is one of the node's own; and kube-proxy leaves the size of the table of
+// connections alone, which belongs to the machine and cannot be written in a node's network namespace.
 func (m *migration) installKubeProxy() {
 	m.t.Helper()
 	text, err := os.ReadFile(cluster.KubeadmManifest)
@@ -76,6 +77,8 @@ func (m *migration) installKubeProxy() {
 	m.apply(replaceOnce(m.t, cluster.KubeadmManifest, string(text), map[string]string{
 		"https://192.0.2.10:6443": controlplane.URL(control.v4),
 		"path: /lib/modules\n":    "path: /var/lib/modules\n",
+		"maxPerCore: null\n":      "maxPerCore: 0\n",
+		" min: null\n":            " min: 0\n",
 	}))
 	m.awaitRollout("daemonset/kube-proxy")
 }
@@ -98,8 +101,11 @@ func (m *migration) installNfproxyByLabel() {
 func (m *migration) startBeside(node string) {
 	m.t.Helper()
 	m.mustKubectl(strings.Split(strings.Replace(m.inDocument(`kubectl (label node NODE service-proxy=both)\n`), "NODE", node, 1), " ")...)
-	m.await(time.Minute, "kubelet has found nfproxy not ready on "+node, func(context.Context) error {
+	m.await(time.Minute, "kubelet has found nfproxy running and not ready on "+node, func(context.Context) error {
 		pod, err := m.findPod("app.kubernetes.io/name=nfproxy", node)
+		if err == nil && (pod.Status.Phase != corev1.PodRunning || isReady(pod)) {
+			err = fmt.Errorf("it is %s, ready: %v", pod.Status.Phase, isReady(pod))
+		}
 		if err != nil {
 			return err
 		}
@@ -110,9 +116,6 @@ func (m *migration) startBeside(node string) {
 		return err
 	})
 	pod := m.pod("app.kubernetes.io/name=nfproxy", node)
-	if pod.Status.Phase != corev1.PodRunning || isReady(pod) {
-		m.t.Errorf("beside kube-proxy nfproxy is %s, ready %v: want Running and not ready", pod.Status.Phase, isReady(pod))
-	}
 	if log := m.mustKubectl("-n", "kube-system", "logs", pod.Name); !strings.Contains(log, "in sync") {
 		m.t.Errorf("%s: nfproxy is not in sync:\n%s", node, log)
 	}
@@ -178,15 +181,23 @@ func (m *migration) goBack(node string) {
 	if err := m.onNode(node, "nft", "list", "table", "ip", "nfproxy"); err == nil {
 		m.t.Errorf("%s: nfproxy's tables are there after its cleanup", node)
 	}
+	m.await(time.Minute, "kube-proxy has got its health port on "+node, func(context.Context) error {
+		return fetch(m.newHTTPClient(), fmt.Sprintf("http://%s:10256/healthz", nodeAddr(nodeNumber(m.t, node)).v4))
+	})
 }
 
 // onNode runs a program in the network namespace of a node.
 func (m *migration) onNode(node, name string, args ...string) error {
-	var i int
-	if _, err := fmt.Sscanf(node, "node%d", &i); err != nil {
-		return err
+	return m.net.nodes[nodeNumber(m.t, node)-1].Run("", name, args...)
+}
+
+// nodeNumber returns the number in the name of a node.
+func nodeNumber(t testing.TB, node string) (number int) {
+	t.Helper()
+	if _, err := fmt.Sscanf(node, "node%d", &number); err != nil {
+		t.Fatal(err)
 	}
-	return m.net.nodes[i-1].Run("", name, args...)
+	return number
 }
 
 // inPod runs a command of the document in a Pod of nfproxy, and returns what it prints.
@@ -287,10 +298,12 @@ func (m *migration) quoted(pattern string) []string {
 // mustKubectl runs kubectl and returns what it prints.
 func (m *migration) mustKubectl(args ...string) string {
 	m.t.Helper()
+	begun := time.Now().UTC()
 	out, err := m.kubectl("", args...)
 	if err != nil {
 		m.t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+	m.t.Logf("%s kubectl %s: %v", begun.Format(time.TimeOnly), strings.Join(args, " "), time.Since(begun).Round(time.Millisecond))
 	return out
 }
 
@@ -309,7 +322,8 @@ func (m *migration) connectToNodePorts() []*nodePortClient {
 	for i := range m.net.nodes {
 		ctx, cancel := context.WithCancel(m.t.Context())
 		c := &nodePortClient{cancel: cancel, url: fmt.Sprintf("http://%s:%d/hostname", nodeAddr(i+1).v4, webPort)}
-		http := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: m.dialControl, DisableKeepAlives: true}}
+		http := m.newHTTPClient()
+		m.await(time.Minute, "the proxy serves "+c.url, func(context.Context) error { return fetch(http, c.url) })
 		c.done.Go(func() {
 			for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 				err := fetch(http, c.url)
@@ -325,6 +339,11 @@ func (m *migration) connectToNodePorts() []*nodePortClient {
 		clients = append(clients, c)
 	}
 	return clients
+}
+
+// newHTTPClient returns a client in the control plane's namespace, with a connection for each request.
+func (m *migration) newHTTPClient() *http.Client {
+	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: m.dialControl, DisableKeepAlives: true}}
 }
 
 func fetch(client *http.Client, url string) error {
@@ -346,7 +365,6 @@ func (c *nodePortClient) stop(t *testing.T) {
 	c.done.Wait()
 	t.Logf("%s: %d connections, %d failed", c.url, c.total, len(c.failed))
 	if c.total < 100 || len(c.failed) > 0 {
-		text, _ := json.Marshal(c.failed)
-		t.Errorf("%s: %d connections, %d failed: %s", c.url, c.total, len(c.failed), text)
+		t.Errorf("%s: %d connections, %d failed: %q", c.url, c.total, len(c.failed), slices.Concat(c.failed[:min(2, len(c.failed))], c.failed[max(0, len(c.failed)-2):]))
 	}
 }
