@@ -107,7 +107,7 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 # of them nothing is written there. PROCS tests run at the same time.
 FOCUS ?=
 SKIP  ?=
-PROCS ?= 3
+PROCS ?= 4
 CONFORMANCE = $(GO) test -count 1 -v -timeout 0 -run '^($(1))$$' ./integration/conformance -args -conformance.run -conformance.procs='$(PROCS)'
 
 conformance: conformance-tools dist/conformance/nfproxy.tar ## run Kubernetes' own network tests against nfproxy on clusters in namespaces, and write docs/conformance.md; about 40 minutes, or less with FOCUS and SKIP

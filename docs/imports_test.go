@@ -20,6 +20,8 @@ var layers = []struct {
 	{"integration/apichaos", nil},
 	{"integration/cli", nil},
 	{"integration/clock", nil},
+	{"integration/conformance", nil},
+	{"integration/conformance/pause", nil},
 	{"integration/deploy", nil},
 	{"integration/datapath", nil},
 	{"integration/differential", nil},

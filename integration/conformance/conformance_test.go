@@ -24,7 +24,7 @@ var (
 	run   = flag.Bool("conformance.run", false, "start clusters; without it the tests that need one are skipped")
 	focus = flag.String("conformance.focus", "", "regular expression: run only tests of [sig-network] with such names, and write no document")
 	skip  = flag.String("conformance.skip", "", "regular expression: leave out tests with such names, and write no document")
-	procs = flag.Int("conformance.procs", 3, "number of tests at the same time")
+	procs = flag.Int("conformance.procs", 4, "number of tests at the same time")
 	again = flag.Bool("conformance.again", false, "run no test, but judge the reports of the last complete run again, after a change of the rules")
 	out   = flag.String("conformance.out", "dist/conformance", "directory of the reports and logs")
 )

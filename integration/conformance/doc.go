@@ -18,6 +18,5 @@
 // it ends with the test. What is left are empty cgroups and files; the process that started the test removes these, and what an
 // earlier one that was killed has left.
 //
-// The machine needs cgroup v1, because Debian's containerd is older than kubelet's support for the other combination, and root.
-// Everything here is in tests: `make conformance` runs them (docs/testing.md).
+// The tests need root and cgroup v1. Everything here is in tests: `make conformance` runs them (docs/testing.md).
 package conformance
