@@ -38,6 +38,8 @@ type shape struct {
 	name  string
 	nodes int
 	ipv4  bool // Pods, nodes and Services are IPv4 alone
+
+	images []string // that the nodes have besides nfproxy's; nil: all
 }
 
 // testCluster is a running cluster.
@@ -71,8 +73,15 @@ func newCluster(t testing.TB, s shape) *testCluster {
 	if c.Clientset, err = kubernetes.NewForConfig(admin); err != nil {
 		t.Fatal(err)
 	}
-	if c.archives, err = filepath.Glob(filepath.Join(programPath(t, "images"), "*.tar")); err != nil {
-		t.Fatal(err)
+	if s.images == nil {
+		s.images = []string{"*"}
+	}
+	for _, pattern := range s.images {
+		found, err := filepath.Glob(filepath.Join(programPath(t, "images"), pattern+".tar"))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("no image %s: run `make conformance-tools` (%v)", pattern, err)
+		}
+		c.archives = append(c.archives, found...)
 	}
 	c.archives = append(c.archives, nfproxyArchive(t))
 	for i := 1; i <= s.nodes; i++ {

@@ -33,7 +33,7 @@ func (s spec) name() string { return strings.Join(append(slices.Clone(s.Containe
 type selection struct {
 	names   []string
 	procs   int    // tests at the same time
-	out     string // directory of the report and the log
+	out     string // directory of the report and the log, made anew
 	timeout time.Duration
 }
 
@@ -57,7 +57,7 @@ func listTests(t testing.TB) []string {
 // these is skipped, after no attempt.
 func (c *testCluster) runTests(s selection) []spec {
 	c.t.Helper()
-	if err := os.MkdirAll(s.out, 0o755); err != nil {
+	if err := os.RemoveAll(s.out); err != nil {
 		c.t.Fatal(err)
 	}
 	registries := c.registries()
@@ -71,12 +71,12 @@ func (c *testCluster) runTests(s selection) []spec {
 		fmt.Sprintf("--num-nodes=%d", c.shape.nodes), // without it tests that need two nodes skip themselves
 		"--dns-domain=cluster.local", "--report-dir=" + s.out, "--disable-log-dump", "--dump-logs-on-failure=false",
 	}
-	m := startHost(c.t, c.net.control, hostConfig{Name: "tests", Dir: s.out, Once: &program{
+	h := startHost(c.t, c.net.control, hostConfig{Name: "tests", Dir: s.out, Once: &program{
 		Name: "tests", Args: args,
 		Env: []string{"HOME=" + c.dir, "TMPDIR=" + c.dir, "PATH=" + filepath.Dir(kubectl) + ":/usr/bin:/bin", "KUBE_TEST_REPO_LIST=" + registries},
 	}})
-	<-m.exited
-	m.stop()
+	<-h.exited
+	h.end(c.t)
 	return readReport(c.t, report)
 }
 

@@ -68,12 +68,7 @@ func startHost(t testing.TB, ns *sandbox.Namespace, config hostConfig) *host {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		h.stop()
-		for _, dir := range h.config.Cgroups {
-			if err := removeCgroup(dir); err != nil {
-				t.Error(err)
-			}
-		}
+		h.end(t)
 		if t.Failed() {
 			h.logEnds(t)
 		}
@@ -143,6 +138,17 @@ func (h *host) exitedReading(output io.Reader, ready chan<- error) <-chan struct
 		}
 	}()
 	return end
+}
+
+// end ends the host and removes its cgroups. Ending it twice is not an error.
+func (h *host) end(t testing.TB) {
+	t.Helper()
+	h.stop()
+	for _, dir := range h.config.Cgroups {
+		if err := removeCgroup(dir); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // stop ends the host and waits for its end. Stopping it twice is not an error.

@@ -34,7 +34,7 @@ const webPort = 30080
 // the time, and no connection fails.
 func TestMigration(t *testing.T) {
 	needsCluster(t)
-	m := &migration{testCluster: newCluster(t, shape{name: "migration", nodes: 2})}
+	m := &migration{testCluster: newCluster(t, shape{name: "migration", nodes: 2, images: []string{"pause", "agnhost", "coredns", "kube-proxy"}})}
 	m.installKubeProxy()
 	m.installDNS()
 	m.installWeb()

@@ -53,5 +53,5 @@ func TestPartNames(t *testing.T) {
 	}
 }
 
-// controlName is a test that must fail without a service proxy.
-const controlName = "Services should allow pods to hairpin back to themselves through services"
+// controlName is a test that must fail without a service proxy. It asks for the cluster IP, not for a name, and gives up after a minute.
+const controlName = "Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service"
