@@ -4,16 +4,15 @@ package conformance
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -56,7 +55,7 @@ type host struct {
 	err    error // of the keeper; valid once exited is closed
 }
 
-// startHost starts a host, which ends with the test at the latest, and returns when its daemons run.
+// startHost starts a host, which ends with the test at the latest, and returns when its programs run.
 func startHost(t testing.TB, ns *sandbox.Namespace, config hostConfig) *host {
 	t.Helper()
 	h := &host{config: config, ns: ns, exited: make(chan struct{})}
@@ -79,65 +78,54 @@ func startHost(t testing.TB, ns *sandbox.Namespace, config hostConfig) *host {
 	return h
 }
 
-// start starts the keeper and waits for the number of the first process, and for its word that the daemons run.
+// start starts the keeper and waits for its word that the programs run.
 func (h *host) start() error {
 	config, err := json.Marshal(h.config)
 	if err != nil {
 		return err
 	}
-	h.keeper = exec.Command("/proc/self/exe")
-	h.keeper.Env = append(os.Environ(), roleEnv+"="+keeperRole)
-	h.keeper.Stdin = strings.NewReader(string(config))
-	h.keeper.Stderr = os.Stderr
-	h.keeper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	output, err := h.keeper.StdoutPipe()
+	output, theirs, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	started := make(chan error, 1)
+	h.keeper = exec.Command("/proc/self/exe")
+	h.keeper.Env = append(os.Environ(), roleEnv+"="+keeperRole)
+	h.keeper.Stdin = bytes.NewReader(config)
+	h.keeper.Stdout, h.keeper.Stderr = theirs, os.Stderr
+	h.keeper.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	started := make(chan error)
 	go func() { // its thread stays in the network namespace, and alive, for as long as the keeper runs
 		defer close(h.exited)
 		h.err = h.ns.Do(func() error {
 			err := h.keeper.Start()
+			theirs.Close()
 			started <- err
 			if err != nil {
 				return err
 			}
-			<-h.exitedReading(output, started)
 			return h.keeper.Wait()
 		})
 	}()
 	if err := <-started; err != nil {
+		output.Close()
 		return err
 	}
-	if err := <-started; err != nil {
-		<-h.exited
-		return errors.Join(err, h.err)
-	}
-	return nil
+	return h.awaitReady(output)
 }
 
-// exitedReading reads what the keeper prints, sends to ready when the host is, and closes the channel at the end.
-func (h *host) exitedReading(output io.Reader, ready chan<- error) <-chan struct{} {
-	end := make(chan struct{})
-	go func() {
-		defer close(end)
-		lines := bufio.NewScanner(output)
-		said := false
-		for lines.Scan() {
-			if n, err := fmt.Sscanf(lines.Text(), "first %d", &h.first); n == 1 && err == nil {
-				continue
-			}
-			if lines.Text() == "ready" && !said {
-				said = true
-				ready <- nil
-			}
+// awaitReady reads the number of the first process from the keeper, until it prints that the programs run.
+func (h *host) awaitReady(output *os.File) error {
+	defer output.Close()
+	for lines := bufio.NewScanner(output); lines.Scan(); {
+		if lines.Text() == "ready" {
+			return nil
 		}
-		if !said {
-			ready <- errors.New("it ended before it was ready")
+		if _, err := fmt.Sscanf(lines.Text(), "first %d", &h.first); err != nil {
+			return fmt.Errorf("the keeper printed %q", lines.Text())
 		}
-	}()
-	return end
+	}
+	<-h.exited
+	return fmt.Errorf("it ended before it was ready: %v", h.err)
 }
 
 // end ends the host and removes its cgroups. Ending it twice is not an error.
@@ -207,7 +195,7 @@ func keep(config hostConfig) (int, error) {
 	signal.Notify(end, unix.SIGTERM)
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), roleEnv+"="+firstRole)
-	cmd.Stdin = strings.NewReader(string(text))
+	cmd.Stdin = bytes.NewReader(text)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP,
