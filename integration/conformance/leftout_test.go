@@ -18,15 +18,17 @@ var leftOut = []rule{
 		"They log in to the nodes by ssh. Restarts of both are in other tests: `TestChurn`, `TestAPIServerAway`"},
 	{`\[Feature:NetworkPolicy\]|Netpol|NetworkPolicy`, "They test a network policy implementation, which nfproxy is not and the cluster does not have"},
 	{`\[Feature:Networking-IPv[46]\]|\[Feature:Networking-DNS\]`, "They need the Internet"},
-	{`\[Feature:Networking-Performance\]|\[Feature:PerformanceDNS\]`, "They measure the network and the DNS, and need images that cannot be made here"},
+	{`\[Feature:Networking-Performance\]|\[Feature:PerformanceDNS\]`, "They measure the network and the DNS, with images that are not made here"},
 	{`DNS should support configurable pod resolv\.conf`,
 		"It tests a file that kubelet writes, with a DNS server in an image that the one made here does not contain"},
 	{`DNS configMap nameserver`, "They change the configuration of the cluster's DNS, which is no part of nfproxy"},
 	{`\[Provider:GCE\]`, "For that provider only"},
-	{`KubeProxy should set TCP CLOSE_WAIT timeout`, "Its image cannot be made here. nfproxy sets the timeout as kube-proxy does: `TestEveryField`"},
+	{`KubeProxy should set TCP CLOSE_WAIT timeout`,
+		"The DaemonSet leaves this sysctl to the node, because a container cannot write it; where it can, nfproxy sets it (`TestConntrackSysctls`). " +
+			"The image of the test is not made here either"},
 	{`\[Feature:KubeProxyNFAcct\]`, "It looks for a metric of kube-proxy's iptables mode"},
 	{`should not have connectivity disruption during rolling update`,
-		"They roll a DaemonSet several times, at a minute for each Pod, and had not ended after ten minutes with kube-proxy either"},
+		"They roll a DaemonSet several times, at a minute for each Pod: with kube-proxy they had not ended after ten minutes, with nfproxy they were not tried"},
 }
 
 // rulesOf returns the rules that match a name.
