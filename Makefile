@@ -110,7 +110,7 @@ SKIP  ?=
 PROCS ?= 4
 CONFORMANCE = $(GO) test -count 1 -v -timeout $(2) -run '^($(1))$$' ./integration/conformance -args -conformance.run -conformance.procs='$(PROCS)'
 
-conformance: conformance-tools dist/conformance/nfproxy.tar ## run Kubernetes' own network tests against nfproxy on clusters in namespaces, and write docs/conformance.md; about 40 minutes, or less with FOCUS and SKIP
+conformance: conformance-tools dist/conformance/nfproxy.tar ## run Kubernetes' own network tests against nfproxy on clusters in namespaces, and write docs/conformance.md; about half an hour, or less with FOCUS and SKIP
 	$(call CONFORMANCE,TestConformance,4h) -conformance.focus='$(FOCUS)' -conformance.skip='$(SKIP)'
 
 conformance-part: conformance-tools dist/conformance/nfproxy.tar ## run the part of these tests that CI runs, and the migration of a cluster from kube-proxy; about ten minutes
