@@ -162,7 +162,7 @@ func report(t *testing.T, results []result) {
 // TestPart runs the tests of partNames, after one of them has failed without a service proxy.
 func TestPart(t *testing.T) {
 	needsCluster(t)
-	c := newCluster(t, shape{name: "part", nodes: 3, images: []string{"pause*", "agnhost", "coredns", "regression-issue-74839"}})
+	c := newCluster(t, shape{name: "part", nodes: 3, images: []string{"pause*", "agnhost", "busybox", "coredns", "nginx*", "regression-issue-74839"}})
 	control := sigNetwork + controlName
 	specs := c.runTests(selection{names: []string{control}, procs: 1, out: c.outDir() + "-without-proxy", timeout: 10 * time.Minute})
 	if err := expectOutcomes(specs, map[string]string{control: failed}); err != nil {
