@@ -77,6 +77,9 @@ func (c *testCluster) runTests(s selection) []spec {
 	}})
 	<-h.exited
 	h.end(c.t)
+	if log, err := c.kubectl("", "--namespace=kube-system", "logs", "--selector=app.kubernetes.io/name=nfproxy", "--prefix", "--timestamps", "--tail=-1"); err == nil {
+		writeFile(c.t, filepath.Join(s.out, "nfproxy.log"), []byte(log))
+	}
 	return readReport(c.t, report)
 }
 

@@ -13,7 +13,6 @@ var partNames = []string{
 	"Conntrack should be able to preserve UDP traffic when server pod cycles for a NodePort service",
 	"Conntrack proxy implementation should not be vulnerable to the invalid conntrack state bug [Privileged]",
 	"EndpointSlice should support a Service with multiple endpoint IPs specified in multiple EndpointSlices [Conformance]",
-	"LoadBalancers ExternalTrafficPolicy: Local [Feature:LoadBalancer] [Slow] should work for type=LoadBalancer",
 	"LoadBalancers [Feature:LoadBalancer] should have session affinity work for LoadBalancer service with Local traffic policy [Slow] [LinuxOnly]",
 	"Networking Granular Checks: Services should function for node-Service: udp",
 	"Networking Granular Checks: Services should function for pod-Service: http",
