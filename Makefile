@@ -22,10 +22,10 @@ KERNELS ?= bullseye bookworm trixie newest
 RUN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build image image-check release release-check demo test test-differential test-kernels test-faults pictures nft-versions check lint unit race bench bench-compare bench-commits bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
+.PHONY: help build image image-check release release-check demo test conformance conformance-part conformance-up conformance-down conformance-tools test-differential test-kernels test-faults pictures nft-versions check lint unit race bench bench-compare bench-commits bench-datapath soak least-loaded fuzz vulncheck tools controlplane helm clean
 
 help: ## print this text
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build the binary, ./nfproxy
 	$(BUILD) -o nfproxy .
@@ -69,7 +69,7 @@ lint: ## run gofmt, vet and staticcheck
 unit:
 	$(GO) test -short ./nft/... ./nlmsg ./conntrack/... ./render ./report ./config ./watcher ./agent/metrics ./trace ./cli
 
-test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race fuzz ## run everything, as CI does
+test: tools controlplane helm nft-versions lint vulncheck build image-check release-check race fuzz conformance-part ## run everything, as CI does
 	$(MAKE) test-kernels KERNELS='bookworm trixie'
 
 # Every run draws other clusters unless SEED is given.
@@ -113,6 +113,55 @@ nft-versions: .bin/nft-bookworm .bin/nft-trixie .bin/nft-newest ## download the 
 
 .bin/busybox: integration/kernels/debian
 	$(DEBIAN_PACKAGES) bookworm busybox-static busybox-static
+
+# The page and the results of the last complete run are in docs. FOCUS and SKIP are regular expressions over the names of tests; with one
+# of them nothing is written there. PROCS tests run at the same time.
+FOCUS ?=
+SKIP  ?=
+PROCS ?= 4
+CONFORMANCE = $(GO) test -count 1 -v -timeout $(2) -run '^($(1))$$' ./integration/conformance -args -conformance.run -conformance.procs='$(PROCS)'
+
+conformance: conformance-tools dist/conformance/nfproxy.tar ## run Kubernetes' own network tests against nfproxy on clusters in namespaces, and write docs/conformance.md; about half an hour, or less with FOCUS and SKIP
+	$(call CONFORMANCE,TestConformance,4h) -conformance.focus='$(FOCUS)' -conformance.skip='$(SKIP)'
+
+conformance-part: conformance-tools dist/conformance/nfproxy.tar ## run the part of these tests that CI runs, and the migration of a cluster from kube-proxy; about ten minutes
+	$(call CONFORMANCE,TestPart|TestMigration,40m)
+
+conformance-up: conformance-tools dist/conformance/nfproxy.tar ## start a cluster with nfproxy in the background and print its KUBECONFIG
+	@integration/conformance/keep up
+
+conformance-down: ## end the cluster of conformance-up
+	@integration/conformance/keep down
+
+dist/conformance/nfproxy.tar: FORCE
+	@mkdir -p $(@D)
+	$(MAKE) -s image BUILDER=buildah IMAGE=nfproxy:conformance ARCH=amd64
+	rm -f $@
+	buildah push --quiet localhost/nfproxy:conformance docker-archive:$@:$$(sed -n 's/^ *image: \(nfproxy:[^ ]*\).*/\1/p' deploy/nfproxy.yaml)
+	buildah rmi localhost/nfproxy:conformance >/dev/null
+
+conformance-tools: tools controlplane .bin/kubelet .bin/e2e.test .bin/containerd .bin/images
+
+# One invocation builds all programs: they share most packages.
+CLUSTER_PROGRAMS = k8s.io/kubernetes/cmd/kubelet \
+	k8s.io/kubernetes/test/images/agnhost k8s.io/kubernetes/test/images/regression-issue-74839 github.com/onsi/ginkgo/v2/ginkgo
+.bin/kubelet: integration/tools/kubernetes/go.mod
+	CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(CURDIR)/.bin/ $(CLUSTER_PROGRAMS)
+
+.bin/e2e.test: integration/tools/kubernetes/go.mod integration/tools/kubernetes/e2e/e2e_test.go
+	CGO_ENABLED=0 $(GO) test -C $(<D) -c -vet=off -trimpath -ldflags '$(KUBERNETES_LDFLAGS)' -o $(CURDIR)/$@ ./e2e
+
+.bin/pause: integration/conformance/pause/main.go
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o $@ ./$(<D)
+
+.bin/containerd: integration/kernels/debian
+	$(DEBIAN_PACKAGES) bookworm 'containerd|runc' containerd runc containernetworking-plugins
+
+.bin/userland: integration/kernels/debian
+	$(DEBIAN_PACKAGES) bookworm . bash busybox bind9-dnsutils curl iproute2 libc-bin netbase netcat-openbsd nftables wget
+
+.bin/images: integration/conformance/images .bin/userland .bin/e2e.test .bin/kubelet .bin/pause .bin/coredns .bin/kube-proxy
+	integration/conformance/images $@ .bin
 
 race: # atexit_sleep_ms=0: otherwise each of the hundreds of processes sleeps for a second before it exits
 	CI=1 GORACE=atexit_sleep_ms=0 $(GO) test -race -timeout 20m $(TESTFLAGS) $(PACKAGES)
@@ -200,6 +249,7 @@ tools: ## install what the tests need besides Go: nft, iptables for kube-proxy, 
 	command -v qemu-system-x86_64 >/dev/null || missing="$$missing qemu-system-x86"; \
 	command -v depmod >/dev/null || missing="$$missing kmod"; \
 	command -v xz >/dev/null || missing="$$missing xz-utils"; \
+	command -v ip >/dev/null || missing="$$missing iproute2"; \
 	test -z "$$missing" || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; }
 
 controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubectl coredns) ## build the Kubernetes programs for the tests into .bin; takes some minutes, once
@@ -208,11 +258,13 @@ controlplane: $(addprefix .bin/,etcd kube-apiserver kube-controller-manager kube
 BUILD_TOOL = CGO_ENABLED=0 $(GO) build -C $(<D) -trimpath -o $(CURDIR)/$@
 KUBERNETES_VERSION = $(shell $(GO) list -C integration/tools/kubernetes -m -f '{{.Version}}' k8s.io/kubernetes)
 
+KUBERNETES_LDFLAGS = -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)
+
 .bin/kube-%: integration/tools/kubernetes/go.mod
-	$(BUILD_TOOL) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)' k8s.io/kubernetes/cmd/kube-$*
+	$(BUILD_TOOL) -ldflags '$(KUBERNETES_LDFLAGS)' k8s.io/kubernetes/cmd/kube-$*
 
 .bin/kubectl: integration/tools/kubernetes/go.mod
-	$(BUILD_TOOL) -ldflags '-s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)' k8s.io/kubernetes/cmd/kubectl
+	$(BUILD_TOOL) -ldflags '$(KUBERNETES_LDFLAGS)' k8s.io/kubernetes/cmd/kubectl
 
 .bin/etcd: integration/tools/kubernetes/go.mod
 	$(BUILD_TOOL) -ldflags '-s -w' go.etcd.io/etcd/server/v3

@@ -22,6 +22,8 @@ var layers = []struct {
 	{"integration/clock", nil},
 	{"integration/ipvs", nil},
 	{"integration/apistub", []string{"integration/controlplane"}},
+	{"integration/conformance", nil},
+	{"integration/conformance/pause", nil},
 	{"integration/deploy", nil},
 	{"integration/datapath", nil},
 	{"integration/differential", nil},

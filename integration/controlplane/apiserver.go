@@ -22,6 +22,10 @@ const (
 	serverFile     = "apiserver.crt"
 	serverKeyFile  = "apiserver.key"
 	accountKeyFile = "serviceaccounts.key"
+
+	// The certificate by which the API server authenticates to kubelets.
+	kubeletClientFile    = "kubelet-client.crt"
+	kubeletClientKeyFile = "kubelet-client.key"
 )
 
 // StartAPIServer starts the API server after StopAPIServer, and returns when it
@@ -49,7 +53,7 @@ func (c *ControlPlane) startAPIServer(host string, flags ...string) *process {
 		c.t.Fatal(err)
 	}
 	defer client.CloseIdleConnections()
-	p := start(c.t, c.ns, c.dir, "kube-apiserver", append(c.apiserverFlags(), flags...)...)
+	p := startProcess(c.t, c.ns, c.dir, "kube-apiserver", append(c.apiserverFlags(), flags...)...)
 	p.await(c.t, func(ctx context.Context) error {
 		if err := get(ctx, client, host+"/readyz"); err != nil {
 			return err
@@ -91,7 +95,7 @@ func (c *ControlPlane) apiserverFlags() []string {
 	if len(c.addrs) > 0 {
 		bind, advertise, endpoints = netip.IPv4Unspecified(), c.addrs[0], "lease"
 	}
-	return []string{
+	flags := []string{
 		"--etcd-servers=" + EtcdURL,
 		fmt.Sprintf("--secure-port=%d", Port),
 		"--bind-address=" + bind.String(), // 0.0.0.0 stands for both families
@@ -104,12 +108,33 @@ func (c *ControlPlane) apiserverFlags() []string {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + c.path(accountKeyFile),
 		"--service-account-signing-key-file=" + c.path(accountKeyFile),
-		"--authorization-mode=RBAC",
 		"--allow-privileged=true", // as kubeadm sets it
-		"--disable-admission-plugins=ServiceAccount",
 		"--enable-priority-and-fairness=false",
 		"--profiling=false",
 	}
+	if c.kubelets {
+		flags = append(flags,
+			"--authorization-mode=Node,RBAC",
+			"--enable-admission-plugins=NodeRestriction",
+			"--kubelet-client-certificate="+c.path(kubeletClientFile),
+			"--kubelet-client-key="+c.path(kubeletClientKeyFile),
+			"--kubelet-preferred-address-types=InternalIP",
+		)
+	} else {
+		flags = append(flags, "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount")
+	}
+	return append(flags, c.flags...)
+}
+
+// writeKubeletClient writes the certificate by which the API server authenticates to kubelets.
+func (c *ControlPlane) writeKubeletClient() {
+	c.t.Helper()
+	client, err := c.authority.client(time.Time{}, "kube-apiserver-kubelet-client", "system:masters")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	c.write(kubeletClientFile, client.certificate)
+	c.write(kubeletClientKeyFile, client.key)
 }
 
 // writeServerFiles writes the API server's certificate and the key that signs

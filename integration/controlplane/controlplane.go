@@ -36,6 +36,8 @@ type ControlPlane struct {
 	authority *authority
 	admin     *rest.Config
 	apiserver *process
+	kubelets  bool     // there are kubelets: StartForKubelets
+	flags     []string // additional ones of the API server
 }
 
 // Start starts etcd and kube-apiserver in ns and returns when the API server is
@@ -47,21 +49,42 @@ type ControlPlane struct {
 // endpoint is addrs[0]. Without addrs the Service has no endpoint.
 //
 // Pods need no service account, because the controller that creates them does
-// not run.
+// not run; StartForKubelets differs.
 //
 // Start takes seconds; with go test -short it skips the test.
 func Start(t testing.TB, ns *sandbox.Namespace, addrs ...netip.Addr) *ControlPlane {
 	t.Helper()
+	return start(t, &ControlPlane{t: t, ns: ns, addrs: addrs})
+}
+
+// StartForKubelets is Start for a cluster of real nodes, with all controllers and the scheduler. As in such a cluster, every Pod has a
+// service account, and kubelets, users system:node:NAME of the group system:nodes, have the rights of the Node authorizer alone. flags
+// are additional ones of the API server.
+func StartForKubelets(t testing.TB, ns *sandbox.Namespace, addrs []netip.Addr, flags ...string) *ControlPlane {
+	t.Helper()
+	c := start(t, &ControlPlane{t: t, ns: ns, addrs: addrs, kubelets: true, flags: flags})
+	c.startControllers("--service-account-private-key-file="+c.path(accountKeyFile), "--root-ca-file="+c.path(authorityFile),
+		"--use-service-account-credentials", "--kube-api-qps=100", "--kube-api-burst=200")
+	c.startScheduler()
+	return c
+}
+
+// start starts etcd and the API server of c.
+func start(t testing.TB, c *ControlPlane) *ControlPlane {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("the test needs a control plane, which takes seconds to start")
 	}
-	c := &ControlPlane{t: t, ns: ns, dir: t.TempDir(), addrs: addrs}
+	c.dir = t.TempDir()
 	var err error
 	if c.authority, err = newAuthority(); err != nil {
 		t.Fatal(err)
 	}
 	c.admin = c.Config("admin", "system:masters")
 	c.writeServerFiles()
+	if c.kubelets {
+		c.writeKubeletClient()
+	}
 	c.startEtcd()
 	c.StartAPIServer()
 	return c

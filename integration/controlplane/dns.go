@@ -29,7 +29,7 @@ func (c *ControlPlane) StartCoreDNS(ns *sandbox.Namespace, addrs ...netip.Addr) 
 		config.Host = URL(c.addrs[0])
 	}
 	corefile := c.write(fmt.Sprintf("Corefile-%s", addrs[0]), corefile(c.Kubeconfig(config), addrs))
-	server := start(c.t, ns, c.dir, "coredns", "-conf", corefile)
+	server := startProcess(c.t, ns, c.dir, "coredns", "-conf", corefile)
 	for _, addr := range addrs {
 		resolver := Resolver(ns, "udp", netip.AddrPortFrom(addr, dnsPort))
 		server.await(c.t, func(ctx context.Context) error {
@@ -69,7 +69,7 @@ func (c *ControlPlane) StartDNSCache(ns *sandbox.Namespace, upstream netip.Addr,
 	}
 }
 `, dnsPort, strings.Join(bind, " "), upstream, CacheName)
-	server := start(c.t, ns, c.dir, "coredns", "-conf", c.write(fmt.Sprintf("Corefile-cache-%s", strings.Join(bind, "-")), text))
+	server := startProcess(c.t, ns, c.dir, "coredns", "-conf", c.write(fmt.Sprintf("Corefile-cache-%s", strings.Join(bind, "-")), text))
 	resolver := Resolver(ns, "udp", netip.AddrPortFrom(addrs[len(addrs)-1], dnsPort))
 	server.await(c.t, func(ctx context.Context) error {
 		_, err := resolver.LookupNetIP(ctx, "ip4", CacheName)

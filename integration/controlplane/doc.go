@@ -11,6 +11,7 @@
 // the test fails, the ends of their logs are printed.
 //
 // There is no kubelet: the test creates Nodes and Pods and sets their status.
+// Tests with kubelets of their own call StartForKubelets.
 // Only tests may import this package; their TestMain must run them under
 // sandbox.Main.
 package controlplane

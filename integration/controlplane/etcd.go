@@ -12,7 +12,7 @@ const (
 // API server waits until it is ready.
 func (c *ControlPlane) startEtcd() {
 	c.t.Helper()
-	start(c.t, c.ns, c.dir, "etcd",
+	startProcess(c.t, c.ns, c.dir, "etcd",
 		"--name=etcd",
 		"--data-dir="+c.path("etcd"),
 		"--listen-client-urls="+EtcdURL,

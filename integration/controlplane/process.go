@@ -38,9 +38,9 @@ type process struct {
 	stopped bool          // stop was called, or the early end was reported
 }
 
-// start runs a program in ns until stop or the end of the test. Its working
+// startProcess runs a program in ns until stop or the end of the test. Its working
 // directory is dir, which also holds its log.
-func start(t testing.TB, ns *sandbox.Namespace, dir, name string, args ...string) *process {
+func startProcess(t testing.TB, ns *sandbox.Namespace, dir, name string, args ...string) *process {
 	t.Helper()
 	path, err := binary(name)
 	if err != nil {
