@@ -124,8 +124,8 @@ CONFORMANCE = $(GO) test -count 1 -v -timeout $(2) -run '^($(1))$$' ./integratio
 conformance: conformance-tools dist/conformance/nfproxy.tar ## run Kubernetes' own network tests against nfproxy on clusters in namespaces, and write docs/conformance.md; about half an hour, or less with FOCUS and SKIP
 	$(call CONFORMANCE,TestConformance,4h) -conformance.focus='$(FOCUS)' -conformance.skip='$(SKIP)'
 
-conformance-part: conformance-tools dist/conformance/nfproxy.tar ## run the part of these tests that CI runs, and the migration of a cluster from kube-proxy; about ten minutes
-	$(call CONFORMANCE,TestPart|TestMigration,40m)
+conformance-part: conformance-tools dist/conformance/nfproxy.tar ## run the part of these tests that CI runs, the migration of a cluster from kube-proxy, and the plugin of kubectl; about ten minutes
+	$(call CONFORMANCE,TestPart|TestMigration|TestPlugin,40m)
 
 conformance-up: conformance-tools dist/conformance/nfproxy.tar ## start a cluster with nfproxy in the background and print its KUBECONFIG
 	@integration/conformance/keep up
@@ -140,7 +140,7 @@ dist/conformance/nfproxy.tar: FORCE
 	buildah push --quiet localhost/nfproxy:conformance docker-archive:$@:$$(sed -n 's/^ *image: \(nfproxy:[^ ]*\).*/\1/p' deploy/nfproxy.yaml)
 	buildah rmi localhost/nfproxy:conformance >/dev/null
 
-conformance-tools: tools controlplane .bin/kubelet .bin/e2e.test .bin/containerd .bin/images
+conformance-tools: tools controlplane .bin/helm .bin/kubelet .bin/e2e.test .bin/containerd .bin/images
 
 # One invocation builds all programs: they share most packages.
 CLUSTER_PROGRAMS = k8s.io/kubernetes/cmd/kubelet \

@@ -253,15 +253,15 @@ func isReady(pod *corev1.Pod) bool {
 
 // installWeb starts two Pods that serve HTTP, and a Service with a node port. A Pod that ends serves for some seconds more, as Pods
 // behind any proxy must.
-func (m *migration) installWeb() {
-	m.t.Helper()
+func (c *testCluster) installWeb() {
+	c.t.Helper()
 	text, err := os.ReadFile("integration/conformance/testdata/web.yaml")
 	if err != nil {
-		m.t.Fatal(err)
+		c.t.Fatal(err)
 	}
-	m.apply(strings.Replace(string(text), "AGNHOST", m.imageName("agnhost"), 1))
-	if out, err := m.kubectl("", "rollout", "status", "deployment/web", "--timeout=2m"); err != nil {
-		m.t.Fatalf("%v\n%s", err, out)
+	c.apply(strings.Replace(string(text), "AGNHOST", c.imageName("agnhost"), 1))
+	if out, err := c.kubectl("", "rollout", "status", "deployment/web", "--timeout=2m"); err != nil {
+		c.t.Fatalf("%v\n%s", err, out)
 	}
 }
 
