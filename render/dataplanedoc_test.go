@@ -43,21 +43,23 @@ func TestDataPlaneObjects(t *testing.T) {
 }
 
 // everything returns tables with Services of every kind, policy and affinity: without endpoints, with an endpoint on this
-// node, with one on another node, and with a terminating one on this node beside it; and the same with limits.
+// node, with one on another node, and with a terminating one on this node beside it; and the same with limits, and with each kind of hash.
 func everything(t *testing.T) []*nft.Table {
 	t.Helper()
-	u := render.Update{Node: render.Node{Name: "a", UnservedPorts: render.RefuseUnserved, AnswerPing: true, Addresses: addrs("192.0.2.10"), ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
+	u := render.Update{Node: render.Node{Name: "a", UnservedPorts: render.RefuseUnserved, AnswerPing: true, Addresses: addrs("192.0.2.10"), MaglevSize: 7, ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.0.0/16")}}}
 	here := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.1.2:80"), Node: "a", Ready: true}
 	there := render.Endpoint{AddrPort: netip.MustParseAddrPort("10.244.2.2:80"), Node: "b", Ready: true}
 	leaving := render.Endpoint{AddrPort: here.AddrPort, Node: "a", Serving: true, Terminating: true} // serves this node only
-	for i := range 128 {
+	for i := range 256 {
 		endpoints := [][]render.Endpoint{nil, {here}, {there}, {there, leaving}}[i%4]
 		s := render.Service{ServiceName: render.ServiceName{Namespace: "ns", Name: fmt.Sprintf("s%d", i)},
 			ClusterIPs: addrs(fmt.Sprintf("10.96.0.%d", i)), ExternalIPs: addrs(fmt.Sprintf("203.0.113.%d", i)),
 			LoadBalancerIPs: addrs(fmt.Sprintf("198.51.100.%d", i)), InternalLocal: i/4%2 > 0, ExternalLocal: i/8%2 > 0,
 			Affinity: time.Duration(i/16%2) * time.Hour,
 			Ports:    []render.Port{{Name: "http", Protocol: nft.TCP, Port: 80, NodePort: 30000 + uint16(i), Endpoints: endpoints}}}
-		if i >= 64 {
+		if i >= 128 {
+			s.Hashing = []render.Hashing{render.HashClients, render.HashConnections}[i/64%2]
+		} else if i >= 64 {
 			s.Limits = render.Limits{Rate: nft.Limit{Packets: 9, Per: time.Second, Burst: 9}, Drop: i%2 == 0}
 			if i%8 < 4 {
 				s.Limits.ClientRate = nft.Limit{Packets: 2, Per: time.Second, Burst: 5}
@@ -75,7 +77,7 @@ func addrs(text string) []netip.Addr { return []netip.Addr{netip.MustParseAddr(t
 
 var (
 	perService = regexp.MustCompile(`\bns/s\d+/tcp/http\b`)
-	perSize    = regexp.MustCompile(`\b(lb|draw)-(?:[2-9]|\d\d+)\b`)
+	perSize    = regexp.MustCompile(`\b(lb|draw|maglev-client|maglev-connection)-(?:[2-9]|\d\d+)\b`)
 	perRate    = regexp.MustCompile(`\b(clients|client-limit)-\d+-second-\d+\b`)
 	aBlock     = regexp.MustCompile(`(?ms)^\t(set|map|chain) (\S+) \{\n(.*?)^\t\}$`)
 	aType      = regexp.MustCompile(`(?m)^\t\ttype(?:of)? (.*?)(?: : (.*))?$`)

@@ -116,6 +116,9 @@ func isOfLimits(set string) bool {
 	return slices.ContainsFunc(SchemaOf(nft.IPv4).ofLimits(), same) || strings.HasPrefix(set, clientsSet)
 }
 
+// LeadsOverLimit reports whether rules look up connections that exceed a limit in the map of this name.
+func LeadsOverLimit(name string) bool { return name == SchemaOf(nft.IPv4).OverLimit.Name }
+
 // ClientLimitOf returns the limit for each client that a verdict leads to, the zero Limit if the verdict leads to a limit for all clients
 // only. It returns false for any other verdict.
 func ClientLimitOf(v nft.Verdict) (nft.Limit, bool) {

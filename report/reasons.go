@@ -24,6 +24,7 @@ const (
 	PingAnswered     render.Reason = "a Service with a usable endpoint has the address, and --answer-ping is set"
 	ClientRemembered render.Reason = "session affinity sends the client to its previous endpoint"
 	ClientHashed     render.Reason = "the endpoint follows from the client's address (lb-algorithm maglev)"
+	ExceedsLimit     render.Reason = "the connection exceeds a limit of the Service on new connections"
 	ConnectionHashed render.Reason = "the endpoint follows from the client's address and port (lb-algorithm maglev)"
 )
 

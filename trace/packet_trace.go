@@ -26,7 +26,8 @@ type PacketTrace struct {
 	Outcome string `json:"outcome"`
 	// Endpoint is the translated destination, invalid if the destination was not translated.
 	Endpoint netip.AddrPort `json:"endpoint,omitzero"`
-	// Why is the reason for the endpoint if a rule chose it by a hash, and empty otherwise.
+	// Why is the reason for the endpoint if a rule chose it by a hash, or for the end of a connection above a limit, and empty
+	// otherwise.
 	Why render.Reason `json:"why,omitempty"`
 	// NewSource is the translated source, whichever program translated it. Masqueraded reports whether a rule of nfproxy
 	// did.
@@ -75,6 +76,10 @@ func newPacketTrace(events []Event, tracer string, rule ruleOf) PacketTrace {
 			p.Masqueraded = true
 		case nft.DNAT:
 			p.Why = hashedBy(do)
+		case nft.VerdictMap:
+			if render.LeadsOverLimit(do.Map) {
+				p.Why = report.ExceedsLimit
+			}
 		}
 		if e.Verdict.Kind == nft.Drop {
 			p.Outcome = dropOutcome(r)

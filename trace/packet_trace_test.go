@@ -50,6 +50,7 @@ func rules(e Event) (nft.Rule, bool) {
 		5: {Do: nft.Verdict{Kind: nft.Drop}},
 		6: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ClientHash, Mod: 251}}, Map: "endpoints"}},
 		7: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ConnectionHash, Mod: 251}}, Map: "endpoints"}},
+		9: {Match: []nft.Match{nft.In{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Set: "rates"}}, Do: nft.VerdictMap{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Map: "over-limit"}},
 		8: {Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.RandomNumber, Mod: 2}}, Map: "endpoints"}},
 	}[e.Rule]
 	return r, ok
@@ -85,6 +86,12 @@ func TestPacketTrace(t *testing.T) {
 			"  ip nfproxy  refuse  reject: drop\n  = refused with ICMP port unreachable in ip nfproxy refuse\n"},
 		"dropped": {[]Event{begin(1), ours(1, "dispatch", 5, drop)},
 			"  ip nfproxy  dispatch  drop\n  = dropped in ip nfproxy dispatch\n"},
+		"refused above a limit": {[]Event{begin(1), ours(1, "limited", 9, nft.GotoChain("refuse")), ours(1, "refuse", 3, drop)},
+			"  ip nfproxy  limited  ip daddr @rates ip daddr vmap @over-limit: goto refuse\n  ip nfproxy  refuse   reject with tcp reset: drop\n" +
+				"  = refused with a TCP reset in ip nfproxy refuse; the connection exceeds a limit of the Service on new connections\n"},
+		"dropped above a limit": {[]Event{begin(1), ours(1, "limited", 9, drop)},
+			"  ip nfproxy  limited  ip daddr @rates ip daddr vmap @over-limit: drop\n" +
+				"  = dropped in ip nfproxy limited; the connection exceeds a limit of the Service on new connections\n"},
 		"dropped by another program": {[]Event{begin(1), event(1, "ip", "theirs", "forward", 0, drop)},
 			"  ip theirs  forward  policy: drop\n  = dropped in ip theirs forward\n"},
 		"a rule that is gone": {[]Event{begin(1), ours(1, "dispatch", 99, drop)},

@@ -32,13 +32,17 @@ func (p PacketTrace) Print(w io.Writer) error {
 }
 
 func (p PacketTrace) outcomeText() string {
+	if p.Why == "" {
+		return p.endText()
+	}
+	return p.endText() + "; " + string(p.Why)
+}
+
+// endText describes the end of the packet without the reason.
+func (p PacketTrace) endText() string {
 	switch p.Outcome {
 	case nft.Accepted.String():
-		text := p.destinationText() + ", " + p.sourceText()
-		if p.Why != "" {
-			text += "; " + string(p.Why)
-		}
-		return text
+		return p.destinationText() + ", " + p.sourceText()
 	case Unknown:
 		return "outcome unknown: the packet was dropped outside nftables, or a program holds it in a queue"
 	case nft.Reset.String():
