@@ -282,22 +282,6 @@ func (c *catalog) removeServiceCIDR(name string) {
 	c.touch()
 }
 
-// logProblems logs the problems that are in now and not in old, unless it has logged many of the object lately.
-func (c *catalog) logProblems(old, now []Problem) {
-	for _, p := range now {
-		if slices.Contains(old, p) {
-			continue
-		}
-		if p.Skipped {
-			c.log.Debug("object skipped", "object", p.Object, "field", p.Field, "detail", p.Detail)
-			continue
-		}
-		if log, ok := c.problems.About(p.Object, "problems"); ok {
-			log.Warn("part of an object cannot be used", "object", p.Object, "field", p.Field, "detail", p.Detail)
-		}
-	}
-}
-
 // update joins the Services that have changed and returns an Update with those whose joined value differs, sorted by name, and
 // with those that are affected if the node differs. It reports whether the Update contains a change. given is the node as the
 // settings describe it, the same at each call; the facts of the Node object and of the ServiceCIDRs are added.

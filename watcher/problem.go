@@ -1,5 +1,7 @@
 package watcher
 
+import "slices"
+
 // Problem is a part of an object that cannot be used.
 type Problem struct {
 	// Object is the kind and the name, such as "Service default/web".
@@ -37,4 +39,20 @@ func (l problemList) add(field, detail string) {
 
 func (l problemList) skip(field, reason string) {
 	*l.to = append(*l.to, Problem{Object: l.object, Field: field, Detail: reason, Skipped: true})
+}
+
+// logProblems logs the problems that are in now and not in old, unless it has logged many of the object lately.
+func (c *catalog) logProblems(old, now []Problem) {
+	for _, p := range now {
+		if slices.Contains(old, p) {
+			continue
+		}
+		if p.Skipped {
+			c.log.Debug("object skipped", "object", p.Object, "field", p.Field, "detail", p.Detail)
+			continue
+		}
+		if log, ok := c.problems.About(p.Object, "problems"); ok {
+			log.Warn("part of an object cannot be used", "object", p.Object, "field", p.Field, "detail", p.Detail)
+		}
+	}
 }
