@@ -144,6 +144,12 @@ func (w *walk) service(name render.ServiceName) render.Service {
 	s.ClusterIPs = append(s.ClusterIPs, netip.AddrFrom4([4]byte{10, 96, 0, n}))
 	s.Affinity = time.Duration(max(0, w.rand.IntN(6)-3)) * time.Hour
 	s.InternalLocal, s.ExternalLocal = w.rand.IntN(3) == 0, w.rand.IntN(3) == 0
+	if w.rand.IntN(4) == 0 {
+		s.Limits = render.Limits{Rate: hourly(uint32(1 + w.rand.IntN(3))), Drop: w.rand.IntN(2) == 0}
+	}
+	if w.rand.IntN(4) == 0 {
+		s.Limits.ClientRate = hourly(uint32(1 + w.rand.IntN(3)))
+	}
 	for range w.rand.IntN(3) {
 		s.ExternalIPs = append(s.ExternalIPs, netip.AddrFrom4([4]byte{203, 0, 113, byte(w.rand.IntN(9))}))
 	}
@@ -206,21 +212,19 @@ func withNode(u render.Update, n render.Node) render.Update {
 // onlyUnusedChains reports whether the changes only flush or delete balancing chains, which the hot path leaves
 // behind unused.
 func onlyUnusedChains(changes []nft.Change) bool {
-	for _, c := range changes {
-		if chain := c.Chain(); c.Op != nft.Delete || chain == nil || !render.IsBalancing(chain.Name) {
-			return false
-		}
-	}
-	return true
+	return len(render.WithoutUnusedObjects(slices.Clone(changes))) == 0
 }
 
-// normalized returns the text of tables without what depends on their history: the slots of endpoints and unused balancing
-// chains.
+// normalized returns the text of tables without what depends on their history: the slots of endpoints, balancing chains, and chains and
+// empty sets for limits.
 func normalized(t *testing.T, tables []*nft.Table) string {
 	t.Helper()
 	var b strings.Builder
 	for _, table := range tables {
-		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return render.IsBalancing(c.Name) })
+		table.Chains = slices.DeleteFunc(table.Chains, func(c *nft.Chain) bool { return render.IsBalancing(c.Name) || render.IsLimiting(c.Name) })
+		table.Sets = slices.DeleteFunc(table.Sets, func(s *nft.Set) bool {
+			return len(s.Elements) == 0 && (slices.Contains([]string{"rates", "over-limit", "within-limit"}, s.Name) || strings.HasPrefix(s.Name, "clients-"))
+		})
 		for _, name := range []string{"endpoints", "local-endpoints"} {
 			inSlotOrder(t, table.Set(name))
 		}
