@@ -2,6 +2,7 @@ package preflight
 
 import (
 	"slices"
+	"time"
 
 	"nfproxy/nft"
 )
@@ -84,5 +85,9 @@ func commonProbes() []Probe {
 			Flag: "the annotation lb-algorithm: maglev", Tables: oneRule(f, "hash", nft.Prerouting, drop,
 				in("s", append(slices.Clone(frontendFields), nft.Field{Kind: nft.ConnectionHash, Mod: 3})...),
 				&nft.Set{Name: "s", Key: frontendKey(f, nft.SlotNumber)})},
+		{Name: "limit", What: "set whose elements have limits, filled by packets", Options: []string{"CONFIG_NFT_LIMIT"}, Modules: []string{"nft_limit"},
+			Flag: "a limit on new connections (annotation max-connection-rate)", Since: "5.7",
+			Tables: oneRule(f, "limit", nft.Prerouting, drop, []nft.Match{nft.OverLimit{Key: frontendFields, Set: "s", Timeout: time.Minute}},
+				&nft.Set{Name: "s", Key: frontendKey(f), Dynamic: true, Size: 1, Limit: &nft.Limit{Packets: 1, Per: time.Second, Burst: 5}})},
 	}
 }

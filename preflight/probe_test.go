@@ -146,19 +146,25 @@ func TestMissingOptionalExpression(t *testing.T) {
 	}
 }
 
-// TestHashProbe: the probe of hashes loads a hash, and a kernel without them gives a warning that names the annotation, not a problem.
-func TestHashProbe(t *testing.T) {
-	i := slices.IndexFunc(Probes(false), func(p Probe) bool { return p.Name == "hash" })
-	if i < 0 {
-		t.Fatal("no probe of hashes")
-	}
-	p := Probes(false)[i]
-	if text := p.Tables[0].String(); !strings.Contains(text, "jhash ip saddr . th sport mod 3") {
-		t.Errorf("%s", text)
-	}
-	l := p.rejected(os.ErrNotExist)
-	if want := "only the annotation lb-algorithm: maglev requires it; it needs CONFIG_NFT_HASH; if built as a module: modprobe nft_hash"; l.Level != Warning ||
-		l.Advice != want {
-		t.Errorf("%+v, want advice %q", l, want)
+// TestProbesOfAnnotations: the probes of hashes and limits load one, and a kernel without them gives a warning that names the annotations,
+// not a problem.
+func TestProbesOfAnnotations(t *testing.T) {
+	for _, c := range []struct{ name, rule, advice string }{
+		{"hash", "jhash ip saddr . th sport mod 3",
+			"only the annotation lb-algorithm: maglev requires it; it needs CONFIG_NFT_HASH; if built as a module: modprobe nft_hash"},
+		{"limit", "limit rate over 1/second", "only a limit on new connections (annotation max-connection-rate) requires it; " +
+			"it needs CONFIG_NFT_LIMIT and Linux 5.7 or newer; if built as a module: modprobe nft_limit"},
+	} {
+		i := slices.IndexFunc(Probes(false), func(p Probe) bool { return p.Name == c.name })
+		if i < 0 {
+			t.Fatalf("no probe %s", c.name)
+		}
+		p := Probes(false)[i]
+		if text := p.Tables[0].String(); !strings.Contains(text, c.rule) {
+			t.Errorf("%s", text)
+		}
+		if l := p.rejected(os.ErrNotExist); l.Level != Warning || l.Advice != c.advice {
+			t.Errorf("%+v, want advice %q", l, c.advice)
+		}
 	}
 }
