@@ -206,7 +206,7 @@ bench-datapath: tools controlplane ## measure connections through nfproxy, kube-
 	$(GO) test -run '^$$' -bench '^Benchmark(FirstPacket|Draws)$$' $(FIRST_PACKET) -timeout 0 ./integration/kernel >dist/first-packet.txt || { cat dist/first-packet.txt; exit 1; }
 	$(GO) test -count 1 -timeout 0 -run '^TestDataPath$$' -v ./integration/datapath -args -datapath.sizes='$(DATAPATH_SIZES)' -datapath.detail='$(DATAPATH_DETAIL)' \
 		-datapath.many=1000 -datapath.rounds='$(DATAPATH_ROUNDS)' -datapath.connections=5000 -datapath.stream=3s -datapath.patience=10m \
-		-datapath.iptables='$(IPTABLES)' -datapath.firstpacket='$(CURDIR)/dist/first-packet.txt' -datapath.command='make bench-datapath' \
+		-datapath.iptables='$(IPTABLES)' -datapath.firstpacket='$(CURDIR)/dist/first-packet.txt' -datapath.command="make bench-datapath DATAPATH_SIZES='$(DATAPATH_SIZES)' DATAPATH_ROUNDS=$(DATAPATH_ROUNDS) FIRST_PACKET='$(FIRST_PACKET)'" \
 		-datapath.out='$(CURDIR)/docs/benchmarks/data-path.json'
 	$(GO) run -C integration/report ./compare '$(CURDIR)/docs/benchmarks' '$(CURDIR)/README.md'
 

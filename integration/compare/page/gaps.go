@@ -13,6 +13,7 @@ const (
 		"Services while the list arrives"
 	whyLoad = "user time dominates: 0.85 s the renderer, and the plan of the changes. The kernel takes 0.7 s of processor time. The next step is " +
 		"to render Services on both processors"
-	whyRestart = "the kernel takes 0.3 s of it to return the endpoints by their keys. The rest is user time: 0.85 s the renderer, 0.5 to 1 s the " +
+	whyRestartLists = "the list from the API server is about half of both. The difference is that between a restart and a load without an API server (below)"
+	whyRestart      = "the kernel takes 0.3 s of it to return the endpoints by their keys. The rest is user time: 0.85 s the renderer, 0.5 to 1 s the " +
 		"comparison, and decoding. The next step is to compare the kernel's bytes with encoded elements"
 )

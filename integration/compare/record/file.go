@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Names of the files in docs/benchmarks.
@@ -59,8 +60,8 @@ func Read(path string) (Record, error) {
 	return r, nil
 }
 
-// ReadDir reads all records in a directory, the files *.json, in the order of their names. It returns an error if there is none, if two
-// were made on different machines, or if two have the same measurement.
+// ReadDir reads all records in a directory, the files *.json, in the order of their names. Of several with the same measurement, the one
+// with the latest date keeps it. It returns an error if there is none, or if two were made on different machines.
 func ReadDir(dir string) ([]Record, error) {
 	paths, err := filepath.Glob(filepath.Join(dir, "*.json"))
 	if err != nil {
@@ -70,8 +71,8 @@ func ReadDir(dir string) ([]Record, error) {
 		return nil, fmt.Errorf("%s has no records", dir)
 	}
 	var all []Record
-	found := make(map[string]string) // the file, by measurement
-	for _, path := range paths {
+	latest := make(map[string]int) // in all, by measurement
+	for i, path := range paths {
 		r, err := Read(path)
 		if err != nil {
 			return nil, err
@@ -81,11 +82,13 @@ func ReadDir(dir string) ([]Record, error) {
 			return nil, fmt.Errorf("%s and %s were made on different machines: %+v and %+v", paths[0], path, all[0].Machine, r.Machine)
 		}
 		for _, m := range r.Measurements {
-			if other, ok := found[m.Key()]; ok {
-				return nil, fmt.Errorf("%s and %s have the same measurement %s", other, path, m.Key())
+			if other, ok := latest[m.Key()]; !ok || all[other].Date <= r.Date {
+				latest[m.Key()] = i
 			}
-			found[m.Key()] = path
 		}
+	}
+	for i := range all {
+		all[i].Measurements = slices.DeleteFunc(all[i].Measurements, func(m Measurement) bool { return latest[m.Key()] != i })
 	}
 	return all, nil
 }

@@ -5,6 +5,7 @@ package record_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -82,7 +83,7 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// TestReadDir: the records of a directory are of one machine, and none has a measurement of another.
+// TestReadDir: the records of a directory are of one machine, and the latest one keeps a measurement that several have.
 func TestReadDir(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := record.ReadDir(dir); err == nil {
@@ -107,9 +108,18 @@ func TestReadDir(t *testing.T) {
 	if d := cmp.Diff([]record.Record{first, second}, all); d != "" {
 		t.Error(d)
 	}
-	write(record.DataPathFile, first)
-	if _, err := record.ReadDir(dir); err == nil || !strings.Contains(err.Error(), "the same measurement") {
-		t.Errorf("a measurement in two files: %v", err)
+	later := newRecord()
+	later.Date = first.Date + " later"
+	later.Measurements = slices.Clone(first.Measurements[:1])
+	write(record.DataPathFile, later)
+	all, err = record.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rest := first
+	rest.Measurements = first.Measurements[1:]
+	if d := cmp.Diff([]record.Record{rest, later}, all); d != "" {
+		t.Errorf("a measurement in two files: %s", d)
 	}
 	second.Machine.CPUs++
 	write(record.DataPathFile, second)
