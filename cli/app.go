@@ -37,13 +37,19 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 func newApp(version string, stdout, stderr io.Writer, signals *terminations) *cli.App {
 	commands := []*cli.Command{runCommand(signals), statusCommand(), verifyCommand(), dumpCommand(), explainCommand(), traceCommand(), topCommand(), checkCommand(),
 		cleanupCommand(), demoCommand(), completionCommand(), versionCommand()}
+	app := newCommandLine("nfproxy", 1, commands, version, stdout, stderr)
+	app.Usage = "a Kubernetes service proxy for Linux that needs nothing but nftables"
+	return app
+}
+
+// newCommandLine returns the command line of a program that errors name. unknown is the exit code after an unknown command.
+func newCommandLine(program string, unknown int, commands []*cli.Command, version string, stdout, stderr io.Writer) *cli.App {
 	for _, c := range commands {
 		c.HideHelpCommand = true
 		c.OnUsageError = usageError
 	}
 	return &cli.App{
-		Name:            "nfproxy",
-		Usage:           "a Kubernetes service proxy for Linux that needs nothing but nftables",
+		Name:            program,
 		Version:         version,
 		HideVersion:     true,
 		HideHelpCommand: true,
@@ -53,8 +59,8 @@ func newApp(version string, stdout, stderr io.Writer, signals *terminations) *cl
 		ExitErrHandler: func(*cli.Context, error) {},
 		OnUsageError:   usageError,
 		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(c.App.ErrWriter, "nfproxy: unknown command %q; nfproxy --help lists the commands\n", name)
-			cli.OsExiter(1)
+			fmt.Fprintf(c.App.ErrWriter, "%s: unknown command %q; %s --help lists the commands\n", program, name, c.App.Name)
+			cli.OsExiter(unknown)
 		},
 		Commands: commands,
 	}

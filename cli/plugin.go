@@ -56,26 +56,9 @@ func pluginMain(ctx context.Context, app *cli.App, args []string) int {
 func newPluginApp(version string, stdout, stderr io.Writer) *cli.App {
 	commands := []*cli.Command{fleetStatusCommand(), fleetVerifyCommand(), fleetExplainCommand(), fleetDumpCommand(), fleetCheckCommand(),
 		fleetTopCommand(), versionCommand()}
-	for _, c := range commands {
-		c.HideHelpCommand = true
-		c.OnUsageError = usageError
-	}
-	return &cli.App{
-		Name:            "kubectl nfproxy",
-		Usage:           "ask nfproxy on every node of a cluster",
-		Version:         version,
-		HideVersion:     true,
-		HideHelpCommand: true,
-		Writer:          stdout,
-		ErrWriter:       stderr,
-		ExitErrHandler:  func(*cli.Context, error) {},
-		OnUsageError:    usageError,
-		CommandNotFound: func(c *cli.Context, name string) {
-			fmt.Fprintf(c.App.ErrWriter, "%s: unknown command %q; kubectl nfproxy --help lists the commands\n", pluginName, name)
-			cli.OsExiter(exitNotAsked)
-		},
-		Commands: commands,
-	}
+	app := newCommandLine(pluginName, exitNotAsked, commands, version, stdout, stderr)
+	app.Name, app.Usage = "kubectl nfproxy", "ask nfproxy on every node of a cluster"
+	return app
 }
 
 // fleetCommand returns a command of the plugin: with the flags that select the cluster and the nodes after its own. limit is how long a

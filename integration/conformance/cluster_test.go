@@ -220,11 +220,18 @@ func (c *testCluster) awaitRollout(object string) {
 // kubectl runs kubectl as an administrator and returns what it prints.
 func (c *testCluster) kubectl(input string, args ...string) (string, error) {
 	c.t.Helper()
-	path := programPath(c.t, "kubectl")
+	return c.runInControl("kubectl", nil, input, append([]string{"--kubeconfig=" + c.kubeconfig}, args...)...)
+}
+
+// runInControl runs a program in the control plane's namespace, with a directory of its own as HOME and the further variables of env,
+// and returns what it prints.
+func (c *testCluster) runInControl(program string, env []string, input string, args ...string) (string, error) {
+	c.t.Helper()
+	path := programPath(c.t, program)
 	var out bytes.Buffer
 	err := c.net.control.Do(func() error {
-		cmd := exec.CommandContext(c.t.Context(), path, append([]string{"--kubeconfig=" + c.kubeconfig}, args...)...)
-		cmd.Env = []string{"HOME=" + c.dir}
+		cmd := exec.CommandContext(c.t.Context(), path, args...)
+		cmd.Env = append([]string{"HOME=" + c.dir}, env...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &out
 		return cmd.Run()
 	})

@@ -90,16 +90,10 @@ func TestPlugin(t *testing.T) {
 // installChart installs the chart by helm and waits until nfproxy is in sync on all nodes.
 func (c *testCluster) installChart() {
 	c.t.Helper()
-	var out bytes.Buffer
-	err := c.net.control.Do(func() error {
-		cmd := exec.CommandContext(c.t.Context(), programPath(c.t, "helm"), "install", "nfproxy", "deploy/helm/nfproxy", "--namespace", "kube-system",
-			"--kubeconfig", c.kubeconfig, "--set", "apiServer="+controlplane.URL(control.v4), "--set-string", `clusterCIDR=`+clusterCIDR4+`\,`+clusterCIDR6)
-		cmd.Env = []string{"HOME=" + c.dir}
-		cmd.Stdout, cmd.Stderr = &out, &out
-		return cmd.Run()
-	})
+	out, err := c.runInControl("helm", nil, "", "install", "nfproxy", "deploy/helm/nfproxy", "--namespace", "kube-system",
+		"--kubeconfig", c.kubeconfig, "--set", "apiServer="+controlplane.URL(control.v4), "--set-string", `clusterCIDR=`+clusterCIDR4+`\,`+clusterCIDR6)
 	if err != nil {
-		c.t.Fatalf("helm install: %v\n%s", err, out.String())
+		c.t.Fatalf("helm install: %v\n%s", err, out)
 	}
 	c.awaitRollout("daemonset/nfproxy")
 }
@@ -116,15 +110,9 @@ func (c *testCluster) plugin() func(args ...string) (string, error) {
 		c.t.Fatal(err)
 	}
 	return func(args ...string) (string, error) {
-		var out bytes.Buffer
-		err := c.net.control.Do(func() error {
-			cmd := exec.CommandContext(c.t.Context(), programPath(c.t, "kubectl"), append([]string{"nfproxy"}, args...)...)
-			cmd.Env = []string{"HOME=" + c.dir, "PATH=" + c.dir, "KUBECONFIG=" + c.kubeconfig}
-			cmd.Stdout, cmd.Stderr = &out, &out
-			return cmd.Run()
-		})
-		c.t.Logf("kubectl nfproxy %s\n%s", strings.Join(args, " "), out.String())
-		return out.String(), err
+		out, err := c.runInControl("kubectl", []string{"PATH=" + c.dir, "KUBECONFIG=" + c.kubeconfig}, "", append([]string{"nfproxy"}, args...)...)
+		c.t.Logf("kubectl nfproxy %s\n%s", strings.Join(args, " "), out)
+		return out, err
 	}
 }
 

@@ -139,7 +139,7 @@ func readRecord(t testing.TB) record {
 	return r
 }
 
-// TestJudge: a test that is skipped without a rule is an error, whoever skipped it.
+// TestJudge: a test that is skipped without a rule is an error, whether it ran and skipped itself or did not run at all.
 func TestJudge(t *testing.T) {
 	of := func(text, state string, attempts int) spec {
 		s := spec{Containers: []string{"[sig-network] Services"}, Type: "It", Text: text, State: state, Attempts: attempts, Took: 1600 * time.Millisecond}
