@@ -19,6 +19,7 @@ type affinityNode struct {
 	family   nft.Family
 	protocol nft.Protocol
 	clients  []netip.Addr
+	ports    []uint16 // of the last connection of each client
 	pod      *sandbox.Pod
 	service  render.Service
 }
@@ -47,6 +48,7 @@ func newAffinityNodeFor(t *testing.T, f nft.Family, p nft.Protocol, clients int)
 		texts = append(texts, fmt.Sprintf(format, 9+i/250, i%250+1))
 		s.clients = append(s.clients, netip.MustParseAddr(texts[i]))
 	}
+	s.ports = slices.Repeat([]uint16{40000}, clients)
 	s.pod = s.testNode.pod("clients", 0, texts...)
 	s.service = service("sticky", p, vip, endpoints...)
 	s.service.Affinity = 3 * time.Hour
@@ -57,10 +59,13 @@ func newAffinityNodeFor(t *testing.T, f nft.Family, p nft.Protocol, clients int)
 	return s
 }
 
-// connect opens a connection as one of the clients and returns the endpoint that answers.
+// connect opens a connection as one of the clients and returns the endpoint that answers. No client uses a port twice: the
+// conntrack entry of an earlier UDP packet from the same port would decide instead of the rules, because only the daemon deletes
+// the entries of removed endpoints.
 func (s *affinityNode) connect(t *testing.T, client int, frontend string) string {
 	t.Helper()
-	from := netip.AddrPortFrom(s.clients[client], 0).String()
+	s.ports[client]++
+	from := netip.AddrPortFrom(s.clients[client], s.ports[client]).String()
 	got, err := connect(s.pod.Namespace, s.protocol, from, frontend, connectTimeout)
 	if err != nil {
 		t.Errorf("connection of client %d from %s: %v", client, from, err)
