@@ -21,7 +21,7 @@ func fleetCheckCommand() *cli.Command {
 		Flags:  []cli.Flag{outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			s, err := ask[checked](c, "", "check", "-o", "json")
+			s, err := ask[checked](c, "lines", "", "check", "-o", "json")
 			if err != nil {
 				return err
 			}
@@ -81,7 +81,7 @@ func checkedText(nodes []string, lines [][]preflight.Line) (text string, problem
 	})
 	var b strings.Builder
 	for _, l := range found {
-		fmt.Fprintf(&b, "%-8s %-22s %s\n", l.Level, l.Check, printable(l.Finding))
+		fmt.Fprintf(&b, "%-8s %-22s %s\n", printable(string(l.Level)), printable(l.Check), printable(l.Finding))
 		fmt.Fprintf(&b, "%31s on %s\n", "", nodeList(having[l]))
 		if l.Advice != "" {
 			fmt.Fprintf(&b, "%31s what to do: %s\n", "", printable(l.Advice))

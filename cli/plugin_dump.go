@@ -28,7 +28,7 @@ func fleetDumpCommand() *cli.Command {
 			if _, err := targetOfArgument(c); err != nil {
 				return err
 			}
-			s, err := ask[report.Description](c, c.Args().First(), "dump", "-o", "json")
+			s, err := ask[report.Description](c, "services", c.Args().First(), "dump", "-o", "json")
 			if err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func fleetExplainCommand() *cli.Command {
 			if from := c.String("from"); from != "" {
 				args = append(args, "--from", from)
 			}
-			s, err := ask[report.Explanation](c, "", args...)
+			s, err := ask[report.Explanation](c, "outcome", "", args...)
 			if err != nil {
 				return err
 			}

@@ -24,7 +24,7 @@ func fleetStatusCommand() *cli.Command {
 		Flags:  []cli.Flag{outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			s, err := ask[running.Status](c, "", "status", "-o", "json")
+			s, err := ask[running.Status](c, "ready", "", "status", "-o", "json")
 			if err != nil {
 				return err
 			}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -42,9 +41,9 @@ type survey[T any] struct {
 	decoded []T // by the index of answers; zero for nodes without an answer
 }
 
-// ask runs nfproxy with arguments on the nodes that the flags select, and decodes the JSON that it prints. The target, if not empty, is
-// the last argument.
-func ask[T any](c *cli.Context, target string, args ...string) (survey[T], error) {
+// ask runs nfproxy with arguments on the nodes that the flags select, and decodes the JSON that it prints, an object with the field. The
+// target, if not empty, is the last argument.
+func ask[T any](c *cli.Context, field, target string, args ...string) (survey[T], error) {
 	var s survey[T]
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // client-go's messages repeat the errors that it returns
 	limits := fleet.Limits{Parallel: c.Int("parallel"), PerNode: c.Duration("node-timeout")}
@@ -75,12 +74,14 @@ func ask[T any](c *cli.Context, target string, args ...string) (survey[T], error
 		return s, err
 	}
 	p := newProgress(c.App.ErrWriter, len(s.Targets))
-	s.answers = client.Run(c.Context, s.Targets, args, limits, p.done)
+	s.decoded = make([]T, len(s.Targets))
+	finished := 0
+	s.answers = client.Run(c.Context, s.Targets, args, limits, func(i int, a *fleet.Answer) {
+		a.Decode(&s.decoded[i], field, c.App.Version)
+		finished++
+		p.done(finished)
+	})
 	p.end()
-	s.decoded = make([]T, len(s.answers))
-	for i := range s.answers {
-		s.answers[i].Decode(&s.decoded[i], c.App.Version)
-	}
 	return s, nil
 }
 
@@ -97,7 +98,7 @@ func (s survey[T]) answered() []int {
 
 // report returns the report for -o json.
 func (s survey[T]) report() fleetReport {
-	r := fleetReport{DaemonSet: s.DaemonSet, Asked: len(s.answers), Answered: len(s.answered()), Nodes: []nodeReport{}, NotSelected: slices.Clip(append([]string{}, s.NotSelected...))}
+	r := fleetReport{DaemonSet: s.DaemonSet, Asked: len(s.answers), Answered: len(s.answered()), Nodes: []nodeReport{}, NotSelected: append([]string{}, s.NotSelected...)}
 	for i, a := range s.answers {
 		n := nodeReport{Node: a.Node, Pod: a.Pod, Failure: a.Failure}
 		switch {

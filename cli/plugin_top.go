@@ -33,7 +33,7 @@ func fleetTopCommand() *cli.Command {
 			if _, err := targetOfArgument(c); err != nil {
 				return err
 			}
-			s, err := ask[topResult](c, c.Args().First(), "top", "-o", "json", "--by", by, "--interval", interval.String())
+			s, err := ask[topResult](c, "rows", c.Args().First(), "top", "-o", "json", "--by", by, "--interval", interval.String())
 			if err != nil {
 				return err
 			}

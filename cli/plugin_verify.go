@@ -19,7 +19,7 @@ func fleetVerifyCommand() *cli.Command {
 		Flags:  []cli.Flag{outputFlag("text", "json")},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			s, err := ask[verified](c, "", "verify", "-o", "json")
+			s, err := ask[verified](c, "compared", "", "verify", "-o", "json")
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"text/tabwriter"
+
+	"nfproxy/report"
 )
 
 // topTable prints one line for each row.
@@ -17,11 +19,11 @@ func topTable(w io.Writer, rows []topRow, byEndpoint bool) error {
 		fmt.Fprintln(t, "SERVICE\tKIND\tCONNECTIONS/S\tREFUSED/S\tDROPPED/S\tTOTAL")
 	}
 	for _, r := range rows {
-		kinds := strings.Join(r.kinds, ",")
+		service, kinds := report.Printable(r.service), report.Printable(strings.Join(r.kinds, ","))
 		if byEndpoint {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", r.service, r.endpoint, kinds, perSecond(r.connections), r.total)
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\n", service, report.Printable(r.endpoint), kinds, perSecond(r.connections), r.total)
 		} else {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", r.service, kinds, perSecond(r.connections), perSecond(r.refused),
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\n", service, kinds, perSecond(r.connections), perSecond(r.refused),
 				perSecond(r.dropped), r.total)
 		}
 	}

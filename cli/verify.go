@@ -185,7 +185,8 @@ func writeDifferences(b *strings.Builder, v report.Verification) {
 		if service == "" {
 			service = "no Service"
 		}
-		fmt.Fprintf(b, "  %s %s/%s\n", report.Printable(service), netip.AddrPortFrom(d.Address, d.Port), strings.ToLower(d.Protocol))
+		frontend := fmt.Sprintf("%s %s/%s", service, netip.AddrPortFrom(d.Address, d.Port), strings.ToLower(d.Protocol))
+		fmt.Fprintf(b, "  %s\n", report.Printable(frontend))
 		for _, fix := range d.Fixes {
 			fmt.Fprintf(b, "    to be fixed by: %s\n", report.Printable(fix))
 		}

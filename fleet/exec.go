@@ -14,17 +14,17 @@ import (
 	"k8s.io/streaming/pkg/httpstream"
 )
 
-// maxOutput is the largest output of a command in bytes. Beyond it the command's answer is an error.
+// maxOutput is the largest standard output of a command in bytes. Beyond it the command's answer is an error.
 const maxOutput = 64 << 20
 
 // Answer is what a node answers to a command.
 type Answer struct {
 	Target
-	Stdout, Stderr []byte
-	ExitCode       int
 	// Failure is why there is no answer, empty if there is one. If it is an error that nfproxy on the node printed, Said is that error.
 	Failure, Said string
-	Took          time.Duration
+
+	stdout, stderr []byte // until Decode
+	exitCode       int
 }
 
 // exec runs nfproxy with arguments in a container, for at most limit.
@@ -36,20 +36,33 @@ func (c *Client) exec(ctx context.Context, t Target, args []string, limit time.D
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	start := time.Now()
-	var stdout, stderr output
-	err := c.stream(ctx, t, args, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr})
-	a.Took, a.Stdout, a.Stderr = time.Since(start), stdout.bytes(), stderr.bytes()
+	stdout, stderr := output{max: maxOutput}, output{max: maxMessage + 1, cut: true}
+	err := c.streamUntil(ctx, t, args, remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr})
 	if exit, ok := errors.AsType[exec.CodeExitError](err); ok {
-		a.ExitCode, err = exit.Code, nil
+		a.exitCode, err = exit.Code, nil
 	}
 	if err == nil {
-		err = errors.Join(stdout.err(), stderr.err())
+		err = stdout.err()
 	}
 	if err != nil {
 		a.Failure = execReason(ctx, t, limit, err)
+		return a
 	}
+	a.stdout, a.stderr = stdout.bytes(), stderr.bytes()
 	return a
+}
+
+// streamUntil is stream, but returns when ctx is done. client-go does not heed the context while it waits for the answer to the request
+// for an upgrade: over WebSocket it heeds the deadline alone, over SPDY neither. Such a request is abandoned.
+func (c *Client) streamUntil(ctx context.Context, t Target, args []string, streams remotecommand.StreamOptions) error {
+	ended := make(chan error, 1)
+	go func() { ended <- c.stream(ctx, t, args, streams) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // stream runs the command over WebSocket or, if the API server or a proxy in front of it does not allow that, over SPDY.
@@ -89,6 +102,9 @@ func execVerb(reason string) string {
 
 // output is a buffer of bounded size. A stream may write to it after the command has been given up.
 type output struct {
+	max int  // bytes
+	cut bool // what exceeds max is discarded; otherwise it is an error
+
 	mu       sync.Mutex
 	content  []byte
 	overflow bool
@@ -100,19 +116,23 @@ var errOutput = errors.New("the output is larger than 64 MiB")
 func (o *output) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if len(o.content)+len(p) > maxOutput {
-		o.overflow = true
-		return 0, errOutput
+	if room := o.max - len(o.content); len(p) > room {
+		if !o.cut {
+			o.overflow = true
+			return 0, errOutput
+		}
+		o.content = append(o.content, p[:room]...)
+		return len(p), nil
 	}
 	o.content = append(o.content, p...)
 	return len(p), nil
 }
 
-// bytes returns a copy of what was written so far.
+// bytes returns what was written so far. A later Write does not change it.
 func (o *output) bytes() []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return append([]byte(nil), o.content...)
+	return o.content[:len(o.content):len(o.content)]
 }
 
 func (o *output) err() error {

@@ -69,5 +69,13 @@ func execReason(ctx context.Context, t Target, limit time.Duration, err error) s
 	return oneLine(inWords("exec in", "pod "+t.Pod, t.Namespace, err).Error()) + t.suffix()
 }
 
-// oneLine returns a text in one line.
-func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
+// maxMessage is the length in bytes from which the message of a node or of the API server is cut.
+const maxMessage = 4 << 10
+
+// oneLine returns a message in one line, without what exceeds maxMessage.
+func oneLine(text string) string {
+	if len(text) > maxMessage {
+		text = strings.ToValidUTF8(text[:maxMessage], "") + " ..."
+	}
+	return strings.Join(strings.Fields(text), " ")
+}

@@ -34,14 +34,14 @@ func printFrontends(w io.Writer, d Description, wide bool) error {
 	if wide {
 		header = append(header, "DROPPED")
 	}
-	fmt.Fprintln(t, strings.Join(append(header, "ENDPOINTS"), "\t"))
+	row(t, append(header, "ENDPOINTS")...) // Flush returns the error
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
 			cells := []string{PortName(s), frontendName(s, f), string(OrDash(f.Kind)), f.Action, affinityTime(f), count(f.Connections)}
 			if wide {
 				cells = append(cells, count(f.Dropped))
 			}
-			_, _ = io.WriteString(t, strings.Join(append(cells, endpointsColumn(f, most)), "\t")+"\n") // Flush returns the error
+			row(t, append(cells, endpointsColumn(f, most))...)
 		}
 	}
 	return errors.Join(t.Flush(), all.Flush())

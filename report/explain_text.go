@@ -109,7 +109,7 @@ func outcomeText(e Explanation) string {
 	switch {
 	case e.Outcome == Sent && len(e.Endpoints) > 1:
 		text = fmt.Sprintf("sent to one of %d endpoints", len(e.Endpoints))
-	case e.Outcome == Sent:
+	case e.Outcome == Sent && len(e.Endpoints) == 1:
 		text = "sent to " + candidateAt(e.Endpoints[0])
 	case e.Outcome == Untouched:
 		text = "untouched"
