@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/urfave/cli/v2"
 )
@@ -25,10 +28,20 @@ func outputFlag(formats ...string) cli.Flag {
 		}}
 }
 
-// writeJSON prints a value as indented JSON.
+// writeJSON prints a value as indented JSON. It escapes the control characters that JSON allows in strings: DEL and those from U+0080 to
+// U+009F, which control some terminals.
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false) // rules contain &
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	text := regexp.MustCompile("[\x7f-\u009f]").ReplaceAllFunc(b.Bytes(), func(c []byte) []byte {
+		r, _ := utf8.DecodeRune(c)
+		return fmt.Appendf(nil, `\u%04x`, r)
+	})
+	_, err := w.Write(text)
+	return err
 }

@@ -93,6 +93,10 @@ func TestHostileAnswers(t *testing.T) {
 		}
 		failed := survey[verified]{answers: []fleet.Answer{{Target: fleet.Target{Node: "bad"}, Failure: hostile}}}
 		texts["no answer"] = failed.silent()
+		all := written(t, func(b *bytes.Buffer) error { return writeJSON(b, hostileSurvey[running.Status](n).report()) })
+		if strings.ContainsFunc(strings.ReplaceAll(all, "\n", ""), unicode.IsControl) {
+			t.Errorf("-o json: %q", all)
+		}
 		for command, text := range texts {
 			for line := range strings.Lines(text) {
 				line = strings.TrimSuffix(line, "\n")

@@ -102,8 +102,8 @@ func statusTable(answers []fleet.Answer, statuses []running.Status) (table, foun
 			wrong++
 		}
 		versions[s.Version] = append(versions[s.Version], a.Node)
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Node, report.OrDash(printable(s.Version)), since(s.InSyncSince, s.At), number(s.Services),
-			number(s.Quarantined), ago(s.LastCommit, s.At), number(s.Repairs), report.OrDash(printable(strings.Join(s.Problems, "; "))))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Node, report.OrDash(printable(s.Version)), inSync(s), number(s.Services),
+			number(s.Quarantined), lastCommit(s), number(s.Repairs), report.OrDash(printable(strings.Join(s.Problems, "; "))))
 	}
 	t.Flush()
 	if len(versions) > 1 {

@@ -55,8 +55,8 @@ func writeStatus(w io.Writer, s running.Status) error {
 	row("ready", s.Readiness)
 	row("healthy", yesNo(s.Healthy))
 	row("eligible", yesNo(s.Eligible))
-	row("in sync", since(s.InSyncSince, s.At))
-	row("last commit", ago(s.LastCommit, s.At))
+	row("in sync", inSync(s))
+	row("last commit", lastCommit(s))
 	row("services", number(s.Services))
 	row("quarantined", number(s.Quarantined))
 	row("repairs", number(s.Repairs))
@@ -87,20 +87,26 @@ func number(n *int) string {
 	return fmt.Sprint(*n)
 }
 
-// since returns for how long something holds at a time.
-func since(from *time.Time, now time.Time) string {
-	if from == nil {
+// inSync returns for how long the node has been in sync. A daemon that serves no metrics, of which the version is one, does not tell.
+func inSync(s running.Status) string {
+	switch {
+	case s.Version == "":
+		return "-"
+	case s.InSyncSince == nil:
 		return "no"
 	}
-	return "for " + age(now.Sub(*from))
+	return "for " + age(s.At.Sub(*s.InSyncSince))
 }
 
-// ago returns how long something has been over at a time.
-func ago(at *time.Time, now time.Time) string {
-	if at == nil {
+// lastCommit returns how long ago the tables changed last.
+func lastCommit(s running.Status) string {
+	switch {
+	case s.Version == "":
+		return "-"
+	case s.LastCommit == nil:
 		return "never"
 	}
-	return age(now.Sub(*at)) + " ago"
+	return age(s.At.Sub(*s.LastCommit)) + " ago"
 }
 
 // age returns a duration with one or two units, as kubectl prints it. A clock that was set back makes it 0.

@@ -80,6 +80,8 @@ func verifyAction(c *cli.Context) error {
 		v.Update(u)
 	case err := <-failed:
 		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	case <-time.After(snapshotTimeout):
 		return fmt.Errorf("%s did not list the Services within %s", source.Name, snapshotTimeout)
 	}
@@ -145,6 +147,8 @@ func verifyUntilSettled(ctx context.Context, v *report.Verifier, updates <-chan 
 				pause = nil
 			case err := <-failed:
 				return report.Verification{}, err
+			case <-ctx.Done():
+				return report.Verification{}, ctx.Err()
 			}
 		}
 	}

@@ -52,7 +52,7 @@ func masquerading(all []report.Candidate) string {
 }
 
 // DumpedKey returns the key of a node's frontends. It leaves out the order of the endpoints, which of them are local, counters, and the
-// addresses of node ports.
+// addresses of node ports, of which a node can have several.
 func DumpedKey(node string, d report.Description) Key {
 	var lines []string
 	for _, s := range d.Services {
@@ -62,11 +62,14 @@ func DumpedKey(node string, d report.Description) Key {
 			if f.LocalEndpoints != nil {
 				line += " outside: " + endpointsText(*f.LocalEndpoints)
 			}
+			if f.Limits != nil {
+				line += fmt.Sprintf(" limits: %s, above: %s", f.Limits, f.Limits.Over)
+			}
 			lines = append(lines, line)
 		}
 	}
 	slices.Sort(lines)
-	return Key{Node: node, Text: fmt.Sprintln(d.Tables, "\n"+strings.Join(lines, "\n"))}
+	return Key{Node: node, Text: fmt.Sprintln(d.Tables, "\n"+strings.Join(slices.Compact(lines), "\n"))}
 }
 
 // frontendAddress returns the address of a frontend, without that of a node port, which is the node's.
@@ -109,6 +112,9 @@ func AddCounters(to report.Description, others ...report.Description) {
 				}
 				addCounter(sum.Connections, f.Connections)
 				addCounter(sum.Dropped, f.Dropped)
+				if sum.Limits != nil && f.Limits != nil {
+					addCounter(sum.Limits.Exceeded, f.Limits.Exceeded)
+				}
 				addEndpointCounters(sum.Endpoints, f.Endpoints)
 				if sum.LocalEndpoints != nil && f.LocalEndpoints != nil {
 					addEndpointCounters(*sum.LocalEndpoints, *f.LocalEndpoints)

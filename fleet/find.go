@@ -83,7 +83,7 @@ func (c *Client) Find(ctx context.Context, q Query) (Fleet, error) {
 	if err := list(ctx, c.core, "nodes", "", q.Selector, &nodes); err != nil {
 		return Fleet{}, err
 	}
-	f := newFleet(set, nodes.Items, pods.Items, q.Nodes, time.Now())
+	f := newFleet(set, nodes.Items, pods.Items, q, time.Now())
 	if len(f.Targets) == 0 {
 		return f, errors.New("no node is selected: " + cmp.Or(q.description(), "the DaemonSet runs on none"))
 	}
@@ -147,15 +147,15 @@ func oneDaemonSet(sets []appsv1.DaemonSet, q Query, selector string) (*appsv1.Da
 	return nil, fmt.Errorf("there are several DaemonSets of nfproxy, choose one with -n and --daemonset: %s", strings.Join(names, ", "))
 }
 
-// newFleet returns the nodes with their Pods. names are the nodes that are asked for, empty for all.
-func newFleet(set *appsv1.DaemonSet, nodes []corev1.Node, pods []corev1.Pod, names []string, now time.Time) Fleet {
+// newFleet returns the nodes of a query with their Pods. nodes are those with the labels of its selector.
+func newFleet(set *appsv1.DaemonSet, nodes []corev1.Node, pods []corev1.Pod, q Query, now time.Time) Fleet {
 	f := Fleet{DaemonSet: set.Namespace + "/" + set.Name}
 	required := nodeaffinity.GetRequiredNodeAffinity(&corev1.Pod{Spec: set.Spec.Template.Spec})
 	byNode := podsByNode(set, pods)
 	known := make(map[string]bool)
 	for _, n := range nodes {
 		known[n.Name] = true
-		if len(names) > 0 && !slices.Contains(names, n.Name) {
+		if len(q.Nodes) > 0 && !slices.Contains(q.Nodes, n.Name) {
 			continue
 		}
 		pod := byNode[n.Name]
@@ -167,10 +167,14 @@ func newFleet(set *appsv1.DaemonSet, nodes []corev1.Node, pods []corev1.Pod, nam
 		t.Node, t.Namespace, t.NotReady = n.Name, set.Namespace, notReady(n, now)
 		f.Targets = append(f.Targets, t)
 	}
-	for _, name := range names {
+	missing := "there is no such node"
+	if q.Selector != "" {
+		missing += fmt.Sprintf(" with the labels %q", q.Selector)
+	}
+	for _, name := range q.Nodes {
 		if !known[name] {
 			known[name] = true
-			f.Targets = append(f.Targets, Target{Node: name, Missing: "there is no such node"})
+			f.Targets = append(f.Targets, Target{Node: name, Missing: missing})
 		}
 	}
 	slices.SortFunc(f.Targets, func(a, b Target) int { return strings.Compare(a.Node, b.Node) })

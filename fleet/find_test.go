@@ -34,7 +34,7 @@ func TestPodsOfNodes(t *testing.T) {
 		{[]corev1.Pod{pod("a", "own", corev1.PodRunning, true), pod("b", "own", corev1.PodRunning, false, "/usr/bin/nfproxy")}, "b nfproxy /usr/bin/nfproxy"},
 		{[]corev1.Pod{pod("b", "own", corev1.PodPending, false)}, "Pod b does not run: Pending"},
 	} {
-		f := newFleet(set, nodes, c.pods, nil, time.Unix(160, 0))
+		f := newFleet(set, nodes, c.pods, Query{}, time.Unix(160, 0))
 		at := f.Targets[0]
 		got := at.Missing
 		if got == "" {
@@ -42,6 +42,27 @@ func TestPodsOfNodes(t *testing.T) {
 		}
 		if got != c.want || at.NotReady != "the node is not ready since 1m0s: NodeStatusUnknown" {
 			t.Errorf("%v: %q (%s), want %q", c.pods, got, at.NotReady, c.want)
+		}
+	}
+}
+
+// TestNodesOfQuery: a node that is named and missing is a target that cannot be asked, and so is one without the labels.
+func TestNodesOfQuery(t *testing.T) {
+	nodes := []corev1.Node{{ObjectMeta: metav1.ObjectMeta{Name: "a"}}, {ObjectMeta: metav1.ObjectMeta{Name: "b"}}}
+	for _, c := range []struct {
+		q    Query
+		want string
+	}{
+		{Query{}, "[a: the node has no Pod of the DaemonSet b: the node has no Pod of the DaemonSet]"},
+		{Query{Nodes: []string{"b", "x", "x"}}, "[b: the node has no Pod of the DaemonSet x: there is no such node]"},
+		{Query{Nodes: []string{"x"}, Selector: "zone=1"}, `[x: there is no such node with the labels "zone=1"]`},
+	} {
+		var got []string
+		for _, at := range newFleet(&appsv1.DaemonSet{}, nodes, nil, c.q, time.Now()).Targets {
+			got = append(got, at.Node+": "+at.Missing)
+		}
+		if fmt.Sprint(got) != c.want {
+			t.Errorf("%+v: %v, want %s", c.q, got, c.want)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func GroupBy(keys []Key) []Group {
 			delete(members, at)
 		}
 	}
-	var groups []Group
+	groups := []Group{}
 	for _, list := range members {
 		g := Group{Members: list}
 		slices.SortFunc(g.Members, func(a, b int) int { return strings.Compare(keys[a].Node, keys[b].Node) })

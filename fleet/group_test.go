@@ -58,12 +58,13 @@ func TestExplainedKey(t *testing.T) {
 	}
 }
 
-// TestDumpedKey: node ports are at other addresses on each node, endpoints are local on one, and counters are added up.
+// TestDumpedKey: node ports are at other addresses on each node, endpoints are local on one, and counters are added up. Endpoints and
+// limits part nodes.
 func TestDumpedKey(t *testing.T) {
 	dump := func(node byte, connections uint64, endpoints ...string) report.Description {
 		f := func(addr string, kind render.Kind) report.Frontend {
-			c := connections
-			f := report.Frontend{Address: netip.MustParseAddr(addr), Port: 80, Kind: kind, Action: "balance", Connections: &c}
+			f := report.Frontend{Address: netip.MustParseAddr(addr), Port: 80, Kind: kind, Action: "balance", Connections: new(connections),
+				Limits: &report.Limits{Rate: "10/second burst 10", Over: "drop", Exceeded: new(connections)}}
 			for i, e := range endpoints {
 				f.Endpoints = append(f.Endpoints, report.Endpoint{Address: netip.MustParseAddr(e), Port: 80, Local: i == int(node)})
 			}
@@ -76,13 +77,23 @@ func TestDumpedKey(t *testing.T) {
 	if DumpedKey("", a) != DumpedKey("", b) {
 		t.Errorf("equal answers differ:\n%v\n%v", DumpedKey("", a), DumpedKey("", b))
 	}
-	if DumpedKey("", a) == DumpedKey("", c) {
-		t.Error("different answers are equal")
+	limited := dump(0, 7, "10.0.0.2", "10.0.0.1")
+	limited.Services[0].Frontends[0].Limits.Rate = "20/second burst 20"
+	for _, other := range []report.Description{c, limited} {
+		if DumpedKey("", a) == DumpedKey("", other) {
+			t.Errorf("different answers are equal: %+v", other)
+		}
+	}
+	two := dump(0, 7, "10.0.0.2", "10.0.0.1")
+	frontends := &two.Services[0].Frontends
+	*frontends = append(*frontends, dump(9, 7, "10.0.0.2", "10.0.0.1").Services[0].Frontends[1])
+	if DumpedKey("", a) != DumpedKey("", two) {
+		t.Error("a second address of a node port parts nodes")
 	}
 	AddCounters(a, b)
 	for _, f := range a.Services[0].Frontends {
-		if *f.Connections != 12 {
-			t.Errorf("%s: %d connections, want 12", f.Address, *f.Connections)
+		if *f.Connections != 12 || *f.Limits.Exceeded != 12 {
+			t.Errorf("%s: %d connections, %d above the limit, want 12", f.Address, *f.Connections, *f.Limits.Exceeded)
 		}
 	}
 }
