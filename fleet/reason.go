@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -57,8 +58,10 @@ func cause(err error) error {
 
 // execReason returns in words why a command did not run on a node, or did not end.
 func execReason(ctx context.Context, t Target, limit time.Duration, err error) string {
+	deadline, _ := ctx.Deadline()
 	switch {
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded),
+		errors.Is(err, os.ErrDeadlineExceeded) && time.Until(deadline) < time.Second: // the connection has the same deadline, and its timer can be first
 		return fmt.Sprintf("no answer within %s", limit) + t.suffix()
 	case ctx.Err() != nil:
 		return "interrupted"
