@@ -8,6 +8,7 @@ import (
 
 	"nfproxy/config"
 	"nfproxy/preflight"
+	"nfproxy/report"
 )
 
 func checkCommand() *cli.Command {
@@ -50,14 +51,14 @@ func reportLines(lines []preflight.Line, write func(io.Writer, []preflight.Line)
 	return nil
 }
 
-// writeCheckText prints each line, with its advice below it.
+// writeCheckText prints each line, with its advice below it. Findings name programs and interfaces, whose names are the choice of others.
 func writeCheckText(w io.Writer, lines []preflight.Line) error {
 	for _, l := range lines {
-		if _, err := fmt.Fprintf(w, "%-8s %-22s %s\n", l.Level, l.Check, l.Finding); err != nil {
+		if _, err := fmt.Fprintf(w, "%-8s %-22s %s\n", l.Level, l.Check, report.Printable(l.Finding)); err != nil {
 			return err
 		}
 		if l.Advice != "" {
-			fmt.Fprintf(w, "%31s what to do: %s\n", "", l.Advice)
+			fmt.Fprintf(w, "%31s what to do: %s\n", "", report.Printable(l.Advice))
 		}
 	}
 	_, err := fmt.Fprintf(w, "ok: %d, warnings: %d, problems: %d\n", countLevel(lines, preflight.OK),

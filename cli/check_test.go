@@ -11,14 +11,14 @@ import (
 // TestCheckReport: the text, the JSON, and the error that sets the exit code.
 func TestCheckReport(t *testing.T) {
 	fine := preflight.Line{Level: preflight.OK, Check: "kernel", Finding: "Linux 6.1"}
-	odd := preflight.Line{Level: preflight.Warning, Check: "ipvs", Finding: "2 < 3 & more", Advice: "look"}
+	odd := preflight.Line{Level: preflight.Warning, Check: "ipvs", Finding: "2 < 3 & \x1b[2J\nmore", Advice: "look"}
 	bad := preflight.Line{Level: preflight.Problem, Check: "teapot", Finding: "none", Advice: "modprobe nft_teapot"}
 	var text bytes.Buffer
 	if err := reportLines([]preflight.Line{fine, odd, bad}, writeCheckText, &text); err == nil || err.Error() != "problems on this node: 1" {
 		t.Error(err)
 	}
 	const want = "ok       kernel                 Linux 6.1\n" +
-		"warning  ipvs                   2 < 3 & more\n                                what to do: look\n" +
+		"warning  ipvs                   2 < 3 & \\x1b[2J\\nmore\n                                what to do: look\n" +
 		"problem  teapot                 none\n                                what to do: modprobe nft_teapot\n" +
 		"ok: 1, warnings: 1, problems: 1\n"
 	if text.String() != want {
