@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -49,6 +50,9 @@ func ask[T any](c *cli.Context, field, target string, args ...string) (survey[T]
 	limits := fleet.Limits{Parallel: c.Int("parallel"), PerNode: c.Duration("node-timeout")}
 	if limits.Parallel < 1 || limits.PerNode <= 0 {
 		return s, fmt.Errorf("--parallel and --node-timeout must be positive: %d, %s", limits.Parallel, limits.PerNode)
+	}
+	if slices.Contains(c.StringSlice("nodes"), "") {
+		return s, errors.New("--nodes contains an empty name")
 	}
 	name := c.String(serviceProxyNameFlag)
 	if _, err := render.NewInstance(name); err != nil {

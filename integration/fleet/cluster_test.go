@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -222,6 +223,7 @@ func (n *nodes) allow(user, namespace, group, resource, verb string, names ...st
 type kubectl struct {
 	t          *testing.T
 	kubeconfig string
+	interrupt  <-chan struct{} // commands get SIGINT when it has a value
 }
 
 // as returns the workstation of a user; admin may do everything.
@@ -231,13 +233,23 @@ func (n *nodes) as(user string) kubectl {
 	if user != "admin" {
 		config = n.Config(user)
 	}
-	return kubectl{n.t, n.Kubeconfig(config)}
+	return kubectl{n.t, n.Kubeconfig(config), nil}
 }
 
 // run runs kubectl nfproxy, and checks the exit code and that the output has each of the texts. It returns the standard output.
 func (k kubectl) run(args []string, code int, texts ...string) string {
 	k.t.Helper()
-	cmd := exec.Command(path(k.t, pluginProgram), append(args, "--kubeconfig="+k.kubeconfig)...)
+	ctx, interrupt := context.WithCancel(k.t.Context())
+	defer interrupt()
+	go func() {
+		select {
+		case <-k.interrupt:
+			interrupt()
+		case <-ctx.Done():
+		}
+	}()
+	cmd := exec.CommandContext(ctx, path(k.t, pluginProgram), append(args, "--kubeconfig="+k.kubeconfig)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), cluster.OutsideEnv+"="+os.Getenv(cluster.OutsideEnv))

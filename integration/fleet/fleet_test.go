@@ -98,6 +98,10 @@ func TestFleetSilentNodes(t *testing.T) {
 
 	b.set(path(t, otherProgram), true)
 	admin.run([]string{"status", "--node-timeout", "2s"}, 2, "node-b   -", "no answer: no answer within 2s", "node-a   v2.0.0")
+	<-b.hung
+	impatient := admin
+	impatient.interrupt = b.hung
+	impatient.run([]string{"status", "--parallel", "1", "--node-timeout", "1m"}, 2, "node-b   -", "no answer: interrupted", "node-a   v2.0.0")
 
 	// An older version has no such command.
 	old := filepath.Join(cluster.PublicDir(t), "nfproxy")
@@ -173,6 +177,7 @@ func TestFleetDaemonSets(t *testing.T) {
 
 	admin.run([]string{"explain"}, 3, "explain takes one argument, ADDRESS:PORT")
 	admin.run([]string{"status", "--parallel", "0"}, 3, "--parallel and --node-timeout must be positive")
+	admin.run([]string{"status", "--nodes", "node-a,"}, 3, "--nodes contains an empty name")
 	admin.run([]string{"verify", "web"}, 3, `verify takes no arguments; unexpected "web"`)
-	kubectl{t, "/does/not/exist"}.run([]string{"status"}, 3, "kubectl-nfproxy: kubeconfig: stat /does/not/exist: no such file or directory")
+	kubectl{t, "/does/not/exist", nil}.run([]string{"status"}, 3, "kubectl-nfproxy: kubeconfig: stat /does/not/exist: no such file or directory")
 }

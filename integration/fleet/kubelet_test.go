@@ -32,8 +32,9 @@ type kubelet struct {
 	ns *sandbox.Namespace
 
 	mu      sync.Mutex
-	program string // is executed in place of the first word of a command
-	hangs   bool   // commands neither end nor print anything
+	program string        // is executed in place of the first word of a command
+	hangs   bool          // commands neither end nor print anything
+	hung    chan struct{} // gets a value when one hangs
 }
 
 // serveKubelet serves the endpoint at an address of a node until the test ends.
@@ -47,7 +48,7 @@ func serveKubelet(t *testing.T, ns *sandbox.Namespace, addr netip.Addr, program 
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kubelet{ns: ns, program: program}
+	k := &kubelet{ns: ns, program: program, hung: make(chan struct{}, 100)}
 	server := &http.Server{Handler: k}
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -86,6 +87,7 @@ func (k *kubelet) ExecInContainer(ctx context.Context, _, _, _ string, words []s
 	program, hangs := k.program, k.hangs
 	k.mu.Unlock()
 	if hangs {
+		k.hung <- struct{}{}
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Minute):
