@@ -53,7 +53,7 @@ func verifiedText(s survey[verified]) (string, verifiedTotal) {
 		v := s.decoded[i]
 		total.Compared += v.Compared
 		total.Differing += len(v.Differing)
-		total.Other += len(v.Other)
+		total.Other += v.OtherDifferences()
 		total.Changing += v.Changing
 		total.Growing += v.Growing
 		if v.OK() {

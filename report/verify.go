@@ -27,6 +27,18 @@ type Verification struct {
 	Growing int `json:"growing"`
 }
 
+// OtherDifferences returns the number of differences in Other, the last entry of which can be the number of those left out.
+func (v Verification) OtherDifferences() int {
+	n := len(v.Other)
+	more := 0
+	if n > 0 {
+		if _, err := fmt.Sscanf(v.Other[n-1], moreFixes, &more); err == nil {
+			n += more - 1
+		}
+	}
+	return n
+}
+
 // DifferingFrontend is a frontend at which the tables differ from the desired state.
 type DifferingFrontend struct {
 	// Service owns the frontend, or had it when the tables were programmed. It is empty if that is unknown.
@@ -69,6 +81,9 @@ func (v *Verifier) Update(u render.Update) {
 // maxFixes is how many commands are listed for one frontend, and for other objects.
 const maxFixes = 10
 
+// moreFixes is what follows them, with the number of the others.
+const moreFixes = "# %d more"
+
 // Look compares the tables with the desired state at a time. The result is final if nothing is still changing.
 func (v *Verifier) Look(tables []*nft.Table, now time.Time) Verification {
 	v.ruleset.Observe(tables)
@@ -109,7 +124,7 @@ func (v *Verifier) Look(tables []*nft.Table, now time.Time) Verification {
 // firstFixes returns the first maxFixes, and the number of the others.
 func firstFixes(all []string) []string {
 	if n := len(all) - maxFixes; n > 0 {
-		return append(all[:maxFixes:maxFixes], fmt.Sprintf("# %d more", n))
+		return append(all[:maxFixes:maxFixes], fmt.Sprintf(moreFixes, n))
 	}
 	return all
 }

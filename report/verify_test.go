@@ -98,3 +98,29 @@ func TestVerifierSlowStart(t *testing.T) {
 		t.Errorf("other weights without slow start: %+v", got)
 	}
 }
+
+// TestVerifierMissingTables: if a program has deleted the table of a family, every frontend of that family is named, and all other
+// differences are counted although not all are listed.
+func TestVerifierMissingTables(t *testing.T) {
+	node := render.Node{Name: "n"}
+	u := render.Update{Node: node, Services: []render.Service{service("a", "10.96.0.1:80", "10.0.0.1:80"), service("b", "10.96.0.2:80"),
+		service("c", "[fd00::3]:80", "[fd01::1]:80")}}
+	v := report.NewVerifier(node, 0)
+	v.Update(u)
+	first := 0
+	for i, want := range [][]string{{"ns/c fd00::3"}, {"ns/a 10.96.0.1", "ns/b 10.96.0.2", "ns/c fd00::3"}} {
+		got := v.Look(build(t, u)[:1-i], time.Now())
+		var names []string
+		for _, d := range got.Differing {
+			names = append(names, d.Service+" "+d.Address.String())
+		}
+		if !slices.Equal(names, want) || got.Compared != 3 || len(got.Other) != 11 {
+			t.Errorf("differing %q, want %q: %+v", names, want, got)
+		}
+		if i == 0 {
+			first = got.OtherDifferences()
+		} else if n := got.OtherDifferences(); first < 20 || n < 2*first || n > 2*first+5 {
+			t.Errorf("%d and %d other differences", first, n)
+		}
+	}
+}
