@@ -35,6 +35,9 @@ const (
 
 // Find returns the daemons in the network namespace of the calling process, by process ID. It sees the processes of its own PID
 // namespace: in a container, those of the container. It returns an error if it finds none, and may not look at a process that may be one.
+//
+// A process that lacks CAP_NET_ADMIN over the network namespace is no daemon, whatever its arguments are: the caller acts on the settings
+// of a daemon, among them a kubeconfig, which can name a program to execute.
 func Find() ([]Daemon, error) { return find("/proc") }
 
 func find(proc string) ([]Daemon, error) {
@@ -42,9 +45,9 @@ func find(proc string) ([]Daemon, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	here, err := os.Readlink(filepath.Join(proc, "self/ns/net"))
+	here, err := namespacesOf(filepath.Join(proc, "self"))
 	if err != nil {
-		return nil, fmt.Errorf("find own network namespace: %w", err)
+		return nil, fmt.Errorf("find own namespaces: %w", err)
 	}
 	self, _ := os.Stat(filepath.Join(proc, "self/exe"))
 	var all []Daemon
@@ -75,8 +78,18 @@ func find(proc string) ([]Daemon, error) {
 // errEnded is the error of a process that has ended and is not yet waited for.
 var errEnded = errors.New("the process has ended")
 
-// read returns the process if it is a daemon in the network namespace here, and nil if it is not. self is the file of this program.
-func read(dir string, pid int, here string, self os.FileInfo) (*Daemon, error) {
+// namespaces are the network namespace and the user namespace of a process.
+type namespaces struct{ network, user string }
+
+func namespacesOf(dir string) (n namespaces, err error) {
+	if n.network, err = os.Readlink(filepath.Join(dir, "ns/net")); err == nil {
+		n.user, err = os.Readlink(filepath.Join(dir, "ns/user"))
+	}
+	return n, err
+}
+
+// read returns the process if it is a daemon in the namespaces here, and nil if it is not. self is the file of this program.
+func read(dir string, pid int, here namespaces, self os.FileInfo) (*Daemon, error) {
 	args, err := readList(filepath.Join(dir, "cmdline"))
 	if err != nil || len(args) < 2 || args[1] != command {
 		return nil, err
@@ -85,8 +98,12 @@ func read(dir string, pid int, here string, self os.FileInfo) (*Daemon, error) {
 		return nil, nil
 	}
 	d := &Daemon{PID: pid, Args: args[1:], dir: dir}
-	namespace, err := os.Readlink(filepath.Join(dir, "ns/net"))
-	if err == nil && namespace == here {
+	there, err := namespacesOf(dir)
+	administers := false
+	if err == nil && there == here {
+		administers, err = hasNetAdmin(dir)
+	}
+	if err == nil && administers {
 		d.Env, err = readList(filepath.Join(dir, "environ"))
 	}
 	switch {
@@ -95,10 +112,28 @@ func read(dir string, pid int, here string, self os.FileInfo) (*Daemon, error) {
 			pid, strings.Join(args[:2], " "), err)
 	case err != nil:
 		return nil, err
-	case namespace != here:
+	case !administers:
 		return nil, nil
 	}
 	return d, nil
+}
+
+// hasNetAdmin reports whether a process has CAP_NET_ADMIN in its user namespace.
+func hasNetAdmin(dir string) (bool, error) {
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if errors.Is(err, unix.ESRCH) {
+		return false, errEnded
+	}
+	if err != nil {
+		return false, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if name, value, _ := strings.Cut(line, ":"); name == "CapEff" {
+			effective, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+			return effective&(1<<unix.CAP_NET_ADMIN) != 0, err
+		}
+	}
+	return false, nil
 }
 
 // readList returns the strings in a file of /proc, each of which ends with a zero byte.

@@ -8,9 +8,11 @@ import (
 	"testing"
 )
 
-// TestFind: daemons of this network namespace are found by their arguments, and nothing else is. Files are read as the daemon reads them.
+// TestFind: daemons of this network namespace are found by their arguments, and nothing else is: no process without CAP_NET_ADMIN, or with
+// that of another user namespace. Files are read as the daemon reads them.
 func TestFind(t *testing.T) {
 	proc := t.TempDir()
+	capabilities, user := "1000", "user:[1]" // of the processes that add adds: CAP_NET_ADMIN
 	add := func(pid, netns string, args ...string) {
 		dir := filepath.Join(proc, pid)
 		for _, d := range []string{"ns", "root/etc"} {
@@ -18,12 +20,13 @@ func TestFind(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		for name, content := range map[string]string{"cmdline": strings.Join(args, "\x00") + "\x00", "environ": "A=1\x00B=x=y\x00", "exe": "", "root/etc/config": "of " + pid} {
+		for name, content := range map[string]string{"cmdline": strings.Join(args, "\x00") + "\x00", "environ": "A=1\x00B=x=y\x00", "exe": "",
+			"status": "Name:\tCapEff:ffff\nUid:\t1000\nCapPrm:\t0000000000001000\nCapEff:\t000000000000" + capabilities + "\n", "root/etc/config": "of " + pid} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for name, to := range map[string]string{"ns/net": "net:[" + netns + "]", "cwd": "/etc"} {
+		for name, to := range map[string]string{"ns/net": "net:[" + netns + "]", "ns/user": user, "cwd": "/etc"} {
 			if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 				t.Fatal(err)
 			}
@@ -36,6 +39,10 @@ func TestFind(t *testing.T) {
 	add("9", "1", "/nfproxy", "dump")
 	add("10", "1", "/bin/other", "run")
 	add("11", "1", "/nfproxy")
+	capabilities = "efff" // all of the first 16 but CAP_NET_ADMIN
+	add("5", "1", "/nfproxy", "run", "--kubeconfig=/home/mallory/config")
+	capabilities, user = "1000", "user:[2]"
+	add("6", "1", "/nfproxy", "run", "--kubeconfig=/home/mallory/config")
 	if err := os.Mkdir(filepath.Join(proc, "13"), 0o755); err != nil { // a process that has ended meanwhile
 		t.Fatal(err)
 	}
