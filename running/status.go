@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -54,6 +53,9 @@ type Addresses struct{ Healthz, Metrics string }
 
 // requestTimeout limits one request to the daemon.
 const requestTimeout = 5 * time.Second
+
+// maxBody is how much of a response is read, in bytes: another program can have the address.
+const maxBody = 1 << 20
 
 // pendingLong is the age from which a pending change is a problem: all changes are pending for a moment.
 const pendingLong = 10 * time.Second
@@ -177,7 +179,7 @@ func timeOf(f *dto.MetricFamily) *time.Time {
 	return new(time.Unix(int64(seconds), int64(fraction*1e9)).UTC().Round(time.Millisecond))
 }
 
-// judge fills in the problems.
+// judge fills in the problems. metrics reports whether the daemon serves its metrics.
 func (s *Status) judge(metrics bool) {
 	some := func(n *int, one, many string) {
 		switch {
@@ -206,7 +208,6 @@ func (s *Status) judge(metrics bool) {
 	if !metrics {
 		s.Problems = append(s.Problems, "the daemon serves no metrics: most of its status is unknown")
 	}
-	s.Problems = slices.Clip(s.Problems)
 }
 
 // get requests a path and returns the response.
@@ -228,7 +229,7 @@ func get(ctx context.Context, client *http.Client, address, path string, query u
 		return 0, nil, err
 	}
 	defer response.Body.Close()
-	body, err = io.ReadAll(response.Body)
+	body, err = io.ReadAll(io.LimitReader(response.Body, maxBody))
 	if err != nil {
 		err = fmt.Errorf("http://%s%s: %w", address, path, err)
 	}
