@@ -55,7 +55,7 @@ func (n Node) conntrackEntries() Line {
 		return ok("conntrack", "%d entries, no limit", count)
 	case count >= limit:
 		return problem("conntrack", "%d of %d entries in use: the table is full, and the kernel drops new connections", count, limit).advise(advice)
-	case count >= limit/10*8:
+	case count*10 >= limit*8:
 		return warning("conntrack", "%d of %d entries in use: new connections are dropped when the table is full", count, limit).advise(advice)
 	}
 	return ok("conntrack", "%d of %d entries in use", count, limit)

@@ -98,6 +98,8 @@ func TestFiles(t *testing.T) {
 		{"no br_netfilter", map[string]string{"proc/sys/net/bridge/bridge-nf-call-iptables": missing}, Warning, "bridge", "packets bridged by cni0 bypass conntrack"},
 		{"bridge garbage", map[string]string{"proc/sys/net/bridge/bridge-nf-call-iptables": "x"}, Warning, "bridge", "net.bridge.bridge-nf-call-iptables cannot be read: "},
 		{"conntrack nearly full", map[string]string{"proc/sys/net/netfilter/nf_conntrack_count": "250000"}, Warning, "conntrack", "250000 of 262144 entries in use: "},
+		{"conntrack of nine", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "9", "proc/sys/net/netfilter/nf_conntrack_count": "7"}, OK, "conntrack",
+			"7 of 9 entries in use"},
 		{"conntrack unlimited", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "0"}, OK, "conntrack", "17 entries, no limit"},
 		{"conntrack not loaded", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": missing}, OK, "conntrack", "nf_conntrack is not loaded yet"},
 		{"conntrack garbage", map[string]string{"proc/sys/net/netfilter/nf_conntrack_max": "many"}, Warning, "conntrack", "nf_conntrack_max cannot be read: "},
