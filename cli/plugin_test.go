@@ -2,6 +2,8 @@ package cli
 
 import (
 	"fmt"
+	"io"
+	"math"
 	"strings"
 	"testing"
 
@@ -72,6 +74,16 @@ func TestSumRates(t *testing.T) {
 	})
 	if want := "[{a  [ClusterIP NodePort] 5 0 0 11} {b  [ClusterIP] 2 0 0 5}]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
+	}
+}
+
+// TestSumOfAbsurdRates: the sum can be printed as JSON whatever a node answers.
+func TestSumOfAbsurdRates(t *testing.T) {
+	for _, rate := range []float64{math.MaxFloat64, -math.MaxFloat64} {
+		lines := []topLine{{Service: "a", Connections: rate, Refused: rate, Dropped: rate}}
+		if err := writeJSON(io.Discard, sumRates([][]topLine{lines, lines})); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -70,9 +71,9 @@ func sumRates(nodes [][]topLine) []topLine {
 					sum.Kinds = append(sum.Kinds, kind)
 				}
 			}
-			sum.Connections += l.Connections
-			sum.Refused += l.Refused
-			sum.Dropped += l.Dropped
+			sum.Connections = finiteSum(sum.Connections, l.Connections)
+			sum.Refused = finiteSum(sum.Refused, l.Refused)
+			sum.Dropped = finiteSum(sum.Dropped, l.Dropped)
 			sum.Total += l.Total
 		}
 	}
@@ -86,3 +87,6 @@ func sumRates(nodes [][]topLine) []topLine {
 	})
 	return all
 }
+
+// finiteSum adds numbers of a node. JSON has no infinity, so one node with absurd numbers must not make the sum infinite.
+func finiteSum(a, b float64) float64 { return max(-math.MaxFloat64, min(math.MaxFloat64, a+b)) }

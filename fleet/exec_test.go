@@ -51,8 +51,8 @@ func TestExecHangs(t *testing.T) {
 			go func() {
 				answered <- client.exec(ctx, Target{Node: "a", Namespace: "n", Pod: "p", Container: "c", Program: program}, []string{"status"}, c.limit)
 			}()
-			<-arrived
 			if c.limit == time.Minute {
+				<-arrived
 				interrupt()
 			}
 			select {
@@ -148,5 +148,22 @@ func TestExecOutputs(t *testing.T) {
 			len(a.Failure) > 2*maxMessage || len(a.stdout)+len(a.stderr) > 0 {
 			t.Errorf("%s: %.300q, %d bytes, ready %v", name, a.Failure, len(a.Failure), into.Ready)
 		}
+	}
+}
+
+// TestFindInterrupted: the error of a list that is interrupted says so.
+func TestFindInterrupted(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		interrupt()
+		<-r.Context().Done()
+	}))
+	defer server.Close()
+	client, err := NewClient(&rest.Config{Host: server.URL}, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Find(ctx, Query{}); err == nil || err.Error() != "list daemonsets: interrupted" {
+		t.Error(err)
 	}
 }

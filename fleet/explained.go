@@ -93,34 +93,45 @@ func endpointsText(all []report.Endpoint) string {
 	return strings.Join(texts, " ")
 }
 
-// AddCounters adds the counters of other nodes to those of a node with an equal key, frontend by frontend and endpoint by endpoint.
+// AddCounters adds the counters of other nodes to those of a node with an equal key, frontend by frontend and endpoint by endpoint. A node
+// port can be at several addresses of a node: the first of another node is added to the first, and so on.
 func AddCounters(to report.Description, others ...report.Description) {
-	type place struct{ service, frontend string }
-	frontends := make(map[place]*report.Frontend)
-	for _, s := range to.Services {
-		for i := range s.Frontends {
-			f := &s.Frontends[i]
-			frontends[place{report.PortName(s) + s.Protocol, fmt.Sprint(frontendAddress(*f), f.Port)}] = f
-		}
-	}
+	sums := frontendsByPlace(to)
 	for _, d := range others {
-		for _, s := range d.Services {
-			for _, f := range s.Frontends {
-				sum := frontends[place{report.PortName(s) + s.Protocol, fmt.Sprint(frontendAddress(f), f.Port)}]
-				if sum == nil {
-					continue
-				}
-				addCounter(sum.Connections, f.Connections)
-				addCounter(sum.Dropped, f.Dropped)
-				if sum.Limits != nil && f.Limits != nil {
-					addCounter(sum.Limits.Exceeded, f.Limits.Exceeded)
-				}
-				addEndpointCounters(sum.Endpoints, f.Endpoints)
-				if sum.LocalEndpoints != nil && f.LocalEndpoints != nil {
-					addEndpointCounters(*sum.LocalEndpoints, *f.LocalEndpoints)
+		for at, frontends := range frontendsByPlace(d) {
+			for i, f := range frontends {
+				if n := len(sums[at]); n > 0 {
+					addFrontendCounters(sums[at][min(i, n-1)], f)
 				}
 			}
 		}
+	}
+}
+
+// place is a Service port and its frontend without the addresses of nodes.
+type place struct{ service, frontend string }
+
+func frontendsByPlace(d report.Description) map[place][]*report.Frontend {
+	all := make(map[place][]*report.Frontend)
+	for _, s := range d.Services {
+		for i := range s.Frontends {
+			f := &s.Frontends[i]
+			at := place{report.PortName(s) + s.Protocol, fmt.Sprint(frontendAddress(*f), f.Port)}
+			all[at] = append(all[at], f)
+		}
+	}
+	return all
+}
+
+func addFrontendCounters(to, from *report.Frontend) {
+	addCounter(to.Connections, from.Connections)
+	addCounter(to.Dropped, from.Dropped)
+	if to.Limits != nil && from.Limits != nil {
+		addCounter(to.Limits.Exceeded, from.Limits.Exceeded)
+	}
+	addEndpointCounters(to.Endpoints, from.Endpoints)
+	if to.LocalEndpoints != nil && from.LocalEndpoints != nil {
+		addEndpointCounters(*to.LocalEndpoints, *from.LocalEndpoints)
 	}
 }
 

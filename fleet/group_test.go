@@ -19,6 +19,9 @@ func TestGroupBy(t *testing.T) {
 	if want := "[[b e f] [4 0 6] [c d] [2 1] [a] [5]]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %s", got, want)
 	}
+	if GroupBy(nil) == nil {
+		t.Error("without answers the groups are null in JSON")
+	}
 }
 
 // TestExplainedKey: what is specific to a node does not part nodes, and everything else does.
@@ -94,6 +97,12 @@ func TestDumpedKey(t *testing.T) {
 	for _, f := range a.Services[0].Frontends {
 		if *f.Connections != 12 || *f.Limits.Exceeded != 12 {
 			t.Errorf("%s: %d connections, %d above the limit, want 12", f.Address, *f.Connections, *f.Limits.Exceeded)
+		}
+	}
+	AddCounters(two, a)
+	for i, want := range []uint64{19, 19, 7} {
+		if f := two.Services[0].Frontends[i]; *f.Connections != want {
+			t.Errorf("%s: %d connections, want %d", f.Address, *f.Connections, want)
 		}
 	}
 }

@@ -37,6 +37,8 @@ func inWords(verb, resource, namespace string, err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s %s: interrupted", verb, resource)
 	case isStatus && apierrors.IsForbidden(status):
 		return &ForbiddenError{verb, resource, namespace, oneLine(status.ErrStatus.Message)}
 	case isStatus && apierrors.IsUnauthorized(status):
