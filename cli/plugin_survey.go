@@ -146,22 +146,34 @@ func (s survey[T]) verdict(found string) error {
 	return nil
 }
 
-// silent lists the nodes that did not answer, by reason, and those on which the DaemonSet does not run.
+// silent lists the nodes that did not answer, by reason, and those on which the DaemonSet does not run. Reasons that differ only in the
+// names of Pods are one.
 func (s survey[T]) silent() string {
-	byReason := make(map[string][]string)
+	byReason := make(map[string][]fleet.Answer)
 	var reasons []string
 	for _, a := range s.answers {
 		if a.Failure == "" {
 			continue
 		}
-		if byReason[a.Failure] == nil {
-			reasons = append(reasons, a.Failure)
+		reason := a.Failure
+		if a.Pod != "" {
+			reason = strings.ReplaceAll(reason, a.Pod, "POD")
 		}
-		byReason[a.Failure] = append(byReason[a.Failure], a.Node)
+		if byReason[reason] == nil {
+			reasons = append(reasons, reason)
+		}
+		byReason[reason] = append(byReason[reason], a)
 	}
 	var b strings.Builder
 	for _, reason := range reasons {
-		fmt.Fprintf(&b, "no answer from %s: %s\n", nodeList(byReason[reason]), printable(reason))
+		var names []string
+		for _, a := range byReason[reason] {
+			names = append(names, a.Node)
+		}
+		if len(names) == 1 {
+			reason = byReason[reason][0].Failure
+		}
+		fmt.Fprintf(&b, "no answer from %s: %s\n", nodeList(names), printable(reason))
 	}
 	if len(s.NotSelected) > 0 {
 		fmt.Fprintf(&b, "the DaemonSet %s does not select %s\n", s.DaemonSet, nodeList(s.NotSelected))

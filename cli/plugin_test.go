@@ -63,6 +63,22 @@ func TestWorstFirst(t *testing.T) {
 	}
 }
 
+// TestSilentNodes: nodes without an answer are listed by reason, also if the reason contains the name of the Pod.
+func TestSilentNodes(t *testing.T) {
+	var s survey[running.Status]
+	for _, a := range [][3]string{{"a", "pod-a", "pods \"pod-a\" is forbidden"}, {"b", "pod-b", "exec in pod pod-b: refused"}, {"c", "", "the node has no Pod"},
+		{"d", "pod-d", "pods \"pod-d\" is forbidden"}, {"e", "pod-e", ""}, {"f", "", "the node has no Pod"}} {
+		s.answers = append(s.answers, fleet.Answer{Target: fleet.Target{Node: a[0], Pod: a[1]}, Failure: a[2]})
+	}
+	want := `no answer from 2 nodes (a, d): pods "POD" is forbidden
+no answer from b: exec in pod pod-b: refused
+no answer from 2 nodes (c, f): the node has no Pod
+`
+	if got := s.silent(); got != want {
+		t.Errorf("%s", got)
+	}
+}
+
 // TestSumRates: rates and totals of a Service are added up over the nodes.
 func TestSumRates(t *testing.T) {
 	line := func(service string, rate float64, total uint64, kinds ...string) topLine {
