@@ -6,6 +6,7 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"nfproxy/fleet"
 	"nfproxy/preflight"
@@ -60,6 +61,22 @@ func TestWorstFirst(t *testing.T) {
 	}
 	if _, found := statusTable(answers, statuses); found != "problems on 3 nodes" {
 		t.Errorf("%q", found)
+	}
+}
+
+// TestStatusWithoutMetrics: what only the metrics tell is unknown without them, neither "no" nor "never".
+func TestStatusWithoutMetrics(t *testing.T) {
+	for _, c := range []struct {
+		status running.Status
+		want   string
+	}{
+		{running.Status{}, "- -"},
+		{running.Status{Version: "v1"}, "no never"},
+		{running.Status{Version: "v1", At: time.Unix(70, 0), InSyncSince: new(time.Unix(10, 0)), LastCommit: new(time.Unix(40, 0))}, "for 1m0s 30s ago"},
+	} {
+		if got := inSync(c.status) + " " + lastCommit(c.status); got != c.want {
+			t.Errorf("%+v: %s, want %s", c.status, got, c.want)
+		}
 	}
 }
 
