@@ -2,6 +2,7 @@ package watcher
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,32 @@ const (
 
 // annotationField is how the path of the field of an annotation begins.
 const annotationField = "metadata.annotations["
+
+// annotationPrefix is how the names of nfproxy's own annotations begin.
+const annotationPrefix = "nfproxy.io/"
+
+// knownAnnotations returns nfproxy's annotations of a kind of object.
+func knownAnnotations(kind string) []string {
+	if kind == sliceKind {
+		return []string{annotationWeight}
+	}
+	return []string{annotationAlgorithm, annotationHashOn, annotationSlowStart, annotationRate, annotationClientRate, annotationOverLimit}
+}
+
+// reportUnknown records nfproxy's annotations that an object of a kind cannot have: misspelt ones, those of another kind, and those of a
+// newer nfproxy.
+func reportUnknown(kind string, annotations map[string]string, problems problemList) {
+	var unknown []string
+	for name := range annotations {
+		if strings.HasPrefix(name, annotationPrefix) && !slices.Contains(knownAnnotations(kind), name) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		problems.add(annotationField+name+"]", fmt.Sprintf("this version of nfproxy has no such annotation of a %s; it has no effect", kind))
+	}
+}
 
 // ignoredAnnotations returns those of some problems that are about annotations.
 func ignoredAnnotations(problems []Problem) (all []render.IgnoredAnnotation) {

@@ -281,3 +281,36 @@ func TestIgnoredAnnotationsAreReported(t *testing.T) {
 		t.Errorf("%v without a change", u.Services)
 	}
 }
+
+// TestUnknownAnnotations: annotations with nfproxy's prefix that are misspelt, of another kind of object or of a newer nfproxy are
+// reported, in the order of their names, and have no effect. Annotations of other programs are not read.
+func TestUnknownAnnotations(t *testing.T) {
+	t.Parallel()
+	annotations := map[string]string{"example.org/weight": "7", "service.cilium.io/type": "ClusterIP"}
+	for _, name := range append(knownAnnotations(serviceKind), knownAnnotations(sliceKind)...) {
+		annotations[name] = "1"
+	}
+	for _, name := range []string{"nfproxy.io/zone", "nfproxy.io/lb-algoritm", "nfproxy.io/"} {
+		annotations[name] = "maglev"
+	}
+	unknown := func(problems []Problem) (names []string) {
+		for _, p := range problems {
+			if strings.Contains(p.Detail, "no such annotation") {
+				names = append(names, p.Object+" "+strings.TrimSuffix(strings.TrimPrefix(p.Field, annotationField), "]"))
+			}
+		}
+		return names
+	}
+	for range 10 { // whatever the order of the map is
+		service := reduceService(apiService(func(s *corev1.Service) { s.Annotations = annotations }), render.Instance{})
+		want := []string{"Service default/web nfproxy.io/", "Service default/web nfproxy.io/lb-algoritm", "Service default/web nfproxy.io/weight",
+			"Service default/web nfproxy.io/zone"}
+		if diff := cmp.Diff(want, unknown(service.problems)); diff != "" {
+			t.Errorf("Service (-want +got):\n%s", diff)
+		}
+		slice := reduceSlice(apiSlice("web-1", func(s *discoveryv1.EndpointSlice) { s.Annotations = annotations }))
+		if got := unknown(slice.problems); len(got) != 9 || got[0] != "EndpointSlice default/web-1 nfproxy.io/" || !slices.IsSorted(got) {
+			t.Errorf("EndpointSlice: %q", got)
+		}
+	}
+}
