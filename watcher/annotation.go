@@ -42,7 +42,7 @@ func reportUnknown(kind string, annotations map[string]string, problems problemL
 	}
 	slices.Sort(unknown)
 	for _, name := range unknown {
-		problems.add(annotationField+name+"]", fmt.Sprintf("this version of nfproxy has no such annotation of a %s; it has no effect", kind))
+		problems.add(annotationField+name+"]", fmt.Sprintf("this version of nfproxy has no such annotation for objects of kind %s; it has no effect", kind))
 	}
 }
 
