@@ -40,6 +40,18 @@ func (o sharedObjects) name() string {
 	return o.balancing.Name()
 }
 
+// onlyByAnnotation reports whether the objects exist only for Services that ask for them by an annotation.
+func (o sharedObjects) onlyByAnnotation() bool {
+	return o.limit.family != 0 || o.balancing.Hashing != NoHashing
+}
+
+// has reports whether one of the objects has a name.
+func (o sharedObjects) has(name string) bool {
+	sets, chains := o.in(SchemaOf(o.family()))
+	return slices.ContainsFunc(sets, func(s *nft.Set) bool { return s.Name == name }) ||
+		slices.ContainsFunc(chains, func(c *nft.Chain) bool { return c.Name == name })
+}
+
 // in returns the objects in the table of a schema, chains with their rules.
 func (o sharedObjects) in(s *Schema) (sets []*nft.Set, chains []*nft.Chain) {
 	if o.limit.family != 0 {
