@@ -68,26 +68,25 @@ func annotated(annotations map[string]string, names ...string) (value, field str
 
 // reduceHashing returns what the choice of an endpoint follows from, by the annotations of a Service.
 func reduceHashing(annotations map[string]string, problems problemList) render.Hashing {
-	algorithm, field, _ := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
+	algorithm, field, chosen := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
 	hashOn, fieldOfHash, hashes := annotated(annotations, annotationHashOn)
-	switch algorithm {
-	case "maglev":
-	case "", "random":
+	switch {
+	case algorithm == "maglev":
+	case chosen && algorithm != "random":
+		problems.add(field, fmt.Sprintf("%s is neither random nor maglev; endpoints are chosen at random", quoted(algorithm)))
+		return render.NoHashing
+	default:
 		if hashes {
 			problems.add(fieldOfHash, fmt.Sprintf("%s has no effect without %s: maglev", quoted(hashOn), annotationAlgorithm))
 		}
 		return render.NoHashing
-	default:
-		problems.add(field, fmt.Sprintf("%s is neither random nor maglev; endpoints are chosen at random", quoted(algorithm)))
-		return render.NoHashing
 	}
-	switch hashOn {
-	case "", "client":
-		return render.HashClients
-	case "connection":
+	switch {
+	case hashOn == "connection":
 		return render.HashConnections
+	case hashes && hashOn != "client":
+		problems.add(fieldOfHash, fmt.Sprintf("%s is neither client nor connection; clients are hashed", quoted(hashOn)))
 	}
-	problems.add(fieldOfHash, fmt.Sprintf("%s is neither client nor connection; clients are hashed", quoted(hashOn)))
 	return render.HashClients
 }
 

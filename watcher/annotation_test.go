@@ -204,6 +204,8 @@ func TestReduceHashing(t *testing.T) {
 		{map[string]string{algorithm: "maglev", hashOn: "cookie"}, render.HashClients, hashOn, `"cookie" is neither client nor connection; clients are hashed`},
 		{map[string]string{algorithm: "wrr"}, render.NoHashing, algorithm, `"wrr" is neither random nor maglev; endpoints are chosen at random`},
 		{map[string]string{cilium: "Maglev"}, render.NoHashing, cilium, `"Maglev" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{algorithm: ""}, render.NoHashing, algorithm, `"" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{algorithm: "maglev", hashOn: ""}, render.HashClients, hashOn, `"" is neither client nor connection; clients are hashed`},
 		{map[string]string{hashOn: "connection"}, render.NoHashing, hashOn, `"connection" has no effect without nfproxy.io/lb-algorithm: maglev`},
 	} {
 		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = tt.annotations }), render.Instance{})
