@@ -65,7 +65,8 @@ func (l Limits) limitElements() int {
 	return 2
 }
 
-// clientLimitCost is what the chain and the set of a clientLimit cost in each family, in elements. No other Service need have the same.
+// clientLimitCost is what the chain and the set of a clientLimit cost in each family, in elements. A Service can be the only one with its
+// limit, so that each is charged for them.
 const clientLimitCost = 20
 
 // cost returns what the limits of a Service cost, apart from the elements of its frontends.

@@ -306,7 +306,9 @@ func equalApartFromEndpoints(a, b render.Service) bool {
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
-		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity && a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits && a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) && slices.Equal(a.Ignored, b.Ignored) &&
+		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity &&
+		a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits &&
+		a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) && slices.Equal(a.Ignored, b.Ignored) &&
 		slices.EqualFunc(a.Ports, b.Ports, func(a, b render.Port) bool {
 			return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort
 		})
