@@ -58,7 +58,7 @@ func DumpedKey(node string, d report.Description) Key {
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
 			line := fmt.Sprint(report.PortName(s), " ", s.Protocol, " ", frontendAddress(f), ":", f.Port, " ", f.Kind, " ", f.Action, " ",
-				f.AffinitySeconds, " ", f.HashOn, " ", f.Limits.Terms(), " ", endpointsText(f.Endpoints))
+				f.AffinitySeconds, " ", f.HashOn, " ", endpointsText(f.Endpoints))
 			if f.LocalEndpoints != nil {
 				line += " outside: " + endpointsText(*f.LocalEndpoints)
 			}
@@ -109,9 +109,6 @@ func AddCounters(to report.Description, others ...report.Description) {
 				}
 				addCounter(sum.Connections, f.Connections)
 				addCounter(sum.Dropped, f.Dropped)
-				if sum.Limits != nil && f.Limits != nil {
-					addCounter(sum.Limits.Exceeded, f.Limits.Exceeded)
-				}
 				addEndpointCounters(sum.Endpoints, f.Endpoints)
 				if sum.LocalEndpoints != nil && f.LocalEndpoints != nil {
 					addEndpointCounters(*sum.LocalEndpoints, *f.LocalEndpoints)
