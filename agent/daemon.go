@@ -168,8 +168,7 @@ func (d *daemon) take(u render.Update) {
 	room := maxTriggered - len(d.pending.triggered)
 	d.pending.triggered = append(d.pending.triggered, u.Triggered[:min(room, len(u.Triggered))]...)
 	d.throttle.hurry()
-	u = d.starts.Take(u, time.Now())
-	conflicts := d.ruleset.Update(u)
+	conflicts := d.ruleset.Update(d.starts.Take(u, time.Now()))
 	for _, o := range d.observers {
 		if o.updated != nil {
 			o.updated(u)

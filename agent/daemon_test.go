@@ -320,3 +320,30 @@ func TestTriggeredIsBounded(t *testing.T) {
 		t.Errorf("%d times are kept, the first is %s, not %s", len(kept), kept[0], first)
 	}
 }
+
+// TestSlowStartIsForTheKernel: while the weight of a new endpoint grows in the kernel, observers have the weights that the Service asks
+// for: they are not told of each step, and would keep the weights of the first.
+func TestSlowStartIsForTheKernel(t *testing.T) {
+	weights := make(chan uint16, 100)
+	d := startDaemonAfter(t, func(d *daemon) {
+		d.observers = append(d.observers, observer{updated: func(u render.Update) {
+			for _, e := range u.Services[0].Ports[0].Endpoints {
+				weights <- e.Weight
+			}
+		}})
+	}, render.Instance{}.TableIDs()...)
+	slow := func(endpoints ...string) render.Service {
+		s := testService("slow", "10.96.0.1:80", endpoints...)
+		s.SlowStart = time.Hour
+		return s
+	}
+	d.send(slow("10.0.0.1:80"))
+	d.until("10.0.0.1 . 80", true)
+	d.send(slow("10.0.0.1:80", "10.0.0.2:80"))
+	d.until("10.96.0.1 . tcp . 80 . 10", true) // eleven slots
+	for i := range 3 {
+		if w := <-weights; w > 1 {
+			t.Errorf("endpoint %d has weight %d", i, w)
+		}
+	}
+}

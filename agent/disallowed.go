@@ -13,7 +13,7 @@ import (
 // disallowedAddresses holds the addresses that Services ask for and that this node is set not to serve. The zero value is empty
 // and ready to use.
 type disallowedAddresses struct {
-	of    map[render.ServiceName][]render.DisallowedAddresses
+	of    findings[render.DisallowedAddresses]
 	count int
 }
 
@@ -39,18 +39,9 @@ func (d *disallowedAddresses) take(u render.Update, lines *ratelimit.Log, events
 
 // set replaces the disallowed addresses of a Service and reports whether that changed anything.
 func (d *disallowedAddresses) set(name render.ServiceName, now []render.DisallowedAddresses) bool {
-	had := d.of[name]
-	if len(had)+len(now) == 0 || reflect.DeepEqual(had, now) {
-		return false
-	}
-	if d.of == nil {
-		d.of = make(map[render.ServiceName][]render.DisallowedAddresses)
-	}
+	had := d.of.replace(name, now)
 	d.count += total(now) - total(had)
-	if d.of[name] = now; now == nil {
-		delete(d.of, name)
-	}
-	return true
+	return !reflect.DeepEqual(had, now)
 }
 
 func total(all []render.DisallowedAddresses) (n int) {

@@ -9,7 +9,7 @@ import (
 
 // ignoredAnnotations holds the annotations of Services and their EndpointSlices that are ignored. The zero value is empty and ready to use.
 type ignoredAnnotations struct {
-	of    map[render.ServiceName][]render.IgnoredAnnotation
+	of    findings[render.IgnoredAnnotation]
 	count int
 }
 
@@ -19,8 +19,8 @@ func (i *ignoredAnnotations) take(u render.Update, lines *ratelimit.Log, events 
 		i.set(name, nil)
 	}
 	for _, s := range u.Services {
-		had, now := i.of[s.ServiceName], render.IgnoredAnnotationsOf(u.Node, s)
-		i.set(s.ServiceName, now)
+		now := render.IgnoredAnnotationsOf(u.Node, s)
+		had := i.set(s.ServiceName, now)
 		for _, a := range now {
 			if slices.Contains(had, a) {
 				continue
@@ -36,17 +36,9 @@ func (i *ignoredAnnotations) take(u render.Update, lines *ratelimit.Log, events 
 	}
 }
 
-// set replaces the ignored annotations of a Service.
-func (i *ignoredAnnotations) set(name render.ServiceName, now []render.IgnoredAnnotation) {
-	had := i.of[name]
-	if len(had)+len(now) == 0 {
-		return
-	}
-	if i.of == nil {
-		i.of = make(map[render.ServiceName][]render.IgnoredAnnotation)
-	}
+// set replaces the ignored annotations of a Service and returns those that it had.
+func (i *ignoredAnnotations) set(name render.ServiceName, now []render.IgnoredAnnotation) (had []render.IgnoredAnnotation) {
+	had = i.of.replace(name, now)
 	i.count += len(now) - len(had)
-	if i.of[name] = now; len(now) == 0 {
-		delete(i.of, name)
-	}
+	return had
 }

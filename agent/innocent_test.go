@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
+	"nfproxy/nft"
 	"nfproxy/nft/kernel"
 	"nfproxy/render"
 )
@@ -64,4 +67,47 @@ func TestInnocentAfterForeignChange(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestMissingExpression: if the kernel refuses to add a set or rules although no other program has committed, it lacks an expression, and
+// the tables need not be read. Other refusals may have the cause that the tables differ.
+func TestMissingExpression(t *testing.T) {
+	open := func() *kernel.Conn {
+		k, err := kernel.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { k.Close() })
+		return k
+	}
+	ours, others := open(), open()
+	defer removeTables(t, ours)
+	node := render.Node{Name: "n"}
+	d := newDaemon(nil, ours, nil, node, slog.New(slog.DiscardHandler))
+	d.ruleset.Update(render.Update{Node: node, Services: []render.Service{testService("one", "10.96.0.1:80", "10.244.1.2:80")}})
+	if _, err := d.reconcile(); err != nil {
+		t.Fatal(err)
+	}
+	schema := render.SchemaOf(nft.IPv4)
+	objects := map[nft.Change]bool{ // whether the refusal is that of a set or rules
+		{Op: nft.Add, Object: schema.Rates}: true,
+		{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: schema.Table, Name: "maglev-client-1021"}}}: true,
+		{Op: nft.Delete, Object: schema.Rates}: false,
+	}
+	check := func(changed bool) {
+		t.Helper()
+		for c, adds := range objects {
+			if got := d.stale(&kernel.ChangeError{Change: c, Err: unix.ENOENT}); got != (changed || !adds) {
+				t.Errorf("%s, another program has committed: %t; the tables may differ: %t", c.Summary(), changed, got)
+			}
+		}
+	}
+	check(false)
+	table := &nft.Table{TableID: nft.TableID{Family: nft.IPv4, Name: "other"}}
+	for _, op := range []nft.Op{nft.Add, nft.Delete} {
+		if err := others.Apply([]nft.Change{{Op: op, Object: table}}, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check(true)
 }

@@ -11,7 +11,8 @@ import (
 // observer is a part of the daemon that follows what the daemon does. Functions that are nil are not called. The daemon calls
 // its observers one after the other, in the order of its list, and waits for each: they must not block.
 type observer struct {
-	// updated: an Update arrived; the Ruleset has it already.
+	// updated: an Update arrived; the Ruleset has it already. Endpoints with slow start have the weights that they grow to: observers
+	// are not told of the steps.
 	updated func(render.Update)
 	// conflicted: an Update brought frontends that two Services claim.
 	conflicted func([]render.Conflict)

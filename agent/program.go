@@ -150,16 +150,30 @@ func (d *daemon) applyPlan() ([]nft.Change, error) {
 
 // stale reports whether changes may have been refused because the tables are not what the plan assumes: they add what exists, or
 // delete what does not exist or is in use. Right after a read the only cause is another program that has committed since: otherwise
-// a Service is at fault.
+// a Service is at fault. The same holds at any time for additions of sets, chains and rules, which packets neither add nor delete: the
+// kernel may lack an expression.
 func (d *daemon) stale(refusal error) bool {
 	if !errors.Is(refusal, unix.EEXIST) && !errors.Is(refusal, unix.ENOENT) && !errors.Is(refusal, unix.EBUSY) {
 		return false
 	}
-	if d.ruleset.Known() {
+	if d.ruleset.Known() && !addsObjects(refusal) {
 		return true
 	}
 	changed, err := d.kernel.ChangedSinceRead()
 	return err == nil && changed
+}
+
+// addsObjects reports whether the kernel refused to add a set, a chain or rules.
+func addsObjects(refusal error) bool {
+	e, ok := errors.AsType[*kernel.ChangeError](refusal)
+	if !ok || e.Change.Op != nft.Add {
+		return false
+	}
+	switch e.Change.Object.(type) {
+	case *nft.Set, *nft.Chain, nft.Rules:
+		return true
+	}
+	return false
 }
 
 // quarantine quarantines the Services whose rules the kernel refused, and reports whether another attempt can succeed. If the

@@ -32,7 +32,8 @@ func (r *reports) observer() observer {
 	return observer{updated: r.updated, conflicted: r.conflicted, quarantined: r.quarantined}
 }
 
-// updated reports addresses that are not served, Services that are too large and annotations that are ignored, and for debugging the endpoints that were selected.
+// updated reports addresses that are not served, Services that are too large and annotations that are ignored, and for debugging the
+// endpoints that were selected.
 func (r *reports) updated(u render.Update) {
 	r.disallowed.take(u, r.lines, r.events)
 	r.oversized.take(u, r.lines, r.events)

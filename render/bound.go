@@ -118,8 +118,8 @@ func maxCost(n Node, s Service) int {
 }
 
 // Cost returns what a Service costs on a node: the number of elements that RulesOf builds, with slow start at most, affinityCost
-// for each port and family with session affinity, and clientLimitCost for each family with a limit for each client. It builds none of them. It counts no further than it needs to return more than limit, so that
-// it takes time and memory for limit elements at most.
+// for each port and family with session affinity, and clientLimitCost for each family with a limit for each client. It builds none of
+// them. It counts no further than it needs to return more than limit, so that it takes time and memory for limit elements at most.
 func Cost(n Node, s Service, limit int) int {
 	c := costCounter{node: n, service: s, taken: make(map[Frontend]bool), hairpins: make(map[netip.Addr]bool), admitted: admittedByFamily(n, s)}
 	clusterIPs := slices.SortedFunc(slices.Values(n.supported(s.ClusterIPs)), netip.Addr.Compare)

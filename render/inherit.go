@@ -16,7 +16,7 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 	var o objects
 	dedicated := &DedicatedObjects{}
 	for _, t := range r.observed {
-		in := inheritance{r.node.Instance.SchemaOf(t.Family), t, r.ownedIn(t)}
+		in := inheritance{r.node, r.node.Instance.SchemaOf(t.Family), t, r.ownedIn(t)}
 		if CheckSchema(t) != nil || !in.complete() || r.node.IPv4Only && t.Family == nft.IPv6 {
 			continue
 		}
@@ -37,6 +37,7 @@ func (r *Ruleset) inherited(name ServiceName) objects {
 
 // inheritance finds the objects of Services in a table that was read.
 type inheritance struct {
+	node   Node
 	schema *Schema
 	table  *nft.Table
 	owned  map[ServiceName][]nft.Element
@@ -72,51 +73,89 @@ func (in inheritance) complete() bool {
 
 // objects returns the elements of the frontends whose comments name a Service.
 func (in inheritance) objects(name ServiceName) (o objects) {
-	add := func(s *nft.Set, e nft.Element) {
-		o.fragment = append(o.fragment, nft.Member{Set: s, Element: nft.Element{Key: e.Key, Data: e.Data, Comment: e.Comment}})
-	}
-	addIfThere := func(s *nft.Set, key nft.Value) {
-		if e, ok := in.set(s).Lookup(key); ok {
-			add(s, e)
-		}
-	}
 	for _, e := range in.owned[name] {
-		kind, _ := in.set(in.schema.Connections).Lookup(e.Key)
-		if KindOf(kind.Comment) == ClusterIP {
-			addIfThere(in.schema.ClusterIPs, nft.Addr(FrontendOf(e.Key).Addr()))
-		}
-		for _, s := range append(in.schema.ofAllNodes(), in.schema.ofLimits()...) {
-			if s == in.schema.ClusterIPs || s == in.schema.Hairpin || in.set(s) == nil {
-				continue
-			}
-			here := SlotsOf(in.set(s).Elements, e.Key)
-			if hasSlots(s) {
-				o.slots = append(o.slots, inheritedSlots(s, e.Key, here)...)
-				continue
-			}
-			for _, of := range here {
-				add(s, of)
-			}
-		}
+		f := in.frontend(e.Key)
+		o.fragment, o.slots = append(o.fragment, f.fragment...), append(o.slots, f.slots...)
 	}
 	for _, endpoint := range o.endpoints() {
 		addr := endpoint.Fields(in.schema.Endpoints.Data)[0]
-		addIfThere(in.schema.Hairpin, addr+addr)
+		o.fragment = in.appendElement(o.fragment, in.schema.Hairpin, addr+addr)
 	}
 	o.fragment.Sort()
 	o.fragment = compact(o.fragment)
 	return o
 }
 
-// inheritedSlots returns the slots of a frontend in a map that was read, in a list that is empty if there are none. Each endpoint
-// keeps its order and is there once: another program can have removed or repeated some.
+// frontend returns the elements of a frontend. Those for limits count only if a verdict leads to limits: otherwise the sets may not exist.
+func (in inheritance) frontend(key nft.Value) (o objects) {
+	addr := nft.Addr(FrontendOf(key).Addr())
+	for _, s := range in.schema.ofServices(in.node) {
+		switch {
+		case s == in.schema.Hairpin || s == in.schema.ClusterIPs && in.kind(key) != ClusterIP:
+		case slices.Equal(s.Key, in.schema.ClusterIPs.Key):
+			o.fragment = in.appendElement(o.fragment, s, addr)
+		case hasSlots(s):
+			o.slots = append(o.slots, inheritedSlots(s, key, SlotsOf(in.set(s).Elements, key))...)
+		default:
+			o.fragment = in.appendFrontend(o.fragment, s, key)
+		}
+	}
+	if slices.ContainsFunc(o.fragment, leadsToLimits) {
+		for _, s := range in.schema.ofLimits() {
+			o.fragment = in.appendFrontend(o.fragment, s, key)
+		}
+	}
+	return o
+}
+
+// kind returns the kind of a frontend.
+func (in inheritance) kind(key nft.Value) Kind {
+	e, _ := in.set(in.schema.Connections).Lookup(key)
+	return KindOf(e.Comment)
+}
+
+// appendElement appends the element of a set with a key, if the table has it.
+func (in inheritance) appendElement(f nft.Fragment, s *nft.Set, key nft.Value) nft.Fragment {
+	if have := in.set(s); have != nil {
+		if e, ok := have.Lookup(key); ok {
+			return append(f, inheritedElement(s, e))
+		}
+	}
+	return f
+}
+
+// appendFrontend appends the elements of a set whose keys begin with a frontend.
+func (in inheritance) appendFrontend(f nft.Fragment, s *nft.Set, key nft.Value) nft.Fragment {
+	if have := in.set(s); have != nil {
+		for _, e := range SlotsOf(have.Elements, key) {
+			f = append(f, inheritedElement(s, e))
+		}
+	}
+	return f
+}
+
+// inheritedElement returns an element that was read, without its counter.
+func inheritedElement(s *nft.Set, e nft.Element) nft.Member {
+	return nft.Member{Set: s, Element: nft.Element{Key: e.Key, Data: e.Data, Comment: e.Comment}}
+}
+
+// leadsToLimits reports whether an element has a verdict that applies limits.
+func leadsToLimits(m nft.Member) bool {
+	if !m.Set.IsVerdictMap() {
+		return false
+	}
+	_, ok := ClientLimitOf(m.Data.Verdict())
+	return ok
+}
+
+// inheritedSlots returns the slots of a frontend in a map that was read, in a list that is empty if there are none. If another program
+// has removed some, those after them move up.
 func inheritedSlots(s *nft.Set, frontend nft.Value, elements []nft.Element) []slots {
 	have := slots{set: s, frontend: frontend}
 	var endpoints []nft.Value
-	seen := make(map[nft.Value]bool, len(elements))
 	for _, e := range elements {
-		if len(e.Data) == have.width() && !seen[e.Data] {
-			endpoints, seen[e.Data] = append(endpoints, e.Data), true
+		if len(e.Data) == have.width() {
+			endpoints = append(endpoints, e.Data)
 		}
 	}
 	if len(endpoints) == 0 {
@@ -165,8 +204,8 @@ func (o *DedicatedObjects) inherit(t *nft.Table, name ServiceName, endpoints []n
 func (r *Ruleset) valid(o objects) bool {
 	c := common{node: r.node, objects: make(map[sharedObjects]bool)}
 	for f, v := range o.verdicts() {
-		if shared, ok := sharedObjectsOf(f, v); ok {
-			c.objects[shared] = true
+		for o, ok := sharedObjectsOf(f, v); ok; o, ok = o.base() {
+			c.objects[o] = true
 		}
 	}
 	if o.dedicated != nil && slices.ContainsFunc(o.dedicated.chains, isOpaque) {

@@ -65,7 +65,8 @@ func (l Limits) limitElements() int {
 	return 2
 }
 
-// clientLimitCost is what the chain and the set of a clientLimit cost in each family, in elements. No other Service need have the same.
+// clientLimitCost is what the chain and the set of a clientLimit cost in each family, in elements. A Service can be the only one with its
+// limit, so that each is charged for them.
 const clientLimitCost = 20
 
 // cost returns what the limits of a Service cost, apart from the elements of its frontends.
@@ -126,7 +127,8 @@ func ClientLimitOf(v nft.Verdict) (nft.Limit, bool) {
 	return l.Limit, ok
 }
 
-// clientLimitOf returns the clientLimit whose chain a verdict goes to. It returns false for any other verdict.
+// clientLimitOf returns the clientLimit whose chain a verdict goes to. It returns false for any other verdict, and for a chain of another
+// program whose name is of a limit that cannot exist.
 func clientLimitOf(f nft.Family, v nft.Verdict) (clientLimit, bool) {
 	l := clientLimit{family: f}
 	if v == nft.GotoChain(LimitedChain) {
@@ -139,7 +141,8 @@ func clientLimitOf(f nft.Family, v nft.Verdict) (clientLimit, bool) {
 	var unit string
 	_, err := fmt.Sscanf(strings.ReplaceAll(text, "-", " "), "%d %s %d", &l.Packets, &unit, &l.Burst)
 	l.Per = nft.LimitPeriod(unit)
-	return l, err == nil && v == nft.GotoChain(l.chainName())
+	possible := l.Packets > 0 && l.Packets <= MaxConnectionRate && l.Burst > 0 && l.Burst <= MaxConnectionRate
+	return l, err == nil && possible && v == nft.GotoChain(l.chainName())
 }
 
 // objects returns the sets and the chain of the limit. Frontends without a limit for all clients together have no element in rates. A

@@ -14,6 +14,8 @@ type plan struct {
 	full bool
 	common
 	services []plannedService
+	// unused holds the shared objects that the plan deletes, nil if it has not looked for them.
+	unused map[sharedObjects]bool
 	// changed holds the Services that had changed when the plan was made.
 	changed map[ServiceName]bool
 	batch   batch
@@ -62,6 +64,7 @@ func (r *Ruleset) planChanged(p *plan) []nft.Change {
 			r.planService(s, p)
 		}
 	}
+	r.deleteUnusedLimits(p)
 	return slices.Concat(p.batch.before, p.batch.edit.Changes(), p.batch.after)
 }
 

@@ -128,6 +128,13 @@ func TestQuarantineAtStart(t *testing.T) {
 		{"a rule of another program", func(t *nft.Table) {
 			t.Chain("affinity/ns/s/tcp/p").Rules[0].Do = nft.Opaque{Text: "theirs"}
 		}, false},
+		{"limits that no verdict leads to", func(t *nft.Table) {
+			t.Sets = append(t.Sets, SchemaOf(nft.IPv4).ofLimits()...)
+			t.Set("rates").Elements = []nft.Element{{Key: t.Set("services").Elements[0].Key, Data: nft.Limit{Packets: 1, Per: time.Second, Burst: 1}.Value()}}
+		}, true},
+		{"a limit that cannot exist", func(t *nft.Table) {
+			t.Set("services").Elements[0].Data = nft.GotoChain("client-limit-0-second-5").Value()
+		}, false},
 		{"a map with another key", func(t *nft.Table) { t.Set("endpoints").Key = []nft.Type{nft.IPv4Addr} }, false},
 	} {
 		tables := Tables(Update{Services: []Service{s}})
@@ -147,6 +154,44 @@ func TestQuarantineAtStart(t *testing.T) {
 		}
 		if strings.Contains(text, "ns/s:q") {
 			t.Errorf("%s: the refused rules are planned:\n%s", c.name, text)
+		}
+	}
+}
+
+// TestQuarantineAtStartKeepsAll: before the first Accept a quarantined Service keeps all that it has in the observed tables, whatever
+// chooses and limits its connections, so that the plan changes nothing of it.
+func TestQuarantineAtStartKeepsAll(t *testing.T) {
+	limit := nft.Limit{Packets: 10, Per: time.Second, Burst: 20}
+	for name, change := range map[string]func(*Service){
+		"addresses": func(s *Service) {
+			s.LoadBalancerIPs, s.SourceRanges = []netip.Addr{netip.MustParseAddr("203.0.113.1")}, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+			s.Limits.Rate = limit
+		},
+		"limit":              func(s *Service) { s.Limits.Rate = limit },
+		"limit of clients":   func(s *Service) { s.Limits.ClientRate = limit },
+		"both limits":        func(s *Service) { s.Limits = Limits{Rate: limit, ClientRate: limit, Drop: true} },
+		"limit and affinity": func(s *Service) { s.Limits.ClientRate, s.Affinity = limit, time.Hour },
+		"weights":            func(s *Service) { s.Ports[0].Endpoints[1].Weight = 9 },
+		"hash":               func(s *Service) { s.Hashing = HashClients },
+		"weights, hash, limits, policy Local": func(s *Service) {
+			s.Ports[0].Endpoints[1].Weight, s.Hashing, s.Limits, s.ExternalLocal = 9, HashConnections, Limits{Rate: limit, ClientRate: limit}, true
+			s.ExternalIPs = []netip.Addr{netip.MustParseAddr("203.0.113.1")}
+			s.Ports[0].Endpoints[0].Node = "n"
+		},
+	} {
+		s := testService("s", 1, "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80")
+		change(&s)
+		node := Node{Name: "n", MaglevSize: 31, UnservedPorts: RefuseUnserved, AnswerPing: true}
+		tables := Tables(Update{Node: node, Services: []Service{s}})
+		desired := s
+		desired.Ports = append(slices.Clone(s.Ports), Port{Name: "q", Protocol: nft.TCP, Port: 81})
+		r := NewRuleset(node)
+		r.Update(Update{Node: node, Services: []Service{desired}})
+		r.Observe(tables)
+		r.Plan()
+		r.Quarantine(s.ServiceName)
+		if changes := r.Plan(); len(changes) > 0 {
+			t.Errorf("%s: the plan changes the tables: %v", name, changes)
 		}
 	}
 }

@@ -90,6 +90,8 @@ type common struct {
 	node    Node // of the skeleton
 	shared  map[sharedKey]int
 	objects map[sharedObjects]bool
+	// objectsKept is the number of objects when unused ones were last looked for.
+	objectsKept int
 }
 
 // sharedKey identifies an element of a set that is not a map. Several Services can have such an element.
@@ -215,6 +217,12 @@ func (c *common) take(p *plan) {
 	}
 	c.node = p.node
 	maps.Copy(c.objects, p.objects)
+	for o := range p.unused {
+		delete(c.objects, o)
+	}
+	if p.full || p.unused != nil {
+		c.objectsKept = len(c.objects)
+	}
 	for key, n := range p.shared {
 		if c.shared[key] += n; c.shared[key] == 0 {
 			delete(c.shared, key)

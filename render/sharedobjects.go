@@ -24,6 +24,12 @@ func sharedObjectsOf(f nft.Family, v nft.Verdict) (sharedObjects, bool) {
 	return sharedObjects{limit: l}, ok
 }
 
+// base returns the objects to which the chain of o leads: from a limit for each client to the limit for all. It returns false if there are
+// none.
+func (o sharedObjects) base() (sharedObjects, bool) {
+	return sharedObjects{limit: clientLimit{family: o.limit.family}}, o.limit.Limit != nft.Limit{}
+}
+
 func (o sharedObjects) family() nft.Family { return cmp.Or(o.balancing.Family, o.limit.family) }
 
 // name returns the name of the chain that verdicts go to.
@@ -32,6 +38,18 @@ func (o sharedObjects) name() string {
 		return o.limit.chainName()
 	}
 	return o.balancing.Name()
+}
+
+// onlyByAnnotation reports whether the objects exist only for Services that ask for them by an annotation.
+func (o sharedObjects) onlyByAnnotation() bool {
+	return o.limit.family != 0 || o.balancing.Hashing != NoHashing
+}
+
+// has reports whether one of the objects has a name.
+func (o sharedObjects) has(name string) bool {
+	sets, chains := o.in(SchemaOf(o.family()))
+	return slices.ContainsFunc(sets, func(s *nft.Set) bool { return s.Name == name }) ||
+		slices.ContainsFunc(chains, func(c *nft.Chain) bool { return c.Name == name })
 }
 
 // in returns the objects in the table of a schema, chains with their rules.
@@ -55,20 +73,25 @@ func (o sharedObjects) additions(s *Schema) (changes []nft.Change) {
 	return changes
 }
 
-// ensureObjects plans the objects that a verdict leads to, if the kernel does not have them.
+// ensureObjects plans the objects that a verdict leads to, as far as the kernel does not have them.
 func (r *Ruleset) ensureObjects(f nft.Family, v nft.Verdict, p *plan) {
-	o, ok := sharedObjectsOf(f, v)
-	if !ok || p.objects[o] || !p.full && r.applied.objects[o] {
+	if o, ok := sharedObjectsOf(f, v); ok {
+		r.ensure(o, p)
+	}
+}
+
+func (r *Ruleset) ensure(o sharedObjects, p *plan) {
+	if p.objects[o] || !p.full && r.applied.objects[o] {
 		return
+	}
+	if base, ok := o.base(); ok {
+		r.ensure(base, p)
 	}
 	if p.objects == nil {
 		p.objects = make(map[sharedObjects]bool)
 	}
 	p.objects[o] = true
-	if o.limit.Limit != (nft.Limit{}) {
-		r.ensureObjects(f, nft.GotoChain(LimitedChain), p)
-	}
-	p.batch.before = append(p.batch.before, o.additions(r.node.Instance.SchemaOf(f))...)
+	p.batch.before = append(p.batch.before, o.additions(r.node.Instance.SchemaOf(o.family()))...)
 }
 
 // ensureObjectsOf does the same for the verdicts in the dedicated chains of a Service.

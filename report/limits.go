@@ -52,6 +52,14 @@ func (l *Limits) String() string {
 	return fmt.Sprintf("at most %s and %s of each client", l.Rate, l.ClientRate)
 }
 
+// Terms returns the limits and what happens above them, without the counter. It returns "" without limits.
+func (l *Limits) Terms() string {
+	if l == nil {
+		return ""
+	}
+	return l.String() + ", above: " + l.Over
+}
+
 // limitText describes a limit, the zero Limit as "".
 func limitText(l nft.Limit) string {
 	if l == (nft.Limit{}) {

@@ -230,7 +230,8 @@ func frontendsOf(d Description) map[render.Frontend]string {
 	all := make(map[render.Frontend]string)
 	for _, s := range d.Services {
 		for _, f := range s.Frontends {
-			text := fmt.Sprint(s.Namespace, s.Name, s.Port, f.Kind, f.Action, f.AffinitySeconds, f.HashOn, addressesOf(f.Endpoints))
+			text := fmt.Sprint(s.Namespace, s.Name, s.Port, f.Kind, f.Action, f.AffinitySeconds, f.HashOn, f.Limits.terms(),
+				addressesOf(f.Endpoints))
 			if f.LocalEndpoints != nil {
 				text += fmt.Sprint(addressesOf(*f.LocalEndpoints))
 			}

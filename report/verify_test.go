@@ -74,7 +74,7 @@ func TestVerifierNamesFrontends(t *testing.T) {
 	}
 }
 
-// TestVerifierSlowStart: endpoints of a Service with slow start may have other weights, and no other endpoints.
+// TestVerifierSlowStart: endpoints of a Service with slow start may have other weights, and no other endpoints or limits.
 func TestVerifierSlowStart(t *testing.T) {
 	node := render.Node{Name: "n"}
 	desired := service("web", "10.96.0.1:80", "10.0.0.1:80", "10.0.0.2:80")
@@ -90,6 +90,11 @@ func TestVerifierSlowStart(t *testing.T) {
 	}
 	if got := v.Look(build(t, render.Update{Node: node, Services: []render.Service{service("web", "10.96.0.1:80", "10.0.0.1:80")}}), time.Now()); got.OK() {
 		t.Errorf("an endpoint is missing: %+v", got)
+	}
+	limited := growing
+	limited.Limits.Rate = nft.Limit{Packets: 1, Per: time.Second, Burst: 1}
+	if got := v.Look(build(t, render.Update{Node: node, Services: []render.Service{limited}}), time.Now()); got.OK() {
+		t.Errorf("a limit that the Service does not have: %+v", got)
 	}
 	// Without slow start the weights count.
 	desired.SlowStart = 0

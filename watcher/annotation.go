@@ -2,17 +2,11 @@ package watcher
 
 import (
 	"fmt"
-	"strconv"
+	"slices"
 	"strings"
 	"time"
 
 	"nfproxy/render"
-)
-
-// The annotations of EndpointSlices.
-const (
-	annotationWeight       = "nfproxy.io/weight"
-	annotationWeightCilium = "service.cilium.io/weight"
 )
 
 // The annotations of Services.
@@ -25,6 +19,32 @@ const (
 
 // annotationField is how the path of the field of an annotation begins.
 const annotationField = "metadata.annotations["
+
+// annotationPrefix is how the names of nfproxy's own annotations begin.
+const annotationPrefix = "nfproxy.io/"
+
+// knownAnnotations returns nfproxy's annotations of a kind of object.
+func knownAnnotations(kind string) []string {
+	if kind == sliceKind {
+		return []string{annotationWeight}
+	}
+	return []string{annotationAlgorithm, annotationHashOn, annotationSlowStart, annotationRate, annotationClientRate, annotationOverLimit}
+}
+
+// reportUnknown records nfproxy's annotations that an object of a kind cannot have: misspelt ones, those of another kind, and those of a
+// newer nfproxy.
+func reportUnknown(kind string, annotations map[string]string, problems problemList) {
+	var unknown []string
+	for name := range annotations {
+		if strings.HasPrefix(name, annotationPrefix) && !slices.Contains(knownAnnotations(kind), name) {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	for _, name := range unknown {
+		problems.add(annotationField+name+"]", fmt.Sprintf("this version of nfproxy has no such annotation for objects of kind %s; it has no effect", kind))
+	}
+}
 
 // ignoredAnnotations returns those of some problems that are about annotations.
 func ignoredAnnotations(problems []Problem) (all []render.IgnoredAnnotation) {
@@ -48,26 +68,25 @@ func annotated(annotations map[string]string, names ...string) (value, field str
 
 // reduceHashing returns what the choice of an endpoint follows from, by the annotations of a Service.
 func reduceHashing(annotations map[string]string, problems problemList) render.Hashing {
-	algorithm, field, _ := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
+	algorithm, field, chosen := annotated(annotations, annotationAlgorithm, annotationAlgorithmCilium)
 	hashOn, fieldOfHash, hashes := annotated(annotations, annotationHashOn)
-	switch algorithm {
-	case "maglev":
-	case "", "random":
-		if hashes {
-			problems.add(fieldOfHash, fmt.Sprintf("%q has no effect without %s: maglev", hashOn, annotationAlgorithm))
-		}
+	switch {
+	case algorithm == "maglev":
+	case chosen && algorithm != "random":
+		problems.add(field, fmt.Sprintf("%s is neither random nor maglev; endpoints are chosen at random", quoted(algorithm)))
 		return render.NoHashing
 	default:
-		problems.add(field, fmt.Sprintf("%q is neither random nor maglev; endpoints are chosen at random", algorithm))
+		if hashes {
+			problems.add(fieldOfHash, fmt.Sprintf("%s has no effect without %s: maglev", quoted(hashOn), annotationAlgorithm))
+		}
 		return render.NoHashing
 	}
-	switch hashOn {
-	case "", "client":
-		return render.HashClients
-	case "connection":
+	switch {
+	case hashOn == "connection":
 		return render.HashConnections
+	case hashes && hashOn != "client":
+		problems.add(fieldOfHash, fmt.Sprintf("%s is neither client nor connection; clients are hashed", quoted(hashOn)))
 	}
-	problems.add(fieldOfHash, fmt.Sprintf("%q is neither client nor connection; clients are hashed", hashOn))
 	return render.HashClients
 }
 
@@ -79,50 +98,8 @@ func reduceSlowStart(annotations map[string]string, problems problemList) time.D
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d != 0 && (d < time.Second || d > render.MaxSlowStart) {
-		problems.add(field, fmt.Sprintf("%q is neither 0 nor a time from 1s to 1h, such as 60s; endpoints have their whole weight at once", text))
+		problems.add(field, fmt.Sprintf("%s is neither 0 nor a time from 1s to 1h, such as 60s; endpoints have their whole weight at once", quoted(text)))
 		return 0
 	}
 	return d
-}
-
-// weight is what an EndpointSlice says of the weight of its endpoints: see render.Endpoint. The zero value is the default.
-type weight struct {
-	share   uint16
-	drained bool
-}
-
-// disagreements returns the problems of an EndpointSlice, which may be nil, that has an address with another weight than another slice
-// of the Service: one for each such slice, with the first address.
-func disagreements(s *slice, all []*slice) (problems []Problem) {
-	if s == nil {
-		return nil
-	}
-	list := newProblemList(&problems, objectKey{sliceKind, s.namespace, s.name})
-	for _, other := range all {
-		if other.name == s.name || other.weight == s.weight {
-			continue
-		}
-		for _, e := range s.endpoints {
-			if _, shared := other.find(e.Addr()); shared {
-				list.add(annotationField+annotationWeight+"]",
-					fmt.Sprintf("%s is also in EndpointSlice %s, with another weight; the smaller one holds", e.Addr(), other.name))
-				break
-			}
-		}
-	}
-	return problems
-}
-
-// reduceWeight returns the weight in an EndpointSlice, the default if there is none or it is invalid.
-func reduceWeight(annotations map[string]string, problems problemList) weight {
-	text, field, ok := annotated(annotations, annotationWeight, annotationWeightCilium)
-	if !ok {
-		return weight{}
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil || n < 0 || n > render.MaxWeight {
-		problems.add(field, fmt.Sprintf("%q is not a weight from 0 to %d; the endpoints get weight 1", text, render.MaxWeight))
-		return weight{}
-	}
-	return weight{share: uint16(n), drained: n == 0}
 }

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"nfproxy/logtest"
 	"nfproxy/render"
 )
 
@@ -31,6 +34,9 @@ func TestReduceWeight(t *testing.T) {
 		{map[string]string{"service.cilium.io/weight": "5"}, weight{share: 5}, ""},
 		{map[string]string{"nfproxy.io/weight": "3", "service.cilium.io/weight": "5"}, weight{share: 3}, ""},
 		{map[string]string{"nfproxy.io/weight": "-1"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "-0"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "٣"}, weight{}, "nfproxy.io/weight"},
+		{map[string]string{"nfproxy.io/weight": "3\x00"}, weight{}, "nfproxy.io/weight"},
 		{map[string]string{"nfproxy.io/weight": "1001"}, weight{}, "nfproxy.io/weight"},
 		{map[string]string{"nfproxy.io/weight": "99999999999999999999"}, weight{}, "nfproxy.io/weight"},
 		{map[string]string{"nfproxy.io/weight": "1.5"}, weight{}, "nfproxy.io/weight"},
@@ -54,7 +60,7 @@ func TestReduceWeight(t *testing.T) {
 }
 
 // TestWeightsDisagree: of an address and port in slices with different weights the smaller weight holds, 0 before all others, and the
-// difference is reported. A slice without endpoints has no effect.
+// other slice is reported. A slice without endpoints has no effect, and neither has a slice with the same weight or for another port.
 func TestWeightsDisagree(t *testing.T) {
 	t.Parallel()
 	of := func(name, weight string, endpoints ...discoveryv1.Endpoint) *slice {
@@ -66,27 +72,115 @@ func TestWeightsDisagree(t *testing.T) {
 		}))
 	}
 	at := apiEndpoint("10.1.0.1")
+	leaving := apiEndpoint("10.1.0.1")
+	leaving.Conditions.Terminating = new(true)
+	other := of("b", "3", at)
+	other.ports = []slicePort{{name: "other", protocol: other.ports[0].protocol, port: other.ports[0].port}}
 	for _, tt := range []struct {
 		name    string
 		from    []*slice
 		weight  uint16
 		drained bool
+		problem string // of slice a
 	}{
-		{"smaller", []*slice{of("a", "5", at), of("b", "3", at)}, 3, false},
-		{"maintenance", []*slice{of("a", "5", at), of("b", "0", at)}, 0, true},
-		{"default", []*slice{of("a", "5", at), of("b", "", at)}, 0, false},
-		{"absent endpoint", []*slice{of("a", "5", at), of("b", "0")}, 5, false},
+		{"smaller", []*slice{of("a", "5", at), of("b", "3", at)}, 3, false, "10.1.0.1:8080 is also in EndpointSlice b, whose weight 3 applies"},
+		{"maintenance", []*slice{of("a", "5", at), of("b", "0", at)}, 0, true, "10.1.0.1:8080 is also in EndpointSlice b, whose weight 0 applies"},
+		{"default", []*slice{of("a", "5", at), of("b", "", at)}, 0, false, "10.1.0.1:8080 is also in EndpointSlice b, whose weight 1 applies"},
+		{"terminating", []*slice{of("a", "3", leaving), of("b", "5", at)}, 5, false, "10.1.0.1:8080 is also in EndpointSlice b, whose weight 5 applies"},
+		{"absent endpoint", []*slice{of("a", "5", at), of("b", "0")}, 5, false, ""},
+		{"written differently", []*slice{of("a", "1", at), of("b", "", at)}, 1, false, ""},
+		{"other port", []*slice{of("a", "5", at), other}, 5, false, ""},
 	} {
+		var want []render.IgnoredAnnotation
+		if tt.problem != "" {
+			want = []render.IgnoredAnnotation{{Object: "EndpointSlice default/a", Field: "metadata.annotations[nfproxy.io/weight]", Detail: tt.problem}}
+		}
 		for range 2 {
-			problems := disagreements(tt.from[0], tt.from)
-			if shared := len(tt.from[0].endpoints)*len(tt.from[1].endpoints) > 0; (len(problems) == 1) != shared {
-				t.Errorf("%s: problems %v", tt.name, problems)
+			got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), tt.from)
+			if diff := cmp.Diff(want, got.Ignored); diff != "" {
+				t.Errorf("%s: ignored (-want +got):\n%s", tt.name, diff)
 			}
-			got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), tt.from).Ports[0].Endpoints
-			if len(got) != 1 || got[0].Weight != tt.weight || got[0].Drained != tt.drained {
-				t.Errorf("%s: %+v", tt.name, got)
+			if e := got.Ports[0].Endpoints; len(e) != 1 || max(e[0].Weight, 1) != max(tt.weight, 1) || e[0].Drained != tt.drained {
+				t.Errorf("%s: %+v", tt.name, e)
 			}
 			tt.from[0], tt.from[1] = tt.from[1], tt.from[0]
+		}
+	}
+}
+
+// TestManyWeightsDisagree: of any number of slices that disagree, as many are reported as problems of one object.
+func TestManyWeightsDisagree(t *testing.T) {
+	t.Parallel()
+	var from []*slice
+	for i := range 3 * maxProblems {
+		from = append(from, reduceSlice(apiSlice(fmt.Sprintf("s%04d", i), func(s *discoveryv1.EndpointSlice) {
+			s.Endpoints = []discoveryv1.Endpoint{apiEndpoint("10.1.0.1"), apiEndpoint("10.1.0.2")}
+			s.Annotations = map[string]string{annotationWeight: fmt.Sprint(i + 1)}
+		})))
+	}
+	if got := join(render.Node{}, reduceService(apiService(nil), render.Instance{}), from).Ignored; len(got) != maxProblems {
+		t.Errorf("%d problems", len(got))
+	}
+}
+
+// TestDisagreementIsReported: slices that come to disagree about a weight are reported in the Update and logged once, and no longer when
+// they agree again, whatever changes meanwhile.
+func TestDisagreementIsReported(t *testing.T) {
+	t.Parallel()
+	var out logtest.Buffer
+	c := newCatalog(out.Logger(slog.LevelWarn))
+	slice := func(name, weight string, addresses ...string) {
+		c.put(object{slice: reduceSlice(apiSlice(name, func(s *discoveryv1.EndpointSlice) {
+			s.Annotations = map[string]string{annotationWeight: weight}
+			s.Endpoints = nil
+			for _, a := range addresses {
+				s.Endpoints = append(s.Endpoints, apiEndpoint(a))
+			}
+		}))})
+	}
+	check := func(step string, ignored, lines int) {
+		t.Helper()
+		u, changed := c.update(render.Node{})
+		if got := u.Services; !changed || len(got) != 1 || len(got[0].Ignored) != ignored {
+			t.Errorf("%s: changed %v, %+v", step, changed, got)
+		}
+		if got := out.Lines("part of an object cannot be used", `object="EndpointSlice default/web-1"`, "metadata.annotations[nfproxy.io/weight]"); len(got) != lines {
+			t.Errorf("%s: logged\n%s", step, out.String())
+		}
+	}
+	c.put(object{service: reduceService(apiService(nil), render.Instance{})})
+	slice("web-1", "7", "10.1.0.1", "10.1.0.2")
+	check("one slice", 0, 0)
+	slice("web-2", "3", "10.1.0.2")
+	check("two slices", 1, 1)
+	slice("web-3", "9", "10.1.0.9")
+	check("another endpoint", 1, 1)
+	slice("web-2", "3", "10.1.0.3")
+	check("the endpoint is in one slice", 0, 1)
+	slice("web-2", "3", "10.1.0.2")
+	check("it is in two again", 1, 2)
+	c.remove(objectKey{sliceKind, "default", "web-2"})
+	check("the other slice is gone", 0, 2)
+}
+
+// TestLongAnnotations: a value of any length and content is quoted in part, so that lines of the log and Events stay short.
+func TestLongAnnotations(t *testing.T) {
+	t.Parallel()
+	for _, value := range []string{strings.Repeat("x", 1<<20), strings.Repeat("\x00", 1<<20), strings.Repeat("\xff", 1<<20), strings.Repeat("٣", 1<<19), strings.Repeat("9", 1<<20) + "/s"} {
+		annotations := map[string]string{annotationAlgorithm: value, annotationSlowStart: value, annotationRate: value, annotationClientRate: value, annotationOverLimit: value}
+		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = annotations }), render.Instance{})
+		w := reduceSlice(apiSlice("web-1", func(s *discoveryv1.EndpointSlice) { s.Annotations = map[string]string{annotationWeight: value} }))
+		h := reduceService(apiService(func(s *corev1.Service) {
+			s.Annotations = map[string]string{annotationAlgorithm: "maglev", annotationHashOn: value}
+		}), render.Instance{})
+		problems := slices.Concat(s.problems, w.problems, h.problems)
+		if len(problems) != 7 {
+			t.Errorf("%d problems", len(problems))
+		}
+		for _, p := range problems {
+			if len(p.Detail) > 500 || !utf8.ValidString(p.Detail) || strings.Contains(p.Detail, "\x00") {
+				t.Errorf("%s: %d bytes: %.600s", p.Field, len(p.Detail), p.Detail)
+			}
 		}
 	}
 }
@@ -110,6 +204,8 @@ func TestReduceHashing(t *testing.T) {
 		{map[string]string{algorithm: "maglev", hashOn: "cookie"}, render.HashClients, hashOn, `"cookie" is neither client nor connection; clients are hashed`},
 		{map[string]string{algorithm: "wrr"}, render.NoHashing, algorithm, `"wrr" is neither random nor maglev; endpoints are chosen at random`},
 		{map[string]string{cilium: "Maglev"}, render.NoHashing, cilium, `"Maglev" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{algorithm: ""}, render.NoHashing, algorithm, `"" is neither random nor maglev; endpoints are chosen at random`},
+		{map[string]string{algorithm: "maglev", hashOn: ""}, render.HashClients, hashOn, `"" is neither client nor connection; clients are hashed`},
 		{map[string]string{hashOn: "connection"}, render.NoHashing, hashOn, `"connection" has no effect without nfproxy.io/lb-algorithm: maglev`},
 	} {
 		s := reduceService(apiService(func(s *corev1.Service) { s.Annotations = tt.annotations }), render.Instance{})
@@ -185,5 +281,38 @@ func TestIgnoredAnnotationsAreReported(t *testing.T) {
 	check("the slice is gone")
 	if u, changed := c.update(render.Node{}); changed {
 		t.Errorf("%v without a change", u.Services)
+	}
+}
+
+// TestUnknownAnnotations: annotations with nfproxy's prefix that are misspelt, of another kind of object or of a newer nfproxy are
+// reported, in the order of their names, and have no effect. Annotations of other programs are not read.
+func TestUnknownAnnotations(t *testing.T) {
+	t.Parallel()
+	annotations := map[string]string{"example.org/weight": "7", "service.cilium.io/type": "ClusterIP"}
+	for _, name := range append(knownAnnotations(serviceKind), knownAnnotations(sliceKind)...) {
+		annotations[name] = "1"
+	}
+	for _, name := range []string{"nfproxy.io/zone", "nfproxy.io/lb-algoritm", "nfproxy.io/"} {
+		annotations[name] = "maglev"
+	}
+	unknown := func(problems []Problem) (names []string) {
+		for _, p := range problems {
+			if strings.Contains(p.Detail, "no such annotation") {
+				names = append(names, p.Object+" "+strings.TrimSuffix(strings.TrimPrefix(p.Field, annotationField), "]"))
+			}
+		}
+		return names
+	}
+	for range 10 { // whatever the order of the map is
+		service := reduceService(apiService(func(s *corev1.Service) { s.Annotations = annotations }), render.Instance{})
+		want := []string{"Service default/web nfproxy.io/", "Service default/web nfproxy.io/lb-algoritm", "Service default/web nfproxy.io/weight",
+			"Service default/web nfproxy.io/zone"}
+		if diff := cmp.Diff(want, unknown(service.problems)); diff != "" {
+			t.Errorf("Service (-want +got):\n%s", diff)
+		}
+		slice := reduceSlice(apiSlice("web-1", func(s *discoveryv1.EndpointSlice) { s.Annotations = annotations }))
+		if got := unknown(slice.problems); len(got) != 9 || got[0] != "EndpointSlice default/web-1 nfproxy.io/" || !slices.IsSorted(got) {
+			t.Errorf("EndpointSlice: %q", got)
+		}
 	}
 }

@@ -226,10 +226,6 @@ func (c *catalog) putSlice(s *slice) {
 	}
 	c.slices[name] = s
 	c.link(s, s)
-	if s.service != "" {
-		others := c.of(s.serviceName()).slices
-		c.logProblems(disagreements(old, others), disagreements(s, others))
-	}
 	if s.service != "" && time.Since(s.triggered) < time.Since(c.created) { // compared as ages: the clock may have been set since
 		c.triggered[s.serviceName()] = append(c.triggered[s.serviceName()], s.triggered)
 	}
@@ -301,6 +297,7 @@ func (c *catalog) update(given render.Node) (update render.Update, changed bool)
 		before := s.reported
 		s.reported, s.dirty = c.rejoin(update.Node, s), false
 		c.forgetAbsent(s)
+		c.logProblems(deref(before).problems, deref(s.reported).problems)
 		service, endpoints := s.reported.differs(before)
 		if !service && !endpoints {
 			continue

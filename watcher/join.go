@@ -16,6 +16,8 @@ type joined struct {
 	slices  []*slice // sorted by name
 	// ports are the ports of the service with their endpoints, nil if these are more than the node may join.
 	ports []render.Port
+	// problems are those that the slices have only together.
+	problems []Problem
 }
 
 // join combines a Service and its EndpointSlices. The result does not depend on the order of the slices: ports are in the
@@ -76,7 +78,7 @@ func (j *joined) hasEndpoints() bool {
 	return slices.ContainsFunc(j.ports, func(p render.Port) bool { return len(p.Endpoints) > 0 })
 }
 
-// fill sets the ports of j with the endpoints of each, unless there are too many.
+// fill sets the ports of j with the endpoints of each, unless there are too many, and the problems.
 func (j *joined) fill(n render.Node, endpoints func(port int) []render.Endpoint) {
 	if !render.EndpointsWithinBound(n, countEndpoints(j.service.Ports, j.slices)) {
 		return
@@ -85,6 +87,7 @@ func (j *joined) fill(n render.Node, endpoints func(port int) []render.Endpoint)
 	for i := range j.ports {
 		j.ports[i].Endpoints = endpoints(i)
 	}
+	j.problems = disagreements(j.ports, j.slices)
 }
 
 // value returns the joined Service.
@@ -97,7 +100,7 @@ func (j *joined) value() render.Service {
 	return s
 }
 
-// ignored returns the invalid annotations of the Service and its slices, as many as are reported of one object. Most Services have none,
+// ignored returns the annotations of the Service and its slices that are invalid or disagree, as many as are reported of one object. Most Services have none,
 // so that they are not kept.
 func (j *joined) ignored() []render.IgnoredAnnotation {
 	all := ignoredAnnotations(j.service.problems)
@@ -106,7 +109,8 @@ func (j *joined) ignored() []render.IgnoredAnnotation {
 			return all[:maxProblems]
 		}
 	}
-	return all
+	all = append(all, ignoredAnnotations(j.problems)...)
+	return all[:min(len(all), maxProblems)]
 }
 
 func compareSlices(a, b *slice) int { return cmp.Compare(a.name, b.name) }
@@ -302,7 +306,9 @@ func equalApartFromEndpoints(a, b render.Service) bool {
 		slices.Equal(a.ClusterIPs, b.ClusterIPs) && slices.Equal(a.ExternalIPs, b.ExternalIPs) &&
 		slices.Equal(a.LoadBalancerIPs, b.LoadBalancerIPs) && slices.Equal(a.SourceRanges, b.SourceRanges) &&
 		a.InternalLocal == b.InternalLocal && a.ExternalLocal == b.ExternalLocal &&
-		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity && a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits && a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) && slices.Equal(a.Ignored, b.Ignored) &&
+		a.HealthCheckNodePort == b.HealthCheckNodePort && a.Affinity == b.Affinity &&
+		a.Hashing == b.Hashing && a.SlowStart == b.SlowStart && a.Limits == b.Limits &&
+		a.Excess == b.Excess && slices.Equal(a.Unserved, b.Unserved) && slices.Equal(a.Ignored, b.Ignored) &&
 		slices.EqualFunc(a.Ports, b.Ports, func(a, b render.Port) bool {
 			return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort
 		})

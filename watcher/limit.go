@@ -28,9 +28,9 @@ func reduceLimits(annotations map[string]string, problems problemList) render.Li
 	switch {
 	case !ok:
 	case choice != "refuse" && choice != "drop":
-		problems.add(field, fmt.Sprintf("%q is neither refuse nor drop; connections over the limit are refused", choice))
+		problems.add(field, fmt.Sprintf("%s is neither refuse nor drop; connections over the limit are refused", quoted(choice)))
 	case !limited:
-		problems.add(field, fmt.Sprintf("%q has no effect without a limit", choice))
+		problems.add(field, fmt.Sprintf("%s has no effect without a limit", quoted(choice)))
 	default:
 		limits.Drop = choice == "drop"
 	}
@@ -51,12 +51,12 @@ func reduceRate(annotations map[string]string, name string, problems problemList
 	}
 	parts := rateFormat.FindStringSubmatch(text)
 	if parts == nil {
-		problems.add(field, fmt.Sprintf("%q is not a rate such as 100/s, 30/m or 100/s burst 20; connections are not limited", text))
+		problems.add(field, fmt.Sprintf("%s is not a rate such as 100/s, 30/m or 100/s burst 20; connections are not limited", quoted(text)))
 		return nft.Limit{}
 	}
 	packets, err := strconv.ParseUint(parts[1], 10, 64)
 	if err != nil || packets < 1 || packets > render.MaxConnectionRate {
-		problems.add(field, fmt.Sprintf("%q is not a rate of 1 to %d; connections are not limited", text, render.MaxConnectionRate))
+		problems.add(field, fmt.Sprintf("%s is not a rate of 1 to %d; connections are not limited", quoted(text), render.MaxConnectionRate))
 		return nft.Limit{}
 	}
 	limit := nft.Limit{Packets: packets, Per: ratePeriods[parts[2]]}
@@ -66,7 +66,7 @@ func reduceRate(annotations map[string]string, name string, problems problemList
 	}
 	burst, err := strconv.ParseUint(parts[3], 10, 32)
 	if err != nil || burst < 1 || burst > render.MaxConnectionRate {
-		problems.add(field, fmt.Sprintf("%q has no burst of 1 to %d; the burst is %d", text, render.MaxConnectionRate, limit.Burst))
+		problems.add(field, fmt.Sprintf("%s has no burst of 1 to %d; the burst is %d", quoted(text), render.MaxConnectionRate, limit.Burst))
 		return limit
 	}
 	limit.Burst = uint32(burst)

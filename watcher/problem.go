@@ -1,6 +1,10 @@
 package watcher
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"strconv"
+)
 
 // Problem is a part of an object that cannot be used.
 type Problem struct {
@@ -55,4 +59,15 @@ func (c *catalog) logProblems(old, now []Problem) {
 			log.Warn("part of an object cannot be used", "object", p.Object, "field", p.Field, "detail", p.Detail)
 		}
 	}
+}
+
+// maxQuoted is how many characters of a value a problem quotes.
+const maxQuoted = 64
+
+// quoted quotes a value that a user wrote. An annotation can have 256 kB, which would be in each line of the log and in each Event.
+func quoted(text string) string {
+	if short := fmt.Sprintf("%.*s", maxQuoted, text); short != text {
+		return strconv.Quote(short) + "..."
+	}
+	return strconv.Quote(text)
 }

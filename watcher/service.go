@@ -56,6 +56,7 @@ func reduceService(api *corev1.Service, i render.Instance) *service {
 	s.Hashing = reduceHashing(api.Annotations, problems)
 	s.SlowStart = reduceSlowStart(api.Annotations, problems)
 	s.Limits = reduceLimits(api.Annotations, problems)
+	reportUnknown(serviceKind, api.Annotations, problems)
 	s.Ports = reduceServicePorts(api, problems)
 	return s
 }

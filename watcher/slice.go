@@ -73,6 +73,7 @@ func reduceSlice(api *discoveryv1.EndpointSlice) *slice {
 		first = s.ports[0]
 	}
 	s.weight = reduceWeight(api.Annotations, problems)
+	reportUnknown(sliceKind, api.Annotations, problems)
 	s.endpoints = reduceEndpoints(api, first.port, s.weight, problems)
 	// A missing or invalid time gives the zero time. Only a metric depends on it.
 	s.triggered, _ = time.Parse(time.RFC3339Nano, api.Annotations[corev1.EndpointsLastChangeTriggerTime])

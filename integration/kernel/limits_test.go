@@ -297,3 +297,27 @@ func TestFullClients(t *testing.T) {
 	}
 	l.wantTally(l.frontend, 6, 3)
 }
+
+// TestManyChangedLimits: a Service whose limit for each client changes again and again leaves few objects in the kernel, and each limit is
+// applied.
+func TestManyChangedLimits(t *testing.T) {
+	l := newLimitedNode(t, nft.IPv4, nft.UDP, render.Limits{ClientRate: hourly(1)})
+	s := l.service
+	for i := range 300 {
+		s.Limits.ClientRate = hourly(uint32(2 + i))
+		l.apply(render.Update{Services: []render.Service{s}})
+	}
+	s.Limits.ClientRate = hourly(3)
+	l.apply(render.Update{Services: []render.Service{s}})
+	sendFlows(t, l.clients[0].Namespace, netip.MustParseAddrPort(l.frontend), 10)
+	l.wantTally(l.frontend, 3, 7)
+	sets := 0
+	for _, have := range l.tables()[0].Sets {
+		if strings.HasPrefix(have.Name, "clients-") {
+			sets++
+		}
+	}
+	if sets > 100 {
+		t.Errorf("%d sets of clients are left", sets)
+	}
+}

@@ -132,7 +132,13 @@ func (b *batch) explain(all []refusal, changes []nft.Change) error {
 			only := *obj.Chain
 			only.Rules = only.Rules[o.first : o.first+1]
 			e.Change.Object = nft.Rules{Chain: &only}
-			e.Err = hintOfRule(only.Rules[0].Text(only.Table.Family), e.Err)
+			if strings.Contains(only.Rules[0].Text(only.Table.Family), "jhash ") {
+				e.Err = hintOfExpression("hash expressions, which lb-algorithm maglev needs: CONFIG_NFT_HASH, module nft_hash", e.Err)
+			}
+		}
+	case *nft.Set:
+		if e.Change.Op == nft.Add && obj.Limit != nil {
+			e.Err = hintOfExpression("limit expressions, which max-connection-rate needs: CONFIG_NFT_LIMIT, module nft_limit", e.Err)
 		}
 	}
 	return e
@@ -146,11 +152,11 @@ func hint(err error) error {
 	return err
 }
 
-// hintOfRule adds to the error of a rule which expression the kernel may lack. ENOENT can also mean that a set or a chain is missing
-// (nft_expr_type_get in net/netfilter/nf_tables_api.c).
-func hintOfRule(rule string, err error) error {
-	if errors.Is(err, unix.ENOENT) && strings.Contains(rule, "jhash ") {
-		return fmt.Errorf("%w: the kernel may lack hash expressions, which lb-algorithm maglev needs: CONFIG_NFT_HASH, module nft_hash", err)
+// hintOfExpression adds to the error of a rule or a set which expressions in it the kernel may lack. ENOENT can also mean that a set or a
+// chain is missing (nft_expr_type_get in net/netfilter/nf_tables_api.c).
+func hintOfExpression(expressions string, err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("%w: the kernel may lack %s", err, expressions)
 	}
 	return err
 }

@@ -150,21 +150,27 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// TestExplainMissingExpression: the error of a rule that hashes names what the kernel may lack if the kernel knows no such expression. Other
-// errors, and errors of other rules, do not.
+// TestExplainMissingExpression: the error of a rule that hashes, or of a set whose elements have limits, names what the kernel may lack if
+// the kernel knows no such expression. Other errors, and errors of other rules and sets, do not.
 func TestExplainMissingExpression(t *testing.T) {
 	id := nft.TableID{Family: nft.IPv4, Name: "t"}
 	hashed := nft.Rule{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}, {Kind: nft.ClientHash, Mod: 251}}, Map: "m"}}
 	plain := nft.Rule{Do: nft.DNAT{Key: []nft.Field{{Kind: nft.DestinationAddr}}, Map: "m"}}
+	rule := func(r nft.Rule) nft.Rules {
+		return nft.Rules{Chain: &nft.Chain{Table: id, Name: "c", Rules: []nft.Rule{r}}}
+	}
 	for _, tc := range []struct {
-		rule  nft.Rule
-		errno unix.Errno
-		hint  bool
-	}{{hashed, unix.ENOENT, true}, {hashed, unix.EINVAL, false}, {plain, unix.ENOENT, false}} {
+		object nft.Object
+		errno  unix.Errno
+		hint   string
+	}{
+		{rule(hashed), unix.ENOENT, "CONFIG_NFT_HASH"}, {rule(hashed), unix.EINVAL, ""}, {rule(plain), unix.ENOENT, ""},
+		{&nft.Set{Table: id, Name: "s", Limit: &nft.Limit{}}, unix.ENOENT, "CONFIG_NFT_LIMIT"},
+		{&nft.Set{Table: id, Name: "s", Limit: &nft.Limit{}}, unix.EEXIST, ""}, {&nft.Set{Table: id, Name: "s"}, unix.ENOENT, ""},
+	} {
 		b := &batch{first: 10, origins: []origin{{}}}
-		changes := []nft.Change{{Op: nft.Add, Object: nft.Rules{Chain: &nft.Chain{Table: id, Name: "c", Rules: []nft.Rule{tc.rule}}}}}
-		err := b.explain([]refusal{{seq: 11, errno: tc.errno}}, changes)
-		if got := strings.Contains(err.Error(), "CONFIG_NFT_HASH"); got != tc.hint || !errors.Is(err, tc.errno) {
+		err := b.explain([]refusal{{seq: 11, errno: tc.errno}}, []nft.Change{{Op: nft.Add, Object: tc.object}})
+		if text := err.Error(); !strings.Contains(text, tc.hint) || strings.Contains(text, "CONFIG_") != (tc.hint != "") || !errors.Is(err, tc.errno) {
 			t.Errorf("%v: %v", tc.errno, err)
 		}
 	}
