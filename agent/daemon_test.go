@@ -32,13 +32,7 @@ const patience = 10 * time.Second
 // startDaemon starts a daemon. It is stopped, and its tables are removed, when the test ends.
 func startDaemon(t *testing.T) *testDaemon {
 	t.Helper()
-	return startDaemonWith(t, comparisonInterval, render.Instance{}.TableIDs()...)
-}
-
-// startDaemonWith starts a daemon with an interval of its periodic comparisons, and with a monitor of some tables.
-func startDaemonWith(t *testing.T, interval time.Duration, monitored ...nft.TableID) *testDaemon {
-	t.Helper()
-	return startDaemonAfter(t, func(d *daemon) { d.comparison.interval = interval }, monitored...)
+	return startDaemonAfter(t, func(*daemon) {}, render.Instance{}.TableIDs()...)
 }
 
 // startDaemonAfter starts a daemon after a function has changed it, with a monitor of some tables.
