@@ -148,7 +148,7 @@ func TestInterfaceAddressUpdates(t *testing.T) {
 	w := newDirWithInterfaces(t, nodePorts)
 	expect := func(services []string, removed int, at ...string) {
 		t.Helper()
-		u, err := w.next(10 * time.Second)
+		u, err := w.next(patience)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,16 +198,16 @@ func TestInterfaceAddressUpdates(t *testing.T) {
 	w.put(aNode("z", "198.51.100.2"))
 	expect([]string{"a", "c"}, 0, "192.0.2.1", "192.0.2.2")
 	w.put(with(aNode("z", "198.51.100.2"), func(n *corev1.Node) { n.Spec.Taints = []corev1.Taint{{Key: taintToBeDeleted}} }))
-	if u, err := w.next(10 * time.Second); err != nil || !u.NotEligible || len(u.Services) > 0 {
+	if u, err := w.next(patience); err != nil || !u.NotEligible || len(u.Services) > 0 {
 		t.Errorf("Update %v, error %v", u, err)
 	}
 	m.add("192.0.2.9/24")
-	if u, err := w.next(10 * time.Second); err != nil || !u.NotEligible || len(u.Services) != 1 || u.Node.Zone != "z" || u.Seen.IsZero() ||
+	if u, err := w.next(patience); err != nil || !u.NotEligible || len(u.Services) != 1 || u.Node.Zone != "z" || u.Seen.IsZero() ||
 		!slices.Equal(u.Node.IPs, addrs("198.51.100.2")) {
 		t.Errorf("Update %v, error %v", u, err)
 	}
 	w.put(aNode("z"))
-	if u, err := w.next(10 * time.Second); err != nil || u.NotEligible {
+	if u, err := w.next(patience); err != nil || u.NotEligible {
 		t.Errorf("Update %v, error %v", u, err)
 	}
 	silent()
@@ -225,7 +225,7 @@ func TestInterfaceAddressUpdates(t *testing.T) {
 	writeFile(t, filepath.Join(path, "b.yaml"), nodePortYAML("a", "10.96.0.1")+"---\n"+serviceYAML("c", "10.96.0.4"))
 	seen := map[string]netip.Addr{}
 	for seen["c"] != addrs("10.96.0.4")[0] {
-		u, err := w.next(10 * time.Second)
+		u, err := w.next(patience)
 		if err != nil {
 			t.Fatal(err)
 		}
