@@ -97,7 +97,7 @@ func TestFleetSilentNodes(t *testing.T) {
 	b := n.byID["node-b"].kubelet
 
 	b.set(path(t, otherProgram), true)
-	admin.run([]string{"status", "--node-timeout", "2s"}, 2, "node-b   -", "no answer: no answer within 2s", "node-a   v2.0.0")
+	admin.run([]string{"status", "--node-timeout", "10s"}, 2, "node-b   -", "no answer: no answer within 10s", "node-a   v2.0.0")
 
 	// An older version has no such command.
 	old := filepath.Join(cluster.PublicDir(t), "nfproxy")
