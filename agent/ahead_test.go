@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"testing"
-	"time"
 
 	"nfproxy/agent/metrics"
 	"nfproxy/logtest"
@@ -100,7 +99,7 @@ func TestComparisonFindsUnreachable(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := startDaemonAfter(t, func(d *daemon) {
-		d.comparison.interval = 20 * time.Millisecond
+		compareOften(d)
 		d.kernel.WithoutCounts = true
 		if err := d.kernel.FollowReferences(report.Slots(render.Instance{}), 1, report.SlotSets(render.Instance{})...); err != nil {
 			t.Fatal(err)

@@ -19,6 +19,7 @@ const (
 // notification told. The zero comparison never takes place.
 type comparison struct {
 	interval time.Duration
+	share    int       // comparisonShare, except in tests
 	due      time.Time // zero before the daemon is in sync
 	running  bool      // the attempt in progress is a comparison
 }
@@ -28,7 +29,7 @@ type comparison struct {
 func (c *comparison) schedule(now time.Time, took time.Duration) {
 	c.running = false
 	if c.interval > 0 {
-		c.due = now.Add(max(c.interval+rand.N(c.interval/2+1), comparisonShare*took))
+		c.due = now.Add(max(c.interval+rand.N(c.interval/2+1), time.Duration(c.share)*took))
 	}
 }
 

@@ -60,7 +60,7 @@ const maxTriggered = 10_000
 func newDaemon(next func(context.Context) (render.Update, error), k *kernel.Conn, m *kernel.Monitor, n render.Node, log *slog.Logger) *daemon {
 	return &daemon{next: next, kernel: k, monitor: m, ruleset: render.NewRuleset(n), starts: render.NewSlowStart(), tables: n.Instance.TableIDs(),
 		log: log, lines: ratelimit.NewLog(log, ratelimit.Burst),
-		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval},
+		throttle: newThrottle(), comparison: comparison{interval: comparisonInterval, share: comparisonShare},
 		updates: make(chan render.Update), external: make(chan kernel.ExternalChange), ended: make(chan struct{})}
 }
 

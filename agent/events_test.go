@@ -158,7 +158,7 @@ func TestHostileServiceReports(t *testing.T) {
 			if lines := len(log.Lines()); hostile > 22 || lines == hostile { // conflicts have lines of two kinds
 				t.Errorf("%d lines, and %d about another Service:\n%s", hostile, lines-hostile, log)
 			}
-			within(t, patience, "an Event is written", func() bool { return api.count("POST events") >= 2 })
+			within(t, "an Event is written", func() bool { return api.count("POST events") >= 2 })
 			time.Sleep(200 * time.Millisecond) // for the Events that must not be
 			if n := api.count("POST events") + api.count("PATCH events") + api.count("PUT events"); n > 2*eventBurst {
 				t.Errorf("%d requests", n)
@@ -180,7 +180,7 @@ func TestEventsWithoutNodes(t *testing.T) {
 		e.warn(render.ServiceName{Namespace: "ns", Name: fmt.Sprint("s", i)}, reasonRefused, "refused")
 	}
 	e.started("v1.2.3")
-	within(t, patience, "the Event about the node", func() bool { return api.count("POST events") >= 1 && api.count("GET nodes") >= 1 })
+	within(t, "the Event about the node", func() bool { return api.count("POST events") >= 1 && api.count("GET nodes") >= 1 })
 	time.Sleep(200 * time.Millisecond) // for the Events that must not be
 	if n := api.count("POST events"); n > 1+services/20 {
 		t.Errorf("%d requests for %d Services", n, services)
@@ -221,7 +221,7 @@ func TestEventsWait(t *testing.T) {
 	}
 	e.mu.Unlock()
 	close(api.hold)
-	within(t, patience, "Events are written", func() bool { return api.count("POST events") >= 2 })
+	within(t, "Events are written", func() bool { return api.count("POST events") >= 2 })
 }
 
 // TestEventsWithoutServer: while the API server is unavailable, each Event is tried many times, and only few attempts are logged.

@@ -253,7 +253,7 @@ func TestStandby(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := run(ctx)
-	within(t, 2*patience, "not ready", func() bool { return answers("/readyz", 503, "another nfproxy daemon programs this node") })
+	within(t, "not ready", func() bool { return answers("/readyz", 503, "another nfproxy daemon programs this node") })
 	if !answers("/livez", 200, "") || !answers("/healthz", 503, "") {
 		t.Error("a daemon that waits is not alive, or eligible for load balancers")
 	}
@@ -265,12 +265,12 @@ func TestStandby(t *testing.T) {
 
 	ctx, cancel = context.WithCancel(t.Context())
 	ended = run(ctx)
-	within(t, 2*patience, "not ready", func() bool { return answers("/readyz", 503, "another nfproxy daemon programs this node") })
+	within(t, "not ready", func() bool { return answers("/readyz", 503, "another nfproxy daemon programs this node") })
 	wantNoTables()
 	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 2*patience, "ready", func() bool { return answers("/readyz", 200, "ok") && answers("/healthz", 200, "") })
+	within(t, "ready", func() bool { return answers("/readyz", 200, "ok") && answers("/healthz", 200, "") })
 	if tables, _, err := k.Read(render.Instance{}.TableIDs()...); err != nil || len(tables) != 2 {
 		t.Errorf("%d tables: %v", len(tables), err)
 	}

@@ -45,7 +45,7 @@ func TestIgnoredAnnotations(t *testing.T) {
 		if got := log.String()[before:]; got != s.log || i.count != s.count {
 			t.Errorf("step %d: %d annotations, want %d; log\n%s\nwant\n%s", step, i.count, s.count, got, s.log)
 		}
-		within(t, patience, "the Events are written", func() bool {
+		within(t, "the Events are written", func() bool {
 			return api.count("POST events")+api.count("PATCH events")+api.count("PUT events") == s.events
 		})
 	}

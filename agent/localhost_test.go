@@ -148,7 +148,7 @@ endpoints:
 
 // ask returns what a connection receives, or that it was refused.
 func ask(at string) string {
-	conn, err := net.DialTimeout("tcp", at, time.Second)
+	conn, err := net.DialTimeout("tcp", at, patience)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		return "refused"
 	}
@@ -156,7 +156,7 @@ func ask(at string) string {
 		return err.Error()
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	text, err := io.ReadAll(conn)
 	if err != nil {
 		return err.Error()
@@ -177,7 +177,7 @@ func (n *localhostNode) want(names ...string) {
 			all = append(all, name)
 		}
 		slices.Sort(all)
-		within(n.t, 5*time.Second, fmt.Sprintf("%s reaches exactly %q", at, all), func() bool {
+		within(n.t, fmt.Sprintf("%s reaches exactly %q", at, all), func() bool {
 			var got []string
 			for range 30 {
 				got = append(got, ask(at))
@@ -244,7 +244,7 @@ func wantUDPUnaffected(t *testing.T, at string) {
 	}
 	defer client.Close()
 	fmt.Fprint(client, "hello")
-	_ = server.SetReadDeadline(time.Now().Add(time.Second))
+	_ = server.SetReadDeadline(time.Now().Add(patience))
 	if n, _, err := server.ReadFrom(make([]byte, 9)); n != 5 || err != nil {
 		t.Errorf("%s receives %d bytes: %v", at, n, err)
 	}
@@ -261,7 +261,7 @@ func TestRunLocalhostTaken(t *testing.T) {
 	defer other.Close()
 	n.write("externalTrafficPolicy: Cluster", "a")
 	n.run()
-	within(t, 5*time.Second, "::1 is served", func() bool { return ask("[::1]:30080") == "a from 2001:db8::10" })
+	within(t, "::1 is served", func() bool { return ask("[::1]:30080") == "a from 2001:db8::10" })
 	time.Sleep(1500 * time.Millisecond) // for another attempt
 	const taken = `msg="node port cannot be served at localhost yet" service=default/web address=127.0.0.1:30080 error="listen tcp4 127.0.0.1:30080: bind: address already in use"`
 	if log := n.log.String(); strings.Count(log, taken) != 1 {

@@ -120,12 +120,12 @@ func answered(host string, status, endpoints int) bool {
 	return err == nil && answer.StatusCode == status && body.LocalEndpoints == endpoints && body.ServiceProxyHealthy
 }
 
-// within fails the test unless something holds within a time.
-func within(t *testing.T, limit time.Duration, what string, holds func() bool) {
+// within fails the test unless something holds before the test loses patience.
+func within(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !holds(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !holds(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
@@ -151,13 +151,13 @@ func TestRunHealth(t *testing.T) {
 	}
 	write(healthManifest)
 	end := runFor(t, dir, "node-a")
-	within(t, 5*time.Second, "200", answers(200, 1))
+	within(t, "200", answers(200, 1))
 	write(strings.ReplaceAll(healthManifest, "node-a}\n-", "node-a, conditions: {ready: false, serving: true, terminating: true}}\n-"))
-	within(t, 5*time.Second, "503 with an endpoint that terminates", answers(503, 0))
+	within(t, "503 with an endpoint that terminates", answers(503, 0))
 	write(strings.ReplaceAll(healthManifest, "Policy: Local", "Policy: Cluster"))
-	within(t, 5*time.Second, "refused with the policy Cluster", refused)
+	within(t, "refused with the policy Cluster", refused)
 	write(healthManifest)
-	within(t, 5*time.Second, "200 again", answers(200, 1))
+	within(t, "200 again", answers(200, 1))
 	wantLoopbackAlone(t)
 	_ = end() // the cleanup reports it
 	if !refused() {

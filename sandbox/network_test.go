@@ -92,7 +92,7 @@ func TestManyAddresses(t *testing.T) {
 	server := pod(t, w, "server", serverAddrs...)
 	start := time.Now()
 	client := pod(t, w, "client", many...)
-	if took := time.Since(start); took > 5*time.Second {
+	if took := time.Since(start); took > 30*time.Second { // duplicate address detection would take a second for each
 		t.Errorf("a pod with %d addresses took %v", count, took)
 	}
 	for i := 0; i < count; i += 9 {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +17,15 @@ import (
 )
 
 // ask sends a line from one namespace to an address in another and returns the
-// source that the server saw. It fails if a packet is lost, because it ends
-// before TCP retransmits a packet after a second.
+// source that the server saw. It fails if a packet is lost: TCP sends its first
+// packet again after a second, UDP does not.
 func ask(from, to *sandbox.Namespace, network, laddr string, addr netip.Addr) (netip.AddrPort, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 900*time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
+	before, err := retransmittedSYNs(from)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
 	at, stop, err := answer(to, network, netip.AddrPortFrom(addr, 0).String())
 	if err != nil {
 		return netip.AddrPort{}, err
@@ -40,11 +46,31 @@ func ask(from, to *sandbox.Namespace, network, laddr string, addr netip.Addr) (n
 	if err != nil {
 		return netip.AddrPort{}, err
 	}
+	if after, err := retransmittedSYNs(from); err != nil || after != before {
+		return netip.AddrPort{}, fmt.Errorf("first packets of TCP sent again: %s before, %s after: %w", before, after, err)
+	}
 	seen, err := netip.ParseAddrPort(string(buf[:n]))
 	if err == nil && seen.String() != conn.LocalAddr().String() {
 		err = fmt.Errorf("%s %s: sent from %v, arrived from %v", network, addr, conn.LocalAddr(), seen)
 	}
 	return seen, err
+}
+
+// retransmittedSYNs returns how many first packets TCP in a namespace has sent
+// again.
+func retransmittedSYNs(n *sandbox.Namespace) (string, error) {
+	var text []byte
+	err := n.Do(func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/netstat")
+		return err
+	})
+	names, rest, _ := strings.Cut(string(text), "\n")
+	values, _, _ := strings.Cut(rest, "\n")
+	i := slices.Index(strings.Fields(names), "TCPSynRetrans")
+	if err != nil || i < 0 {
+		return "", fmt.Errorf("no TCPSynRetrans: %w", err)
+	}
+	return strings.Fields(values)[i], nil
 }
 
 // answer starts a server at addr that answers one client with its address.

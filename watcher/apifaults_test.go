@@ -235,7 +235,7 @@ func testBlackHole(t *testing.T, s *server) {
 		}
 	})
 	p := shortPace()
-	p.idle, p.ping = 500*time.Millisecond, 500*time.Millisecond
+	p.idle, p.ping = 2*time.Second, 2*time.Second // longer than a busy machine delays an answer
 	w := openWith(t, holes, p)
 	time.Sleep(time.Second) // client-go lists again after a watch that was short and without events
 	before := initial.Load()

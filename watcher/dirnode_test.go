@@ -5,7 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestDirNode(t *testing.T) {
@@ -55,7 +54,7 @@ func TestDirNodeWithServices(t *testing.T) {
 	d := newDirTester(t, func(path string) { writeFile(t, filepath.Join(path, "all.yaml"), all) })
 	edited := strings.Replace(serviceYAML("a", "10.96.0.1"), "80", "81", 1) + "---\n" + serviceYAML("b", "10.96.0.2")
 	d.write("all.yaml", edited+"---\n"+nodeYAML("n1", "z1"))
-	update, err := d.next(10 * time.Second)
+	update, err := d.next(patience)
 	d.must(err)
 	if len(update.Services) != 2 || len(update.Removed) != 1 || update.Node.Zone != "z1" {
 		t.Errorf("unexpected Update: %v", update)

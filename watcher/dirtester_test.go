@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"nfproxy/logtest"
 	"nfproxy/render"
@@ -39,7 +38,7 @@ func newDirTester(t *testing.T, prepare func(path string)) *dirTester {
 	}
 	t.Cleanup(func() { _ = dir.Close() })
 	d := &dirTester{watched: newWatched(t, dir, log), path: path, dir: dir}
-	if _, err := d.next(5 * time.Second); err != nil {
+	if _, err := d.next(patience); err != nil {
 		t.Fatal("first Update: ", err)
 	}
 	return d
@@ -51,7 +50,7 @@ func (d *dirTester) quiet() {
 	d.Helper()
 	before := d.services()
 	d.write("zz-marker.yaml", serviceYAML("zz-marker", "10.96.255.255"))
-	update, err := d.next(10 * time.Second)
+	update, err := d.next(patience)
 	if err != nil {
 		d.Fatal(err)
 	}
@@ -76,7 +75,7 @@ func (d *dirTester) remove(name string) {
 // none.
 func (d *dirTester) expect(zone, addresses string, services ...string) {
 	d.Helper()
-	update, err := d.next(10 * time.Second)
+	update, err := d.next(patience)
 	if err != nil {
 		d.Fatalf("%v; log:\n%s", err, strings.Join(d.log.Lines(), ""))
 	}

@@ -28,7 +28,7 @@ func TestDirWaitsForWriter(t *testing.T) {
 	_, err = f.WriteString("---\n" + serviceYAML("c", "10.96.0.3"))
 	d.must(err)
 	d.must(f.Close())
-	update, err := d.next(5 * time.Second)
+	update, err := d.next(patience)
 	d.must(err)
 	if len(update.Services) != 1 || len(update.Removed) != 1 {
 		t.Errorf("the change did not arrive in one Update: %v", update)

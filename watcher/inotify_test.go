@@ -70,7 +70,7 @@ func TestDirBurst(t *testing.T) {
 		}
 	}()
 	for len(d.state) < count {
-		if _, err := d.next(10 * time.Second); err != nil {
+		if _, err := d.next(patience); err != nil {
 			t.Fatalf("%v with %d of %d Services", err, len(d.state), count)
 		}
 	}

@@ -84,7 +84,7 @@ func (m *machine) awaitLocal(text string) {
 	m.Helper()
 	addr := netip.MustParsePrefix(text).Addr()
 	local := &netlink.Route{Table: unix.RT_TABLE_LOCAL, Dst: &net.IPNet{IP: addr.AsSlice(), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}}
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		routes, err := m.routing.RouteListFiltered(netlink.FAMILY_ALL, local, netlink.RT_FILTER_TABLE|netlink.RT_FILTER_DST)
 		if err != nil {
 			m.Fatal(err)
@@ -136,7 +136,7 @@ func addrs(texts ...string) []netip.Addr {
 // become waits until the addresses of interfaces and all local addresses are the wanted ones.
 func (m *machine) become(a *interfaceAddresses, ofInterfaces, all []netip.Addr) {
 	m.Helper()
-	for deadline := time.After(10 * time.Second); !a.get().equal(localAddresses{ofInterfaces, all}); {
+	for deadline := time.After(patience); !a.get().equal(localAddresses{ofInterfaces, all}); {
 		select {
 		case <-a.changed:
 		case <-deadline:

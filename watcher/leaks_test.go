@@ -8,7 +8,7 @@ import (
 )
 
 // noLeaks counts the goroutines and the open file descriptors of the process. The function that it returns fails the test
-// unless their numbers fall to the same values within five seconds. Tests that use it must not run in parallel.
+// unless their numbers fall to the same values while the test has patience. Tests that use it must not run in parallel.
 func noLeaks(t *testing.T) func() {
 	t.Helper()
 	descriptors := func() int {
@@ -21,7 +21,7 @@ func noLeaks(t *testing.T) func() {
 	goroutines, files := runtime.NumGoroutine(), descriptors()
 	return func() {
 		t.Helper()
-		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > goroutines || descriptors() > files; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(patience); runtime.NumGoroutine() > goroutines || descriptors() > files; time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
 				stacks := make([]byte, 1<<20)
 				t.Fatalf("%d goroutines and %d descriptors, %d and %d before\n%s", runtime.NumGoroutine(), descriptors(),

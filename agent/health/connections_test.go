@@ -58,7 +58,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		if response, _ := get(t, "http://"+at); response.StatusCode != http.StatusOK {
 			t.Errorf("%s: another client gets %s", name, response.Status)
 		}
-		open, deadline := 0, time.Now().Add(time.Second)
+		open, deadline := 0, time.Now().Add(patience)
 		for i, conn := range held {
 			if i >= 100 { // newer connections stay open: do not wait long for each
 				deadline = time.Now().Add(time.Millisecond)

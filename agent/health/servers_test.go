@@ -242,7 +242,7 @@ func TestServerRetries(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = occupied.Close()
-	within(t, 5*time.Second, "server is listening", func() bool { return strings.Contains(log.String(), "server is listening") })
+	within(t, "server is listening", func() bool { return strings.Contains(log.String(), "server is listening") })
 	if response, _ := get(t, "http://"+testHealthz+"/livez"); response.StatusCode != http.StatusOK || reports.Load() != 1 {
 		t.Errorf("%s, reported %d times, logged:\n%s", response.Status, reports.Load(), &log)
 	}
@@ -268,7 +268,7 @@ func TestServerFails(t *testing.T) {
 				t.Errorf("%v, want %v", err, net.ErrClosed)
 			}
 		} else {
-			within(t, 5*time.Second, "server is listening again", func() bool { return listens(testHealthz) })
+			within(t, "server is listening again", func() bool { return listens(testHealthz) })
 			stop()
 			if err := <-ended; err != nil {
 				t.Error(err)

@@ -80,12 +80,12 @@ var date = regexp.MustCompile("(?m)^Date: .* GMT\r\n")
 
 // request returns the response of an address and port as sent over the wire, without its date.
 func request(addr netip.Addr, port uint16, path string) (string, error) {
-	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, port).String(), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(addr, port).String(), patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n", path)
@@ -129,12 +129,15 @@ func wantRefused(t *testing.T, addr netip.Addr, port uint16) {
 	}
 }
 
+// patience is how long a test waits for an expected event.
+const patience = 30 * time.Second
+
 // within waits until the condition is true.
-func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
+func within(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -211,7 +214,7 @@ func TestServicePortsKeepConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	for n := range 3 {
 		h.Set([]render.HealthCheck{check("svc1", healthPort, n)}, addrs)
 		fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: node\r\n\r\n")
@@ -334,7 +337,7 @@ func TestHealthPortTaken(t *testing.T) {
 		t.Errorf("logged:\n%s", log)
 	}
 	other.Close()
-	within(t, 3*time.Second, "port is served", func() bool {
+	within(t, "port is served", func() bool {
 		got, err := request(node4, healthPort, "/")
 		return err == nil && got == response(ok200, "svc1", 3, true)
 	})
@@ -396,7 +399,7 @@ func TestServicePortsClose(t *testing.T) {
 		wantRefused(t, addr, healthPort+1)
 	}
 	var stacks string
-	within(t, 3*time.Second, "all goroutines have ended", func() bool {
+	within(t, "all goroutines have ended", func() bool {
 		buf := make([]byte, 1<<20)
 		stacks = string(buf[:runtime.Stack(buf, true)])
 		return !strings.Contains(stacks, "net/http.(*") && !strings.Contains(stacks, "nfproxy/agent/listeners.")

@@ -67,16 +67,19 @@ func newSetTest(t *testing.T) *setTest {
 	return s
 }
 
+// patience is how long a test waits for an expected event.
+const patience = 30 * time.Second
+
 func (s *setTest) note(format string, args ...any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.events = append(s.events, fmt.Sprintf(format, args...))
 }
 
-// want fails the test unless the hooks and Servers were told this since the last call, within a few seconds.
+// want fails the test unless the hooks and Servers were told this since the last call, before it loses patience.
 func (s *setTest) want(t *testing.T, events ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(4 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		s.mu.Lock()
 		got := append([]string{}, s.events...)
 		s.mu.Unlock()
@@ -94,7 +97,7 @@ func (s *setTest) want(t *testing.T, events ...string) {
 
 // dial returns the error of a connection.
 func dial(at netip.AddrPort) error {
-	conn, err := net.DialTimeout("tcp", at.String(), time.Second)
+	conn, err := net.DialTimeout("tcp", at.String(), patience)
 	if err == nil {
 		err = conn.Close()
 	}

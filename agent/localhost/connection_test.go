@@ -22,7 +22,7 @@ func connect(t *testing.T, b backend) (client, endpoint *net.TCPConn) {
 	t.Helper()
 	client, endpoint = dial(t, at4), <-b.accepted
 	t.Cleanup(func() { endpoint.Close() })
-	_ = endpoint.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = endpoint.SetDeadline(time.Now().Add(patience))
 	return client, endpoint
 }
 
@@ -52,7 +52,7 @@ func TestConnectionCopies(t *testing.T) {
 			t.Errorf("%d bytes return, of %d: %v", len(got), len(response), err)
 		}
 	}
-	within(t, 3*time.Second, "the connections have ended", func() bool { return p.limit.used.Load() == 0 })
+	within(t, "the connections have ended", func() bool { return p.limit.used.Load() == 0 })
 }
 
 // TestConnectionReset: a reset of one side resets the other one, so that cut data does not look complete.
@@ -67,7 +67,7 @@ func TestConnectionReset(t *testing.T) {
 	wantReset(t, endpoint)
 
 	ended := func() bool { return p.limit.used.Load() == 0 }
-	within(t, 3*time.Second, "the connections have ended", ended)
+	within(t, "the connections have ended", ended)
 
 	client, endpoint = connect(t, b) // after one side has ended, nothing but the reset is left to see
 	_ = client.CloseWrite()
@@ -75,14 +75,14 @@ func TestConnectionReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	reset(client)
-	within(t, 3*time.Second, "the connection has ended with the client", ended)
+	within(t, "the connection has ended with the client", ended)
 	client, endpoint = connect(t, b)
 	_ = endpoint.CloseWrite()
 	if _, err := client.Read(make([]byte, 1)); err != io.EOF {
 		t.Fatal(err)
 	}
 	reset(endpoint)
-	within(t, 3*time.Second, "the connection has ended with the endpoint", ended)
+	within(t, "the connection has ended with the endpoint", ended)
 }
 
 // TestEndpointRefuses: if the endpoint refuses the connection, the client is reset.
@@ -154,7 +154,7 @@ func TestConnectionLimits(t *testing.T) {
 		t.Errorf("logged:\n%s", log)
 	}
 	reset(conns[0])
-	within(t, 3*time.Second, "a connection has ended", func() bool { return p.limit.used.Load() == maxPortConnections })
+	within(t, "a connection has ended", func() bool { return p.limit.used.Load() == maxPortConnections })
 	open(at4, 1)
 }
 
@@ -176,7 +176,7 @@ func TestAwaitReset(t *testing.T) {
 	reset(client)
 	select {
 	case <-done:
-	case <-time.After(3 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the reset is not seen")
 	}
 }
@@ -258,7 +258,7 @@ func TestAbortWhileDialing(t *testing.T) {
 	time.AfterFunc(100*time.Millisecond, abort)
 	begin := time.Now()
 	err := c.forward(silentEndpoint(t))
-	if took := time.Since(begin); err == nil || took > 3*time.Second {
+	if took := time.Since(begin); err == nil || took > patience {
 		t.Errorf("after %v: %v", took, err)
 	}
 	wantReset(t, client)

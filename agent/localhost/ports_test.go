@@ -141,23 +141,23 @@ func newEcho(t *testing.T, addr netip.Addr, name string) netip.AddrPort {
 // dial opens a connection, until the end of the test.
 func dial(t *testing.T, at netip.AddrPort) *net.TCPConn {
 	t.Helper()
-	conn, err := net.DialTimeout("tcp", at.String(), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", at.String(), patience)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return conn.(*net.TCPConn)
 }
 
 // reached returns the name of the echo endpoint that answers a connection, or the error.
 func reached(at netip.AddrPort) (string, error) {
-	conn, err := net.DialTimeout("tcp", at.String(), 2*time.Second)
+	conn, err := net.DialTimeout("tcp", at.String(), patience)
 	if err != nil {
 		return "", err
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	line, err := bufio.NewReader(conn).ReadString('\n')
 	return strings.TrimSpace(line), err
 }
@@ -184,12 +184,15 @@ func wantReset(t *testing.T, conn net.Conn) {
 	}
 }
 
+// patience is how long a test waits for an expected event.
+const patience = 30 * time.Second
+
 // within waits until the condition is true.
-func within(t *testing.T, limit time.Duration, what string, condition func() bool) {
+func within(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", limit, what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 	}
 }
@@ -297,7 +300,7 @@ func TestPortTaken(t *testing.T) {
 		defer p.mu.Unlock()
 		return p.failed[nft.IPv4]
 	}
-	within(t, 3*time.Second, "two attempts", func() bool { return failures() >= 2 })
+	within(t, "two attempts", func() bool { return failures() >= 2 })
 	const message = "listen tcp4 127.0.0.1:30080: bind: address already in use"
 	const want = `level=WARN msg="node port cannot be served at localhost yet" service=ns1/web address=127.0.0.1:30080 error="` + message + `"`
 	if log := p.log.String(); strings.Count(log, want) != 1 || strings.Count(log, "\n") != 1 {
@@ -307,7 +310,7 @@ func TestPortTaken(t *testing.T) {
 		t.Errorf("reported %q", p.reported)
 	}
 	other.Close()
-	within(t, 3*time.Second, "port is served", func() bool { name, err := reached(at4); return err == nil && name == "a4" })
+	within(t, "port is served", func() bool { name, err := reached(at4); return err == nil && name == "a4" })
 	if log := p.log.String(); strings.Count(log, "\n") != 2 || !strings.Contains(log, `"node port is served at localhost now"`) {
 		t.Errorf("logged:\n%s", log)
 	}
@@ -389,7 +392,7 @@ func TestClose(t *testing.T) {
 	wantReset(t, conn)
 	wantRefused(t, at4)
 	wantRefused(t, at6)
-	within(t, 3*time.Second, "all goroutines have ended", func() bool {
+	within(t, "all goroutines have ended", func() bool {
 		buf := make([]byte, 1<<20)
 		stacks := string(buf[:runtime.Stack(buf, true)])
 		return !strings.Contains(stacks, "agent/localhost.(*") && !strings.Contains(stacks, "agent/listeners.")

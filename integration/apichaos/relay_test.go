@@ -3,8 +3,10 @@ package apichaos
 import (
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -32,6 +34,10 @@ type pair struct {
 	locked         bool
 }
 
+// relays counts the relays, for their ports. The kernel must not choose these: while a relay does not listen, it would give the port to a
+// connection.
+var relays atomic.Uint32
+
 // newRelay starts a relay at an address, whose port may be zero.
 func newRelay(t testing.TB, addr, target string) *relay {
 	t.Helper()
@@ -44,10 +50,17 @@ func newRelay(t testing.TB, addr, target string) *relay {
 	return r
 }
 
-// listen accepts connections.
+// listen accepts connections, at the same port each time.
 func (r *relay) listen() {
 	r.t.Helper()
-	listener, err := net.Listen("tcp", r.addr)
+	addr, err := netip.ParseAddrPort(r.addr)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if addr.Port() == 0 {
+		addr = netip.AddrPortFrom(addr.Addr(), uint16(20_000+relays.Add(1)))
+	}
+	listener, err := net.Listen("tcp", addr.String())
 	if err != nil {
 		r.t.Fatal(err)
 	}

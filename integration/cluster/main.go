@@ -11,13 +11,13 @@ import (
 	"nfproxy/sandbox"
 )
 
-// Main runs the tests of a package two directories below the module's root, in a network namespace of their own and with
+// Main runs the tests of a package two directories below the module's root, in a network namespace of their own, whose loopback link is up, and with
 // the module's root as the working directory. The test binary also serves as the program nfproxy, which Command runs, and as
 // the programs in more, by name.
 func Main(m *testing.M, more map[string]func()) {
 	programs := map[string]func(){"nfproxy": nfproxy}
 	maps.Copy(programs, more)
-	os.Exit(sandbox.Main(func() int {
+	os.Exit(sandbox.MainWithLoopback(func() int {
 		testscript.Main(inRoot{m}, programs)
 		return 0
 	}))

@@ -101,7 +101,7 @@ func (m *migration) installNfproxyByLabel() {
 func (m *migration) startBeside(node string) {
 	m.t.Helper()
 	m.mustKubectl(strings.Split(strings.Replace(m.inDocument(`kubectl (label node NODE service-proxy=both)\n`), "NODE", node, 1), " ")...)
-	m.await(time.Minute, "kubelet has found nfproxy running and not ready on "+node, func(context.Context) error {
+	m.await(3*time.Minute, "kubelet has found nfproxy running and not ready on "+node, func(context.Context) error {
 		pod, err := m.findPod("app.kubernetes.io/name=nfproxy", node)
 		if err == nil && (pod.Status.Phase != corev1.PodRunning || isReady(pod)) {
 			err = fmt.Errorf("it is %s, ready: %v", pod.Status.Phase, isReady(pod))
@@ -130,7 +130,7 @@ func (m *migration) endKubeProxy(node string) {
 	before := m.pod("app.kubernetes.io/name=nfproxy", node)
 	m.mustKubectl(strings.Split(strings.Replace(m.inDocument(`kubectl (label node NODE --overwrite service-proxy=nfproxy)\n`), "NODE", node, 1), " ")...)
 	m.awaitNoPod("k8s-app=kube-proxy", node)
-	m.await(time.Minute, "nfproxy is ready on "+node, func(context.Context) error {
+	m.await(3*time.Minute, "nfproxy is ready on "+node, func(context.Context) error {
 		pod, err := m.findPod("app.kubernetes.io/name=nfproxy", node)
 		if err == nil && !isReady(pod) {
 			err = fmt.Errorf("conditions: %+v", pod.Status.Conditions)
@@ -159,7 +159,7 @@ func (m *migration) goBack(node string) {
 		m.t.Fatalf("%s does not have the commands of the way back", migrationDocument)
 	}
 	m.mustKubectl(strings.Split(strings.Replace(steps[1], "NODE", node, 1), " ")...)
-	m.await(time.Minute, "kube-proxy serves on "+node, func(context.Context) error {
+	m.await(3*time.Minute, "kube-proxy serves on "+node, func(context.Context) error {
 		pod, err := m.findPod("k8s-app=kube-proxy", node)
 		if err == nil && !isReady(pod) {
 			err = errors.New("it is not ready")
@@ -181,7 +181,7 @@ func (m *migration) goBack(node string) {
 	if err := m.onNode(node, "nft", "list", "table", "ip", "nfproxy"); err == nil {
 		m.t.Errorf("%s: nfproxy's tables are there after its cleanup", node)
 	}
-	m.await(time.Minute, "kube-proxy has got its health port on "+node, func(context.Context) error {
+	m.await(3*time.Minute, "kube-proxy has got its health port on "+node, func(context.Context) error {
 		return fetch(m.newHTTPClient(), fmt.Sprintf("http://%s:10256/healthz", nodeAddr(nodeNumber(m.t, node)).v4))
 	})
 }
@@ -232,7 +232,7 @@ func (m *migration) pod(selector, node string) *corev1.Pod {
 // awaitNoPod waits until there is no Pod with a label on a node.
 func (m *migration) awaitNoPod(selector, node string) {
 	m.t.Helper()
-	m.await(time.Minute, fmt.Sprintf("%s has no Pod with %s", node, selector), func(ctx context.Context) error {
+	m.await(3*time.Minute, fmt.Sprintf("%s has no Pod with %s", node, selector), func(ctx context.Context) error {
 		pods, err := m.CoreV1().Pods("kube-system").List(ctx, metav1.ListOptions{LabelSelector: selector, FieldSelector: "spec.nodeName=" + node})
 		if err == nil && len(pods.Items) > 0 {
 			err = fmt.Errorf("%s is there", pods.Items[0].Name)
@@ -323,7 +323,7 @@ func (m *migration) connectToNodePorts() []*nodePortClient {
 		ctx, cancel := context.WithCancel(m.t.Context())
 		c := &nodePortClient{cancel: cancel, url: fmt.Sprintf("http://%s:%d/hostname", nodeAddr(i+1).v4, webPort)}
 		http := m.newHTTPClient()
-		m.await(time.Minute, "the proxy serves "+c.url, func(context.Context) error { return fetch(http, c.url) })
+		m.await(3*time.Minute, "the proxy serves "+c.url, func(context.Context) error { return fetch(http, c.url) })
 		c.done.Go(func() {
 			for ; ctx.Err() == nil; time.Sleep(50 * time.Millisecond) {
 				err := fetch(http, c.url)
@@ -343,7 +343,7 @@ func (m *migration) connectToNodePorts() []*nodePortClient {
 
 // newHTTPClient returns a client in the control plane's namespace, with a connection for each request.
 func (m *migration) newHTTPClient() *http.Client {
-	return &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DialContext: m.dialControl, DisableKeepAlives: true}}
+	return &http.Client{Timeout: 15 * time.Second, Transport: &http.Transport{DialContext: m.dialControl, DisableKeepAlives: true}}
 }
 
 func fetch(client *http.Client, url string) error {

@@ -32,7 +32,7 @@ func TestPlugin(t *testing.T) {
 	c.installWeb()
 	plugin := c.plugin()
 
-	c.await(time.Minute, "every node is in sync", func(context.Context) error {
+	c.await(3*time.Minute, "every node is in sync", func(context.Context) error {
 		out, err := plugin("status")
 		if err == nil && strings.Count(out, "for ") != 3 {
 			err = fmt.Errorf("status: %s", out)
@@ -78,7 +78,7 @@ func TestPlugin(t *testing.T) {
 	if err := daemon.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	c.await(time.Minute, "node2 has repaired its table", func(context.Context) error {
+	c.await(3*time.Minute, "node2 has repaired its table", func(context.Context) error {
 		out, err := plugin("verify")
 		if err != nil {
 			err = fmt.Errorf("%w: %s", err, out)

@@ -131,7 +131,7 @@ func (c *comparison) checkOthers(n *node) {
 			continue
 		}
 		to := netip.AddrPortFrom(netip.MustParseAddr(otherAddr(i)), 80)
-		ctx, cancel := context.WithTimeout(c.t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(c.t.Context(), 900*time.Millisecond) // before the SYN is sent again
 		if conn, err := n.places[fromPod].Dial(ctx, "tcp", "", to.String()); err == nil {
 			conn.Close()
 		}

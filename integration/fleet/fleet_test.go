@@ -100,7 +100,7 @@ func TestFleetSilentNodes(t *testing.T) {
 	impatient := admin
 	impatient.interrupt = b.hung
 	impatient.run([]string{"status", "--parallel", "1", "--node-timeout", "1m"}, 2, "node-b   -", "no answer: interrupted", "node-a   v2.0.0")
-	admin.run([]string{"status", "--node-timeout", "5s"}, 2, "node-b   -", "no answer: no answer within 5s", "node-a   v2.0.0")
+	admin.run([]string{"status", "--node-timeout", "10s"}, 2, "node-b   -", "no answer: no answer within 10s", "node-a   v2.0.0")
 
 	// An older version has no such command.
 	old := filepath.Join(cluster.PublicDir(t), "nfproxy")

@@ -44,8 +44,8 @@ func TestDeletedObjects(t *testing.T) {
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 1))
 	deleted := make(map[string]int)
-	for range 40 {
-		kind, changes := n.randomDeletion(random)
+	for i := range 40 {
+		kind, changes := n.randomDeletion(random, i)
 		switch err := n.kernel.Apply(changes, 0); {
 		case err == nil:
 			deleted[kind]++
@@ -65,9 +65,9 @@ func TestDeletedObjects(t *testing.T) {
 	n.stop()
 }
 
-// randomDeletion returns a transaction that deletes something, and what it is. Rules that lead to a deleted chain or set are
+// randomDeletion returns a transaction that deletes something, of another kind each time, and what it is. Rules that lead to a deleted chain or set are
 // deleted with it.
-func (n *loadedNode) randomDeletion(random *rand.Rand) (kind string, changes []nft.Change) {
+func (n *loadedNode) randomDeletion(random *rand.Rand, i int) (kind string, changes []nft.Change) {
 	tables := n.tables()
 	if len(tables) == 0 {
 		return "nothing", nil
@@ -78,7 +78,7 @@ func (n *loadedNode) randomDeletion(random *rand.Rand) (kind string, changes []n
 	}
 	c, s := t.Chains[random.IntN(len(t.Chains))], t.Sets[random.IntN(len(t.Sets))]
 	flush := nft.Change{Op: nft.Delete, Object: nft.Rules{Chain: c}}
-	switch random.IntN(6) {
+	switch i % 6 {
 	case 0:
 		return "table", []nft.Change{{Op: nft.Delete, Object: t}}
 	case 1:

@@ -37,7 +37,7 @@ func TestInterfaces(t *testing.T) {
 	end := time.Now().Add(5 * time.Second)
 	for i, link := range comes {
 		running.Go(func() {
-			for ; time.Now().Before(end); time.Sleep(time.Millisecond) {
+			for ; time.Now().Before(end) || changes[i] < 1000/links; time.Sleep(time.Millisecond) {
 				addr := fmt.Sprintf("198.18.%d.%d/32", i+1, changes[i]%perLink)
 				addAddr(t, link, addr)
 				deleteAddr(t, link, addr)
@@ -64,9 +64,6 @@ func TestInterfaces(t *testing.T) {
 	}
 	t.Logf("%d changes of addresses and %d of interfaces, %d changes programmed, %d connections, %d to the node port", all, changes[links],
 		strings.Count(n.daemon.Log.String(), "the addresses of node ports changed"), connections, nodePort)
-	if all < 1000 {
-		t.Errorf("only %d changes", all)
-	}
 	n.stop()
 }
 

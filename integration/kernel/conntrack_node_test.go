@@ -203,17 +203,6 @@ func (l *flowNode) answerOnce(at string) {
 	}()
 }
 
-// serveEcho makes a pod send back every line of its TCP connections.
-func (l *flowNode) serveEcho(p *sandbox.Pod, at string) {
-	l.t.Helper()
-	listener, err := p.Listen("tcp", at)
-	if err != nil {
-		l.t.Fatal(err)
-	}
-	l.t.Cleanup(func() { listener.Close() })
-	go echo(listener)
-}
-
 // openEcho opens a TCP connection to serveEcho and returns a function that fails the test unless the connection still works.
 func (l *flowNode) openEcho(client *sandbox.Pod, frontend string) (check func()) {
 	l.t.Helper()
@@ -226,7 +215,7 @@ func (l *flowNode) openEcho(client *sandbox.Pod, frontend string) (check func())
 	l.t.Cleanup(func() { c.Close() })
 	check = func() {
 		l.t.Helper()
-		if err := exchange(c); err != nil {
+		if err := exchange(c, connectTimeout); err != nil {
 			l.t.Errorf("the TCP connection does not work: %v", err)
 		}
 	}

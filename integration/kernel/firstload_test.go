@@ -51,7 +51,13 @@ func TestFirstLoad(t *testing.T) {
 func connectUntil(t *testing.T, pod *sandbox.Pod, loaded <-chan struct{}) {
 	const enough = 20
 	for served, failed := 0, 0; served < enough; {
-		got, err := connect(pod.Namespace, nft.UDP, "", "10.96.0.1:80", 20*time.Millisecond)
+		timeout := 20 * time.Millisecond
+		select {
+		case <-loaded:
+			timeout = connectTimeout
+		default:
+		}
+		got, err := connect(pod.Namespace, nft.UDP, "", "10.96.0.1:80", timeout)
 		switch {
 		case err == nil && got.source.Addr() != pod.Addrs[0]:
 			t.Errorf("connection %d: the endpoint saw %s", served+1, got.source.Addr())

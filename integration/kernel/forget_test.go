@@ -110,9 +110,9 @@ func TestForgetInBulk(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			t.Logf("the change took %v, the next %v, the rest %v in %d rounds", first, second, time.Since(start), rounds)
-			const slow = 2 * time.Second
-			if first > slow || second > slow {
+			rest := time.Since(start)
+			t.Logf("the change took %v, the next %v, the rest %v in %d rounds", first, second, rest, rounds)
+			if slow := max(2*time.Second, rest/2); first > slow || second > slow { // on a busy machine everything takes long
 				t.Errorf("forgetting delays the rules: the change took %v, the next %v", first, second)
 			}
 			l.checkForgotten(t)

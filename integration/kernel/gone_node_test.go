@@ -68,16 +68,22 @@ func (l *goneNode) echoPod(name string, port uint16, addrs ...string) *sandbox.P
 	l.t.Helper()
 	p := l.pod(name, 0, addrs...)
 	for _, addr := range addrs {
-		listener, err := p.Listen("tcp", at(addr, port))
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		ctx, end := context.WithCancel(context.Background())
-		var serving sync.WaitGroup
-		serving.Go(func() { echoLines(ctx, listener) })
-		l.t.Cleanup(func() { end(); listener.Close(); serving.Wait() })
+		l.serveEcho(p, at(addr, port))
 	}
 	return p
+}
+
+// serveEcho makes a pod send back every line of its TCP connections until the end of the test.
+func (l *testNode) serveEcho(p *sandbox.Pod, at string) {
+	l.t.Helper()
+	listener, err := p.Listen("tcp", at)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	var serving sync.WaitGroup
+	serving.Go(func() { echoLines(ctx, listener) })
+	l.t.Cleanup(func() { end(); listener.Close(); serving.Wait() })
 }
 
 // echoLines sends back every line of every connection until the context ends.

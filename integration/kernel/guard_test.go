@@ -30,12 +30,7 @@ func testGuard(t *testing.T, f nft.Family) {
 		addr, from, vip = "fd00:10:244:1::2", "fd00:10:244:9::9", "[fd00:10:96::1]:80"
 	}
 	server, client := l.pod("server", 0, addr), l.pod("client", 0, from)
-	listener, err := server.Listen("tcp", net.JoinHostPort(addr, "8080"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go echo(listener)
+	l.serveEcho(server, net.JoinHostPort(addr, "8080"))
 	l.ruleset.Update(render.Update{Node: l.facts, Services: []render.Service{service("s", nft.TCP, vip, net.JoinHostPort(addr, "8080"))}})
 	l.reconcile()
 
@@ -45,10 +40,12 @@ func testGuard(t *testing.T, f nft.Family) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := exchange(conn); err != nil {
+		if err := exchange(conn, connectTimeout); err != nil {
 			t.Fatal(err)
 		}
+		timeout := 2 * time.Second // after which an answer that does not come is missed
 		if guarded {
+			timeout = connectTimeout
 			var g agent.Guard
 			defer g.Close()
 			if err := l.node.Do(func() error { return g.Claim(nft.IPv4, nft.IPv6) }); err != nil {
@@ -59,7 +56,7 @@ func testGuard(t *testing.T, f nft.Family) {
 		if listing := l.nft("", "list", "ruleset"); strings.Contains(listing, agent.GuardTable) != guarded {
 			t.Errorf("guarded %v: after a flush nft lists\n%s", guarded, listing)
 		}
-		err = exchange(conn)
+		err = exchange(conn, timeout)
 		l.reconcile()
 		return err
 	}
@@ -74,27 +71,9 @@ func testGuard(t *testing.T, f nft.Family) {
 	}
 }
 
-// echo sends back every line of the connections that it accepts. It gives up a connection on which none comes for a while: the
-// other end may have ended without a word that arrives.
-func echo(listener net.Listener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer conn.Close()
-			conn.SetDeadline(time.Now().Add(2 * connectTimeout))
-			for lines := bufio.NewScanner(conn); lines.Scan(); {
-				fmt.Fprintln(conn, lines.Text())
-			}
-		}()
-	}
-}
-
-// exchange sends a line to echo and waits until it comes back.
-func exchange(conn net.Conn) error {
-	conn.SetDeadline(time.Now().Add(connectTimeout))
+// exchange sends a line to serveEcho and waits until it comes back.
+func exchange(conn net.Conn, timeout time.Duration) error {
+	conn.SetDeadline(time.Now().Add(timeout))
 	if _, err := fmt.Fprintln(conn, "hello"); err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func newLoopNode(t *testing.T, f nft.Family) *loopNode {
 		w.route(w.router, name, "node")
 	}
 	for range 100 { // until the addresses can be used and the neighbours are known
-		if got, _ := ping(w.client, w.addrs["client"], netip.MustParseAddr(w.addrs["node"])); got == replied {
+		if got, _ := ping(w.client, w.addrs["client"], netip.MustParseAddr(w.addrs["node"]), silent); got == replied {
 			break
 		}
 	}
@@ -170,9 +170,13 @@ func (w *loopNode) program(set func(*render.Node)) {
 
 // send sends one UDP packet to a port that no Service has and returns the error that the client gets: ECONNREFUSED for port unreachable,
 // a timeout for silence and for time exceeded, which is no error of a UDP socket (icmp_err_convert in net/ipv4/icmp.c).
-func (w *loopNode) send(name string) error {
+func (w *loopNode) send(name string, refused bool) error {
 	to := netip.AddrPortFrom(netip.MustParseAddr(w.addrs[name]), 81).String()
-	_, err := connect(w.client, nft.UDP, "", to, pingTimeout)
+	timeout := pingTimeout
+	if refused {
+		timeout = connectTimeout
+	}
+	_, err := connect(w.client, nft.UDP, "", to, timeout)
 	return err
 }
 
@@ -204,7 +208,7 @@ func TestRoutingLoop(t *testing.T) {
 				}
 			}
 			for _, name := range []string{"external", "lb", "empty"} {
-				if err := w.send(name); c.refused != nil && !errors.Is(err, c.refused) || c.refused == nil && !isTimeout(err) {
+				if err := w.send(name, c.refused != nil); c.refused != nil && !errors.Is(err, c.refused) || c.refused == nil && !isTimeout(err) {
 					t.Errorf("%s, %s: the client gets %v, want %v", f, c.name, err, c.refused)
 				}
 				arrived("a packet to " + name)
@@ -212,7 +216,7 @@ func TestRoutingLoop(t *testing.T) {
 				if name == "empty" {
 					want = c.ping
 				}
-				if got, err := ping(w.client, w.addrs["client"], netip.MustParseAddr(w.addrs[name])); got != want || err != nil {
+				if got, err := ping(w.client, w.addrs["client"], netip.MustParseAddr(w.addrs[name]), want); got != want || err != nil {
 					t.Errorf("%s, %s: a ping of %s: %s, %v, want %s", f, c.name, name, got, err, want)
 				}
 				if want != expired {

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os/exec"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -253,12 +254,24 @@ type answer struct {
 	endpoint, source netip.AddrPort
 }
 
-// connectTimeout limits every connection. One that is answered or refused takes a small part of it, one that is dropped all.
-const connectTimeout = 2 * time.Second
+// connectTimeout limits connections that must be answered or refused, which take a small part of it even on a loaded machine.
+const connectTimeout = 10 * time.Second
 
-// connect opens a connection from a namespace and returns the answer.
+// connections counts the UDP connections and the pings of all tests.
+var connections atomic.Uint32
+
+// unusedPort returns a local port for a UDP connection that none of the last 13,000 had. The kernel chooses at random, and then the
+// conntrack entry of an earlier connection from the same port would decide instead of the rules. Tests that need a certain port
+// choose another one.
+func unusedPort() uint16 { return uint16(17_000 + connections.Add(1)%13_000) }
+
+// connect opens a connection from a namespace and returns the answer. The timeout is that of the answer. Port 0 in laddr means any.
 func connect(ns *sandbox.Namespace, p nft.Protocol, laddr, frontend string, timeout time.Duration) (answer, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	limit := timeout
+	if p == nft.UDP {
+		laddr, limit = withUnusedPort(laddr, frontend), connectTimeout // the call sends nothing and waits for nothing
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	c, err := ns.Dial(ctx, p.String(), laddr, frontend)
 	if err != nil {
@@ -275,6 +288,20 @@ func connect(ns *sandbox.Namespace, p nft.Protocol, laddr, frontend string, time
 		return answer{}, fmt.Errorf("connected to %s, want %s", c.RemoteAddr(), frontend)
 	}
 	return readAnswer(c)
+}
+
+// withUnusedPort returns a local address with an unused port in place of none.
+func withUnusedPort(laddr, frontend string) string {
+	from := netip.AddrPortFrom(netip.IPv4Unspecified(), 0)
+	if laddr != "" {
+		from = netip.MustParseAddrPort(laddr)
+	} else if netip.MustParseAddrPort(frontend).Addr().Is6() {
+		from = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
+	}
+	if from.Port() != 0 {
+		return laddr
+	}
+	return netip.AddrPortFrom(from.Addr(), unusedPort()).String()
 }
 
 func readAnswer(c net.Conn) (answer, error) {

@@ -3,7 +3,6 @@ package kernel
 import (
 	"encoding/binary"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -25,12 +24,12 @@ const (
 	silent      pong = "silent"
 )
 
-// pingTimeout is how long a ping waits that nothing answers.
+// pingTimeout is how long a ping waits that nothing must answer.
 const pingTimeout = 300 * time.Millisecond
 
-// ping sends an ICMP echo request from a namespace and returns how it ends. A reply must come from the address itself and carry the
-// data of the request.
-func ping(ns *sandbox.Namespace, source string, to netip.Addr) (pong, error) {
+// ping sends an ICMP echo request from a namespace and returns how it ends, as soon as it ends or, if the caller wants silence, after
+// pingTimeout. A reply must come from the address itself and carry the data of the request.
+func ping(ns *sandbox.Namespace, source string, to netip.Addr, want pong) (pong, error) {
 	network, v4 := "ip6:ipv6-icmp", to.Is4()
 	if v4 {
 		network = "ip4:icmp"
@@ -48,7 +47,11 @@ func ping(ns *sandbox.Namespace, source string, to netip.Addr) (pong, error) {
 	if _, err := c.WriteTo(request, &net.IPAddr{IP: to.AsSlice()}); err != nil {
 		return "", err
 	}
-	c.SetDeadline(time.Now().Add(pingTimeout))
+	timeout := connectTimeout
+	if want == silent {
+		timeout = pingTimeout
+	}
+	c.SetDeadline(time.Now().Add(timeout))
 	buffer := make([]byte, 1500)
 	for {
 		n, from, err := c.ReadFrom(buffer)
@@ -69,10 +72,10 @@ func ping(ns *sandbox.Namespace, source string, to netip.Addr) (pong, error) {
 	}
 }
 
-// echoRequest returns an ICMP message with a random identifier: connection tracking takes requests with the same one for one flow. The
-// kernel fills in the checksum of ICMPv6.
+// echoRequest returns an ICMP message with an identifier of its own: connection tracking takes requests with the same one for one flow.
+// The kernel fills in the checksum of ICMPv6.
 func echoRequest(v4 bool) []byte {
-	id := rand.Uint32()
+	id := connections.Add(1)
 	m := append([]byte{128, 0, 0, 0, byte(id), byte(id >> 8), 0, 1}, "nfproxy!"...)
 	if !v4 {
 		return m
@@ -109,7 +112,7 @@ func (w *trafficNode) pings(t *testing.T, name string, want pong) {
 		if from != "node" {
 			source = w.addr(from)
 		}
-		got, err := ping(w.from(from), source, to)
+		got, err := ping(w.from(from), source, to, want)
 		if from == "node" && (want == unreachable || want == silent) && err != nil {
 			got, err = want, nil // the system call fails
 		}
@@ -141,7 +144,7 @@ func TestAnswerPing(t *testing.T) {
 		w.pings(t, "empty-lb", silent)
 		for _, from := range []string{"client", "outside"} {
 			for _, to := range []string{"a", "node"} {
-				if got, err := ping(w.from(from), w.addr(from), netip.MustParseAddr(w.addr(to))); got != replied || err != nil {
+				if got, err := ping(w.from(from), w.addr(from), netip.MustParseAddr(w.addr(to)), replied); got != replied || err != nil {
 					t.Errorf("%s: ping of %s from %s: %s, %v", f, to, from, got, err)
 				}
 			}

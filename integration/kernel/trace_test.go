@@ -256,7 +256,7 @@ func TestTracerExpires(t *testing.T) {
 	w := newTrafficNode(t, nft.IPv4)
 	at := netip.MustParseAddrPort(w.at("one", 80))
 	n := w.countTraced(t, func() {
-		m := w.startTracer(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: time.Second})
+		m := w.startTracer(t, trace.Tracing{To: []trace.Destination{{Protocol: nft.TCP, AddrPort: at}}, Count: 5, Timeout: 3 * time.Second})
 		defer m.Close()
 		if _, err := connect(w.from("client"), nft.TCP, "", at.String(), connectTimeout); err != nil {
 			t.Fatal(err)
@@ -351,7 +351,7 @@ table ip far { chain out { type nat hook postrouting priority 50; ip daddr 10.24
 	traceOne := func() trace.PacketTrace {
 		t.Helper()
 		f := w.startTrace(t, w.request(nft.TCP, row))
-		connect(w.from("client"), nft.TCP, "", w.at("one", 80), 200*time.Millisecond)
+		connect(w.from("client"), nft.TCP, "", w.at("one", 80), time.Second)
 		return f.next()
 	}
 	tr := traceOne()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -183,22 +184,39 @@ func (w *trafficNode) check(t *testing.T, p nft.Protocol, b behaviour) {
 	}
 }
 
-// refusalTimeout limits refusals: TCP retransmits a SYN after a second (TCP_TIMEOUT_INIT in include/net/tcp.h), and the first SYN
-// must be refused.
-const refusalTimeout = time.Second
+// retransmittedSYNs returns how often TCP in a namespace has sent a SYN again, which it does after a second (TCP_TIMEOUT_INIT in
+// include/net/tcp.h).
+func retransmittedSYNs(t *testing.T, ns *sandbox.Namespace) string {
+	t.Helper()
+	var text []byte
+	err := ns.Do(func() (err error) {
+		text, err = os.ReadFile("/proc/thread-self/net/netstat")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	names, rest, _ := strings.Cut(string(text), "\n")
+	values, _, _ := strings.Cut(rest, "\n")
+	i := slices.Index(strings.Fields(names), "TCPSynRetrans")
+	if i < 0 {
+		t.Fatalf("no TCPSynRetrans in %s", names)
+	}
+	return strings.Fields(values)[i]
+}
 
-// checkUnreached makes a connection that must be refused or dropped and compares Simulate with it. TCP is refused by a reset, UDP
-// by an ICMP error. For a UDP socket of the node, sendmsg fails with EPERM if the packet is refused or dropped (ip_local_out in
+// checkUnreached makes a connection that must be refused or dropped and compares Simulate with it. TCP is refused by a reset, which
+// answers the first SYN, UDP by an ICMP error. For a UDP socket of the node, sendmsg fails with EPERM if the packet is refused or dropped (ip_local_out in
 // net/ipv4/ip_output.c).
 func (w *trafficNode) checkUnreached(t *testing.T, p nft.Protocol, b behaviour, simulated map[string]nft.Path) {
 	timeout := connectTimeout
 	if b.dropped {
 		timeout = 200 * time.Millisecond
 	}
-	start := time.Now()
+	before := retransmittedSYNs(t, w.from(b.from))
 	got, err := connect(w.from(b.from), p, w.source(b.from), w.at(b.to, b.port), timeout)
-	if took := time.Since(start); !b.dropped && took > refusalTimeout {
-		t.Errorf("refused after %v, want at most %v", took, refusalTimeout)
+	if after := retransmittedSYNs(t, w.from(b.from)); !b.dropped && after != before {
+		t.Errorf("TCP has sent SYNs again: %s times before, %s times now", before, after)
 	}
 	outcome, want := simulated[""].Outcome, nft.Unreachable
 	switch {

@@ -104,7 +104,7 @@ func (w *trafficNode) onLoopback(change func(netlink.Link, *netlink.Addr) error,
 		if err := change(lo, bound); err != nil {
 			return err
 		}
-		for range 1000 {
+		for range 10_000 {
 			if isLocal(bound.IP) != wasLocal {
 				return nil
 			}

@@ -119,9 +119,11 @@ func accept(listener net.Listener) {
 	}
 }
 
+// write replaces a file at once: nfproxy must not read half of it.
 func (n *node) write(name, text string) {
 	n.t.Helper()
-	if err := os.WriteFile(filepath.Join(n.dir, name), []byte(text), 0o600); err != nil {
+	path := filepath.Join(n.dir, name)
+	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o600), os.Rename(path+".new", path)); err != nil {
 		n.t.Fatal(err)
 	}
 }

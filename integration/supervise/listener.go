@@ -47,15 +47,18 @@ type Handover struct {
 	far  *os.File
 }
 
-// Accept waits for the Listener of the command, which has been started, for at most 10 seconds. It must be called once.
+// Accept waits for the Listener of the command, which has been started, for at most 30 seconds. It must be called once.
 func (h *Handover) Accept() (*Listener, error) {
 	h.far.Close()
 	defer unix.Close(h.near)
-	if err := unix.SetsockoptTimeval(h.near, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10}); err != nil {
+	if err := unix.SetsockoptTimeval(h.near, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 30}); err != nil {
 		return nil, os.NewSyscallError("setsockopt", err)
 	}
 	control := make([]byte, unix.CmsgSpace(4))
-	_, n, _, _, err := unix.Recvmsg(h.near, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
+	n, err := 0, error(unix.EINTR)
+	for errors.Is(err, unix.EINTR) { // with SO_RCVTIMEO, any signal interrupts the call, such as that of a child that has ended (signal(7))
+		_, n, _, _, err = unix.Recvmsg(h.near, make([]byte, 1), control, unix.MSG_CMSG_CLOEXEC)
+	}
 	if err != nil {
 		return nil, os.NewSyscallError("recvmsg", err)
 	}

@@ -29,7 +29,7 @@ func TestMonitorRejoins(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	end := time.AfterFunc(5*time.Second, func() { m.Close() }) // a Next that waits returns
+	end := time.AfterFunc(30*time.Second, func() { m.Close() }) // a Next that waits returns
 	defer end.Stop()
 	if got, err := m.Next(); err != nil || !got.Missed {
 		t.Errorf("after joining again: %v, %v", got, err)
