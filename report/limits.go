@@ -52,8 +52,8 @@ func (l *Limits) String() string {
 	return fmt.Sprintf("at most %s and %s of each client", l.Rate, l.ClientRate)
 }
 
-// Terms returns the limits and what happens above them, without the counter. It returns "" without limits.
-func (l *Limits) Terms() string {
+// terms returns the limits and what happens above them, without the counter. It returns "" without limits.
+func (l *Limits) terms() string {
 	if l == nil {
 		return ""
 	}
