@@ -240,7 +240,7 @@ func readmeTable(all []record.Record) (string, error) {
 	text := fmt.Sprintf("\nOn one machine and one real API server, with %s Services of three endpoints each. [docs/benchmarks](docs/benchmarks/README.md) has\nthe other sizes, the machine, how each was measured, and where nfproxy is not better.\n\n", Grouped(services))
 	for _, r := range all {
 		if r.Note != "" {
-			text += "(Note: " + r.Note + ".)\n\n"
+			text += "(Note: " + strings.TrimSuffix(r.Note, ".") + ".)\n\n"
 		}
 	}
 	text += line([]string{"", string(columns[0]), string(columns[1]), string(columns[2])}) + "|---|---|---|---|\n"

@@ -14,7 +14,7 @@ import (
 
 // newRecords returns records of which nfproxy is ahead in some measurements and behind in others.
 func newRecords() []record.Record {
-	r := record.Record{Date: "2026-11-22 01:50 UTC", Command: "make bench-compare", Seconds: 120, Machine: record.Machine{CPU: "c", CPUs: 2, Memory: 1 << 34, Kernel: "6.18"}, Note: "a busy machine"}
+	r := record.Record{Date: "2026-11-22 01:50 UTC", Command: "make bench-compare", Seconds: 120, Machine: record.Machine{CPU: "c", CPUs: 2, Memory: 1 << 34, Kernel: "6.18"}, Note: "a busy machine."}
 	add := func(experiment string, proxy record.Proxy, services int, unit, what string, samples ...float64) *record.Measurement {
 		m := record.Measurement{Experiment: experiment, Proxy: proxy, Services: services, Endpoints: 3, Unit: unit}
 		if what != "" {
