@@ -239,7 +239,8 @@ func readmeTable(all []record.Record) (string, error) {
 	columns := []record.Proxy{record.Nfproxy, record.KubeProxyNftables, record.KubeProxyIptables}
 	text := fmt.Sprintf("\nOn one machine and one real API server, with %s Services of three endpoints each. [docs/benchmarks](docs/benchmarks/README.md) has\nthe other sizes, the machine, how each was measured, and where nfproxy is not better.\n\n", Grouped(services))
 	for _, r := range all {
-		if r.Note != "" {
+		shown := func(m record.Measurement) bool { return m.Services == services && m.Endpoints == 3 }
+		if r.Note != "" && slices.ContainsFunc(r.Measurements, shown) {
 			text += "(Note: " + strings.TrimSuffix(r.Note, ".") + ".)\n\n"
 		}
 	}

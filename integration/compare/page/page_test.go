@@ -119,9 +119,13 @@ func TestFigures(t *testing.T) {
 	}
 }
 
-// TestWithReadme: the lines between the comments are replaced, twice with the same result, and a README without them is an error.
+// TestWithReadme: the lines between the comments are replaced, twice with the same result, and a README without them is an error. Of the
+// notes of runs, the README has those of the runs that its table shows.
 func TestWithReadme(t *testing.T) {
 	all := newRecords()
+	other := record.Record{Note: "a quiet machine"}
+	other.At(record.Measurement{Experiment: "start", Proxy: record.Nfproxy, Services: 1, Endpoints: 3, Unit: record.Seconds}).Add(1)
+	all = append(all, other)
 	once, err := WithReadme([]byte("before\n"+readmeBegin+"old\n"+readmeEnd+"after\n"), all)
 	if err != nil {
 		t.Fatal(err)
@@ -137,6 +141,9 @@ func TestWithReadme(t *testing.T) {
 		if !strings.Contains(string(once), text) {
 			t.Errorf("the README lacks %q:\n%s", text, once)
 		}
+	}
+	if strings.Contains(string(once), other.Note) {
+		t.Errorf("the README has the note of another run:\n%s", once)
 	}
 	if strings.Contains(string(once), "old") {
 		t.Error("the README has the old lines")
