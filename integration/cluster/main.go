@@ -11,9 +11,9 @@ import (
 	"nfproxy/sandbox"
 )
 
-// Main runs the tests of a package two directories below the module's root, in a network namespace of their own, whose loopback link is up, and with
-// the module's root as the working directory. The test binary also serves as the program nfproxy, which Command runs, and as
-// the programs in more, by name.
+// Main runs the tests of a package two directories below the module's root, in a network namespace of their own with a loopback
+// link that is up, and with the module's root as the working directory. The test binary also serves as the program nfproxy, which
+// Command runs, and as the programs in more, by name.
 func Main(m *testing.M, more map[string]func()) {
 	programs := map[string]func(){"nfproxy": nfproxy}
 	maps.Copy(programs, more)
