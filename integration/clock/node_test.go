@@ -44,9 +44,6 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := here.RaiseLoopback(); err != nil {
-		t.Fatal(err)
-	}
 	network, err := sandbox.NewNetwork(here, cluster.NodeAddrs...)
 	if err != nil {
 		t.Fatal(err)

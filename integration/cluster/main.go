@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"testing"
@@ -11,13 +12,13 @@ import (
 	"nfproxy/sandbox"
 )
 
-// Main runs the tests of a package two directories below the module's root, in a network namespace of their own, whose loopback link is up, and with
-// the module's root as the working directory. The test binary also serves as the program nfproxy, which Command runs, and as
-// the programs in more, by name.
+// Main runs the tests of a package two directories below the module's root, in a network namespace of their own with a loopback
+// link that is up, and with the module's root as the working directory. The test binary also serves as the program nfproxy, which
+// Command runs, and as the programs in more, by name.
 func Main(m *testing.M, more map[string]func()) {
 	programs := map[string]func(){"nfproxy": nfproxy}
 	maps.Copy(programs, more)
-	os.Exit(sandbox.MainWithLoopback(func() int {
+	os.Exit(sandbox.Main(func() int {
 		testscript.Main(inRoot{m}, programs)
 		return 0
 	}))
@@ -27,10 +28,19 @@ func Main(m *testing.M, more map[string]func()) {
 type inRoot struct{ *testing.M }
 
 func (m inRoot) Run() int {
-	if err := os.Chdir("../.."); err != nil {
+	if err := errors.Join(os.Chdir("../.."), raiseLoopback()); err != nil {
 		panic(err)
 	}
 	return m.M.Run()
+}
+
+// raiseLoopback sets the loopback link of the tests' namespace up. The programs find it so, and may lack the rights to do it.
+func raiseLoopback() error {
+	here, err := sandbox.Current()
+	if err != nil {
+		return err
+	}
+	return errors.Join(here.RaiseLoopback(), here.Close())
 }
 
 // nfproxy is the main function of nfproxy, with the version "unknown".

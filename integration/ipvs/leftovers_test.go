@@ -85,7 +85,6 @@ func newNetwork(t *testing.T) *sandbox.Pod {
 	t.Helper()
 	here, err := sandbox.Current()
 	check(t, err)
-	check(t, here.RaiseLoopback())
 	network, err := sandbox.NewNetwork(here, cluster.NodeAddrs...)
 	check(t, err)
 	t.Cleanup(func() { check(t, network.Close()) })
