@@ -122,8 +122,8 @@ func (r *Ruleset) Update(u Update) []Conflict {
 		r.set(claimingService{name: name}, ServiceRules{})
 	}
 	var conflicts []Conflict
-	for _, s := range u.Services {
-		conflicts = append(conflicts, r.set(claimingService{s.ServiceName, s.Created}, RulesOf(r.node, s))...)
+	for s, rules := range rulesOf(r.node, u.Services) {
+		conflicts = append(conflicts, r.set(claimingService{s.ServiceName, s.Created}, rules)...)
 	}
 	return conflicts
 }
@@ -165,6 +165,9 @@ func (r *Ruleset) set(c claimingService, rules ServiceRules) []Conflict {
 // granted returns the objects that a Service gets: the desired ones, or the applied ones if it is quarantined, without the
 // frontends that other Services own.
 func (r *Ruleset) granted(s *serviceState) objects {
+	if !s.quarantined && r.Contested() == 0 { // the Service owns every frontend that it claims
+		return s.desired
+	}
 	o := s.desired
 	if s.quarantined {
 		o = s.applied

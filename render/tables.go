@@ -4,6 +4,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync"
 
 	"nfproxy/nft"
 )
@@ -85,8 +86,12 @@ func fillSets(sets map[*nft.Set]*nft.Set, services iter.Seq[objects]) {
 			sets[m.Set].Elements = append(sets[m.Set].Elements, m.Element)
 		}
 	}
+	var sorts sync.WaitGroup
 	for _, s := range sets {
-		s.Sort()
-		s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
+		sorts.Go(func() {
+			s.Sort()
+			s.Elements = slices.CompactFunc(s.Elements, func(a, b nft.Element) bool { return a.Key == b.Key })
+		})
 	}
+	sorts.Wait()
 }
