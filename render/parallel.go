@@ -24,23 +24,28 @@ func rulesOf(n Node, services []Service) iter.Seq2[Service, ServiceRules] {
 	}
 }
 
-// buildRules returns the rules of each of the Services. The caller's goroutine builds one share of them, the only one if there is
-// one Service.
+// buildRules returns the rules of each of the Services.
 func buildRules(n Node, services []Service) []ServiceRules {
 	all := make([]ServiceRules, len(services))
-	build := func(first, end int) {
+	inShares(len(services), func(i int) { all[i] = RulesOf(n, services[i]) })
+	return all
+}
+
+// inShares calls do for all numbers below n, each processor for a share of them. The caller's goroutine has the last share, the only
+// one if n is 1.
+func inShares(n int, do func(i int)) {
+	doAll := func(first, end int) {
 		for i := first; i < end; i++ {
-			all[i] = RulesOf(n, services[i])
+			do(i)
 		}
 	}
-	share := len(services)/runtime.GOMAXPROCS(0) + 1
+	share := n/runtime.GOMAXPROCS(0) + 1
 	var others sync.WaitGroup
-	last := 0 // the first Service of the last share
-	for first := 0; first+share < len(services); first += share {
-		others.Go(func() { build(first, first+share) })
+	last := 0 // the first number of the last share
+	for first := 0; first+share < n; first += share {
+		others.Go(func() { doAll(first, first+share) })
 		last = first + share
 	}
-	build(last, len(services))
+	doAll(last, n)
 	others.Wait()
-	return all
 }

@@ -137,14 +137,10 @@ func isChainDeletion(c nft.Change) bool {
 // planAll plans the changes from the observed tables to the desired state of all Services.
 func (r *Ruleset) planAll(p *plan) []nft.Change {
 	var stale []nft.Change // changes of dynamic elements
-	p.services = make([]plannedService, 0, len(r.services))
-	for _, s := range r.services {
-		next := r.granted(s)
-		if !s.quarantined { // its endpoints are in their slots
-			next.slots = slotsIn(r.observed, next.slots)
-		}
+	p.services = r.grantedToAll()
+	for _, ps := range p.services {
+		next := ps.next
 		stale = append(stale, next.dedicated.staleElements(r.observed)...)
-		p.services = append(p.services, plannedService{s, next})
 		for _, m := range next.fragment {
 			if m.Set.Data == nil {
 				p.share(sharedKey{m.Set, m.Key}, nft.Add)
@@ -164,4 +160,21 @@ func (r *Ruleset) planAll(p *plan) []nft.Change {
 		}
 	})
 	return append(nft.Diff(r.observed, want), stale...)
+}
+
+// grantedToAll returns the objects of each Service, with the endpoints in the slots that they have in the observed tables.
+func (r *Ruleset) grantedToAll() []plannedService {
+	all := make([]plannedService, 0, len(r.services))
+	for _, s := range r.services {
+		all = append(all, plannedService{state: s})
+	}
+	inShares(len(all), func(i int) {
+		s := all[i].state
+		next := r.granted(s)
+		if !s.quarantined { // its endpoints are in their slots
+			next.slots = slotsIn(r.observed, next.slots)
+		}
+		all[i].next = next
+	})
+	return all
 }
