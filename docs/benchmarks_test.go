@@ -3,6 +3,8 @@
 package docs
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"nfproxy/integration/compare/page"
@@ -31,5 +33,25 @@ func TestBenchmarks(t *testing.T) {
 	}
 	if readme != string(want) {
 		t.Errorf("README.md differs from what the records in docs/benchmarks result in: run `%s`", again)
+	}
+}
+
+// TestReadmeNumbers: the figures of `make bench-commits` in the main README are the medians in docs/benchmarks/README.md.
+func TestReadmeNumbers(t *testing.T) {
+	readme, results := readDocument(t, "../README.md"), readDocument(t, "benchmarks/README.md")
+	columns := []string{"first load", "restart", "an endpoint replaced", "an endpoint more or less", "an endpoint more or less, across a power of two"}
+	_, table, _ := strings.Cut(readme, "| Services | load | restart |")
+	for _, services := range []string{"1,000", "10,000", "100,000"} {
+		_, row, found := strings.Cut(table, "\n| "+services+" | ")
+		cells := strings.Split(row, " | ")
+		if !found || len(cells) < len(columns) {
+			t.Errorf("the README has no figures at %s Services", services)
+			continue
+		}
+		for i, column := range columns {
+			if want := fmt.Sprintf("\n| %s x 3 | %s | %s;", services, column, cells[i]); !strings.Contains(results, want) {
+				t.Errorf("docs/benchmarks/README.md does not say %q, as the main README does", strings.TrimSpace(want))
+			}
+		}
 	}
 }

@@ -11,9 +11,9 @@ const (
 	whyPackets = "connection tracking rewrites the addresses of each packet, with any proxy"
 	whyStart   = "client-go's informers alone, without nfproxy, take about two thirds of it (`BenchmarkCluster`). The next step is to render " +
 		"Services while the list arrives"
-	whyLoad = "user time dominates: 0.85 s the renderer, and the plan of the changes. The kernel takes 0.7 s of processor time. The next step is " +
-		"to render Services on both processors"
+	whyLoad = "user time dominates: the renderer, although it uses all processors, and the plan of the changes. The kernel takes 0.7 s of " +
+		"processor time. The next step is to encode messages while the changes are planned"
 	whyRestartLists = "the list from the API server is about half of both. The difference is that between a restart and a load without an API server (below)"
-	whyRestart      = "the kernel takes 0.3 s of it to return the endpoints by their keys. The rest is user time: 0.85 s the renderer, 0.5 to 1 s the " +
-		"comparison, and decoding. The next step is to compare the kernel's bytes with encoded elements"
+	whyRestart      = "the tables are read and decoded in about 1.4 s, while the rules are built, and compared in about 0.5 s. The next step is to " +
+		"compare the kernel's bytes with encoded elements"
 )
