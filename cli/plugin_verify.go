@@ -53,7 +53,7 @@ func verifiedText(s survey[verified]) (string, verifiedTotal) {
 		v := s.decoded[i]
 		total.Compared += v.Compared
 		total.Differing += len(v.Differing)
-		total.Other += v.OtherDifferences()
+		total.Other += v.OtherCount
 		total.Changing += v.Changing
 		total.Growing += v.Growing
 		if v.OK() {

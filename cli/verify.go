@@ -165,7 +165,7 @@ func writeVerified(w io.Writer, v verified) error {
 
 // verificationSummary returns the numbers of a result in one line.
 func verificationSummary(v report.Verification) string {
-	return fmt.Sprintf("frontends compared: %d, differing: %d", v.Compared, len(v.Differing)) + optionalCounts(v.OtherDifferences(), v.Changing, v.Growing)
+	return fmt.Sprintf("frontends compared: %d, differing: %d", v.Compared, len(v.Differing)) + optionalCounts(v.OtherCount, v.Changing, v.Growing)
 }
 
 // optionalCounts returns those numbers of a result that are not 0.

@@ -19,24 +19,14 @@ type Verification struct {
 	Compared int `json:"compared"`
 	// Differing are the frontends at which the tables have differed from the desired state in the same way for long enough.
 	Differing []DifferingFrontend `json:"differing"`
-	// Other are such differences of objects that do not belong to one frontend, as nft commands that fix them.
-	Other []string `json:"other"`
+	// Other are such differences of objects that do not belong to one frontend, as nft commands that fix them. The last entry can be a
+	// comment with the number of those that are not listed; OtherCount is the number of all.
+	Other      []string `json:"other"`
+	OtherCount int      `json:"otherCount"`
 	// Changing is the number of differences that have not lasted, or not yet: changes in flight.
 	Changing int `json:"changing"`
 	// Growing is the number of frontends whose endpoints have other weights than they will have: their Services have slow start.
 	Growing int `json:"growing"`
-}
-
-// OtherDifferences returns the number of differences in Other, the last entry of which can be the number of those left out.
-func (v Verification) OtherDifferences() int {
-	n := len(v.Other)
-	more := 0
-	if n > 0 {
-		if _, err := fmt.Sscanf(v.Other[n-1], moreFixes, &more); err == nil {
-			n += more - 1
-		}
-	}
-	return n
 }
 
 // DifferingFrontend is a frontend at which the tables differ from the desired state.
@@ -81,9 +71,6 @@ func (v *Verifier) Update(u render.Update) {
 // maxFixes is how many commands are listed for one frontend, and for other objects.
 const maxFixes = 10
 
-// moreFixes is what follows them, with the number of the others.
-const moreFixes = "# %d more"
-
 // Look compares the tables with the desired state at a time. The result is final if nothing is still changing.
 func (v *Verifier) Look(tables []*nft.Table, now time.Time) Verification {
 	v.ruleset.Observe(tables)
@@ -117,14 +104,14 @@ func (v *Verifier) Look(tables []*nft.Table, now time.Time) Verification {
 			found.Changing++
 		}
 	}
-	found.Other = firstFixes(found.Other)
+	found.OtherCount, found.Other = len(found.Other), firstFixes(found.Other)
 	return found
 }
 
 // firstFixes returns the first maxFixes, and the number of the others.
 func firstFixes(all []string) []string {
 	if n := len(all) - maxFixes; n > 0 {
-		return append(all[:maxFixes:maxFixes], fmt.Sprintf(moreFixes, n))
+		return append(all[:maxFixes:maxFixes], fmt.Sprintf("# %d more", n))
 	}
 	return all
 }

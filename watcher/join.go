@@ -100,8 +100,8 @@ func (j *joined) value() render.Service {
 	return s
 }
 
-// ignored returns the annotations of the Service and its slices that are invalid or disagree, as many as are reported of one object. Most Services have none,
-// so that they are not kept.
+// ignored returns the annotations of the Service and its slices that are invalid or disagree, as many as are reported of one object.
+// Most Services have none, so that they are not kept.
 func (j *joined) ignored() []render.IgnoredAnnotation {
 	all := ignoredAnnotations(j.service.problems)
 	for _, s := range j.slices {
