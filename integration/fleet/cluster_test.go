@@ -91,11 +91,28 @@ func (n *nodes) addNode(name string, number byte, program string, flags ...strin
 			n.t.Error(err)
 		}
 	})
-	if err := link(hub, ns, fmt.Sprint("node", number), addr); err != nil {
+	hubEnd := fmt.Sprint("node", number)
+	if err := link(hub, ns, hubEnd, addr); err != nil {
 		n.t.Fatal(err)
 	}
+	n.t.Cleanup(func() { // the kernel removes a namespace some time after its end, and the next test makes a link of the same name
+		if err := unlink(hub, hubEnd); err != nil {
+			n.t.Error(err)
+		}
+	})
 	n.AddNode(name, addr)
 	n.start(name, ns, addr, program, flags)
+}
+
+// unlink removes a link, with both ends.
+func unlink(hub *sandbox.Namespace, hubEnd string) error {
+	return hub.Do(func() error {
+		end, err := netlink.LinkByName(hubEnd)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(end)
+	})
 }
 
 // link adds a link between the API server's namespace and a node.
