@@ -17,15 +17,7 @@ import (
 // Update holds too. It has read them ahead.
 func restartedDaemon(t *testing.T) (d *daemon, u render.Update, other *kernel.Conn) {
 	t.Helper()
-	open := func() *kernel.Conn {
-		k, err := kernel.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { k.Close() })
-		return k
-	}
-	k, other := open(), open()
+	k, other := openKernel(t), openKernel(t)
 	monitor, err := k.Monitor(render.Instance{}.TableIDs()...)
 	if err != nil {
 		t.Fatal(err)

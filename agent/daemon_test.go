@@ -35,22 +35,25 @@ func startDaemon(t *testing.T) *testDaemon {
 	return startDaemonAfter(t, func(*daemon) {}, render.Instance{}.TableIDs()...)
 }
 
+// openKernel opens a connection to the kernel's tables for the duration of a test.
+func openKernel(t *testing.T) *kernel.Conn {
+	t.Helper()
+	k, err := kernel.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	return k
+}
+
 // startDaemonAfter starts a daemon after a function has changed it, with a monitor of some tables.
 func startDaemonAfter(t *testing.T, edit func(*daemon), monitored ...nft.TableID) *testDaemon {
 	t.Helper()
 	d := &testDaemon{t: t, updates: make(chan render.Update), commits: make(chan commit, 100),
 		compared: make(chan metrics.ComparisonResult, 1000), log: &logtest.Buffer{}}
-	open := func() *kernel.Conn {
-		k, err := kernel.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { k.Close() })
-		return k
-	}
-	k := open()
+	k := openKernel(t)
 	k.CounterKey = render.CounterKey
-	d.kernel = open()
+	d.kernel = openKernel(t)
 	monitor, err := k.Monitor(monitored...)
 	if err != nil {
 		t.Fatal(err)

@@ -15,15 +15,7 @@ import (
 // TestInnocentAfterForeignChange: if another daemon writes between the reading of the tables and an attempt, the kernel refuses to
 // add elements that exist already, and to delete elements that do not exist. No Service is quarantined for that.
 func TestInnocentAfterForeignChange(t *testing.T) {
-	open := func() *kernel.Conn {
-		k, err := kernel.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { k.Close() })
-		return k
-	}
-	ours, others := open(), open()
+	ours, others := openKernel(t), openKernel(t)
 	defer removeTables(t, ours)
 	node := render.Node{Name: "n"}
 	one := testService("one", "10.96.0.1:80", "10.244.1.2:80")
@@ -72,15 +64,7 @@ func TestInnocentAfterForeignChange(t *testing.T) {
 // TestMissingExpression: if the kernel refuses to add a set or rules although no other program has committed, it lacks an expression, and
 // the tables need not be read. Other refusals may have the cause that the tables differ.
 func TestMissingExpression(t *testing.T) {
-	open := func() *kernel.Conn {
-		k, err := kernel.Open()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { k.Close() })
-		return k
-	}
-	ours, others := open(), open()
+	ours, others := openKernel(t), openKernel(t)
 	defer removeTables(t, ours)
 	node := render.Node{Name: "n"}
 	d := newDaemon(nil, ours, nil, node, slog.New(slog.DiscardHandler))
