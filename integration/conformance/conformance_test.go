@@ -165,7 +165,7 @@ func TestPart(t *testing.T) {
 	c := newCluster(t, shape{name: "part", nodes: 3, images: []string{"pause*", "agnhost", "busybox", "coredns", "nginx*", "regression-issue-74839"}})
 	control := sigNetwork + controlName
 	specs := c.runTests(selection{names: []string{control}, procs: 1, out: c.outDir() + "-without-proxy", timeout: 10 * time.Minute})
-	if err := expectOutcomes(specs, map[string]string{control: failed}); err != nil {
+	if err := expectFailure(specs, control, controlFailure); err != nil {
 		t.Fatalf("without a service proxy: %v", err)
 	}
 	c.serve()
@@ -203,6 +203,31 @@ func expectOutcomes(specs []spec, want map[string]string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// expectFailure returns an error unless the test with a name is the only one that ran, and failed with a message that begins with reason.
+func expectFailure(specs []spec, name, reason string) error {
+	err := expectOutcomes(specs, map[string]string{name: failed})
+	for _, s := range specs {
+		if s.Attempts > 0 && !strings.HasPrefix(s.Failure.Message, reason) {
+			err = errors.Join(err, fmt.Errorf("%s: %q, want %q", s.name(), firstLine(s.Failure.Message), reason))
+		}
+	}
+	return err
+}
+
+// TestExpectFailure: a test that failed for another reason is an error.
+func TestExpectFailure(t *testing.T) {
+	ran := spec{Type: "It", Text: "a", State: "failed", Attempts: 1}
+	ran.Failure.Message = "no connection\nto 10.96.0.1"
+	if err := expectFailure([]spec{ran}, "a", "no connection"); err != nil {
+		t.Error(err)
+	}
+	for name, reason := range map[string]string{"a": "no Pod", "b": "no connection"} {
+		if expectFailure([]spec{ran}, name, reason) == nil {
+			t.Errorf("%s with %q: no error", name, reason)
+		}
+	}
 }
 
 // TestExpectOutcomes: a test that failed, skipped itself, did not run, or ran unasked is an error.

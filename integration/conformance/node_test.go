@@ -31,6 +31,12 @@ func programPath(t testing.TB, name string) string {
 	return path
 }
 
+// nodePrograms are the programs of Debian's packages that a node runs.
+var nodePrograms = []string{
+	"usr/bin/containerd", "usr/bin/ctr", "usr/bin/containerd-shim-runc-v2", "usr/sbin/runc",
+	"usr/lib/cni/ptp", "usr/lib/cni/portmap", "usr/lib/cni/host-local", "usr/lib/cni/loopback",
+}
+
 // containerdEnv names the directory of Debian's packages for a first process, which works in another directory.
 const containerdEnv = "NFPROXY_CONFORMANCE_CONTAINERD"
 
@@ -109,6 +115,9 @@ func (c *testCluster) startNode(i int, ns *sandbox.Namespace) *host {
 	name := nodeName(i)
 	dir := filepath.Join(c.dir, name)
 	packages := programPath(c.t, "containerd")
+	for _, name := range nodePrograms {
+		programPath(c.t, filepath.Join("containerd", name))
+	}
 	c.writeNodeFiles(nodeFiles{
 		Dir: dir, Packages: packages, Socket: containerdSocket, Pause: pauseImage, Authority: c.authority, DNS: dnsAddr,
 		PodCIDR4: podCIDR4(i), PodCIDR6: podCIDR6(i), IPv6: !c.ipv4,

@@ -52,5 +52,9 @@ func TestPartNames(t *testing.T) {
 	}
 }
 
-// controlName is a test that must fail without a service proxy. It asks for the cluster IP, not for a name, and gives up after a minute.
-const controlName = "Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service"
+// controlName is a test that must fail without a service proxy, with a message that begins with controlFailure: its Pods run, but do not
+// answer at the cluster IP. It asks for no name, and gives up after a minute.
+const (
+	controlName    = "Conntrack should be able to preserve UDP traffic when server pod cycles for a ClusterIP service"
+	controlFailure = "Failed to connect to backend"
+)
