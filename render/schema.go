@@ -14,7 +14,7 @@ import (
 const SchemaVersion = 1
 
 // Schema holds the declarations of the sets and maps of one family. The keys of most begin with a frontend: those of ClusterIPs,
-// ExternalAddresses, Ping, ServiceCIDRs, LocalSources and Hairpin do not.
+// ExternalAddresses, Ping, Refusals, ServiceCIDRs, LocalSources and Hairpin do not.
 type Schema struct {
 	Table nft.TableID
 	// Services maps a frontend to the verdict for its connections.
@@ -41,6 +41,10 @@ type Schema struct {
 	ExternalAddresses *nft.Set
 	// Ping holds the addresses of Services that answer pings. It exists only if the node answers them.
 	Ping *nft.Set
+	// Refusals leads every protocol to RefuseChain, for packets to addresses in ClusterIPs or ExternalAddresses. It is a map so that
+	// it becomes ineffective together with Services: when another program deletes the table, the kernel deactivates the elements of maps
+	// at once, but not those of sets (nft_mapelem_deactivate in net/netfilter/nf_tables_api.c, Linux 6.9).
+	Refusals *nft.Set
 	// ServiceCIDRs holds the ranges of cluster IPs.
 	ServiceCIDRs *nft.Set
 	// LocalSources holds the source addresses of Pods.
@@ -78,6 +82,7 @@ func newSchema(table nft.TableID) *Schema {
 		ClusterIPs:        set("cluster-ips", addr),
 		ExternalAddresses: set("external-addresses", addr),
 		Ping:              set("ping", addr),
+		Refusals:          set("refusals", nft.InetProto),
 		ServiceCIDRs:      set("service-cidrs", addr),
 		LocalSources:      set("local-sources", addr),
 		Hairpin:           set("hairpin", addr, addr),
@@ -85,6 +90,8 @@ func newSchema(table nft.TableID) *Schema {
 	// nft loads elements with limits only into a set that is declared with a limit, whatever its rate is.
 	s.Rates.Data, s.Rates.Limit = []nft.Type{nft.LimitType}, &nft.Limit{Packets: 1, Per: time.Second, Burst: leastBurst}
 	s.OverLimit.Counter = true
+	s.Refusals.Data = []nft.Type{nft.VerdictType}
+	s.Refusals.Elements = []nft.Element{{Data: nft.GotoChain(RefuseChain).Value()}} // for any protocol
 	s.SourceRanges.Interval, s.ServiceCIDRs.Interval, s.LocalSources.Interval = true, true, true
 	return s
 }

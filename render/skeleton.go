@@ -37,7 +37,7 @@ func Skeleton(n Node) []*nft.Table {
 		}
 		s := n.Instance.SchemaOf(f)
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
-		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()))
+		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()), s.Refusals)
 		for _, set := range s.ofServices(n) {
 			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
@@ -66,7 +66,7 @@ func (s *Schema) baseChains(n Node) []*nft.Chain {
 	}
 	// Other programs may translate connections to other ports of the addresses, at any of the usual priorities: a chain of type nat
 	// does not see a connection that one before it has translated. An address that is bound on this node is the node's own.
-	unserved := rule(n.UnservedPorts.verdict(), in(destination, s.ExternalAddresses), nft.FibDestinationLocal{Not: true})
+	unserved := rule(s.unserved(n.UnservedPorts), in(destination, s.ExternalAddresses), nft.FibDestinationLocal{Not: true})
 	return append(chains,
 		base(UnservedReceivedChain, nft.Prerouting, afterNATDestination, unserved),
 		base(UnservedSentChain, nft.Output, afterNATDestination, unserved))
@@ -82,7 +82,7 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 		dispatch = append(dispatch, rule(nft.Redirect{}, in(destination, s.Ping), nft.EchoRequest{}, nft.FibDestinationLocal{Not: true}))
 	}
 	return []*nft.Chain{
-		s.chain(DispatchChain, append(dispatch, rule(nft.GotoChain(RefuseChain), in(destination, s.ClusterIPs)))...),
+		s.chain(DispatchChain, append(dispatch, rule(s.refuse(), in(destination, s.ClusterIPs)))...),
 		s.chain(SourceRangesChain,
 			rule(lookup(s.Admitted), in(admission, s.SourceRanges)),
 			rule(drop)),
@@ -96,6 +96,11 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 			rule(nft.Reject{TCPReset: true}, nft.OfProtocol{Protocol: nft.TCP}),
 			rule(nft.Reject{})),
 	}
+}
+
+// refuse returns the action that refuses packets because their destination is in a set.
+func (s *Schema) refuse() nft.Action {
+	return nft.VerdictMap{Key: []nft.Field{{Kind: nft.L4Protocol}}, Map: s.Refusals.Name}
 }
 
 // sourceChains returns the chains that translated connections pass where they leave: those that decide whether a connection is

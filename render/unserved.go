@@ -23,12 +23,12 @@ const (
 // String returns the value of the flag.
 func (u UnservedPorts) String() string { return [...]string{"pass", "refuse", "drop"}[u] }
 
-// verdict returns the verdict for the packets.
-func (u UnservedPorts) verdict() nft.Verdict {
+// unserved returns the action for packets to unserved ports that do not pass.
+func (s *Schema) unserved(u UnservedPorts) nft.Action {
 	if u == DropUnserved {
 		return nft.Verdict{Kind: nft.Drop}
 	}
-	return nft.GotoChain(RefuseChain)
+	return s.refuse()
 }
 
 // addAddresses adds the addresses of the Service to the sets about other packets than those to its ports.

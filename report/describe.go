@@ -114,8 +114,10 @@ func describeUnserved(t *nft.Table) string {
 	if c == nil || len(c.Rules) == 0 {
 		return ""
 	}
-	v, _ := c.Rules[0].Do.(nft.Verdict)
-	return describeAction(v)
+	if c.Rules[0].Do == (nft.Verdict{Kind: nft.Drop}) {
+		return render.DropUnserved.String()
+	}
+	return render.RefuseUnserved.String()
 }
 
 // answersPing reports whether the table has a rule that answers pings.

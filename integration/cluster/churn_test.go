@@ -46,8 +46,7 @@ func TestChurn(t *testing.T) {
 }
 
 // TestFlush: another program flushes the ruleset five times and no connection fails. Open connections continue; one that
-// begins before the repair takes a second longer, because its first packet is retransmitted. A packet that the flush meets between
-// two lookups may be refused: docs/design/0010-hooks-last.md.
+// begins before the repair takes a second longer, because its first packet is retransmitted.
 func TestFlush(t *testing.T) {
 	c := New(t)
 	b := c.AddBackends("web", 3)
@@ -83,9 +82,8 @@ func TestFlush(t *testing.T) {
 	}
 	clients.AwaitMore(t, 50)
 	failed := clients.Stop()
-	t.Logf("%d connections of %d failed", len(failed), clients.Total)
-	refused := func(failure string) bool { return strings.Contains(failure, "connection refused") }
-	if len(failed) > 1 || slices.ContainsFunc(failed, func(failure string) bool { return !refused(failure) }) {
+	t.Logf("%d connections", clients.Total)
+	if len(failed) > 0 {
 		t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed[:min(3, len(failed))], "; "))
 	}
 	text := make([]byte, 20)

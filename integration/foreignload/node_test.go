@@ -133,20 +133,6 @@ func (n *loadedNode) wantNoFailure(clients *cluster.Clients) int {
 	return clients.Total
 }
 
-// wantFewRefusals is wantNoFailure for clients that meet flushes: at each flush, every client may be refused once, if the first packet of
-// its connection is between two lookups at that moment (docs/design/0010-hooks-last.md). No connection fails in another way.
-func (n *loadedNode) wantFewRefusals(clients *cluster.Clients, flushes int) int {
-	n.t.Helper()
-	clients.AwaitMore(n.t, 20)
-	failed := clients.Stop()
-	another := func(failure string) bool { return !strings.HasSuffix(failure, "connect: connection refused") }
-	if len(failed) > flushes*clientCount || slices.ContainsFunc(failed, another) {
-		n.t.Errorf("%d connections of %d failed: %s", len(failed), clients.Total, strings.Join(failed, "; "))
-	}
-	n.t.Logf("%d connections of %d were refused during %d flushes", len(failed), clients.Total, flushes)
-	return clients.Total
-}
-
 // tables returns nfproxy's tables in the kernel.
 func (n *loadedNode) tables() []*nft.Table {
 	n.t.Helper()

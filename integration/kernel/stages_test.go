@@ -46,7 +46,9 @@ func TestChainsInStages(t *testing.T) {
 		l.restart(three)
 		l.restart(one)
 	}
-	stop()
+	if n := stop(); n > 0 {
+		t.Errorf("%d packets were refused", n)
+	}
 	counted := l.nft("", "list", "counters", "table", "ip", "probe")
 	if n := packetsOf(t, counted, "untranslated"); n > 0 {
 		t.Errorf("%d packets passed untranslated", n)
@@ -56,10 +58,42 @@ func TestChainsInStages(t *testing.T) {
 	}
 }
 
-// sendUntilStopped sends UDP packets from a Pod until the returned function is called.
-func sendUntilStopped(t *testing.T, from *sandbox.Pod, to string) (stop func()) {
+// TestDeletionRefusesNothing: while other programs delete nfproxy's table, with a Service that has an endpoint, no packet is refused.
+// The packets that meet no table are dropped by forward.
+func TestDeletionRefusesNothing(t *testing.T) {
+	const deletions, enough = 300, 100_000
+	l := newTestNode(t).addNetwork()
+	l.pod("endpoint", 0, "10.244.1.2")
+	client := l.pod("client", 0, "10.244.9.9")
+	l.nft(`table ip probe {
+		counter translated {}
+		chain forward {
+			type filter hook forward priority filter;
+			ip daddr 10.96.0.1 drop
+			counter name translated drop
+		}
+	}`, "-f", "-")
+	one := service("s", nft.UDP, "10.96.0.1:80", "10.244.1.2:8080")
+	l.restart(one)
+	stop := sendUntilStopped(t, client, "10.96.0.1:80")
+	for range deletions {
+		l.nft("", "delete", "table", "ip", "nfproxy")
+		l.restart(one)
+	}
+	if n := stop(); n > 0 {
+		t.Errorf("%d packets were refused", n)
+	}
+	if n := packetsOf(t, l.nft("", "list", "counters", "table", "ip", "probe"), "translated"); n < enough {
+		t.Errorf("only %d packets were translated, want %d", n, enough)
+	}
+}
+
+// sendUntilStopped sends UDP packets from a Pod until the returned function is called, which returns how many times the client learnt
+// that a packet was refused. The kernel limits the rate of ICMP errors.
+func sendUntilStopped(t *testing.T, from *sandbox.Pod, to string) (stop func() (refused int)) {
 	t.Helper()
 	var stopped atomic.Bool
+	var refused int
 	var sending sync.WaitGroup
 	sending.Go(func() {
 		err := from.Do(func() error {
@@ -69,7 +103,10 @@ func sendUntilStopped(t *testing.T, from *sandbox.Pod, to string) (stop func()) 
 			}
 			defer c.Close()
 			for !stopped.Load() {
-				if _, err := c.Write([]byte("x")); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+				_, err := c.Write([]byte("x"))
+				if errors.Is(err, syscall.ECONNREFUSED) {
+					refused++
+				} else if err != nil && !errors.Is(err, syscall.ENOBUFS) {
 					return err
 				}
 			}
@@ -79,9 +116,10 @@ func sendUntilStopped(t *testing.T, from *sandbox.Pod, to string) (stop func()) 
 			t.Error(err)
 		}
 	})
-	return func() {
+	return func() int {
 		stopped.Store(true)
 		sending.Wait()
+		return refused
 	}
 }
 
