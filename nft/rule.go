@@ -43,6 +43,8 @@ const (
 	// OriginalDestinationPort is `ct original proto-dst`: the port of that destination, for TCP, UDP and SCTP. nft can
 	// print it only in a rule that matches or looks up the protocol before it.
 	OriginalDestinationPort
+	// PacketDirection is `ct direction`: the direction of the packet in its connection. In a chain of type nat it is always Original.
+	PacketDirection
 	// ClientHash is `jhash ip saddr mod N seed HashSeed`: a number that depends on the source address alone.
 	ClientHash
 	// ConnectionHash is `jhash ip saddr . th sport mod N seed HashSeed`: a number that depends on the source address and port.

@@ -341,6 +341,8 @@ func (s *simulation) field(f Field) Value {
 		return Port(s.path.Destination.Port())
 	case OriginalDestinationPort:
 		return Port(s.packet.Destination.Port())
+	case PacketDirection:
+		return Original.Value()
 	case ClientHash:
 		return Slot(uint16(clientHash(s.packet.Source.Addr(), f.Mod)))
 	case RandomNumber, ConnectionHash:

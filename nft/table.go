@@ -94,7 +94,7 @@ type Set struct {
 }
 
 // Element is one element of a Set. With an empty Key it is the catch-all element, `*` in nft's syntax, which a lookup finds
-// if there is no other (Linux 5.13).
+// if there is no other (Linux 5.13). Only other programs add one.
 type Element struct {
 	Key     Value
 	Data    Value
@@ -246,7 +246,7 @@ func (t *Table) validateElement(s *Set, e Element) error {
 	if s.Interval {
 		key = key[:len(key)/2]
 	}
-	if e.Key != "" && key.Fields(s.Key) == nil { // the catch-all element has no key
+	if key.Fields(s.Key) == nil {
 		return fmt.Errorf("element %s does not fit the key", s.elementText(e))
 	}
 	if (s.Data == nil) != (e.Data == "") || s.Data != nil && e.Data.Fields(s.Data) == nil {

@@ -107,12 +107,12 @@ func joinTypes(types []Type, name func(Type) string) string {
 
 // name returns nft's name of the type.
 func (t Type) name() string {
-	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "verdict", "limit"}[t]
+	return [...]string{"unknown", "ipv4_addr", "ipv6_addr", "inet_proto", "inet_service", "integer", "ct_dir", "verdict", "limit"}[t]
 }
 
 // expression returns an expression of that type, for typeof. nft stores it with the set and uses it to print elements.
 func (t Type) expression() string {
-	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "verdict", "limit"}[t]
+	return [...]string{"unknown", "ip daddr", "ip6 daddr", "meta l4proto", "th dport", "numgen random mod 65535", "ct direction", "verdict", "limit"}[t]
 }
 
 func (s *Set) elementText(e Element) string {
@@ -267,6 +267,8 @@ func (field Field) text(f Family) string {
 		return fmt.Sprintf("ct original %s daddr", f)
 	case OriginalDestinationPort:
 		return "ct original proto-dst"
+	case PacketDirection:
+		return "ct direction"
 	}
 	return fmt.Sprintf("# no text for field %d", field.Kind)
 }

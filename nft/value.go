@@ -20,6 +20,8 @@ const (
 	// SlotNumber is the type of a random number, a uint16. nft has no name for it: a set with such a field is
 	// declared by expressions (typeof) instead of by types.
 	SlotNumber
+	// CtDirection is the type of a Direction.
+	CtDirection
 	// VerdictType is the type of a verdict map's data. It is never part of a concatenation.
 	VerdictType
 	// LimitType is the type of the data of a set whose elements have limits: see Set.Limit. It is never part of a concatenation.
@@ -33,7 +35,7 @@ func (t Type) Width() int {
 		return 4
 	case IPv6Addr:
 		return 16
-	case InetProto:
+	case InetProto, CtDirection:
 		return 1
 	case InetService, SlotNumber:
 		return 2
@@ -51,6 +53,30 @@ func Addr(a netip.Addr) Value { return Value(a.AsSlice()) }
 
 // Proto returns a layer 4 protocol as a Value.
 func Proto(p Protocol) Value { return Value([]byte{byte(p)}) }
+
+// Direction is the direction of a packet in its connection, as the kernel numbers it (enum ip_conntrack_dir in
+// include/uapi/linux/netfilter/nf_conntrack_tuple_common.h).
+type Direction uint8
+
+// The directions.
+const (
+	Original Direction = iota // that of the first packet
+	Reply
+)
+
+// String returns nft's name of the direction.
+func (d Direction) String() string {
+	switch d {
+	case Original:
+		return "original"
+	case Reply:
+		return "reply"
+	}
+	return fmt.Sprint(uint8(d))
+}
+
+// Value returns the direction as a Value.
+func (d Direction) Value() Value { return Value([]byte{byte(d)}) }
 
 // Port returns a layer 4 port as a Value.
 func Port(p uint16) Value { return Value(binary.BigEndian.AppendUint16(nil, p)) }
@@ -180,6 +206,8 @@ func (v Value) fieldText(t Type) string {
 		return v.Proto().String()
 	case InetService, SlotNumber:
 		return fmt.Sprint(v.Uint16())
+	case CtDirection:
+		return Direction(v[0]).String()
 	case VerdictType:
 		if v != "" {
 			return v.Verdict().String()

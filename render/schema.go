@@ -41,8 +41,8 @@ type Schema struct {
 	ExternalAddresses *nft.Set
 	// Ping holds the addresses of Services that answer pings. It exists only if the node answers them.
 	Ping *nft.Set
-	// Refusals leads every protocol to RefuseChain, for packets to addresses in ClusterIPs or ExternalAddresses. It is a map so that
-	// it becomes ineffective together with Services: when another program deletes the table, the kernel deactivates the elements of maps
+	// Refusals leads packets in direction original, which all packets in its chains have, to RefuseChain: those to addresses in
+	// ClusterIPs or ExternalAddresses. It is a map so that it becomes ineffective together with Services: when another program deletes the table, the kernel deactivates the elements of maps
 	// at once, but not those of sets (nft_mapelem_deactivate in net/netfilter/nf_tables_api.c, Linux 6.9).
 	Refusals *nft.Set
 	// ServiceCIDRs holds the ranges of cluster IPs.
@@ -82,7 +82,7 @@ func newSchema(table nft.TableID) *Schema {
 		ClusterIPs:        set("cluster-ips", addr),
 		ExternalAddresses: set("external-addresses", addr),
 		Ping:              set("ping", addr),
-		Refusals:          set("refusals", nft.InetProto),
+		Refusals:          set("refusals", nft.CtDirection),
 		ServiceCIDRs:      set("service-cidrs", addr),
 		LocalSources:      set("local-sources", addr),
 		Hairpin:           set("hairpin", addr, addr),
@@ -91,7 +91,7 @@ func newSchema(table nft.TableID) *Schema {
 	s.Rates.Data, s.Rates.Limit = []nft.Type{nft.LimitType}, &nft.Limit{Packets: 1, Per: time.Second, Burst: leastBurst}
 	s.OverLimit.Counter = true
 	s.Refusals.Data = []nft.Type{nft.VerdictType}
-	s.Refusals.Elements = []nft.Element{{Data: nft.GotoChain(RefuseChain).Value()}} // for any protocol
+	s.Refusals.Elements = []nft.Element{{Key: nft.Original.Value(), Data: nft.GotoChain(RefuseChain).Value()}}
 	s.SourceRanges.Interval, s.ServiceCIDRs.Interval, s.LocalSources.Interval = true, true, true
 	return s
 }

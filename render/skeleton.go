@@ -100,7 +100,7 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 
 // refuse returns the action that refuses packets because their destination is in a set.
 func (s *Schema) refuse() nft.Action {
-	return nft.VerdictMap{Key: []nft.Field{{Kind: nft.L4Protocol}}, Map: s.Refusals.Name}
+	return nft.VerdictMap{Key: []nft.Field{{Kind: nft.PacketDirection}}, Map: s.Refusals.Name}
 }
 
 // sourceChains returns the chains that translated connections pass where they leave: those that decide whether a connection is

@@ -29,6 +29,8 @@ func typeNumber(t nft.Type) uint32 {
 		return 12
 	case nft.InetService:
 		return 13
+	case nft.CtDirection:
+		return 27
 	case nft.VerdictType:
 		return typeVerdict
 	}
@@ -42,7 +44,7 @@ func typeLen(t nft.Type) uint32 {
 		return 4
 	case nft.IPv6Addr:
 		return 16
-	case nft.InetProto:
+	case nft.InetProto, nft.CtDirection:
 		return 1
 	case nft.InetService:
 		return 2

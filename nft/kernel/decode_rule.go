@@ -125,7 +125,7 @@ func fieldOf(f nft.Family, e expr.Any) nft.Field {
 	if n, ok := e.(*expr.Numgen); ok {
 		return nft.Field{Kind: nft.RandomNumber, Mod: n.Modulus}
 	}
-	for k := nft.SourceAddr; k <= nft.OriginalDestinationPort; k++ {
+	for k := nft.SourceAddr; k <= nft.PacketDirection; k++ {
 		ours, _, err := loadOne(f, nft.Field{Kind: k}, loadedTo(e))
 		if err == nil && reflect.DeepEqual(ours, e) {
 			return nft.Field{Kind: k}

@@ -35,6 +35,8 @@ func setsOfAllKinds() []*nft.Set {
 		{Name: "verdicts", Key: []nft.Type{nft.IPv6Addr, nft.InetProto, nft.InetService}, Data: []nft.Type{nft.VerdictType},
 			Elements: []nft.Element{{Key: frontend, Data: nft.GotoChain("c").Value(), Comment: "a/b:c",
 				Counter: &nft.Counter{Packets: 5, Bytes: 300}}}},
+		{Name: "directions", Key: []nft.Type{nft.CtDirection}, Data: []nft.Type{nft.VerdictType},
+			Elements: []nft.Element{{Key: nft.Original.Value(), Data: nft.GotoChain("c").Value()}, {Key: nft.Reply.Value(), Data: nft.GotoChain("c").Value()}}},
 		{Name: "slots", Key: []nft.Type{nft.IPv6Addr, nft.InetProto, nft.InetService, nft.SlotNumber},
 			Data:     []nft.Type{nft.IPv6Addr, nft.InetService},
 			Elements: []nft.Element{{Key: frontend + nft.Slot(513), Data: addr6 + nft.Port(1)}}},

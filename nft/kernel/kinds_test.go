@@ -32,6 +32,7 @@ func rulesOfAllKinds() []nft.Rule {
 		{Do: nft.Verdict{Kind: nft.Jump, Chain: "there"}},
 		{Do: nft.GotoChain("there")},
 		{Do: nft.VerdictMap{Key: frontend, Map: "verdicts"}},
+		{Do: nft.VerdictMap{Key: []nft.Field{{Kind: nft.PacketDirection}}, Map: "verdicts"}},
 		{Do: nft.DNAT{Key: slot, Map: "slots"}},
 		{Do: nft.DNAT{Key: append(slices.Clone(frontend), nft.Field{Kind: nft.ClientHash, Mod: 251}), Map: "slots"}},
 		{Do: nft.DNAT{Key: append(slices.Clone(frontend), nft.Field{Kind: nft.ConnectionHash, Mod: 251}), Map: "slots"}},

@@ -49,6 +49,8 @@ func loadOne(f nft.Family, field nft.Field, reg uint32) (expr.Any, uint32, error
 		return &expr.Ct{Key: originalDestination(f), Register: reg, Direction: expr.CtDirOriginal}, addrLen(f), nil
 	case nft.OriginalDestinationPort:
 		return &expr.Ct{Key: expr.CtKeyPROTODST, Register: reg, Direction: expr.CtDirOriginal}, 2, nil
+	case nft.PacketDirection:
+		return &expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, 1, nil
 	}
 	return nil, 0, fmt.Errorf("no expression loads field %d", field.Kind)
 }
