@@ -102,9 +102,18 @@ func checkInPlace(t *testing.T, changes []nft.Change) {
 	if len(changes) == 0 {
 		t.Error("nothing changes")
 	}
+	sets := make(map[string]int) // changes of each: a replacement is a deletion and an addition
 	for _, c := range changes {
-		switch c.Object.(type) {
-		case *nft.Table, *nft.Set, nft.DynamicElements:
+		replaced := false
+		switch o := c.Object.(type) {
+		case *nft.Table, nft.DynamicElements:
+			replaced = true
+		case *nft.Set:
+			name := o.Table.String() + " " + o.Name
+			sets[name]++
+			replaced = sets[name] > 1
+		}
+		if replaced {
 			t.Errorf("not in place: %s", c.Summary())
 		}
 	}
