@@ -5,6 +5,7 @@ import (
 	"io"
 
 	"github.com/urfave/cli/v2"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 
 	"nfproxy/config"
 	"nfproxy/preflight"
@@ -18,9 +19,7 @@ func checkCommand() *cli.Command {
 		Description: "check prints one line for each thing it checks: its level (ok, warning or problem), the finding, and what to\n" +
 			"do. The exit code is 1 if there is a problem. Kernel features are tried out in a new network namespace; the\n" +
 			"node's own is only read. docs/check.md explains every line.",
-		Flags: []cli.Flag{config.InstanceFlag(), outputFlag("text", "json"),
-			&cli.StringFlag{Name: "node-port-range", Value: preflight.DefaultNodePorts,
-				Usage: "`RANGE` of node ports, if the API server has another --service-node-port-range"}},
+		Flags:  []cli.Flag{config.InstanceFlag(), outputFlag("text", "json"), nodePortRangeFlag()},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
 			write := writeCheckText
@@ -32,12 +31,29 @@ func checkCommand() *cli.Command {
 				return err
 			}
 			node := preflight.Here(instance)
-			if node.NodePorts, err = preflight.ParseNodePorts(c.String("node-port-range")); err != nil {
-				return fmt.Errorf("--node-port-range: %w", err)
+			if node.NodePorts, err = nodePorts(c); err != nil {
+				return err
 			}
 			return reportLines(node.Check(), write, c.App.Writer)
 		},
 	}
+}
+
+const nodePortRange = "node-port-range"
+
+// nodePortRangeFlag is the flag with the API server's range of node ports.
+func nodePortRangeFlag() cli.Flag {
+	return &cli.StringFlag{Name: nodePortRange, Value: preflight.DefaultNodePorts,
+		Usage: "`RANGE` of node ports, if the API server has another --service-node-port-range"}
+}
+
+// nodePorts returns the value of nodePortRangeFlag.
+func nodePorts(c *cli.Context) (utilnet.PortRange, error) {
+	ports, err := preflight.ParseNodePorts(c.String(nodePortRange))
+	if err != nil {
+		return ports, fmt.Errorf("--%s: %w", nodePortRange, err)
+	}
+	return ports, nil
 }
 
 // reportLines prints the lines. It returns an error if one is a problem.

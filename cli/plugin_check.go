@@ -18,10 +18,17 @@ func fleetCheckCommand() *cli.Command {
 		Usage: "check what nfproxy finds on every node; nodes with the same finding form one line",
 		Description: "check runs nfproxy check on every node, in nfproxy's container, where the kernel's features cannot be tried out. The exit\n" +
 			"code is 1 if a node has a problem.",
-		Flags:  []cli.Flag{outputFlag("text", "json")},
+		Flags:  []cli.Flag{outputFlag("text", "json"), nodePortRangeFlag()},
 		Before: noArguments,
 		Action: func(c *cli.Context) error {
-			s, err := ask[checked](c, "lines", "", "check", "-o", "json")
+			if _, err := nodePorts(c); err != nil {
+				return err
+			}
+			args := []string{"check", "-o", "json"}
+			if c.IsSet(nodePortRange) { // an older nfproxy on a node may not have the flag
+				args = append(args, "--"+nodePortRange+"="+c.String(nodePortRange))
+			}
+			s, err := ask[checked](c, "lines", "", args...)
 			if err != nil {
 				return err
 			}

@@ -46,6 +46,8 @@ func TestFleet(t *testing.T) {
 		"outcome      sent to one of 2 endpoints", "masquerade-all is set")
 	admin.run([]string{"top", "--interval", "200ms"}, 0, "default/web ")
 	admin.run([]string{"check"}, 0, "3 nodes checked")
+	admin.run([]string{"check", "--node-port-range", "40000-40100"}, 0, "101 of the node ports 40000-40100", "on 3 nodes (node-a, node-b, node-c)")
+	admin.run([]string{"check", "--node-port-range", "2-1"}, 3, "--node-port-range: ")
 
 	var report struct {
 		DaemonSet       string
