@@ -179,7 +179,7 @@ PROXIES ?= nfproxy nftables iptables
 ROUNDS  ?= 3
 BOUND   ?= 3m
 RECORD  ?= control-plane.json
-bench-compare: tools controlplane ## measure nfproxy and kube-proxy's PROXIES on an API server at SIZES, in ROUNDS, and write docs/benchmarks; about an hour
+bench-compare: tools controlplane ## measure nfproxy and kube-proxy's PROXIES on an API server at SIZES, in ROUNDS, and write docs/benchmarks; more than an hour
 	@mkdir -p docs/benchmarks
 	$(GO) test -count 1 -timeout 0 -run '^TestCompare$$' -v ./integration/compare -args -compare.sizes='$(SIZES)' -compare.alone='$(ALONE)' \
 		-compare.proxies='$(PROXIES)' -compare.rounds='$(ROUNDS)' -compare.bound='$(BOUND)' -compare.samples=100 \
