@@ -41,9 +41,10 @@ type Schema struct {
 	ExternalAddresses *nft.Set
 	// Ping holds the addresses of Services that answer pings. It exists only if the node answers them.
 	Ping *nft.Set
-	// Refusals leads packets in direction original, which all packets in its chains have, to RefuseChain: those to addresses in
-	// ClusterIPs or ExternalAddresses. It is a map so that it becomes ineffective together with Services: when another program deletes the table, the kernel deactivates the elements of maps
-	// at once, but not those of sets (nft_mapelem_deactivate in net/netfilter/nf_tables_api.c, Linux 6.9).
+	// Refusals leads packets to addresses in ClusterIPs or ExternalAddresses to RefuseChain. Its one key is the direction original, which
+	// all packets in chains of type nat have. It is a map so that it becomes ineffective together with Services: when another program
+	// deletes the table, the kernel deactivates the elements of maps at once, but not those of sets (nft_mapelem_deactivate in
+	// net/netfilter/nf_tables_api.c, Linux 6.9).
 	Refusals *nft.Set
 	// ServiceCIDRs holds the ranges of cluster IPs.
 	ServiceCIDRs *nft.Set

@@ -114,10 +114,13 @@ func describeUnserved(t *nft.Table) string {
 	if c == nil || len(c.Rules) == 0 {
 		return ""
 	}
-	if c.Rules[0].Do == (nft.Verdict{Kind: nft.Drop}) {
-		return render.DropUnserved.String()
+	switch do := c.Rules[0].Do.(type) {
+	case nft.Verdict:
+		return describeAction(do)
+	case nft.VerdictMap:
+		return render.RefuseUnserved.String()
 	}
-	return render.RefuseUnserved.String()
+	return "" // a rule of another program
 }
 
 // answersPing reports whether the table has a rule that answers pings.

@@ -22,7 +22,7 @@ import (
 // TestChainsInStages: while the chains of a Service are added and deleted, all its packets are translated. Each packet of the test is
 // the first of a connection, because forward drops it before conntrack records the connection.
 func TestChainsInStages(t *testing.T) {
-	const rounds, enough = 150, 100_000
+	const rounds, enough = 150, 20_000
 	l := newTestNode(t).addNetwork()
 	l.pod("endpoint", 0, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
@@ -61,7 +61,7 @@ func TestChainsInStages(t *testing.T) {
 // TestDeletionRefusesNothing: while other programs delete nfproxy's table, with a Service that has an endpoint, no packet is refused.
 // The packets that meet no table are dropped by forward.
 func TestDeletionRefusesNothing(t *testing.T) {
-	const deletions, enough = 300, 100_000
+	const deletions, enough = 300, 20_000
 	l := newTestNode(t).addNetwork()
 	l.pod("endpoint", 0, "10.244.1.2")
 	client := l.pod("client", 0, "10.244.9.9")
