@@ -92,7 +92,6 @@ func newSchema(table nft.TableID) *Schema {
 	s.Rates.Data, s.Rates.Limit = []nft.Type{nft.LimitType}, &nft.Limit{Packets: 1, Per: time.Second, Burst: leastBurst}
 	s.OverLimit.Counter = true
 	s.Refusals.Data = []nft.Type{nft.VerdictType}
-	s.Refusals.Elements = []nft.Element{{Key: nft.Original.Value(), Data: nft.GotoChain(RefuseChain).Value()}}
 	s.SourceRanges.Interval, s.ServiceCIDRs.Interval, s.LocalSources.Interval = true, true, true
 	return s
 }

@@ -37,7 +37,7 @@ func Skeleton(n Node) []*nft.Table {
 		}
 		s := n.Instance.SchemaOf(f)
 		t := &nft.Table{TableID: s.Table, Comment: schemaComment()}
-		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()), s.Refusals)
+		t.Sets = append(t.Sets, s.withPrefixes(s.ServiceCIDRs, n.ServiceCIDRs), s.withPrefixes(s.LocalSources, n.sources()), s.refusals())
 		for _, set := range s.ofServices(n) {
 			t.Sets = append(t.Sets, s.withPrefixes(n.declared(set), nil))
 		}
@@ -101,6 +101,13 @@ func (s *Schema) destinationChains(n Node) []*nft.Chain {
 // refuse returns the action that refuses packets because their destination is in a set.
 func (s *Schema) refuse() nft.Action {
 	return nft.VerdictMap{Key: []nft.Field{{Kind: nft.PacketDirection}}, Map: s.Refusals.Name}
+}
+
+// refusals returns the map that refuse looks up, with its element.
+func (s *Schema) refusals() *nft.Set {
+	m := *s.Refusals
+	m.Elements = []nft.Element{{Key: nft.Original.Value(), Data: nft.GotoChain(RefuseChain).Value()}}
+	return &m
 }
 
 // sourceChains returns the chains that translated connections pass where they leave: those that decide whether a connection is

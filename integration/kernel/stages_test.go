@@ -19,22 +19,10 @@ import (
 	"nfproxy/sandbox"
 )
 
-// TestChainsInStages: while the chains of a Service are added and deleted, all its packets are translated. Each packet of the test is
-// the first of a connection, because forward drops it before conntrack records the connection.
+// TestChainsInStages: while the chains of a Service are added and deleted, all its packets are translated.
 func TestChainsInStages(t *testing.T) {
-	const rounds, enough = 150, 20_000
-	l := newTestNode(t).addNetwork()
-	l.pod("endpoint", 0, "10.244.1.2")
-	client := l.pod("client", 0, "10.244.9.9")
-	l.nft(`table ip probe {
-		counter untranslated {}
-		counter translated {}
-		chain forward {
-			type filter hook forward priority filter;
-			ip daddr 203.0.113.4 counter name untranslated drop
-			counter name translated drop
-		}
-	}`, "-f", "-")
+	const rounds, enough = 150, 100_000
+	l, client := newFloodedNode(t, "203.0.113.4")
 	one := service("s", nft.UDP, "10.96.0.1:80", "10.244.1.2:8080")
 	one.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("203.0.113.4")}
 	three := one
@@ -49,30 +37,19 @@ func TestChainsInStages(t *testing.T) {
 	if n := stop(); n > 0 {
 		t.Errorf("%d packets were refused", n)
 	}
-	counted := l.nft("", "list", "counters", "table", "ip", "probe")
-	if n := packetsOf(t, counted, "untranslated"); n > 0 {
-		t.Errorf("%d packets passed untranslated", n)
+	translated, untranslated := l.flooded()
+	if untranslated > 0 {
+		t.Errorf("%d packets passed untranslated", untranslated)
 	}
-	if n := packetsOf(t, counted, "translated"); n < enough {
-		t.Errorf("only %d packets were translated, want %d", n, enough)
+	if translated < enough {
+		t.Errorf("only %d packets were translated, want %d", translated, enough)
 	}
 }
 
 // TestDeletionRefusesNothing: while other programs delete nfproxy's table, with a Service that has an endpoint, no packet is refused.
-// The packets that meet no table are dropped by forward.
 func TestDeletionRefusesNothing(t *testing.T) {
 	const deletions, enough = 300, 20_000
-	l := newTestNode(t).addNetwork()
-	l.pod("endpoint", 0, "10.244.1.2")
-	client := l.pod("client", 0, "10.244.9.9")
-	l.nft(`table ip probe {
-		counter translated {}
-		chain forward {
-			type filter hook forward priority filter;
-			ip daddr 10.96.0.1 drop
-			counter name translated drop
-		}
-	}`, "-f", "-")
+	l, client := newFloodedNode(t, "10.96.0.1")
 	one := service("s", nft.UDP, "10.96.0.1:80", "10.244.1.2:8080")
 	l.restart(one)
 	stop := sendUntilStopped(t, client, "10.96.0.1:80")
@@ -83,9 +60,35 @@ func TestDeletionRefusesNothing(t *testing.T) {
 	if n := stop(); n > 0 {
 		t.Errorf("%d packets were refused", n)
 	}
-	if n := packetsOf(t, l.nft("", "list", "counters", "table", "ip", "probe"), "translated"); n < enough {
-		t.Errorf("only %d packets were translated, want %d", n, enough)
+	if translated, _ := l.flooded(); translated < enough {
+		t.Errorf("only %d packets were translated, want %d", translated, enough)
 	}
+}
+
+// newFloodedNode returns a node with an endpoint, and a Pod that is to send packets to an address. Each packet is the first of a connection,
+// because forward drops it before conntrack records the connection.
+func newFloodedNode(t *testing.T, to string) (*testNode, *sandbox.Pod) {
+	t.Helper()
+	l := newTestNode(t).addNetwork()
+	l.pod("endpoint", 0, "10.244.1.2")
+	client := l.pod("client", 0, "10.244.9.9")
+	l.nft(`table ip probe {
+		counter untranslated {}
+		counter translated {}
+		chain forward {
+			type filter hook forward priority filter;
+			ip daddr `+to+` counter name untranslated drop
+			counter name translated drop
+		}
+	}`, "-f", "-")
+	return l, client
+}
+
+// flooded returns how many packets passed a node of newFloodedNode, by whether they were translated.
+func (l *testNode) flooded() (translated, untranslated int) {
+	l.t.Helper()
+	counted := l.nft("", "list", "counters", "table", "ip", "probe")
+	return packetsOf(l.t, counted, "translated"), packetsOf(l.t, counted, "untranslated")
 }
 
 // sendUntilStopped sends UDP packets from a Pod until the returned function is called, which returns how many times the client learnt
@@ -124,7 +127,7 @@ func sendUntilStopped(t *testing.T, from *sandbox.Pod, to string) (stop func() (
 }
 
 // packetsOf returns the packets of a counter that nft lists.
-func packetsOf(t *testing.T, listing, counter string) int {
+func packetsOf(t testing.TB, listing, counter string) int {
 	t.Helper()
 	found := regexp.MustCompile(`counter ` + counter + ` \{\s*packets (\d+)`).FindStringSubmatch(listing)
 	if found == nil {

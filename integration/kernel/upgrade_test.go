@@ -96,24 +96,19 @@ func TestUpgradeChains(t *testing.T) {
 	}
 }
 
-// checkInPlace fails the test if changes replace a table or a map.
+// checkInPlace fails the test if changes replace a table or a map. The map of refusals comes and goes: the earlier version has none.
 func checkInPlace(t *testing.T, changes []nft.Change) {
 	t.Helper()
 	if len(changes) == 0 {
 		t.Error("nothing changes")
 	}
-	sets := make(map[string]int) // changes of each: a replacement is a deletion and an addition
 	for _, c := range changes {
-		replaced := false
 		switch o := c.Object.(type) {
-		case *nft.Table, nft.DynamicElements:
-			replaced = true
 		case *nft.Set:
-			name := o.Table.String() + " " + o.Name
-			sets[name]++
-			replaced = sets[name] > 1
-		}
-		if replaced {
+			if o.Name != render.SchemaOf(o.Table.Family).Refusals.Name {
+				t.Errorf("not in place: %s", c.Summary())
+			}
+		case *nft.Table, nft.DynamicElements:
 			t.Errorf("not in place: %s", c.Summary())
 		}
 	}
